@@ -1,0 +1,1 @@
+"""One lab server's appliance."""

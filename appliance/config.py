@@ -1,0 +1,206 @@
+"""The configuration: one frozen Config, read once from TOML, passed down.
+
+The only reader of configuration files and of the environment.
+Every value has a default that works on a lab server with one interface; a wrong key or value is
+refused with the file, the key and the nearest known key, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from appliance.errors import BadConfig
+
+CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
+
+
+@attrs.frozen
+class Network:
+    """Where the lab is."""
+
+    listen: str = "0.0.0.0"  # address every HTTP door binds; "::" would serve IPv6 too
+    address: str = ""  # host in the URLs of boot scripts; empty: the one the box reached us on
+    interface: str = ""  # dnsmasq's; needed by dnsmasq-config only
+    dhcp_range: tuple[str, str] | None = None  # first and last address; None: proxyDHCP
+    netmask: str = "255.255.255.0"
+    router: str = ""  # DHCP option 3; empty: none, boxes then see the lab only
+    dns: str = ""  # DHCP option 6; empty: none
+    check_neighbour: bool = True  # the kernel's ARP entry of a box must agree with its MAC
+
+
+@attrs.frozen
+class Ports:
+    """design.md §7; boxes and clients hard-code them, tests move them."""
+
+    scheduler: int = 3000
+    os: int = 8000
+    initrd: int = 8800
+    upload: int = 3080
+    results: int = 20007
+    cifs: int = 445
+    nfs: int = 2049
+
+
+@attrs.frozen
+class Paths:
+    """Where things lie (design.md §8)."""
+
+    srv: Path = Path("/srv")  # os/ initrd/ upload-files/ kernel/ result/, Compass-CI's layout
+    state: Path = Path("/var/lib/appliance")
+    run: Path = Path("/run/appliance")  # control.sock, pid files
+    hosts: Path = Path("/etc/appliance/hosts")
+    tftp: Path = Path("/tftpboot")
+
+    @property
+    def control_socket(self) -> Path:
+        """The command line's door."""
+        return self.run / "control.sock"
+
+    @property
+    def dhcp_hosts(self) -> Path:
+        """dnsmasq's `dhcp-hostsdir`: one file per known testbox, written by the server."""
+        return self.state / "dhcp-hosts"
+
+
+@attrs.frozen
+class Waits:
+    """Seconds. Each reason stands beside its number."""
+
+    park: float = 1800.0  # "half an hour": seed.txt
+    drip: float = 30.0  # iPXE 2.0.0 drops a transfer with no body byte for 120 s (facts.md §1)
+    offer_lease: float = 180.0  # longer than iPXE's own 120 s watchdog
+    boot: float = 600.0  # after the last byte fetched, until the first report
+    boot_max: float = 3600.0  # in all (protocol.md §5.6)
+    post_run: float = 1800.0  # protocol.md §5.6
+    manual_check: float = 36000.0  # protocol.md §5.6
+    return_to_lobby: float = 1800.0  # a POST can take ten minutes
+    backoff_first: float = 30.0  # a box that lost a boot before everything was fetched
+    backoff_max: float = 600.0
+    shutdown_transfers: float = 60.0  # transfers under way at a stop
+
+
+@attrs.frozen
+class Limits:
+    """Maxima; each is tested at its edge and one past it."""
+
+    unknown_boxes: int = 1000  # seats for boxes nobody registered
+    boots_in_flight: int = 12  # per Gbit/s of the lab interface; others keep their seats
+    upload_file_bytes: int = 2**30  # one result file
+    upload_attempt_bytes: int = 10 * 2**30  # all results of one attempt
+    document_bytes: int = 2**20  # one job document
+
+
+@attrs.frozen
+class Defaults:
+    """What a job document need not say."""
+
+    os: str = "debian"
+    os_version: str = "12"
+    arch: str = "x86_64"
+    os_mount: str = "cifs"
+    queue: str = "default"  # served by every testbox whose hosts file names no queues
+    runtime: int = 3600
+
+
+@attrs.frozen
+class Config:
+    """Everything the operator can choose."""
+
+    lab: str = "lab"  # job ids are <lab>.<n>
+    network: Network = Network()
+    ports: Ports = Ports()
+    paths: Paths = Paths()
+    waits: Waits = Waits()
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+
+
+def load(path: Path | None = None) -> Config:
+    """The configuration in `path`, in $APPLIANCE_CONFIG, or in CONFIG_FILE if that exists.
+
+    Raises BadConfig: unreadable, not TOML, an unknown key, a value of the wrong type.
+    """
+    chosen = path or Path(os.environ.get("APPLIANCE_CONFIG", CONFIG_FILE))
+    required = path is not None or "APPLIANCE_CONFIG" in os.environ
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if not required:
+            return Config()
+        raise BadConfig(f"{chosen}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{chosen}: {error}") from error
+    return parse(text, str(chosen))
+
+
+def parse(text: str, name: str) -> Config:
+    """The Config that TOML `text` says; `name` is the file's name for messages."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{name}: {error}") from error
+    config: Config = _section(Config, table, name, "")
+    return config
+
+
+def _section(cls: type[Any], table: dict[str, Any], name: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in attrs.fields(cls)}
+    chosen = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f"; did you mean {prefix}{near[0]}?"
+                if near
+                else f"; known: {', '.join(sorted(known))}"
+            )
+            raise BadConfig(f"{name}: unknown key {prefix}{key}{hint}")
+        chosen[key] = _value(hints[key], value, name, prefix + key)
+    return cls(**chosen)
+
+
+def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
+    if attrs.has(wanted):
+        if not isinstance(value, dict):
+            raise BadConfig(f"{name}: {key} is a table: write it as [{key}]")
+        return _section(wanted, value, name, key + ".")
+    if isinstance(wanted, types.UnionType):
+        wanted = next(part for part in typing.get_args(wanted) if part is not types.NoneType)
+    if wanted is Path and isinstance(value, str) and Path(value).is_absolute():
+        return Path(value)
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if value > 0:
+            return float(value)
+        raise BadConfig(f"{name}: {key} = {value} must be more than 0 (seconds)")
+    if wanted is int and isinstance(value, int) and not isinstance(value, bool):
+        if value > 0:
+            return value
+        raise BadConfig(f"{name}: {key} = {value} must be more than 0")
+    if wanted in (str, bool) and isinstance(value, wanted):
+        return value
+    if (
+        typing.get_origin(wanted) is tuple
+        and isinstance(value, list)
+        and all(isinstance(part, str) for part in value)
+        and len(value) == len(typing.get_args(wanted))
+    ):
+        return tuple(value)
+    words = {
+        Path: "an absolute path",
+        float: "seconds",
+        int: "a whole number",
+        str: "a string",
+        bool: "true or false",
+    }
+    raise BadConfig(
+        f"{name}: {key} = {value!r} should be {words.get(wanted, 'a list of two strings')}"
+    )

@@ -1,0 +1,70 @@
+"""Pure: no clock, no socket, no await.
+
+Every way the world can be wrong, flat, with the facts in it.
+Our own mistakes are assertions; these are other people's, and each door translates them once.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+class ApplianceError(Exception):
+    """Something outside the program is wrong; `str()` says what would be right."""
+
+
+class BadConfig(ApplianceError):
+    """A configuration or hosts file cannot be used; names file, key and the nearest right one."""
+
+
+class BadRequest(ApplianceError):
+    """What was asked does not parse: a broken MAC, an illegal path, an unknown filter."""
+
+
+class NotFound(ApplianceError):
+    """No such job, testbox, image or file."""
+
+
+class Refused(ApplianceError):
+    """It parses, but may not be done: wrong address, wrong owner, wrong moment."""
+
+
+class IllegalMove(ApplianceError):
+    """A job in this state cannot take this event."""
+
+
+class NoSpace(ApplianceError):
+    """The disk or a quota is full; nothing of the write was kept."""
+
+
+class BadImage(ApplianceError):
+    """An image or one of its files is missing or unreadable; names it and those there are."""
+
+
+class BadState(ApplianceError):
+    """State files that are not ours, newer than us, or damaged; names file and offset."""
+
+
+class NotRunning(ApplianceError):
+    """No server answers on the control socket."""
+
+
+@attrs.frozen
+class Problem:
+    """One mistake in a job document."""
+
+    field: str
+    line: int | None  # 1-based line of the document; None where the field is absent
+    message: str  # what is wrong, and what would be right
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line is not None else ""
+        return f"{where}{self.field}: {self.message}"
+
+
+class BadDocument(ApplianceError):
+    """A job document that does not fit: every mistake at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
