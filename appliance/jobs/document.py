@@ -1,0 +1,288 @@
+"""Pure: no clock, no socket, no await.
+
+A job document: the YAML a person submits.  Its fields, their defaults, and what is refused, with
+which words.  Every mistake is named at once, with its field and its line.
+
+A document is LKP-style YAML: any top-level key may be there, and scalars among them become the
+job's environment.  The fields of FIELDS mean something to us and are checked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import yaml
+
+from appliance.config import Defaults
+from appliance.errors import BadDocument
+from appliance.jobs.job import Rules
+from appliance.jobs.reading import Reading, read
+
+OS_MOUNTS: Final = ("cifs", "nfs", "initramfs")
+ARCHS: Final = ("aarch64", "x86_64")
+PRIORITY_MAX: Final = 100  # either way; a band wide enough for people, small enough to print
+REBOOTS_MAX: Final = 100
+RUNTIME_MAX_S: Final = 30 * 86400  # protocol.md §5.2: borrow time cannot exceed 30 days
+# Set by the server for every job: a client's own value is dropped, not believed (§5.1, §5.4).
+SERVER_FIELDS: Final = frozenset(
+    """id plugins added_by errid stats start_time end_time finish_time job_health job_stage
+    job_state result_root result_service upload_dirs submit_time submit_date kernel_params
+    initrds_uri LKP_SERVER LKP_CGI_PORT SCHED_HOST SCHED_PORT RESULT_WEBDAV_PORT HTTP_PREFIX
+    my_token""".split()  # noqa: SIM905 - one word a line would be 25 lines
+)
+# Never in job.yaml: they have their own files in job.cgz, or may not be read there at all.
+APART: Final = frozenset(["job2sh", "script", "secrets", "pkg_data", "define_files"])
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}\Z")
+_BOX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}\Z")
+_URI: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~:/%+@,=-]{1,500}\Z")
+_DISK: Final = re.compile(r"/dev/[A-Za-z0-9._:/-]{1,200}\Z")
+_DURATION: Final = re.compile(r"(\d+)\s*([smhdw]?)\Z")
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@attrs.frozen
+class Document:
+    """A document that fits, with every default filled in."""
+
+    suite: str
+    os: str
+    os_version: str
+    arch: str
+    os_mount: str
+    queue: str  # served by the boxes that may run it
+    runtime: int  # seconds
+    testbox: str | None = None
+    tbox_group: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    timeout: int | None = None
+    rules: Rules = attrs.field(factory=Rules)
+    kernel_version: str | None = None
+    kernel_uri: str | None = None
+    modules_uri: str | None = None
+    kernel_custom_params: str = ""
+    rootfs_disk: tuple[str, ...] | None = None  # a choice among the disks of the hosts file
+    script: str | None = None
+    job2sh: Mapping[str, list[str]] | None = None
+    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    fields: Mapping[str, Any] = attrs.field(factory=dict)  # as written, without APART
+
+    @property
+    def run_s(self) -> float:
+        """How long it may run, in seconds (protocol.md §5.6)."""
+        if self.timeout is not None:
+            return float(self.timeout)
+        return self.runtime + max(self.runtime / 8, 300) + math.sqrt(self.runtime)
+
+    @property
+    def group(self) -> str:
+        """The testbox group in its result root; its queue's name where no box was named."""
+        return self.tbox_group or (group_of(self.testbox) if self.testbox else self.queue)
+
+
+def group_of(testbox: str) -> str:
+    """The tbox_group of a testbox: up to the first `.` or `--` (protocol.md §5.5)."""
+    return re.split(r"\.|--", testbox, maxsplit=1)[0]
+
+
+def parse(
+    text: str,
+    name: str,
+    defaults: Defaults,
+    *,
+    before: Mapping[str, str] | None = None,
+    after: Mapping[str, str] | None = None,
+) -> Document:
+    """The document that YAML `text` says; `name` is its file's name, without path.
+
+    `before` gives values where the text has none, `after` overrides it (protocol.md §9).
+    Raises BadDocument with every mistake.
+    """
+    reading = read(text, before or {}, after or {})
+    document = _document(reading, name, defaults)
+    if reading.problems:
+        raise BadDocument(sorted(reading.problems, key=lambda problem: problem.line or 0))
+    return document
+
+
+def _document(r: Reading, name: str, defaults: Defaults) -> Document:
+    for field in SERVER_FIELDS & r.fields.keys():
+        del r.fields[field]
+    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", re.sub(r"\.ya?ml$", "", name)).strip("-._") or "job"
+    testbox = r.take("testbox", _box, None)
+    group = r.take("tbox_group", _box, None)
+    served = group or (group_of(testbox) if testbox else defaults.queue)
+    arch = r.take("arch", _one_of(ARCHS), None) or r.take("os_arch", _one_of(ARCHS), defaults.arch)
+    document = Document(
+        suite=r.take("suite", _word, stem[:100]),
+        os=r.take("os", _word, defaults.os),
+        os_version=r.take("os_version", _word, defaults.os_version),
+        arch=arch,
+        os_mount=r.take("os_mount", _one_of(OS_MOUNTS), defaults.os_mount),
+        queue=r.take("queue", _box, testbox or served),
+        runtime=r.take("runtime", _duration, defaults.runtime),
+        testbox=testbox,
+        tbox_group=group,
+        tags=r.take("tags", _list_of(_word, "words"), ()),
+        priority=r.take("priority", _whole(-PRIORITY_MAX, PRIORITY_MAX), 0),
+        timeout=r.take("timeout", _duration, None),
+        rules=Rules(
+            retry=r.take("retry", _truth, False),
+            reboots=r.take("reboots", _whole(0, REBOOTS_MAX), 0),
+        ),
+        kernel_version=r.take("kernel_version", _word, None),
+        kernel_uri=r.take("kernel_uri", _uri, None),
+        modules_uri=r.take("modules_uri", _uri, None),
+        kernel_custom_params=r.take("kernel_custom_params", _kernel_words, ""),
+        rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
+        script=r.take("script", _script, None),
+        job2sh=r.take("job2sh", _job2sh, None),
+        secrets=r.take("secrets", _secrets, {}),
+        fields={key: value for key, value in r.fields.items() if key not in APART},
+    )
+    if r.ok("script") and r.ok("job2sh"):
+        _something_to_run(r, document)
+    return document
+
+
+def _something_to_run(r: Reading, document: Document) -> None:
+    if document.script is None and document.job2sh is None:
+        near = r.nearest("script")
+        hint = f" (line {r.lines.get(near)} says {near!r})" if near else ""
+        r.wrong("script", f"nothing to run: write `script: |` and the commands below it{hint}")
+    if document.script is not None and document.job2sh is not None:
+        r.wrong("script", "a document brings a script or job2sh, not both")
+
+
+def _word(value: Any) -> str:
+    text = _text(value)
+    if not _WORD.match(text):
+        raise ValueError("must be one word of letters, digits and . _ + - (at most 100)")
+    return text
+
+
+def _box(value: Any) -> str:
+    text = _text(value)
+    if not _BOX.match(text):
+        raise ValueError("must be a name of letters, digits and . _ ~ - (at most 100)")
+    return text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("must be a single value")
+    return str(value)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _duration(value: Any) -> int:
+    match = _DURATION.match(str(value)) if not isinstance(value, bool) else None
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= RUNTIME_MAX_S:
+        raise ValueError("must be a time such as 90, 10m, 2h or 1d, at most 30 days")
+    return seconds
+
+
+def _uri(value: Any) -> str:
+    if not isinstance(value, str) or not _URI.match(value):
+        raise ValueError("must be a plain http:// or https:// address, without spaces or quotes")
+    return value
+
+
+def _disk(value: Any) -> str:
+    if not isinstance(value, str) or not _DISK.match(value) or ".." in value:
+        raise ValueError("must be a path under /dev/")
+    return value
+
+
+def _kernel_words(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[\x21-\x7e]+( +[\x21-\x7e]+)*|", text.strip(" ")):
+        raise ValueError("must be printable ASCII on one line: it goes to the kernel as it is")
+    if re.search(r"[$`\\{}|&;]", text):
+        raise ValueError("must not hold $ ` \\ { } | & or ;: iPXE would take them for its own")
+    return " ".join(text.split(" ")).strip()
+
+
+def _list_of(check: Callable[[Any], str], what: str) -> Callable[[Any], tuple[str, ...]]:
+    def check_all(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"must be a list of {what}: [a, b]")
+        return tuple(check(part) for part in value)
+
+    return check_all
+
+
+def _script(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be text: write `script: |` and the commands below it")
+    if "\0" in value:
+        raise ValueError("must not hold a NUL byte")
+    text = value if value.startswith("#!") else "#!/bin/sh\n" + value
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _job2sh(value: Any) -> dict[str, list[str]]:
+    if not isinstance(value, dict) or "run_job" not in value:
+        raise ValueError("must map run_job (and more) to lists of shell lines")
+    for name, lines in value.items():
+        if not isinstance(name, str) or not isinstance(lines, list | str):
+            raise ValueError(f"{name} must be a list of shell lines")
+    return {
+        name: lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
+        for name, lines in value.items()
+    }
+
+
+def _secrets(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("must map names to single values")
+    secrets = {}
+    for name, secret in value.items():
+        text = _text(secret)
+        # the client's reader takes `name: value` lines and unquotes nothing (protocol.md §5.8)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)) or not text.isprintable():
+            raise ValueError("must map plain names to values on one line")
+        secrets[str(name)] = text
+    return secrets
+
+
+def dump(fields: Mapping[str, Any]) -> str:
+    """`fields` as the simple block-style YAML that clients read line by line (protocol.md §6)."""
+    text: str = yaml.dump(
+        dict(fields),
+        Dumper=yaml.CSafeDumper,
+        default_flow_style=False,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10_000,
+    )
+    return text

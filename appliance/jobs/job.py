@@ -1,0 +1,350 @@
+"""Pure: no clock, no socket, no await.
+
+A job's states, its events and the legal moves between them.  Every change of a job goes
+through `advance`; anything that is not in its table raises IllegalMove and changes nothing.
+
+    Queued -> Offered -> Booting -> Running -> PostRun -> Finished
+       ^---------'----------'          '--- Held (manual_check, renew, on_fail) ---^
+
+An attempt is one try of the job on one testbox.  A box that falls silent, or that asks for work
+again (so it has rebooted), loses its attempt; who is to blame decides what follows (design.md §5):
+
+* lost before every file of the script was fetched: nobody; the job goes back to its queue;
+* lost after that, before the first report: one more attempt, then `boot_failed`;
+* lost while running: `abnormal`, or `timeout` when the deadline passed; run again only if the
+  document says so;
+* lost after the verdict, or while results were handed over: closed with what it has.
+
+Moments are UTC seconds.  The store computes each `until`; this file only carries it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import attrs
+
+from appliance.errors import IllegalMove
+
+# One more attempt after a boot that was lost with everything fetched (design.md §5, Blame).
+BOOT_LOSSES_MAX: Final = 2
+
+SUCCESS: Final = "success"
+
+
+@attrs.frozen
+class Rules:
+    """What a document says about being run again."""
+
+    retry: bool = False  # run again after `abnormal`
+    reboots: int = 0  # times the job may restart its own box within one attempt
+
+
+@attrs.frozen
+class Attempt:
+    """One try of a job on one testbox."""
+
+    number: int  # 1, 2, ...: never given twice
+    token: str  # the fence: reports carry it in HTTP_PREFIX
+    box: str
+    address: str  # the box asked from here; its fetches and uploads must come from here too
+    began: float
+    losses: int = 0  # earlier boots lost with everything fetched
+    reboots: int = 0  # times the job has restarted its box so far
+    health: str | None = None  # the client's verdict, first writer wins
+    refused: str | None = None  # why an upload was refused: such a job never ends as success
+
+
+@attrs.frozen
+class Queued:
+    """Waits for a testbox."""
+
+    tries: int = 0  # attempts given out so far
+    losses: int = 0
+    avoid: tuple[str, ...] = ()  # boxes that lost it: another one first, if there is one
+
+
+@attrs.frozen
+class Offered:
+    """Named in a boot script; the box has not fetched job.cgz yet."""
+
+    attempt: Attempt
+    until: float
+
+
+@attrs.frozen
+class Booting:
+    """The box has job.cgz.  `loaded`: it has every file of its script."""
+
+    attempt: Attempt
+    until: float
+    loaded: bool = False
+
+
+@attrs.frozen
+class Running:
+    """The box has reported job_state=running."""
+
+    attempt: Attempt
+    until: float
+
+
+@attrs.frozen
+class PostRun:
+    """The job's own work is over; results are on their way."""
+
+    attempt: Attempt
+    until: float
+
+
+@attrs.frozen
+class Held:
+    """Kept on its box for a person: `word` is manual_check, renew or what set-job-stage said."""
+
+    attempt: Attempt
+    until: float
+    word: str
+
+
+@attrs.frozen
+class Finished:
+    """Over, for ever."""
+
+    health: str
+    reason: str
+    attempt: Attempt | None
+
+
+State = Queued | Offered | Booting | Running | PostRun | Held | Finished
+Active = Offered | Booting | Running | PostRun | Held
+
+
+@attrs.frozen
+class Offer:
+    """The scheduler names the job in a box's script."""
+
+    attempt: Attempt
+    until: float
+
+
+@attrs.frozen
+class Fetch:
+    """The box fetched job.cgz."""
+
+    until: float
+
+
+@attrs.frozen
+class Load:
+    """The box has every file of its script."""
+
+    until: float
+
+
+@attrs.frozen
+class Renew:
+    """More time in the same stage: bytes were fetched, or somebody asked for it."""
+
+    until: float
+
+
+@attrs.frozen
+class Begin:
+    """job_state=running."""
+
+    until: float
+
+
+@attrs.frozen
+class Wrap:
+    """job_state=post_run."""
+
+    until: float
+
+
+@attrs.frozen
+class Hold:
+    """job_state=manual_check or renew, or set-job-stage with any word."""
+
+    until: float
+    word: str
+
+
+@attrs.frozen
+class Verdict:
+    """The client's word on how it went; `finished` means success."""
+
+    health: str
+
+
+@attrs.frozen
+class RefuseUpload:
+    """A result was not taken: quota or space."""
+
+    reason: str
+
+
+@attrs.frozen
+class Close:
+    """lkp-post-run: the client has nothing more to say."""
+
+    health: str | None = None
+
+
+@attrs.frozen
+class Lapse:
+    """Nothing was heard of the box until the deadline."""
+
+    reason: str
+
+
+@attrs.frozen
+class Asked:
+    """The box asks for work again, so it has rebooted."""
+
+    until: float  # of the same attempt's next offer, if the document allows reboots
+
+
+@attrs.frozen
+class Fail:
+    """The job cannot be booted, whoever tries: an image is gone, a script would not fit."""
+
+    health: str
+    reason: str
+
+
+@attrs.frozen
+class Cancel:
+    """A person gave it up."""
+
+    by: str
+
+
+Event = (
+    Offer | Fetch | Load | Renew | Begin | Wrap | Hold | Verdict
+    | RefuseUpload | Close | Lapse | Asked | Fail | Cancel
+)  # fmt: skip
+
+
+def advance(state: State, event: Event, rules: Rules) -> State:
+    """The state after `event`.  Raises IllegalMove where the table has no such cell."""
+    match state, event:
+        case Queued(tries), Offer(attempt, until) if attempt.number == tries + 1:
+            return Offered(attempt, until)
+        case Queued(), Fail(health, reason):
+            return Finished(health, reason, None)
+        case Queued(), Cancel(by):
+            return Finished("cancel", f"cancelled by {by}", None)
+
+        case Offered(attempt), Fetch(until):
+            return Booting(attempt, until)
+        case Booting(), Fetch(until):
+            return attrs.evolve(state, until=until)  # iPXE retries a broken download
+        case Booting(loaded=False), Load(until):
+            return attrs.evolve(state, until=until, loaded=True)
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), Renew(until)):
+            return attrs.evolve(state, until=until)
+
+        case ((Offered(attempt) | Booting(attempt) | Held(attempt)), Begin(until)):
+            return Running(attempt, until)
+        case Running(), Begin():
+            return state  # said twice: the first deadline stands
+        case (
+            (Offered(attempt) | Booting(attempt) | Running(attempt) | Held(attempt)),
+            Wrap(until),
+        ):
+            return PostRun(attempt, until)
+        case PostRun(), Wrap():
+            return state
+        case ((Running(attempt) | PostRun(attempt) | Held(attempt)), Hold(until, word)):
+            return Held(attempt, until, word)
+
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), Verdict(health)):
+            return attrs.evolve(state, attempt=_judged(state.attempt, health))
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), RefuseUpload(reason)):
+            return attrs.evolve(state, attempt=attrs.evolve(state.attempt, refused=reason))
+        case ((Offered(attempt) | Booting(attempt)), Close(health)):
+            return _close(_judged(attempt, health or "incomplete"), "closed before it ran")
+        case ((Running(attempt) | PostRun(attempt) | Held(attempt)), Close(health)):
+            return _close(_judged(attempt, health or SUCCESS), "")
+
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), Lapse(reason)):
+            return _lost(state, reason, rules, health="timeout")
+        case ((Running(attempt) | PostRun(attempt)), Asked(until)) if (
+            attempt.health is None and attempt.reboots < rules.reboots
+        ):
+            return Offered(attrs.evolve(attempt, reboots=attempt.reboots + 1), until)
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), Asked()):
+            return _lost(state, "its testbox rebooted", rules, health="abnormal")
+
+        case ((Offered(attempt) | Booting(attempt)), Fail(health, reason)):
+            return Finished(health, reason, attempt)
+        case ((Offered() | Booting() | Running() | PostRun() | Held()), Cancel(by)):
+            return Finished("cancel", f"cancelled by {by}", state.attempt)
+    raise IllegalMove(f"a job in stage {stage(state)} cannot take {type(event).__name__.lower()}")
+
+
+def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Finished:
+    attempt = state.attempt
+    if attempt.health is not None:
+        return _close(attempt, reason)
+    match state:
+        case Offered() if attempt.reboots:  # it had been running before it restarted its box
+            return _abnormal(attempt, reason, rules, health)
+        case Offered() | Booting(loaded=False):
+            return Queued(attempt.number, attempt.losses)
+        case Booting():
+            losses = attempt.losses + 1
+            if losses >= BOOT_LOSSES_MAX:
+                return Finished("boot_failed", f"{losses} boots lost: {reason}", attempt)
+            return Queued(attempt.number, losses, (attempt.box,))
+        case Running():
+            return _abnormal(attempt, reason, rules, health)
+        case PostRun() | Held():
+            return _close(_judged(attempt, "incomplete"), f"no verdict: {reason}")
+    assert_never(state)
+
+
+def _abnormal(attempt: Attempt, reason: str, rules: Rules, health: str) -> Queued | Finished:
+    if rules.retry and health == "abnormal":
+        return Queued(attempt.number, attempt.losses)
+    return Finished(health, reason, attempt)
+
+
+def _judged(attempt: Attempt, health: str) -> Attempt:
+    """First writer wins, but a borrower's `return` overrides (protocol.md §3, lkp-post-run)."""
+    if attempt.health is not None and health != "return":
+        return attempt
+    return attrs.evolve(attempt, health=SUCCESS if health == "finished" else health)
+
+
+def _close(attempt: Attempt, reason: str) -> Finished:
+    health = attempt.health or "incomplete"
+    if health == SUCCESS and attempt.refused is not None:
+        return Finished("incomplete", attempt.refused, attempt)
+    return Finished(health, reason, attempt)
+
+
+def stage(state: State) -> str:
+    """The field's own word for the state (protocol.md §5.6); "offered" is ours."""
+    match state:
+        case Queued():
+            return "submit"
+        case Offered():
+            return "offered"
+        case Booting():
+            return "boot"
+        case Running():
+            return "running"
+        case PostRun():
+            return "post_run"
+        case Held(word=word):
+            return word
+        case Finished():
+            return "finish"
+    assert_never(state)
+
+
+def attempt_of(state: State) -> Attempt | None:
+    """The attempt that a state carries; None while queued, or if it never had one."""
+    return None if isinstance(state, Queued) else state.attempt
