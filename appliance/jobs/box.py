@@ -1,0 +1,212 @@
+"""Pure: no clock, no socket, no await.
+
+A testbox: who it is, what the operator said of it, and what was seen of it.
+
+The operator's hosts file is the truth about a known box.  A box that asks and is in no hosts file
+is unknown: it is shown, it may sit in the lobby, and it gets no job.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from appliance.errors import BadRequest
+from appliance.jobs.document import ARCHS, group_of
+
+BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
+STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
+
+_MAC: Final = re.compile(r"[0-9a-fA-F]{2}([:-]?)(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
+# SMBIOS UUIDs that whole series of boards share: empty, erased, and an example never filled in.
+_JUNK_UUIDS: Final = frozenset(
+    [
+        "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "03000200-0400-0500-0006-000700080009",
+        "00020003-0004-0005-0006-000700080009",
+    ]
+)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+# what iPXE's ${buildarch} says -> the word that documents use
+_ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
+
+
+def normal_mac(text: str) -> str:
+    """`text` as aa:bb:cc:dd:ee:ff.  Raises BadRequest: six pairs of hex digits are wanted."""
+    if not _MAC.match(text):
+        raise BadRequest(
+            f"{text[:40]!r} is no MAC address: six pairs of hex digits, - or : between"
+        )
+    digits = re.sub(r"[:-]", "", text).lower()
+    return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+
+
+def usable_uuid(text: str | None) -> str | None:
+    """The UUID in lower case, or None where it identifies nothing."""
+    uuid = (text or "").strip().lower()
+    return uuid if _UUID.match(uuid) and uuid not in _JUNK_UUIDS else None
+
+
+@attrs.frozen
+class Identity:
+    """What a box says of itself when it asks, and where it asked from."""
+
+    mac: str
+    address: str
+    arch: str | None = None
+    uuid: str | None = None
+    serial: str = ""
+    product: str = ""
+
+
+def identity(mac: str, address: str, query: Mapping[str, str]) -> Identity:
+    """An Identity from the parts of `/boot.ipxe/mac/<mac>?arch=&uuid=&serial=&product=`."""
+    return Identity(
+        normal_mac(mac),
+        address,
+        _ARCH_WORDS.get(query.get("arch", "")),
+        usable_uuid(query.get("uuid")),
+        _shown(query.get("serial", "")),
+        _shown(query.get("product", "")),
+    )
+
+
+def _shown(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:80]
+
+
+@attrs.frozen
+class Facts:
+    """What the operator's hosts file says; the keys that mean something to us."""
+
+    name: str
+    macs: tuple[str, ...]
+    arch: str | None = None
+    uuid: str | None = None
+    queues: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    memory_gb: int | None = None
+    rootfs_disk: tuple[str, ...] = ()
+    crashkernel: str | None = None
+    console: tuple[str, ...] | None = None
+    kernel_params: str = ""
+    nr_nic: int | None = None
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The queues it works for, its own name first (protocol.md §5.5)."""
+        return tuple(dict.fromkeys([self.name, group_of(self.name), *self.queues]))
+
+    @property
+    def crash_memory(self) -> str:
+        """crashkernel= by the host's memory (protocol.md §1.4)."""
+        if self.crashkernel is not None:
+            return self.crashkernel
+        if self.memory_gb is None or self.memory_gb <= 8:
+            return "auto"
+        return "256M" if self.memory_gb <= 16 else "512M"
+
+
+def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
+    """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.startswith("unknown-"):
+        raise BadRequest(f"{name!r} is no testbox name: letters, digits and . _ - (at most 64)")
+    macs = tuple(normal_mac(str(mac)) for mac in _list(text, "mac"))
+    if not macs:
+        raise BadRequest(f"{name}: mac: must name at least one MAC address")
+    arch = text.get("arch")
+    if arch is not None and arch not in ARCHS:
+        raise BadRequest(f"{name}: arch: {arch!r} must be one of {', '.join(ARCHS)}")
+    memory = re.match(r"(\d+)\s*[gG]?", str(text.get("memory", "")))
+    nr_nic = text.get("nr_nic")
+    console = _words(name, text, "console") if "console" in text else None
+    return Facts(
+        name,
+        macs,
+        arch,
+        usable_uuid(str(text.get("uuid", ""))),
+        _words(name, text, "queues") or (default_queue,),
+        _words(name, text, "tags"),
+        int(memory[1]) if memory else None,
+        _words(name, text, "rootfs_disk"),
+        _words(name, text, "crashkernel")[0] if text.get("crashkernel") else None,
+        console,
+        " ".join(_words(name, {"kernel_params": str(text.get("kernel_params") or "").split()},
+                        "kernel_params")),
+        int(str(nr_nic)) if str(nr_nic).isdigit() else None,
+    )  # fmt: skip
+
+
+def _list(text: Mapping[str, Any], key: str) -> list[Any]:
+    value = text.get(key)
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _words(name: str, text: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    words = tuple(str(word) for word in _list(text, key))
+    for word in words:
+        if not re.fullmatch(r"[\x21-\x7e]+", word) or "${" in word:
+            raise BadRequest(f"{name}: {key}: {word!r} must be printable ASCII without blanks")
+    return words
+
+
+@attrs.frozen
+class Step:
+    """One thing that happened in a boot."""
+
+    at: float
+    what: str  # "script", "file", "report", ...
+    detail: str = ""
+    size: int | None = None  # bytes
+    seconds: float | None = None
+
+
+@attrs.define
+class BootLog:
+    """One boot of a box, from its question to its next question."""
+
+    began: float
+    job: str | None = None
+    attempt: int | None = None
+    steps: list[Step] = attrs.Factory(list)
+    ended: str | None = None
+
+
+@attrs.define
+class Box:
+    """A testbox as the store knows it."""
+
+    name: str
+    macs: tuple[str, ...]
+    facts: Facts | None = None  # None: nobody registered it
+    arch: str | None = None  # as boot.ipxe said; the hosts file wins
+    uuid: str | None = None
+    serial: str = ""
+    product: str = ""
+    address: str | None = None  # it asked from here last
+    since: float = 0.0  # when it last changed what it does
+    job: str | None = None  # the job whose attempt it holds
+    misses: int = 0  # boots in a row lost before everything was fetched
+    backoff_until: float = 0.0
+    boots: list[BootLog] = attrs.Factory(list)
+
+    @property
+    def known(self) -> bool:
+        """Whether a hosts file names it."""
+        return self.facts is not None
+
+    @property
+    def runs_arch(self) -> str | None:
+        """Its arch; None is never matched."""
+        return (self.facts and self.facts.arch) or self.arch
+
+    @property
+    def boot(self) -> BootLog | None:
+        """The boot under way, or the last one."""
+        return self.boots[-1] if self.boots else None

@@ -1,0 +1,299 @@
+"""Pure: no clock, no socket, no await.
+
+What follows from what happens: each function looks at the store and returns the changes to make.
+Nothing is changed here.  `now` is UTC in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+
+from appliance.config import Waits
+from appliance.errors import IllegalMove, Refused
+from appliance.jobs import job as jobs
+from appliance.jobs.box import Box, Facts, Identity, Step
+from appliance.jobs.document import Document
+from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
+from appliance.jobs.store import Change, Job, Known, Missed, Moved, Seen, Stepped, Store
+
+# Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
+HOLD_WORDS: Final = ("manual_check", "renew")
+PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
+
+
+def asked(store: Store, who: Identity, now: float, waits: Waits, unknown_max: int) -> list[Change]:
+    """A box asks for work: it has rebooted, so whatever it held is lost (design.md §5).
+
+    Raises Refused where it is unknown and `unknown_max` such boxes are known of already.
+    """
+    box = store.box_of(who)
+    if box is None:
+        if sum(not other.known for other in store.boxes.values()) >= unknown_max:
+            raise Refused(f"{unknown_max} unknown boxes have asked already; see `hosts`")
+        return [Seen("unknown-" + who.mac.replace(":", "-"), who, now)]
+    changes: list[Change] = []
+    if box.job is not None:
+        changes += lost(
+            store, store.job(box.job), jobs.Asked(now + waits.return_to_lobby), now, waits
+        )
+    return [*changes, Seen(box.name, who, now)]
+
+
+def lost(
+    store: Store, job: Job, event: jobs.Asked | jobs.Lapse, now: float, waits: Waits
+) -> list[Change]:
+    """An attempt is over without a last word; the box backs off where nobody is to blame."""
+    attempt = job.attempt
+    assert attempt is not None
+    changes: list[Change] = [Moved(job.id, event, now, _why(event))]
+    unfetched = isinstance(job.state, Offered) or (
+        isinstance(job.state, Booting) and not job.state.loaded
+    )
+    if unfetched and not attempt.reboots:
+        misses = store.box(attempt.box).misses
+        pause = min(waits.backoff_first * 2**misses, waits.backoff_max)
+        changes.append(Missed(attempt.box, now + pause))
+    return changes
+
+
+def _why(event: jobs.Asked | jobs.Lapse) -> str:
+    return event.reason if isinstance(event, jobs.Lapse) else "its testbox asked again"
+
+
+def undelivered(store: Store, job_id: str, number: int, now: float) -> list[Change]:
+    """The box left before its script was sent: the job goes back, nobody is to blame."""
+    job = store.jobs.get(job_id)
+    if job is None or not isinstance(job.state, Offered) or job.state.attempt.number != number:
+        return []
+    return [Moved(job.id, jobs.Lapse("the box left before it was told"), now)]
+
+
+def offers(
+    store: Store,
+    pairs: Iterable[tuple[str, str]],
+    now: float,
+    waits: Waits,
+    token: Callable[[], str],
+) -> list[Moved]:
+    """Each pair's job is offered to its box, as a lease."""
+    return [
+        Moved(
+            job_id,
+            jobs.Offer(_attempt(store, box, job_id, now, token()), now + waits.offer_lease),
+            now,
+        )
+        for box, job_id in pairs
+    ]
+
+
+def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -> Attempt:
+    job, box = store.job(job_id), store.box(box_name)
+    assert isinstance(job.state, jobs.Queued)
+    assert box.address is not None
+    return Attempt(job.state.tries + 1, token, box_name, box.address, now, job.state.losses)
+
+
+def fetched_job(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
+    """job.cgz went to its box: the offer has become a boot."""
+    if isinstance(job.state, Offered | Booting) and not _loaded(job):
+        return [Moved(job.id, jobs.Fetch(_boot_until(job, now, waits.offer_lease, waits)), now)]
+    return []
+
+
+def loaded(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
+    """The box has every file of its script; it proved well."""
+    if not isinstance(job.state, Booting) or job.state.loaded:
+        return []
+    until = _boot_until(job, now, waits.boot, waits)
+    return [Moved(job.id, jobs.Load(until), now), *_well(store, job.state.attempt.box)]
+
+
+def _well(store: Store, box: str) -> list[Change]:
+    return [Missed(box, 0.0)] if store.box(box).misses else []
+
+
+def _loaded(job: Job) -> bool:
+    return isinstance(job.state, Booting) and job.state.loaded
+
+
+def _boot_until(job: Job, now: float, stage_s: float, waits: Waits) -> float:
+    assert job.attempt is not None
+    return min(now + stage_s, job.attempt.began + waits.boot_max)
+
+
+def due(store: Store, moved: Mapping[str, float], now: float, waits: Waits) -> list[Change]:
+    """The attempts whose time is up.
+
+    `moved` has when a box last fetched a byte: while files load, that renews the lease.
+    """
+    changes: list[Change] = []
+    for job in store.active():
+        until = deadline(job, moved, waits)
+        if until <= now:
+            reason = f"nothing heard in stage {jobs.stage(job.state)}"
+            if isinstance(job.state, Running):
+                reason = "its time to run was over"
+            changes += lost(store, job, jobs.Lapse(reason), now, waits)
+    return changes
+
+
+def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
+    """When the job's stage is over, bytes fetched since taken into account."""
+    state = job.state
+    assert isinstance(state, Offered | Booting | Running | PostRun | Held)
+    attempt = state.attempt
+    heard = moved.get(attempt.box, 0.0)
+    if isinstance(state, Offered | Booting) and heard > attempt.began and not attempt.reboots:
+        quiet = waits.boot if _loaded(job) else waits.offer_lease
+        return min(max(state.until, heard + quiet), attempt.began + waits.boot_max)
+    return state.until
+
+
+def reported(store: Store, job: Job, word: str, now: float, waits: Waits) -> list[Change]:
+    """`job_state=<word>` from the job's own attempt.  Raises IllegalMove for a late one."""
+    assert job.attempt is not None
+    event: jobs.Event
+    if word == "running":
+        event = jobs.Begin(now + job.document.run_s)
+    elif word == "post_run":
+        event = jobs.Wrap(now + waits.post_run)
+    elif word in HOLD_WORDS:
+        event = jobs.Hold(now + waits.manual_check, word)
+    elif word in ("submit", "boot", "finish"):
+        return []
+    else:
+        event = jobs.Verdict(word)
+    return [_legal(job, Moved(job.id, event, now)), *_well(store, job.attempt.box)]
+
+
+def held(job: Job, word: str, seconds: float, now: float) -> list[Change]:
+    """set-job-stage: keep the box for a person.  Raises IllegalMove."""
+    return [_legal(job, Moved(job.id, jobs.Hold(now + seconds, word), now))]
+
+
+def closed(job: Job, health: str | None, now: float) -> list[Change]:
+    """lkp-post-run.  Raises IllegalMove where the job is over already."""
+    return [_legal(job, Moved(job.id, jobs.Close(health), now))]
+
+
+def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Change]:
+    """A result of attempt `number` was not taken."""
+    attempt = job.attempt
+    if isinstance(job.state, Finished) or attempt is None or attempt.number != number:
+        return []
+    if attempt.refused is not None:
+        return []
+    return [Moved(job.id, jobs.RefuseUpload(reason), now, f"upload refused: {reason}")]
+
+
+def failed(job: Job, health: str, reason: str, now: float) -> list[Change]:
+    """The job cannot be booted by any box."""
+    if isinstance(job.state, jobs.Queued | Offered | Booting):
+        return [Moved(job.id, jobs.Fail(health, reason), now)]
+    return []
+
+
+def cancelled(job: Job, by: str, now: float) -> list[Change]:
+    """Raises Refused for a job that is over."""
+    if isinstance(job.state, Finished):
+        raise Refused(f"{job.id} is over already: {job.state.health}")
+    return [Moved(job.id, jobs.Cancel(by), now)]
+
+
+def _legal(job: Job, moved: Moved) -> Moved:
+    """`moved`, if the job can take it."""
+    jobs.advance(job.state, moved.event, job.document.rules)
+    return moved
+
+
+def registered(store: Store, facts: Facts, now: float) -> list[Change]:
+    """A hosts file was read or written.  Raises Refused where a MAC is another known box's."""
+    for mac in facts.macs:
+        other = store.box_of(Identity(mac, ""))
+        if other is not None and other.known and other.name != facts.name:
+            raise Refused(f"{facts.name}: {mac} belongs to {other.name} already")
+    return [Known(facts, now)]
+
+
+def step(
+    box: Box,
+    now: float,
+    what: str,
+    detail: str = "",
+    size: int | None = None,
+    seconds: float | None = None,
+    job: Job | None = None,
+) -> Stepped:
+    """Something to remember of the box's boot under way."""
+    number = job.attempt.number if job and job.attempt else None
+    moment = Step(round(now, 3), what, detail[:200], size, seconds)
+    return Stepped(box.name, moment, job.id if job else None, number)
+
+
+def result_root(document: Document, job_id: str, now: float) -> str:
+    """Where a job's results go (protocol.md §4); on disk under srv."""
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    system = f"{document.os}-{document.os_version}-{document.arch}"
+    parameters = _parameters(document.fields.get("pp"))
+    parts = [document.suite, day, document.group, system, parameters, job_id]
+    return "/result/" + "/".join(part for part in parts if part)
+
+
+def _parameters(pp: Any) -> str:
+    if not isinstance(pp, dict):
+        return ""
+    flat: dict[str, str] = {}
+    for program, options in pp.items():
+        for option, value in (options if isinstance(options, dict) else {"": options}).items():
+            flat[f"{program}.{option}"] = _sane(value)
+    text = ""
+    for _, value in sorted(flat.items()):
+        if value:
+            text += ("-" if text else "") + value[: PP_CHARACTERS_MAX - len(text.replace("-", ""))]
+    return text[: 2 * PP_CHARACTERS_MAX].strip(".")
+
+
+def _sane(value: Any) -> str:
+    text = "" if value is None else str(value).replace("/", "-")
+    return "".join(c for c in text if c.isascii() and (c.isalnum() or c in "_-."))
+
+
+def attempt_root(job: Job, number: int) -> str:
+    """Attempt 1 uploads to the result root, attempt n beside it (design.md §5, Fence)."""
+    return job.result_root if number == 1 else f"{job.result_root}/attempt-{number}"
+
+
+def renewed(job: Job, seconds: float, now: float) -> list[Change]:
+    """More time for a running job.  Raises Refused (protocol.md §5.6)."""
+    if not isinstance(job.state, Running | Held):
+        raise Refused(f"Only running job can renew, your job stage is: {jobs.stage(job.state)}")
+    return [
+        Moved(job.id, jobs.Renew(job.state.until + seconds), now, f"renewed by {seconds:.0f} s")
+    ]
+
+
+def rearmed(job: Job, now: float, waits: Waits) -> float:
+    """After a restart: the smaller of what is stored and the stage's length (design.md §4)."""
+    state = job.state
+    if isinstance(state, Offered):
+        return now + waits.offer_lease
+    if isinstance(state, Booting):
+        return now + (waits.boot if state.loaded else waits.offer_lease)
+    assert isinstance(state, Running | PostRun | Held)
+    length = job.document.run_s if isinstance(state, Running) else waits.post_run
+    if isinstance(state, Held):
+        length = waits.manual_check
+    return min(state.until, now + length)
+
+
+def restarted(store: Store, now: float, waits: Waits) -> list[Change]:
+    """What a start does to the attempts it finds: offers and boots get a fresh lease."""
+    return [
+        Moved(job.id, jobs.Renew(until), now, "the server restarted")
+        for job in store.active()
+        if (until := rearmed(job, now, waits)) != attrs.asdict(job.state, recurse=False)["until"]
+    ]

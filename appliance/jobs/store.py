@@ -1,0 +1,379 @@
+"""Pure: no clock, no socket, no await.
+
+All jobs and testboxes, in memory.  The store changes in one way only: `apply` takes a Change.
+Changes are what the journal keeps, so applying them again in order rebuilds the store.
+
+Who decides which change comes next: `decisions`.  Who waits for whom: `ready`, which the store
+feeds with queued jobs; parked boxes are the scheduler's to add, since seats do not survive a
+restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from appliance.errors import NotFound
+from appliance.jobs import job as jobs
+from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
+from appliance.jobs.document import Document
+from appliance.jobs.job import Attempt, Booting, Finished, Offered, Queued, State
+from appliance.jobs.ready import Key, Ready
+
+ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
+HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
+
+
+@attrs.frozen
+class Pinned:
+    """The image's files as they were at submit (protocol.md §1.6); URL paths, or whole URLs."""
+
+    kernel: str
+    initrds: tuple[str, ...]
+    root: str
+    kernel_version: str
+
+
+@attrs.frozen
+class Moment:
+    """One line of a job's history."""
+
+    at: float
+    stage: str
+    what: str
+    box: str | None = None
+    attempt: int | None = None
+
+
+@attrs.frozen
+class Job:
+    """One job; its state moves only through `jobs.job.advance`."""
+
+    id: str
+    number: int
+    name: str  # of the document's file
+    document: Document
+    submitter: str
+    key: str  # the client's own, so that a repeat finds the same job
+    submitted: float
+    pinned: Pinned
+    result_root: str  # "/result/..."; on disk under srv
+    state: State = attrs.field(factory=Queued)
+    finished: float | None = None
+    history: tuple[Moment, ...] = ()
+    attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way, or the last one of a finished job."""
+        return jobs.attempt_of(self.state)
+
+    @property
+    def match_key(self) -> Key:
+        """What a box must serve to run it."""
+        return (self.document.queue, self.document.arch)
+
+
+@attrs.frozen
+class Submitted:
+    """A job came in."""
+
+    job: Job
+
+
+@attrs.frozen
+class Moved:
+    """A job took an event; `at` in UTC seconds."""
+
+    job: str
+    event: jobs.Event
+    at: float
+    what: str = ""  # for its history
+
+
+@attrs.frozen
+class Known:
+    """A hosts file says who a box is."""
+
+    facts: Facts
+    at: float
+
+
+@attrs.frozen
+class Seen:
+    """A box asked for work; `box` is its name, found or made from its MAC."""
+
+    box: str
+    identity: Identity
+    at: float
+
+
+@attrs.frozen
+class Missed:
+    """A box lost a boot before it had everything, or (until 0) proved well again."""
+
+    box: str
+    until: float
+
+
+@attrs.frozen
+class Stepped:
+    """Something happened in a box's boot."""
+
+    box: str
+    step: Step
+    job: str | None = None
+    attempt: int | None = None
+
+
+Change = Submitted | Moved | Known | Seen | Missed | Stepped
+
+
+@attrs.define
+class Store:
+    """Jobs by id, boxes by name, and every index that a question needs."""
+
+    jobs: dict[str, Job] = attrs.Factory(dict)
+    boxes: dict[str, Box] = attrs.Factory(dict)
+    counter: int = 0  # the number of the newest job; never goes back
+    ready: Ready = attrs.field(init=False)
+    _by_mac: dict[str, str] = attrs.field(factory=dict, init=False)
+    _by_uuid: dict[str, str] = attrs.field(factory=dict, init=False)
+    _by_address: dict[str, str] = attrs.field(factory=dict, init=False)
+    _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
+    _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
+    _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
+    _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.ready = Ready(self._fits)
+        for box in self.boxes.values():
+            self._index_box(box)
+        for job in self.jobs.values():
+            self._index_job(job)
+
+    def __repr__(self) -> str:
+        return f"<Store {len(self.jobs)} jobs, {len(self._active)} active, {len(self.boxes)} boxes>"
+
+    # ---- questions
+
+    def job(self, name: str) -> Job:
+        """Raises NotFound."""
+        try:
+            return self.jobs[name]
+        except KeyError:
+            raise NotFound(f"no job {name[:80]}") from None
+
+    def box(self, name: str) -> Box:
+        """Raises NotFound."""
+        try:
+            return self.boxes[name]
+        except KeyError:
+            raise NotFound(f"no testbox {name[:80]}") from None
+
+    def box_of(self, identity: Identity) -> Box | None:
+        """The box that this is: by MAC, else by its UUID (PXE on another of its NICs)."""
+        name = self._by_mac.get(identity.mac)
+        if name is None and identity.uuid is not None:
+            name = self._by_uuid.get(identity.uuid)
+        return self.boxes.get(name) if name else None
+
+    def box_at(self, address: str) -> Box | None:
+        """The box that asked from `address` last."""
+        name = self._by_address.get(address)
+        return self.boxes[name] if name else None
+
+    def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
+        """The job and the attempt that carry `token`."""
+        name = self._by_token.get(token)
+        if name is None:
+            return None
+        job = self.jobs[name]
+        return job, next(attempt for attempt in job.attempts if attempt.token == token)
+
+    def jobs_with_key(self, submitter: str, key: str) -> list[Job]:
+        """The jobs that this submitter made with this key; empty for a new key."""
+        return [self.jobs[name] for name in self._by_key.get((submitter, key), [])]
+
+    def active(self) -> Iterable[Job]:
+        """The jobs that hold a box."""
+        return [self.jobs[name] for name in self._active]
+
+    def boots_in_flight(self) -> int:
+        """How many boxes are loading files now."""
+        return sum(
+            isinstance(job.state, Offered)
+            or (isinstance(job.state, Booting) and not job.state.loaded)
+            for job in self.active()
+        )
+
+    def keys_of(self, box: Box) -> tuple[Key, ...]:
+        """What a box works for; nothing while it is unknown or its arch is."""
+        if box.facts is None or box.runs_arch is None:
+            return ()
+        return tuple((queue, box.runs_arch) for queue in box.facts.served)
+
+    def _fits(self, job_id: str, box_name: str) -> bool:
+        job, box = self.jobs[job_id], self.boxes[box_name]
+        assert box.facts is not None
+        if not set(job.document.tags) <= set(box.facts.tags):
+            return False
+        assert isinstance(job.state, Queued)
+        if box_name not in job.state.avoid:
+            return True
+        others = self._serving.get(job.match_key, {}).keys() - set(job.state.avoid)
+        return not others  # there is no other box to try
+
+    # ---- changes
+
+    def apply(self, change: Change) -> None:
+        """Make one change.  Raises IllegalMove, with nothing changed, where the table says so."""
+        match change:
+            case Submitted(job):
+                assert job.id not in self.jobs, f"{job.id} is there already"
+                self.counter = max(self.counter, job.number)
+                self.jobs[job.id] = job
+                self._index_job(job)
+            case Moved():
+                self._move(change)
+            case Known(facts, at):
+                self._know(facts, at)
+            case Seen():
+                self._see(change)
+            case Missed(name, until):
+                box = self.boxes[name]
+                box.misses = box.misses + 1 if until else 0
+                box.backoff_until = until
+            case Stepped(name, step, job_id, number):
+                _log(self.boxes[name], step, job_id, number)
+
+    def _move(self, change: Moved) -> None:
+        old = self.jobs[change.job]
+        state = jobs.advance(old.state, change.event, old.document.rules)
+        attempt = jobs.attempt_of(state) or jobs.attempt_of(old.state)
+        stage = jobs.stage(state)
+        history = old.history
+        if stage != jobs.stage(old.state) or change.what:
+            moment = Moment(
+                change.at,
+                stage,
+                change.what or (state.reason if isinstance(state, Finished) else ""),
+                attempt.box if attempt else None,
+                attempt.number if attempt else None,
+            )
+            history = (*history[-HISTORY_MAX + 1 :], moment)
+        finished = change.at if isinstance(state, Finished) else None
+        attempts = old.attempts
+        if attempt is not None:
+            earlier = tuple(past for past in attempts if past.number != attempt.number)
+            attempts = (*earlier[-ATTEMPTS_KEPT + 1 :], attempt)
+        new = attrs.evolve(old, state=state, history=history, finished=finished, attempts=attempts)
+        self._unindex_job(old)
+        self.jobs[new.id] = new
+        self._index_job(new, came_back=not isinstance(old.state, Queued))
+        if stage != jobs.stage(old.state) and attempt is not None:
+            self.boxes[attempt.box].since = change.at
+
+    def _know(self, facts: Facts, at: float) -> None:
+        names = {self._by_mac[mac] for mac in facts.macs if mac in self._by_mac}
+        found = self.boxes.get(facts.name) or next(
+            (self.boxes[name] for name in sorted(names) if not self.boxes[name].known), None
+        )
+        if found is None:
+            found = Box(facts.name, facts.macs, since=at)
+        for name in names | {found.name}:
+            if name in self.boxes and (name == found.name or not self.boxes[name].known):
+                self._unindex_box(self.boxes.pop(name))
+        extra = () if found.known else found.macs
+        found.name, found.facts = facts.name, facts
+        found.macs = tuple(dict.fromkeys([*facts.macs, *extra]))
+        found.uuid = facts.uuid or found.uuid
+        self.boxes[facts.name] = found
+        self._index_box(found)
+
+    def _see(self, change: Seen) -> None:
+        who = change.identity
+        box = self.boxes.get(change.box)
+        if box is None:
+            box = self.boxes[change.box] = Box(change.box, (who.mac,))
+        self._unindex_box(box)
+        if who.mac not in box.macs:
+            box.macs = (*box.macs, who.mac)
+        box.arch = who.arch or box.arch
+        box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
+        box.serial, box.product = who.serial or box.serial, who.product or box.product
+        box.address, box.since = who.address, change.at
+        if box.boot is not None and box.boot.ended is None:
+            box.boot.ended = "asked again"
+        box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
+        self._index_box(box)
+
+    # ---- indexes: each is a function of jobs and boxes, and never kept on disk
+
+    def _index_job(self, job: Job, *, came_back: bool = False) -> None:
+        if isinstance(job.state, Queued):
+            self.ready.queue(
+                job.id, job.match_key, job.document.priority, job.submitter, front=came_back
+            )
+        for attempt in job.attempts:
+            self._by_token[attempt.token] = job.id
+        if job.attempt is not None and not isinstance(job.state, Finished):
+            self._active[job.id] = None
+            self.boxes[job.attempt.box].job = job.id
+        ids = self._by_key.setdefault((job.submitter, job.key), [])
+        if job.id not in ids:
+            ids.append(job.id)
+
+    def _unindex_job(self, job: Job) -> None:
+        if job.id in self.ready:
+            self.ready.unqueue(job.id)
+        for attempt in job.attempts:
+            self._by_token.pop(attempt.token, None)
+        self._active.pop(job.id, None)
+        if job.attempt is not None and self.boxes[job.attempt.box].job == job.id:
+            self.boxes[job.attempt.box].job = None
+
+    def _index_box(self, box: Box) -> None:
+        for mac in box.macs:
+            self._by_mac[mac] = box.name
+        if box.uuid is not None:
+            self._by_uuid.setdefault(box.uuid, box.name)
+        if box.address is not None:
+            self._by_address[box.address] = box.name
+        for key in self.keys_of(box):
+            self._serving.setdefault(key, {})[box.name] = None
+
+    def _unindex_box(self, box: Box) -> None:
+        for mac in box.macs:
+            self._by_mac.pop(mac, None)
+        if box.uuid is not None and self._by_uuid.get(box.uuid) == box.name:
+            del self._by_uuid[box.uuid]
+        if box.address is not None and self._by_address.get(box.address) == box.name:
+            del self._by_address[box.address]
+        for key in self.keys_of(box):
+            self._serving.get(key, {}).pop(box.name, None)
+
+    def check(self) -> None:
+        """The invariants; a violation is our bug and raises AssertionError."""
+        holders: dict[str, str] = {}
+        for job in self.active():
+            attempt = job.attempt
+            assert attempt is not None, f"{job.id} is active without an attempt"
+            assert attempt.box not in holders, f"{attempt.box} holds two jobs"
+            holders[attempt.box] = job.id
+        for box in self.boxes.values():
+            assert box.job == holders.get(box.name), f"{box.name} thinks it holds {box.job}"
+        for job in self.jobs.values():
+            assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
+
+
+def _log(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
+    if not box.boots:
+        box.boots.append(BootLog(step.at))
+    boot = box.boots[-1]
+    if job is not None:
+        boot.job, boot.attempt = job, attempt
+    if len(boot.steps) < STEPS_MAX:
+        boot.steps.append(step)
