@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from appliance.config import Waits
-from appliance.errors import IllegalMove, Refused
+from appliance.errors import Refused
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box, Facts, Identity, Step
 from appliance.jobs.document import Document
@@ -232,6 +232,11 @@ def step(
     number = job.attempt.number if job and job.attempt else None
     moment = Step(round(now, 3), what, detail[:200], size, seconds)
     return Stepped(box.name, moment, job.id if job else None, number)
+
+
+def iso(moment: float) -> str:
+    """A moment as the field writes it, in UTC and saying so (protocol.md §5.3)."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
 def result_root(document: Document, job_id: str, now: float) -> str:

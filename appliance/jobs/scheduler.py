@@ -1,0 +1,407 @@
+"""Joins store, journal and lobby: the verbs of the appliance.
+
+Every change goes one way (design.md §4): a plain function decides, the store applies at once, the
+journal keeps, and only then does anything leave the process.  The first two happen in `_change`,
+which never awaits; what follows from them is left to `dispatch` or to the caller, after
+`journal.durable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn, Protocol
+
+import attrs
+import structlog
+import trio
+
+from appliance.boot import cgz, ipxe, lkp
+from appliance.clock import Clock
+from appliance.config import Config
+from appliance.errors import NotFound, Refused
+from appliance.jobs import decisions
+from appliance.jobs.box import Box, Facts, Identity
+from appliance.jobs.document import Document
+from appliance.jobs.job import Attempt, Finished, Offered
+from appliance.jobs.lobby import Lobby, Seat
+from appliance.jobs.store import Change, Job, Missed, Moved, Pinned, Store
+from appliance.keep.journal import Journal
+
+log = structlog.get_logger()
+
+# Two moments closer than this are one: the reaper must not spin on the last bit of a float.
+_TICK_S = 0.001
+
+
+class Images(Protocol):
+    """The image tree; both calls may take a thread."""
+
+    async def pin(self, document: Document) -> Pinned:
+        """The files that boot `document`.  Raises BadImage."""
+
+    async def missing(self, pinned: Pinned) -> list[str]:
+        """Those of its files that are gone."""
+
+
+@attrs.frozen
+class _HandOver:
+    box: str
+    job: str
+    number: int
+    position: int  # in the journal: nothing is handed over before the disk knows it
+
+
+class Scheduler:
+    """One lab's scheduler."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        journal: Journal,
+        images: Images,
+        *,
+        clock: Clock,
+        token: Callable[[], str],
+        runner: bytes = b"",
+    ) -> None:
+        self.config, self.store, self.images, self.clock = config, store, images, clock
+        self.lobby = Lobby()
+        self.runner = runner  # runner.cgz
+        self._journal = journal
+        self._token = token
+        self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
+        self._nap: trio.CancelScope | None = None
+        self._changed: dict[str, trio.Event] = {}  # per watched job
+        self._moved: dict[str, float] = {}  # when a box last fetched a byte
+        self._fetched: dict[tuple[str, int], set[str]] = {}  # URL paths, per attempt under way
+
+    # ---- the one way in
+
+    def change(self, changes: list[Change]) -> int:
+        """Apply, match, note.  Returns the journal's position; nothing has left us yet."""
+        touched: dict[str, None] = {}
+        for change in changes:
+            self.store.apply(change)
+            if isinstance(change, Moved):
+                touched.update(dict.fromkeys(self._boxes_of(change)))
+            elif isinstance(change, Missed):
+                touched[change.box] = None
+        for box in touched:
+            self._repark(box)
+        offers = self._match()
+        position = self._journal.append([*changes, *offers])
+        for offer in offers:
+            job = self.store.jobs[offer.job]
+            assert job.attempt is not None
+            self._to_hand.send_nowait(
+                _HandOver(job.attempt.box, job.id, job.attempt.number, position)
+            )
+        for change in [*changes, *offers]:
+            if isinstance(change, Moved) and change.job in self._changed:
+                self._changed.pop(change.job).set()
+        if touched or offers:
+            self._wake()
+        return position
+
+    async def keep(self, changes: list[Change]) -> None:
+        """Make changes; returns once the disk knows them."""
+        await self._journal.durable(self.change(changes))
+
+    def _boxes_of(self, change: Moved) -> list[str]:
+        attempts = self.store.jobs[change.job].attempts
+        return [attempts[-1].box] if attempts else []
+
+    def _match(self) -> list[Moved]:
+        room = self.config.limits.boots_in_flight - self.store.boots_in_flight()
+        pairs = self.store.ready.pairs(max(room, 0))
+        waits = self.config.waits
+        offers = decisions.offers(self.store, pairs, self.clock.now(), waits, self._token)
+        for offer in offers:
+            self.store.apply(offer)
+        return offers
+
+    def _repark(self, name: str) -> None:
+        """The box may be handed a job, or may no longer."""
+        box = self.store.boxes.get(name)
+        idle = (
+            box is not None
+            and box.job is None
+            and self.lobby.seat(name) is not None
+            and box.backoff_until <= self.clock.now() + _TICK_S
+        )
+        if box is not None and idle and (keys := self.store.keys_of(box)):
+            self.store.ready.park(name, keys)
+        else:
+            self.store.ready.unpark(name)
+
+    # ---- testboxes
+
+    async def sit(self, who: Identity, reached: str) -> Seat:
+        """A seat for the box that asks.  Raises Refused where it may not wait here."""
+        now = self.clock.now()
+        limit = self.config.limits.unknown_boxes
+        changes = decisions.asked(self.store, who, now, self.config.waits, limit)
+        position = self.change(changes)
+        box = self.store.box_of(who)
+        assert box is not None
+        seat = self.lobby.sit(box.name, now, reached)
+        again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
+        try:
+            await self._journal.durable(position)
+        except BaseException:
+            self.leave(seat)
+            raise
+        if again is not None and isinstance(again.state, Offered):
+            hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)
+            self._to_hand.send_nowait(hand_over)
+        self._repark(seat.box)
+        self.change([])
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """The box is told, or gone."""
+        if self.lobby.leave(seat):
+            self.store.ready.unpark(seat.box)
+            self.store.boxes[seat.box].since = self.clock.now()
+
+    def undelivered(self, seat: Seat) -> None:
+        """The box hung up before its script was whole."""
+        box = self.store.boxes[seat.box]
+        if box.job is not None and (attempt := self.store.jobs[box.job].attempt) is not None:
+            now = self.clock.now()
+            self.change(decisions.undelivered(self.store, box.job, attempt.number, now))
+
+    async def dispatch(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """Hand over what was decided, once the disk knows it."""
+        task_status.started()
+        async for hand_over in self._handing:
+            await self._journal.durable(hand_over.position)
+            await self._hand(hand_over)
+        raise AssertionError("the hand-overs never end")
+
+    async def _hand(self, hand_over: _HandOver) -> None:
+        job = self.store.jobs[hand_over.job]
+        gone = await self.images.missing(job.pinned)
+        job = self.store.jobs[hand_over.job]  # it may have moved while a thread looked
+        if not isinstance(job.state, Offered) or job.state.attempt.number != hand_over.number:
+            return
+        now = self.clock.now()
+        if gone:
+            reason = f"its image is gone: {', '.join(gone[:3])}"
+            self.change(decisions.failed(job, "incomplete", reason, now))
+            return
+        box = self.store.boxes[hand_over.box]
+        seat = self.lobby.seat(box.name)
+        if seat is None:
+            self.change(decisions.undelivered(self.store, job.id, hand_over.number, now))
+            return
+        try:
+            script = self.script(job, box, seat.reached)
+        except Refused as error:
+            self.change(decisions.failed(job, "incomplete", str(error), now))
+            return
+        log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
+        self.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
+        seat.hand(script)
+
+    def script(self, job: Job, box: Box, reached: str) -> str:
+        """What `box` is told to boot `job`.  Raises Refused where it would not fit."""
+        return ipxe.script(boot_of(self.config, job, box.facts, self.host(reached), self.runner))
+
+    def host(self, reached: str) -> str:
+        """The host in a box's URLs."""
+        return self.config.network.address or reached
+
+    async def reap(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """End what is due: leases, deadlines, back-offs.  Sleeps until the next one."""
+        task_status.started()
+        while True:
+            now = self.clock.now() + _TICK_S
+            waits = self.config.waits
+            due = decisions.due(self.store, self._moved, now, waits)
+            for change in due:
+                log.info("due", change=type(change).__name__, detail=str(change))
+            if due:
+                self.change(due)
+            rested = [
+                seat.box
+                for seat in self.lobby
+                if 0.0 < self.store.boxes[seat.box].backoff_until <= now
+                and seat.box not in self.store.ready.parked
+            ]
+            for box in rested:
+                self._repark(box)
+            if rested:
+                self.change([])
+            with trio.CancelScope(deadline=self._next_due(now)) as self._nap:
+                await trio.sleep_forever()
+
+    def _next_due(self, now: float) -> float:
+        waits = self.config.waits
+        moments = [decisions.deadline(job, self._moved, waits) for job in self.store.active()]
+        moments += [
+            until
+            for seat in self.lobby
+            if (until := self.store.boxes[seat.box].backoff_until) > now
+        ]
+        return self.clock.trio_time(min(moments)) if moments else float("inf")
+
+    def _wake(self) -> None:
+        if self._nap is not None:
+            self._nap.cancel()
+
+    # ---- what boxes fetch; called by the file door, cheap and synchronous
+
+    def moved(self, client: str, path: str, n: int) -> None:
+        """A body byte went to `client`: its lease is renewed."""
+        box = self.store.box_at(client)
+        if box is not None and box.job is not None:
+            self._moved[box.name] = self.clock.now()
+
+    def done(self, client: str, path: str, size: int, seconds: float) -> None:
+        """`client` has the last byte of `path`."""
+        box = self.store.box_at(client)
+        if box is None or box.job is None:
+            return
+        job, now = self.store.jobs[box.job], self.clock.now()
+        assert job.attempt is not None
+        changes: list[Change] = []
+        wanted = paths_of(job)
+        if path in wanted:
+            changes.append(decisions.step(box, now, "file", path, size, round(seconds, 3), job))
+            got = self._fetched.setdefault((job.id, job.attempt.number), set())
+            got.add(path)
+            if got >= wanted:
+                del self._fetched[job.id, job.attempt.number]
+                changes += decisions.loaded(self.store, job, now, self.config.waits)
+        if changes:
+            self.change(changes)
+
+    def missing(self, client: str, path: str) -> None:
+        """`client` was told that `path` is not there; if its script names it, nobody can boot."""
+        box = self.store.box_at(client)
+        if box is None or box.job is None:
+            return
+        job, now = self.store.jobs[box.job], self.clock.now()
+        if path in paths_of(job):
+            changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
+            changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
+            self.change(changes)
+
+    async def job_cgz(self, job_id: str, client: str, reached: str) -> bytes:
+        """job.cgz for the box that holds the job.
+
+        Raises NotFound without such a job or attempt, Refused for anybody but its box.
+        """
+        job = self.store.job(job_id)
+        attempt = job.attempt
+        if attempt is None or isinstance(job.state, Finished):
+            raise NotFound(f"{job_id} has no attempt under way")
+        if attempt.address != client:
+            raise Refused(f"{job_id} is not {client}'s")
+        changes = decisions.fetched_job(self.store, job, self.clock.now(), self.config.waits)
+        self._moved[attempt.box] = self.clock.now()
+        await self.keep(changes)
+        return self.pack(job, attempt, reached)
+
+    def pack(self, job: Job, attempt: Attempt, reached: str) -> bytes:
+        """job.cgz of one attempt; the same bytes each time."""
+        host, ports = self.host(reached), self.config.ports
+        way = lkp.Way(
+            host,
+            ports.scheduler,
+            ports.upload,
+            f"http://{host}:{ports.scheduler}/~lkp/{attempt.token}",
+        )
+        fields = lkp.fields(
+            job.document,
+            job=job.id,
+            testbox=attempt.box,
+            result_root=decisions.attempt_root(job, attempt.number),
+            submitted=decisions.iso(job.submitted),
+            way=way,
+        )
+        return cgz.pack(lkp.entries(job.document, fields))
+
+    # ---- people
+
+    async def register(self, facts: Facts, write: Callable[[], Awaitable[None]]) -> Box:
+        """A box becomes known, seated or not.  `write` keeps its hosts file, before anything else.
+
+        Raises Refused where one of its MACs is another known box's.
+        """
+        decisions.registered(self.store, facts, self.clock.now())
+        await write()
+        old = {self.store.box_of(Identity(mac, "")) for mac in facts.macs} - {None}
+        names = [box.name for box in old if box is not None]
+        await self.keep(self.known(facts))
+        for name in sorted(names):
+            self.lobby.rename(name, facts.name)
+        self._repark(facts.name)
+        self.change([])
+        return self.store.boxes[facts.name]
+
+    def known(self, facts: Facts) -> list[Change]:
+        """The change that a hosts file makes.  Raises Refused."""
+        return decisions.registered(self.store, facts, self.clock.now())
+
+    async def cancel(self, job_id: str, by: str) -> Job:
+        """Raises NotFound, and Refused for a job that is over."""
+        job = self.store.job(job_id)
+        await self.keep(decisions.cancelled(job, by, self.clock.now()))
+        return self.store.jobs[job_id]
+
+    async def changes_of(self, job_id: str, seen: int) -> Job:
+        """The job, once it has more history than `seen` and the disk knows it."""
+        while True:
+            job = self.store.job(job_id)
+            if len(job.history) > seen:
+                await self._journal.durable(self._journal.appended)
+                return self.store.jobs[job_id]
+            await self._changed.setdefault(job_id, trio.Event()).wait()
+
+
+def boot_of(config: Config, job: Job, facts: Facts | None, host: str, runner: bytes) -> ipxe.Boot:
+    """What the boot script of `job` says on the box with `facts`, reaching us as `host`."""
+    ports, document = config.ports, job.document
+    initrds = [_url(config, host, path) for path in job.pinned.initrds]
+    initrds.append(f"http://{host}:{ports.scheduler}/job_initrd_tmpfs/{job.id}/job.cgz")
+    if runner and "pkg_data" not in document.fields:
+        initrds.append(f"http://{host}:{ports.scheduler}/runner.cgz")
+    words = ipxe.HostWords()
+    if facts is not None:
+        disks = facts.rootfs_disk
+        if document.rootfs_disk is not None:
+            disks = tuple(disk for disk in document.rootfs_disk if disk in facts.rootfs_disk)
+        words = ipxe.HostWords(
+            disks, facts.crash_memory, facts.console, facts.kernel_params, facts.nr_nic
+        )
+    return ipxe.Boot(
+        _url(config, host, job.pinned.kernel),
+        tuple(initrds),
+        document.os_mount,
+        document.arch,
+        host,
+        job.pinned.root,
+        document.kernel_custom_params,
+        words,
+    )
+
+
+def _url(config: Config, host: str, path: str) -> str:
+    if not path.startswith("/"):
+        return path  # the document's own, whole
+    port = config.ports.os if path.startswith("/os/") else config.ports.initrd
+    return f"http://{host}:{port}{path}"
+
+
+def paths_of(job: Job) -> set[str]:
+    """The URL paths that a job's script names, as a box asks for them."""
+    urls: Iterable[str] = [job.pinned.kernel, *job.pinned.initrds]
+    paths = {url if url.startswith("/") else "/" + url.split("/", 3)[3] for url in urls}
+    return paths | {f"/job_initrd_tmpfs/{job.id}/job.cgz"}
