@@ -46,6 +46,15 @@ _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @attrs.frozen
+class Package:
+    """One repository of pkg_data: two archives under /srv/upload-files (protocol.md §5.9)."""
+
+    repo: str
+    tag: str
+    md5: str
+
+
+@attrs.frozen
 class Document:
     """A document that fits, with every default filled in."""
 
@@ -69,6 +78,7 @@ class Document:
     rootfs_disk: tuple[str, ...] | None = None  # a choice among the disks of the hosts file
     script: str | None = None
     job2sh: Mapping[str, list[str]] | None = None
+    packages: tuple[Package, ...] = ()  # its pkg_data
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     fields: Mapping[str, Any] = attrs.field(factory=dict)  # as written, without APART
 
@@ -142,6 +152,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
         script=r.take("script", _script, None),
         job2sh=r.take("job2sh", _job2sh, None),
+        packages=r.take("pkg_data", _packages, ()),
         secrets=r.take("secrets", _secrets, {}),
         fields={key: value for key, value in r.fields.items() if key not in APART},
     )
@@ -260,6 +271,17 @@ def _job2sh(value: Any) -> dict[str, list[str]]:
         name: lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
         for name, lines in value.items()
     }
+
+
+def _packages(value: Any) -> tuple[Package, ...]:
+    if not isinstance(value, dict):
+        raise ValueError("must map repositories to {tag, md5}")
+    packages = []
+    for repo, parts in value.items():
+        if not isinstance(parts, dict) or not re.fullmatch(r"[0-9a-f]{32}", str(parts.get("md5"))):
+            raise ValueError(f"{repo} must have a tag and an md5 of 32 hex digits")
+        packages.append(Package(_word(repo), _word(parts.get("tag")), parts["md5"]))
+    return tuple(packages)
 
 
 def _secrets(value: Any) -> dict[str, str]:

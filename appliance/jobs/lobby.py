@@ -19,6 +19,7 @@ T = TypeVar("T")
 ASKED_AGAIN: Final = "asked again"
 DISMISSED: Final = "dismissed"
 WAITED: Final = "waited"
+HUNG_UP: Final = "hung up"
 
 
 @attrs.define(eq=False)
@@ -31,6 +32,7 @@ class Seat:
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _handed: str | None = None  # the script
     _sent_away: str | None = None
+    hung_up: bool = False  # even if a script had been handed by then: it was not delivered
 
     def hand(self, script: str) -> None:
         """End the wait with a script.  At most once, and not after it was sent away."""
@@ -43,6 +45,11 @@ class Seat:
         if self.open:
             self._sent_away = why
             self._scope.cancel()
+
+    def hang_up(self) -> None:
+        """The box's connection is gone."""
+        self.hung_up = True
+        self.send_away(HUNG_UP)
 
     @property
     def open(self) -> bool:
@@ -60,6 +67,11 @@ class Seat:
         if self._handed is None and self._sent_away is None:
             self._sent_away = WAITED  # nobody may hand over what would not be sent
         return self._handed
+
+    @property
+    def handed(self) -> bool:
+        """Whether it was given a script."""
+        return self._handed is not None
 
     @property
     def ended(self) -> str:

@@ -8,21 +8,21 @@ which never awaits; what follows from them is left to `dispatch` or to the calle
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol
 
 import attrs
 import structlog
 import trio
 
-from appliance.boot import cgz, ipxe, lkp
+from appliance.boot import ipxe, plan
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import NotFound, Refused
+from appliance.errors import Refused
 from appliance.jobs import decisions
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.document import Document
-from appliance.jobs.job import Attempt, Finished, Offered
+from appliance.jobs.job import Offered
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Change, Job, Missed, Moved, Pinned, Store
 from appliance.keep.journal import Journal
@@ -63,18 +63,15 @@ class Scheduler:
         *,
         clock: Clock,
         token: Callable[[], str],
-        runner: bytes = b"",
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
         self.lobby = Lobby()
-        self.runner = runner  # runner.cgz
         self._journal = journal
         self._token = token
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
         self._nap: trio.CancelScope | None = None
         self._changed: dict[str, trio.Event] = {}  # per watched job
-        self._moved: dict[str, float] = {}  # when a box last fetched a byte
-        self._fetched: dict[tuple[str, int], set[str]] = {}  # URL paths, per attempt under way
+        self.heard: dict[str, float] = {}  # when a box last fetched a byte
 
     # ---- the one way in
 
@@ -166,9 +163,13 @@ class Scheduler:
             self.store.boxes[seat.box].since = self.clock.now()
 
     def undelivered(self, seat: Seat) -> None:
-        """The box hung up before its script was whole."""
+        """The box hung up before its script was whole; if a newer seat has it, that one counts."""
         box = self.store.boxes[seat.box]
-        if box.job is not None and (attempt := self.store.jobs[box.job].attempt) is not None:
+        if (
+            seat.handed
+            and box.job is not None
+            and (attempt := self.store.jobs[box.job].attempt) is not None
+        ):
             now = self.clock.now()
             self.change(decisions.undelivered(self.store, box.job, attempt.number, now))
 
@@ -209,7 +210,7 @@ class Scheduler:
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""
-        return ipxe.script(boot_of(self.config, job, box.facts, self.host(reached), self.runner))
+        return ipxe.script(plan.boot_of(self.config, job, box.facts, self.host(reached)))
 
     def host(self, reached: str) -> str:
         """The host in a box's URLs."""
@@ -223,7 +224,7 @@ class Scheduler:
         while True:
             now = self.clock.now() + _TICK_S
             waits = self.config.waits
-            due = decisions.due(self.store, self._moved, now, waits)
+            due = decisions.due(self.store, self.heard, now, waits)
             for change in due:
                 log.info("due", change=type(change).__name__, detail=str(change))
             if due:
@@ -243,7 +244,7 @@ class Scheduler:
 
     def _next_due(self, now: float) -> float:
         waits = self.config.waits
-        moments = [decisions.deadline(job, self._moved, waits) for job in self.store.active()]
+        moments = [decisions.deadline(job, self.heard, waits) for job in self.store.active()]
         moments += [
             until
             for seat in self.lobby
@@ -254,79 +255,6 @@ class Scheduler:
     def _wake(self) -> None:
         if self._nap is not None:
             self._nap.cancel()
-
-    # ---- what boxes fetch; called by the file door, cheap and synchronous
-
-    def moved(self, client: str, path: str, n: int) -> None:
-        """A body byte went to `client`: its lease is renewed."""
-        box = self.store.box_at(client)
-        if box is not None and box.job is not None:
-            self._moved[box.name] = self.clock.now()
-
-    def done(self, client: str, path: str, size: int, seconds: float) -> None:
-        """`client` has the last byte of `path`."""
-        box = self.store.box_at(client)
-        if box is None or box.job is None:
-            return
-        job, now = self.store.jobs[box.job], self.clock.now()
-        assert job.attempt is not None
-        changes: list[Change] = []
-        wanted = paths_of(job)
-        if path in wanted:
-            changes.append(decisions.step(box, now, "file", path, size, round(seconds, 3), job))
-            got = self._fetched.setdefault((job.id, job.attempt.number), set())
-            got.add(path)
-            if got >= wanted:
-                del self._fetched[job.id, job.attempt.number]
-                changes += decisions.loaded(self.store, job, now, self.config.waits)
-        if changes:
-            self.change(changes)
-
-    def missing(self, client: str, path: str) -> None:
-        """`client` was told that `path` is not there; if its script names it, nobody can boot."""
-        box = self.store.box_at(client)
-        if box is None or box.job is None:
-            return
-        job, now = self.store.jobs[box.job], self.clock.now()
-        if path in paths_of(job):
-            changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
-            changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
-            self.change(changes)
-
-    async def job_cgz(self, job_id: str, client: str, reached: str) -> bytes:
-        """job.cgz for the box that holds the job.
-
-        Raises NotFound without such a job or attempt, Refused for anybody but its box.
-        """
-        job = self.store.job(job_id)
-        attempt = job.attempt
-        if attempt is None or isinstance(job.state, Finished):
-            raise NotFound(f"{job_id} has no attempt under way")
-        if attempt.address != client:
-            raise Refused(f"{job_id} is not {client}'s")
-        changes = decisions.fetched_job(self.store, job, self.clock.now(), self.config.waits)
-        self._moved[attempt.box] = self.clock.now()
-        await self.keep(changes)
-        return self.pack(job, attempt, reached)
-
-    def pack(self, job: Job, attempt: Attempt, reached: str) -> bytes:
-        """job.cgz of one attempt; the same bytes each time."""
-        host, ports = self.host(reached), self.config.ports
-        way = lkp.Way(
-            host,
-            ports.scheduler,
-            ports.upload,
-            f"http://{host}:{ports.scheduler}/~lkp/{attempt.token}",
-        )
-        fields = lkp.fields(
-            job.document,
-            job=job.id,
-            testbox=attempt.box,
-            result_root=decisions.attempt_root(job, attempt.number),
-            submitted=decisions.iso(job.submitted),
-            way=way,
-        )
-        return cgz.pack(lkp.entries(job.document, fields))
 
     # ---- people
 
@@ -339,11 +267,12 @@ class Scheduler:
         await write()
         old = {self.store.box_of(Identity(mac, "")) for mac in facts.macs} - {None}
         names = [box.name for box in old if box is not None]
-        await self.keep(self.known(facts))
+        position = self.change(self.known(facts))
         for name in sorted(names):
             self.lobby.rename(name, facts.name)
         self._repark(facts.name)
         self.change([])
+        await self._journal.durable(position)
         return self.store.boxes[facts.name]
 
     def known(self, facts: Facts) -> list[Change]:
@@ -364,44 +293,3 @@ class Scheduler:
                 await self._journal.durable(self._journal.appended)
                 return self.store.jobs[job_id]
             await self._changed.setdefault(job_id, trio.Event()).wait()
-
-
-def boot_of(config: Config, job: Job, facts: Facts | None, host: str, runner: bytes) -> ipxe.Boot:
-    """What the boot script of `job` says on the box with `facts`, reaching us as `host`."""
-    ports, document = config.ports, job.document
-    initrds = [_url(config, host, path) for path in job.pinned.initrds]
-    initrds.append(f"http://{host}:{ports.scheduler}/job_initrd_tmpfs/{job.id}/job.cgz")
-    if runner and "pkg_data" not in document.fields:
-        initrds.append(f"http://{host}:{ports.scheduler}/runner.cgz")
-    words = ipxe.HostWords()
-    if facts is not None:
-        disks = facts.rootfs_disk
-        if document.rootfs_disk is not None:
-            disks = tuple(disk for disk in document.rootfs_disk if disk in facts.rootfs_disk)
-        words = ipxe.HostWords(
-            disks, facts.crash_memory, facts.console, facts.kernel_params, facts.nr_nic
-        )
-    return ipxe.Boot(
-        _url(config, host, job.pinned.kernel),
-        tuple(initrds),
-        document.os_mount,
-        document.arch,
-        host,
-        job.pinned.root,
-        document.kernel_custom_params,
-        words,
-    )
-
-
-def _url(config: Config, host: str, path: str) -> str:
-    if not path.startswith("/"):
-        return path  # the document's own, whole
-    port = config.ports.os if path.startswith("/os/") else config.ports.initrd
-    return f"http://{host}:{port}{path}"
-
-
-def paths_of(job: Job) -> set[str]:
-    """The URL paths that a job's script names, as a box asks for them."""
-    urls: Iterable[str] = [job.pinned.kernel, *job.pinned.initrds]
-    paths = {url if url.startswith("/") else "/" + url.split("/", 3)[3] for url in urls}
-    return paths | {f"/job_initrd_tmpfs/{job.id}/job.cgz"}

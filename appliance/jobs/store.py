@@ -34,6 +34,7 @@ class Pinned:
     initrds: tuple[str, ...]
     root: str
     kernel_version: str
+    packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
 
 
 @attrs.frozen
@@ -214,6 +215,10 @@ class Store:
         if box.facts is None or box.runs_arch is None:
             return ()
         return tuple((queue, box.runs_arch) for queue in box.facts.served)
+
+    def serving(self, key: Key) -> list[str]:
+        """The known boxes that work for `key`."""
+        return list(self._serving.get(key, {}))
 
     def _fits(self, job_id: str, box_name: str) -> bool:
         job, box = self.jobs[job_id], self.boxes[box_name]

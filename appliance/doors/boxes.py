@@ -1,0 +1,162 @@
+"""`GET /boot.ipxe/mac/<mac>`: what do I run?  The answer may take half an hour.
+
+A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
+`drip` seconds, and at the end the script that follows (design.md §6).  The seat's scope ends the
+wait; the comment lines are sent by a task of their own, so no hand-over can cut a send in two
+(facts.md §4).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import structlog
+import trio
+
+from appliance.boot import ipxe, plan
+from appliance.doors.asgi import TEXT, Paths, Receive, Scope, Send, answer
+from appliance.doors.files import send_bytes
+from appliance.errors import BadRequest, NotFound, Refused
+from appliance.jobs import box as boxes
+from appliance.jobs.fetches import Fetches
+from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
+from appliance.jobs.scheduler import Scheduler
+
+# A box that may not wait here asks again after this; long, since nothing changes by itself.
+RETRY_AFTER_S: Final = 60
+_ARP_TABLE: Final = Path("/proc/net/arp")
+_JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
+
+log = structlog.get_logger()
+
+
+class Boots:
+    """The boot wait."""
+
+    def __init__(self, scheduler: Scheduler, arp_table: Path = _ARP_TABLE) -> None:
+        self._scheduler = scheduler
+        self._arp_table = arp_table
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One box's question, and its answer."""
+        path = scope["path"].split("/")
+        if scope["method"] != "GET" or len(path) != 4 or path[1:3] != ["boot.ipxe", "mac"]:
+            await answer(send, 404, "ask for /boot.ipxe/mac/<mac>")
+            return
+        client, query = scope["client"][0], scope["query_string"].decode("ascii", "replace")
+        try:
+            who = boxes.identity(path[3], client, dict(parse_qsl(query)))
+            self._check_neighbour(who)
+            seat = await self._scheduler.sit(who, scope["server"][0])
+        except BadRequest as error:
+            await answer(send, 400, str(error))
+        except Refused as error:
+            log.warning("box turned away", mac=path[3], address=client, why=str(error))
+            again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
+            await answer(send, 503, str(error), again)
+        else:
+            await self._serve(seat, query, receive, send)
+
+    def _check_neighbour(self, who: boxes.Identity) -> None:
+        """Raises Refused where the kernel knows another MAC at the address it asks from."""
+        if not self._scheduler.config.network.check_neighbour:
+            return
+        mac = neighbour(self._arp_table.read_text(), who.address)
+        if mac is not None and mac != who.mac:
+            known = self._scheduler.store.box_of(who)
+            if known is None or mac not in known.macs:
+                raise Refused(f"{who.address} is {mac}, and asks for {who.mac}")
+
+    async def _serve(self, seat: Seat, query: str, receive: Receive, send: Send) -> None:
+        config = self._scheduler.config
+        log.info("box parked", box=seat.box)
+        told = False
+        try:
+            headers = [(b"content-type", TEXT), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await _body(send, ipxe.SHEBANG.encode())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch, receive, seat)
+                over, dripped = trio.Event(), trio.Event()
+                nursery.start_soon(_drip, send, config.waits.drip, over, dripped)
+                script = await seat.wait(config.waits.park)
+                over.set()
+                await dripped.wait()  # a comment line under way is sent whole
+                if seat.ended not in (HUNG_UP, ASKED_AGAIN):
+                    follows = script or ipxe.rechain(self._where(seat), query)
+                    await _body(send, follows.removeprefix(ipxe.SHEBANG).encode())
+                    # Hypercorn drops what is sent to a client that hung up, and tells `receive`;
+                    # by the next tick _watch has read it.
+                    await trio.lowlevel.checkpoint()
+                    told = not seat.hung_up
+                nursery.cancel_scope.cancel()
+            if told:  # else it ends short: whoever is there does not run half a script
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._scheduler.leave(seat)
+            if not told:
+                self._scheduler.undelivered(seat)
+            log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
+
+    def _where(self, seat: Seat) -> str:
+        host = self._scheduler.host(seat.reached)
+        return f"{host}:{self._scheduler.config.ports.scheduler}"
+
+
+async def _body(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _drip(send: Send, every: float, over: trio.Event, dripped: trio.Event) -> None:
+    """A comment line every so often, until the wait is over."""
+    while not over.is_set():
+        with trio.move_on_after(every) as pause:
+            await over.wait()
+        if pause.cancelled_caught:
+            await _body(send, ipxe.DRIP)
+    dripped.set()
+
+
+async def _watch(receive: Receive, seat: Seat) -> None:
+    """A client that hangs up frees its seat."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    seat.hang_up()
+
+
+def neighbour(table: str, address: str) -> str | None:
+    """The MAC that /proc/net/arp has for `address`; None where it has none, as on loopback."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) >= 4 and words[0] == address and words[3] != "00:00:00:00:00:00":
+            return words[3].lower()
+    return None
+
+
+def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> Paths:
+    """Everything on port 3000: the boot wait, job.cgz, the runner, and Quart for the rest."""
+
+    async def job_cgz(scope: Scope, receive: Receive, send: Send) -> None:
+        match = _JOB_CGZ.match(scope["path"])
+        client = scope["client"][0]
+        try:
+            if match is None:
+                raise NotFound("ask for /job_initrd_tmpfs/<job>/job.cgz")
+            data = await fetches.job_cgz(match[1], client, scope["server"][0])
+        except NotFound as error:
+            await answer(send, 404, str(error))
+        except Refused as error:
+            log.warning("job.cgz refused", path=scope["path"], address=client)
+            await answer(send, 403, str(error))
+        else:
+            await send_bytes(scope, receive, send, data, path=scope["path"], progress=fetches)
+
+    async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
+
+    return Paths(
+        {"/boot.": Boots(scheduler), "/job_initrd_tmpfs/": job_cgz, plan.RUNNER: runner_cgz}, small
+    )

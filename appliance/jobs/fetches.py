@@ -1,0 +1,100 @@
+"""What testboxes fetch: bytes renew leases, job.cgz turns an offer into a boot, the last file ends
+the load, and a file that is gone ends the job.
+
+`moved`, `done` and `missing` are called by the file door for each chunk or file: they are
+synchronous and cheap.
+"""
+
+from __future__ import annotations
+
+from appliance.boot import cgz, lkp, plan
+from appliance.config import Config
+from appliance.errors import NotFound, Refused
+from appliance.jobs import decisions
+from appliance.jobs.box import Box
+from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Change, Job
+
+
+class Fetches:
+    """Follows the boots under way by what their boxes fetch."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._got: dict[str, tuple[str, set[str]]] = {}  # {box: (attempt's token, URL paths)}
+
+    def _boot_at(self, client: str) -> tuple[Box, Job] | None:
+        """The box at `client` and the job it holds; None where it holds none."""
+        box = self._scheduler.store.box_at(client)
+        return (box, self._scheduler.store.jobs[box.job]) if box and box.job else None
+
+    def moved(self, client: str, path: str, n: int) -> None:
+        """A body byte went to `client`: its lease is renewed."""
+        if (found := self._boot_at(client)) is not None:
+            self._scheduler.heard[found[0].name] = self._scheduler.clock.now()
+
+    def done(self, client: str, path: str, size: int, seconds: float) -> None:
+        """`client` has the last byte of `path`."""
+        found = self._boot_at(client)
+        if found is None or path not in (wanted := plan.paths_of(found[1])):
+            return
+        (box, job), now = found, self._scheduler.clock.now()
+        assert job.attempt is not None
+        token, got = self._got.get(box.name, ("", set()))
+        if token != job.attempt.token:
+            got = set()
+        got.add(path)
+        self._got[box.name] = (job.attempt.token, got)
+        changes: list[Change] = [
+            decisions.step(box, now, "file", path, size, round(seconds, 3), job)
+        ]
+        if got >= wanted:
+            changes += decisions.loaded(
+                self._scheduler.store, job, now, self._scheduler.config.waits
+            )
+        self._scheduler.change(changes)
+
+    def missing(self, client: str, path: str) -> None:
+        """`client` was told that `path` is not there; if its script names it, nobody can boot."""
+        found = self._boot_at(client)
+        if found is None or path not in plan.paths_of(found[1]):
+            return
+        (box, job), now = found, self._scheduler.clock.now()
+        changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
+        changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
+        self._scheduler.change(changes)
+
+    async def job_cgz(self, job_id: str, client: str, reached: str) -> bytes:
+        """job.cgz for the box that holds the job.
+
+        Raises NotFound without such a job or attempt, Refused for anybody but its box.
+        """
+        scheduler = self._scheduler
+        job = scheduler.store.job(job_id)
+        attempt = job.attempt
+        if attempt is None or isinstance(job.state, Finished):
+            raise NotFound(f"{job_id} has no attempt under way")
+        if attempt.address != client:
+            raise Refused(f"{job_id} is not {client}'s")
+        now = scheduler.clock.now()
+        scheduler.heard[attempt.box] = now
+        await scheduler.keep(
+            decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
+        )
+        return pack(scheduler.config, job, attempt, scheduler.host(reached))
+
+
+def pack(config: Config, job: Job, attempt: Attempt, host: str) -> bytes:
+    """job.cgz of one attempt; the same bytes each time."""
+    prefix = f"http://{host}:{config.ports.scheduler}/~lkp/{attempt.token}"
+    way = lkp.Way(host, config.ports.scheduler, config.ports.upload, prefix)
+    fields = lkp.fields(
+        job.document,
+        job=job.id,
+        testbox=attempt.box,
+        result_root=decisions.attempt_root(job, attempt.number),
+        submitted=decisions.iso(job.submitted),
+        way=way,
+    )
+    return cgz.pack(lkp.entries(job.document, fields))

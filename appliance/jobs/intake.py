@@ -1,0 +1,121 @@
+"""How jobs come in: documents are read, their images pinned, and all of them kept, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from appliance.boot import ipxe, plan
+from appliance.errors import ApplianceError, BadDocument, BadImage, BadRequest, Problem, Refused
+from appliance.jobs import decisions, document
+from appliance.jobs.document import Document
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Change, Job, Moment, Pinned, Submitted
+
+# The longest address there is, for a kernel line whose server is not known yet.
+_ANY_HOST = "255.255.255.255"
+
+
+@attrs.frozen
+class Paper:
+    """One document as it was handed in."""
+
+    name: str  # its file's name
+    text: str
+    before: Mapping[str, str] = attrs.field(factory=dict)  # values where the text has none
+    after: Mapping[str, str] = attrs.field(factory=dict)  # values instead of the text's
+
+
+async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key: str) -> list[Job]:
+    """The jobs, once the disk knows them.  A key seen before finds the same jobs.
+
+    All or nothing.  Raises BadDocument with every mistake of every paper, BadImage, BadRequest.
+    """
+    if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
+        raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
+    if earlier := scheduler.store.jobs_with_key(submitter, key):
+        return earlier
+    accepted = []
+    problems: list[Problem] = []
+    for paper in papers:
+        try:
+            accepted.append((paper.name, *await _accept(scheduler, paper)))
+        except BadDocument as error:
+            many = len(papers) > 1
+            problems += (
+                [_of_file(p, paper.name) for p in error.problems] if many else error.problems
+            )
+    if problems:
+        raise BadDocument(problems)
+    if earlier := scheduler.store.jobs_with_key(submitter, key):  # the same submit, twice at once
+        return earlier
+    changes: list[Change] = [
+        Submitted(_job(scheduler, name, fits, pinned, submitter, key, ahead))
+        for ahead, (name, fits, pinned) in enumerate(accepted, start=1)
+    ]
+    await scheduler.keep(changes)
+    return scheduler.store.jobs_with_key(submitter, key)
+
+
+def _of_file(problem: Problem, name: str) -> Problem:
+    return attrs.evolve(problem, field=f"{name}: {problem.field}")
+
+
+async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]:
+    config = scheduler.config
+    if len(paper.text.encode(errors="replace")) > config.limits.document_bytes:
+        raise BadDocument(
+            [Problem("yaml", None, f"is larger than {config.limits.document_bytes} bytes")]
+        )
+    fits = document.parse(
+        paper.text, paper.name, config.defaults, before=paper.before, after=paper.after
+    )
+    try:
+        pinned = await scheduler.images.pin(fits)
+        _check_kernel_line(scheduler, fits, pinned)
+    except BadImage as error:
+        raise BadDocument([Problem("os", None, str(error))]) from error
+    except ApplianceError as error:
+        raise BadDocument([Problem("kernel_custom_params", None, str(error))]) from error
+    return fits, pinned
+
+
+def _check_kernel_line(scheduler: Scheduler, fits: Document, pinned: Pinned) -> None:
+    """Refuse what cannot fit, with room kept for what the host adds."""
+    number = scheduler.store.counter + 1_000_000
+    job = Job(f"{scheduler.config.lab}.{number}", number, "", fits, "", "", 0.0, pinned, "")
+    boot = plan.boot_of(scheduler.config, job, None, _ANY_HOST)
+    length = ipxe.kernel_line_length(boot.kernel, ipxe.kernel_arguments(boot))
+    most = ipxe.KERNEL_LINE_MAX - ipxe.HOST_ROOM
+    if length > most:
+        raise Refused(
+            f"the kernel line would be {length} bytes, {length - most} too many: kernels take"
+            f" {ipxe.KERNEL_LINE_MAX}, and {ipxe.HOST_ROOM} are kept for the testbox's own words"
+        )
+
+
+def _job(
+    scheduler: Scheduler,
+    name: str,
+    fits: Document,
+    pinned: Pinned,
+    submitter: str,
+    key: str,
+    ahead: int,
+) -> Job:
+    now = scheduler.clock.now()
+    number = scheduler.store.counter + ahead
+    job_id = f"{scheduler.config.lab}.{number}"
+    root = decisions.result_root(fits, job_id, now)
+    history = (Moment(now, "submit", f"submitted by {submitter}"),)
+    return Job(job_id, number, name, fits, submitter, key, now, pinned, root, history=history)
+
+
+def warnings(scheduler: Scheduler, job: Job) -> list[str]:
+    """What a submitter should know of a job that was taken."""
+    boxes = scheduler.store.serving(job.match_key)
+    if boxes:
+        return []
+    queue, arch = job.match_key
+    return [f"{job.id} waits: no known testbox serves the queue {queue} on {arch} yet"]
