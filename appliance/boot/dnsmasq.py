@@ -1,0 +1,199 @@
+"""Pure: no clock, no socket, no await.
+
+What dnsmasq is told: one complete configuration, one file per known testbox, and the first script
+that iPXE reads.  A box asks twice: its firmware gets iPXE by TFTP, iPXE (it sends option 175)
+gets boot.ipxe, which sends it to the scheduler.
+
+Values of the operator's configuration end up in lines of another program's language, so each is
+held to a form that cannot end its line or its field; what does not fit is refused by name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from appliance.config import Config
+from appliance.errors import BadConfig, BadRequest
+
+# Transfers at once.  A lab that comes back from a power cut asks within one minute, and a request
+# over the limit is dropped without an answer: firmware asks five or six times and then gives up
+# PXE for good.  dnsmasq's own default is 50, and it lowers this by itself to what its open-file
+# limit allows.
+TFTP_MAX: Final = 10_000
+# Leases.  One per network card that ever asked: 10,000 boxes with two cards, and as many again
+# that were replaced or re-cabled within a lease's seven days.  dnsmasq's default is 1000; over
+# the limit a box gets no answer at all.
+LEASES_MAX: Final = 40_000
+# Longer than any job, because Linux on the box drops address and network root with the lease
+# (facts.md §3).  Known testboxes have infinite leases, `host_entry`.
+LEASE: Final = "168h"
+
+
+@attrs.frozen
+class Firmware:
+    """One kind of firmware, and the iPXE that it can run."""
+
+    tag: str
+    archs: tuple[int, ...]  # DHCP option 93, RFC 4578 and its registry
+    service: tuple[str, ...]  # dnsmasq's names of them, for proxyDHCP
+    file: str  # below the tftp root; the EFI names are the seed's
+
+
+FIRMWARES: Final = (
+    Firmware("bios", (0,), ("x86PC",), "undionly.kpxe"),
+    # 7 is what x86-64 firmware sends, 9 is what the first edition of the RFC meant it to send.
+    Firmware("efi-x86_64", (7, 9), ("BC_EFI", "X86-64_EFI"), "ipxe/bin-x86_64-efi/snp.efi"),
+    Firmware("efi-arm64", (11,), ("ARM64_EFI",), "ipxe/bin-arm64-efi/snp.efi"),
+)
+
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}\Z")
+# No blank, control character, comma, quote, backslash or '#': those are dnsmasq's grammar.
+_PATH: Final = re.compile(r"/[^\s\x00-\x1f\x7f-\x9f,\"'\\#]*\Z")
+_HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}\Z")
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\Z")
+_TEMPLATE_WORD: Final = re.compile(r"@([A-Z]+)@")
+
+
+def configuration(config: Config) -> str:
+    """A complete dnsmasq.conf for this lab.  Raises BadConfig, with the key that does not fit."""
+    return "\n".join((*_general(config), *_leases(config), *_boot_files(config), ""))
+
+
+def host_entry(name: str, macs: Sequence[str]) -> str:
+    """The `dhcp-hostsdir` file of one testbox: known by all its MACs, with an infinite lease.
+
+    The testbox's name goes along as its host name where DHCP can carry it.
+    """
+    for mac in macs:
+        if not _MAC.match(mac):
+            raise BadRequest(f"{mac!r} is not a MAC such as 52:54:00:12:34:56")
+    if not macs:
+        raise BadRequest(f"testbox {name!r} has no MAC")
+    words = [mac.lower().replace("-", ":") for mac in macs]
+    if _LABEL.match(name):
+        words.append(name)
+    return ",".join([*words, "infinite"]) + "\n"
+
+
+def boot_ipxe(template: str, host: str, port: int) -> str:
+    """`template` with the scheduler's place filled in.
+
+    An empty `host` becomes `${next-server}`: the machine whose dnsmasq answered this box.
+    """
+    if host and not _HOST.match(host):
+        raise BadConfig(f"network.address = {host!r} should be an address or a host name")
+    words = {"SCHEDULER": host or "${next-server}", "PORT": str(port)}
+    return _TEMPLATE_WORD.sub(lambda found: words[found[1]], template)
+
+
+def _general(config: Config) -> list[str]:
+    return [
+        "# Written by `appliance dnsmasq-config`; change appliance.toml instead.",
+        "port=0",  # DHCP and TFTP only: name service is somebody else's
+        f"interface={_interface(config)}",
+        "except-interface=lo",
+        "bind-interfaces",  # leaves other interfaces, and another dnsmasq there, alone
+        f"pid-file={_path(config.paths.run / 'dnsmasq.pid', 'paths.run')}",
+        f"dhcp-leasefile={_path(config.paths.state / 'dnsmasq.leases', 'paths.state')}",
+        "",
+        "enable-tftp",
+        # Absolute names below the root and names relative to it both work.
+        f"tftp-root={_path(config.paths.tftp, 'paths.tftp')}",
+        f"tftp-max={TFTP_MAX}",
+        "",
+    ]
+
+
+def _leases(config: Config) -> list[str]:
+    network = config.network
+    lines = [
+        # Firmware, iPXE and Linux send three client ids; one box shall have one address.
+        "dhcp-ignore-clid",
+        f"dhcp-hostsdir={_path(config.paths.dhcp_hosts, 'paths.state')}",
+        f"dhcp-lease-max={LEASES_MAX}",
+    ]
+    netmask = _netmask(network.netmask)
+    if network.dhcp_range is None:
+        # The network has other people's machines in it: only known testboxes are answered.
+        return [*lines, f"dhcp-range={_network(config, netmask)},proxy", "dhcp-ignore=tag:!known"]
+    first, last = (_address(end, "network.dhcp_range") for end in network.dhcp_range)
+    if last < first:
+        raise BadConfig(f"network.dhcp_range: {first} lies after {last}")
+    return [
+        *lines,
+        "dhcp-authoritative",
+        f"dhcp-range={first},{last},{netmask},{LEASE}",
+        # An option without a value is not sent; left alone, dnsmasq would name itself as router.
+        f"dhcp-option=option:router{_optional(network.router, 'network.router')}",
+        f"dhcp-option=option:dns-server{_optional(network.dns, 'network.dns')}",
+    ]
+
+
+def _boot_files(config: Config) -> list[str]:
+    lines = ["", "dhcp-match=set:ipxe,175"]
+    for firmware in FIRMWARES:
+        lines += [f"dhcp-match=set:{firmware.tag},93,{arch}" for arch in firmware.archs]
+    if config.network.dhcp_range is None:
+        lines += [
+            f"pxe-service=tag:!ipxe,{service},appliance,{firmware.file}"
+            for firmware in FIRMWARES
+            for service in firmware.service
+        ]
+    lines += [f"dhcp-boot=tag:{firmware.tag},{firmware.file}" for firmware in FIRMWARES]
+    # The last one that fits wins, and iPXE sends option 93 too.
+    return [*lines, "dhcp-boot=tag:ipxe,boot.ipxe"]
+
+
+def _interface(config: Config) -> str:
+    name = config.network.interface
+    if not name:
+        raise BadConfig("network.interface: name the interface that the testboxes are on")
+    if not _INTERFACE.match(name):
+        raise BadConfig(f"network.interface = {name!r} should be an interface's name, such as eth0")
+    return name
+
+
+def _path(path: Path, key: str) -> str:
+    text = str(path)
+    if not _PATH.match(text) or not text.isprintable():
+        raise BadConfig(
+            f"{key} = {text!r} should be an absolute path without blanks, commas, quotes,"
+            " backslashes or '#'"
+        )
+    return text
+
+
+def _address(text: str, key: str) -> ipaddress.IPv4Address:
+    try:
+        return ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise BadConfig(f"{key} = {text!r} should be an IPv4 address") from error
+
+
+def _optional(text: str, key: str) -> str:
+    return f",{_address(text, key)}" if text else ""
+
+
+def _netmask(text: str) -> ipaddress.IPv4Address:
+    try:
+        return ipaddress.IPv4Network(f"0.0.0.0/{text}").netmask
+    except ValueError as error:
+        raise BadConfig(
+            f"network.netmask = {text!r} should be a netmask, such as 255.255.255.0"
+        ) from error
+
+
+def _network(config: Config, netmask: ipaddress.IPv4Address) -> ipaddress.IPv4Address:
+    if not config.network.address:
+        raise BadConfig(
+            "network.address: proxyDHCP (no network.dhcp_range) needs the appliance's address"
+        )
+    address = _address(config.network.address, "network.address")
+    return ipaddress.IPv4Network(f"{address}/{netmask}", strict=False).network_address
