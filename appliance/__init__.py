@@ -1,1 +1,3 @@
 """One lab server's appliance."""
+
+__version__ = "0.1.0"

@@ -1,1 +1,109 @@
-"""See `appliance/__init__.py` for the map."""
+"""What a person types.  Commands are imported when they are called: a client starts quickly."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+import appliance
+from appliance import errors
+
+# Exit codes, for scripts.  click itself uses 2 for a wrong command line.
+FAILED: Final = 1  # the job that was waited for did not succeed
+USAGE: Final = 2  # the command line or the document is wrong
+NOT_FOUND: Final = 3
+REFUSED: Final = 4  # it may not be done, or the server could not
+NO_SERVER: Final = 5
+
+_EXIT_CODES: Final = {
+    errors.BadDocument: USAGE,
+    errors.BadRequest: USAGE,
+    errors.BadConfig: USAGE,
+    errors.BadImage: USAGE,
+    errors.NotFound: NOT_FOUND,
+    errors.NotRunning: NO_SERVER,
+}
+
+# command -> module:attribute, in the order of a job's life
+_COMMANDS: Final = {
+    "serve": "appliance.cli.serve:serve",
+    "submit": "appliance.cli.submit:submit",
+    "jobs": "appliance.cli.jobs:jobs",
+    "show": "appliance.cli.jobs:show",
+    "wait": "appliance.cli.submit:wait",
+    "cancel": "appliance.cli.jobs:cancel",
+    "results": "appliance.cli.results:results",
+    "hosts": "appliance.cli.hosts:hosts",
+    "host": "appliance.cli.hosts:host",
+    "status": "appliance.cli.hosts:status",
+    "image": "appliance.cli.images:image",
+    "tftpboot": "appliance.cli.render:tftpboot",
+    "dnsmasq-config": "appliance.cli.render:dnsmasq_config",
+    "smb-config": "appliance.cli.render:smb_config",
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(appliance.__version__, prog_name="appliance")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="The configuration; by default $APPLIANCE_CONFIG or /etc/appliance/appliance.toml.",
+)
+@click.pass_context
+def group(ctx: click.Context, config: Path | None) -> None:
+    """One lab server's appliance: from power-on to a finished job.
+
+    Exit codes: 0 done, 1 the job failed, 2 wrong usage or document, 3 no such thing,
+    4 refused, 5 no server.
+    """
+    ctx.obj = config
+
+
+def main() -> None:
+    """The program.  Errors of the world are one line on stderr and an exit code."""
+    try:
+        group.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except errors.ApplianceError as error:
+        click.echo(f"appliance: {error}", err=True)
+        sys.exit(_EXIT_CODES.get(type(error), REFUSED))
+    except BrokenPipeError:  # `appliance jobs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def load_config(ctx: click.Context) -> Any:
+    """The Config that the command line names."""
+    from appliance import config
+
+    return config.load(ctx.obj)

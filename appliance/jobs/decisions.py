@@ -190,6 +190,14 @@ def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Chang
     return [Moved(job.id, jobs.RefuseUpload(reason), now, f"upload refused: {reason}")]
 
 
+def may_upload(store: Store, job: Job, attempt: Attempt) -> bool:
+    """Whether `attempt` is what its box holds, or held until now: it has not asked since."""
+    if store.box(attempt.box).job == job.id:
+        return job.attempt is not None and job.attempt.number == attempt.number
+    boot = store.box(attempt.box).boot
+    return boot is not None and boot.job == job.id and boot.attempt == attempt.number
+
+
 def failed(job: Job, health: str, reason: str, now: float) -> list[Change]:
     """The job cannot be booted by any box."""
     if isinstance(job.state, jobs.Queued | Offered | Booting):

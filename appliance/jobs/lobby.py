@@ -30,14 +30,15 @@ class Seat:
     since: float  # UTC
     reached: str  # our address, as the box sees it: the host in its script's URLs
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _handed: str | None = None  # the script
+    _script: str | None = None
+    handed: tuple[str, int] | None = None  # the job and attempt that the script is about
     _sent_away: str | None = None
     hung_up: bool = False  # even if a script had been handed by then: it was not delivered
 
-    def hand(self, script: str) -> None:
+    def hand(self, script: str, job: str, number: int) -> None:
         """End the wait with a script.  At most once, and not after it was sent away."""
         assert self.open, f"{self.box} was told already"
-        self._handed = script
+        self._script, self.handed = script, (job, number)
         self._scope.cancel()
 
     def send_away(self, why: str) -> None:
@@ -54,7 +55,7 @@ class Seat:
     @property
     def open(self) -> bool:
         """Whether a script can still be handed."""
-        return self._handed is None and self._sent_away is None
+        return self._script is None and self._sent_away is None
 
     async def wait(self, patience: float) -> str | None:
         """The script handed over, or None after `patience` seconds or when sent away.
@@ -64,14 +65,9 @@ class Seat:
         with self._scope:
             self._scope.deadline = trio.current_time() + patience
             await trio.sleep_forever()
-        if self._handed is None and self._sent_away is None:
+        if self._script is None and self._sent_away is None:
             self._sent_away = WAITED  # nobody may hand over what would not be sent
-        return self._handed
-
-    @property
-    def handed(self) -> bool:
-        """Whether it was given a script."""
-        return self._handed is not None
+        return self._script
 
     @property
     def ended(self) -> str:

@@ -124,15 +124,16 @@ class Ready:
         if key not in self._lines:
             return None
         for box in self._parked.get(key, {}):
-            job = self._best(box)
+            job = self.best(box, self._keys[box])
             if job is not None:
                 return box, job
         return None
 
-    def _best(self, box: str) -> str | None:
+    def best(self, box: str, keys: tuple[Key, ...]) -> str | None:
+        """The job whose turn it is on a box that serves `keys`."""
         firsts = [
             first
-            for key in self._keys[box]
+            for key in keys
             if key in self._lines
             and (first := self._lines[key].first(lambda job: self.fits(job, box))) is not None
         ]

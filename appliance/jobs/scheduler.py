@@ -163,15 +163,9 @@ class Scheduler:
             self.store.boxes[seat.box].since = self.clock.now()
 
     def undelivered(self, seat: Seat) -> None:
-        """The box hung up before its script was whole; if a newer seat has it, that one counts."""
-        box = self.store.boxes[seat.box]
-        if (
-            seat.handed
-            and box.job is not None
-            and (attempt := self.store.jobs[box.job].attempt) is not None
-        ):
-            now = self.clock.now()
-            self.change(decisions.undelivered(self.store, box.job, attempt.number, now))
+        """The box hung up before what it was handed was whole."""
+        if seat.handed is not None:
+            self.change(decisions.undelivered(self.store, *seat.handed, self.clock.now()))
 
     async def dispatch(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -206,7 +200,7 @@ class Scheduler:
             return
         log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
         self.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
-        seat.hand(script)
+        seat.hand(script, job.id, hand_over.number)
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""

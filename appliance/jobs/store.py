@@ -220,6 +220,11 @@ class Store:
         """The known boxes that work for `key`."""
         return list(self._serving.get(key, {}))
 
+    def next_for(self, box: Box) -> Job | None:
+        """The queued job that `box` would be handed now; nothing is taken."""
+        name = self.ready.best(box.name, self.keys_of(box))
+        return self.jobs[name] if name else None
+
     def _fits(self, job_id: str, box_name: str) -> bool:
         job, box = self.jobs[job_id], self.boxes[box_name]
         assert box.facts is not None

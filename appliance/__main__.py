@@ -1,0 +1,8 @@
+"""`python -m appliance`, and the console script: arguments -> command."""
+
+from __future__ import annotations
+
+from appliance.cli import main
+
+if __name__ == "__main__":
+    main()

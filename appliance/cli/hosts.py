@@ -1,0 +1,130 @@
+"""`appliance hosts`, `appliance host ...` and `appliance status`: the testboxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from appliance.cli import show as shows
+from appliance.cli.wire import connect
+
+
+@click.command()
+@click.option("--unknown", is_flag=True, help="Only boxes that nobody registered.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
+    """List testboxes: known and unknown, what each does, since when."""
+    with connect(ctx) as server:
+        rows = server.ask("hosts")["hosts"]
+    if unknown:
+        rows = [row for row in rows if not row["known"]]
+    if as_json:
+        shows.as_json(rows)
+        return
+    shows.table(
+        ["BOX", "STATE", "FOR", "JOB", "ARCH", "ADDRESS", "MAC", "QUEUES", "PRODUCT"],
+        [
+            [
+                row["name"], row["state"], shows.ago(row["since"]), row["job"], row["arch"],
+                row["address"], row["macs"], row["queues"], row["product"],
+            ]
+            for row in sorted(rows, key=lambda row: (not row["known"], row["name"]))
+        ],
+    )  # fmt: skip
+    if any(not row["known"] for row in rows):
+        click.echo("\nMake an unknown box known: appliance host add NAME --mac MAC", err=True)
+
+
+@click.group()
+def host() -> None:
+    """One testbox: add it, see its last boots, preview its next."""
+
+
+@host.command()
+@click.argument("name")
+@click.option("--mac", "macs", multiple=True, required=True, help="Of each of its network cards.")
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
+@click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
+@click.option("--tag", "tags", multiple=True, help="What jobs may ask for.")
+@click.option("--console", multiple=True, help="Kernel consoles, instead of those of its arch.")
+@click.option("--kernel-params", help="More words for its kernel line.")
+@click.pass_context
+def add(ctx: click.Context, /, name: str, **fields: Any) -> None:
+    """Register a testbox; one that is parked already becomes known where it sits."""
+    wanted = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in fields.items()
+        if value
+    }
+    with connect(ctx) as server:
+        answer = server.ask("host-add", name=name, **wanted)
+    row = answer["host"]
+    click.echo(f"{row['name']} is known, now {row['state']}; see {answer['file']}")
+
+
+@host.command()
+@click.argument("box")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def show(ctx: click.Context, box: str, as_json: bool) -> None:
+    """A testbox (by name or MAC) and its last boots, step by step."""
+    with connect(ctx) as server:
+        answer = server.ask("host-show", host=box)
+    if as_json:
+        shows.as_json(answer)
+        return
+    row = answer["host"]
+    click.echo(f"{row['name']}  {row['state']} for {shows.ago(row['since'])}")
+    for name in ("macs", "arch", "address", "queues", "uuid", "serial", "product"):
+        value = row[name]
+        if value:
+            click.echo(f"  {name:8} {', '.join(value) if isinstance(value, list) else value}")
+    for boot in answer["boots"]:
+        _boot(boot)
+
+
+def _boot(boot: dict[str, Any]) -> None:
+    job = f"  {boot['job']}, attempt {boot['attempt']}" if boot["job"] else ""
+    click.echo(f"\n{shows.clock(boot['began'])}  asked for work{job}")
+    for step in boot["steps"]:
+        line = f"  +{step['at'] - boot['began']:7.1f} s  {step['what']:8} {step['detail']}"
+        if "bytes" in step:
+            line += f"  {shows.size(step['bytes'])}"
+        if step.get("seconds"):
+            line += f" at {shows.size(step['bytes'] / step['seconds'])}/s"
+        click.echo(line)
+    if boot["ended"]:
+        last = boot["steps"][-1]["what"] if boot["steps"] else "the question"
+        click.echo(f"  stopped after {last}: {boot['ended']}")
+
+
+@host.command()
+@click.argument("box")
+@click.option("--job", help="This job instead of the one that would be next.")
+@click.pass_context
+def preview(ctx: click.Context, box: str, job: str | None) -> None:
+    """The boot script that BOX would get now; nothing is handed out."""
+    with connect(ctx) as server:
+        answer = server.ask("host-preview", host=box, job=job)
+    click.echo(f"# {answer['why']}", err=True)
+    click.echo(answer["script"], nl=False)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """The lab in one screen."""
+    with connect(ctx) as server:
+        answer = server.ask("status")
+    if as_json:
+        shows.as_json(answer)
+        return
+    click.echo(
+        f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"
+    )
+    for what in ("boxes", "jobs"):
+        counts = ", ".join(f"{n} {word}" for word, n in sorted(answer[what].items())) or "none"
+        click.echo(f"{what}: {counts}")

@@ -1,0 +1,99 @@
+"""`appliance jobs`, `show` and `cancel`."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import time
+from typing import Any
+
+import click
+
+from appliance.cli import show as shows
+from appliance.cli.wire import connect
+from appliance.errors import BadRequest
+
+_SINCE = re.compile(r"(\d+)([smhd])\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
+           "soft_timeout"]  # fmt: skip
+
+
+@click.command()
+@click.option("--mine", is_flag=True, help="Only those I submitted.")
+@click.option("--failed", is_flag=True, help="Only those that did not succeed.")
+@click.option("--stage", multiple=True, help="submit, offered, boot, running, post_run, finish.")
+@click.option("--box", help="Only those of this testbox.")
+@click.option("--queue", help="Only those of this queue.")
+@click.option("--since", help="Submitted within: 90s, 30m, 12h, 7d.")
+@click.option("--limit", type=int, help="At most so many, newest first (1000).")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wanted: Any) -> None:
+    """List jobs, newest first."""
+    since = _since(wanted["since"]) if wanted["since"] else None
+    with connect(ctx) as server:
+        answer = server.ask(
+            "jobs",
+            user=getpass.getuser() if mine else None,
+            health=_FAILED if failed else None,
+            state=list(wanted["stage"]),
+            box=wanted["box"],
+            queue=wanted["queue"],
+            since=since,
+            limit=wanted["limit"],
+        )
+    if as_json:
+        shows.as_json(answer["jobs"])
+        return
+    shows.table(
+        ["JOB", "SUITE", "BY", "AGE", "STAGE", "HEALTH", "BOX", "QUEUE", "OS", "WHY"],
+        [
+            [
+                row["id"], row["suite"], row["submitter"], shows.ago(row["submitted"]),
+                row["stage"], row["health"], row["box"], row["queue"],
+                f"{row['os']} {row['arch']}", row["reason"] or "",
+            ]
+            for row in answer["jobs"]
+        ],
+    )  # fmt: skip
+
+
+def _since(text: str) -> float:
+    match = _SINCE.match(text)
+    if match is None:
+        raise BadRequest(f"--since {text}: write 90s, 30m, 12h or 7d")
+    return time.time() - int(match[1]) * _UNITS[match[2]]
+
+
+@click.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def show(ctx: click.Context, job: str, as_json: bool) -> None:
+    """All about one job: its document, its attempts, what happened."""
+    with connect(ctx) as server:
+        answer = server.ask("show", job=job)
+    if as_json:
+        shows.as_json(answer)
+        return
+    row = answer["job"]
+    for name in ("id", "suite", "submitter", "stage", "health", "reason", "box", "result_root"):
+        if row[name]:
+            click.echo(f"{name:12} {row[name]}")
+    click.echo()
+    for moment in answer["history"]:
+        box = f" on {moment['box']}, attempt {moment['attempt']}" if moment["box"] else ""
+        what = f"  {moment['what']}" if moment["what"] else ""
+        click.echo(f"{shows.clock(moment['at'])}  {moment['stage']}{box}{what}")
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True)
+@click.pass_context
+def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
+    """Give JOBS up.  A box that runs one sees it within ten seconds, and reboots."""
+    with connect(ctx) as server:
+        for job in jobs:
+            row = server.ask("cancel", job=job)["job"]
+            click.echo(f"{row['id']} {row['health']}")

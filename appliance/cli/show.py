@@ -1,0 +1,70 @@
+"""How answers look: aligned columns for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_COLOURS = {"success": "green", "parked": "green", "running": "cyan", "cancel": "yellow"}
+_BAD = {"failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM"}
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns as wide as their widest cell, two blanks between; nothing is cut."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [
+        max(len(heading), *(len(row[n]) for row in cells)) if cells else len(heading)
+        for n, heading in enumerate(headings)
+    ]
+    click.secho(_line(headings, widths), bold=True)
+    for row in cells:
+        line = _line(row, widths)
+        word = next((word for word in row if word in _COLOURS or word in _BAD), None)
+        click.secho(line, fg=_COLOURS.get(word, "red") if word else None)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value) or "-"
+    text = str(value)
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def as_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def ago(moment: float | None) -> str:
+    """How long ago, in the largest unit that fits twice: `75s`, `12m`, `3h`, `9d`."""
+    if not moment:
+        return "-"
+    seconds = max(0, int(time.time() - moment))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def clock(moment: float) -> str:
+    """The local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that leaves at most four digits."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

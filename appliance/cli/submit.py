@@ -1,0 +1,111 @@
+"""`appliance submit` and `appliance wait`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.cli import FAILED, USAGE, show
+from appliance.cli.wire import Server, connect
+from appliance.errors import BadDocument, BadRequest
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="[KEY=VALUE...] FILE... [KEY=VALUE...]")
+@click.option("--wait", "waits", is_flag=True, help="Follow the jobs until they are over.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--key", help="A name of this submit: the same key again finds the same jobs.")
+@click.pass_context
+def submit(
+    ctx: click.Context, words: tuple[str, ...], waits: bool, as_json: bool, key: str | None
+) -> None:
+    """Submit job documents: YAML files, or - for standard input.
+
+    KEY=VALUE before the first file is a default, which the file overrides; after it, VALUE
+    overrides the file.
+    """
+    documents = _documents(words)
+    with connect(ctx) as server:
+        try:
+            answer = server.ask("submit", documents=documents, key=key or secrets.token_hex(16))
+        except BadDocument as error:
+            for problem in error.problems:
+                click.echo(f"appliance: {problem}", err=True)
+            ctx.exit(USAGE)
+        for warning in answer["warnings"]:
+            click.echo(f"appliance: {warning}", err=True)
+        if not waits and as_json:
+            show.as_json(answer["jobs"])
+        elif not waits:
+            for job in answer["jobs"]:
+                click.echo(f"{job['id']}  {job['result_root']}")
+        else:
+            rows = [_follow(server, job["id"], quiet=as_json) for job in answer["jobs"]]
+            if as_json:
+                show.as_json(rows)
+            if any(row["health"] != "success" for row in rows):
+                ctx.exit(FAILED)
+
+
+def _documents(words: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The files among `words`, with the values before the first and after it."""
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    files: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and not Path(word).exists():
+            (after if files else before)[name] = value
+        else:
+            files.append(word)
+    if not files:
+        raise BadRequest("name at least one job document: appliance submit FILE")
+    return [
+        {"name": Path(file).name, "text": _text(file), "defaults": before, "overrides": after}
+        for file in files
+    ]
+
+
+def _text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadRequest(f"{file}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{file}: {error}") from error
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
+    """Follow JOBS until they are over.  Exit code 0 if all succeeded, else 1."""
+    with connect(ctx) as server:
+        rows = [_follow(server, job, quiet=as_json) for job in jobs]
+    if as_json:
+        show.as_json(rows)
+    if any(row["health"] != "success" for row in rows):
+        ctx.exit(FAILED)
+
+
+def _follow(server: Server, job: str, *, quiet: bool) -> dict[str, Any]:
+    """Print what happens to a job until it is over; returns its row."""
+    for message in server.follow("wait", job=job):
+        if "result" in message:
+            row: dict[str, Any] = message["result"]["job"]
+            if not quiet:
+                reason = f": {row['reason']}" if row["reason"] else ""
+                colour = "green" if row["health"] == "success" else "red"
+                click.secho(f"{job} {row['health']}{reason}", fg=colour)
+            return row
+        event = message["event"]
+        if not quiet:
+            box = f" on {event['box']}" if event["box"] else ""
+            what = f"  {event['what']}" if event["what"] else ""
+            click.echo(f"{show.clock(event['at'])}  {job}  {event['stage']}{box}{what}")
+    raise AssertionError("a wait ends with a result")

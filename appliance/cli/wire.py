@@ -1,0 +1,96 @@
+"""The client's end of the control socket.  Blocking and small: a command is one question."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import cbor2
+import click
+
+from appliance import errors
+from appliance.cli import load_config
+
+PROTOCOL = 1
+
+_ERRORS: dict[str, type[errors.ApplianceError]] = {
+    "bad-request": errors.BadRequest,
+    "not-found": errors.NotFound,
+    "bad-image": errors.BadImage,
+    "no-space": errors.NoSpace,
+}
+
+
+class Server:
+    """A connection to the server."""
+
+    def __init__(self, path: str) -> None:
+        """Raises NotRunning, and Refused where the socket may not be used."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(path)
+        except PermissionError as error:
+            raise errors.Refused(f"{path}: only root and the group appliance may use it") from error
+        except OSError as error:
+            raise errors.NotRunning(
+                f"no server answers at {path} ({error.strerror}); is `appliance serve` running?"
+            ) from error
+        self._messages = self._receive()
+        self.hello = next(self._messages)
+        self._socket.sendall(cbor2.dumps({"appliance": PROTOCOL}))
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """The result of one verb.  Raises what the server says is wrong."""
+        *_, last = self.follow(verb, **arguments)
+        result: dict[str, Any] = last["result"]
+        return result
+
+    def follow(self, verb: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """The events of one verb as {"event": ...}, then its {"result": ...}."""
+        self._socket.sendall(cbor2.dumps({"verb": verb, **arguments}))
+        for message in self._messages:
+            if "error" in message:
+                raise _error(message["error"])
+            yield message
+            if "result" in message:
+                return
+        raise errors.NotRunning("the server went away")
+
+    def _receive(self) -> Iterator[dict[str, Any]]:
+        buffer = b""
+        while data := self._socket.recv(2**20):
+            buffer += data
+            while buffer:
+                file = io.BytesIO(buffer)
+                try:
+                    message = cbor2.CBORDecoder(file).decode()
+                except cbor2.CBORDecodeEOF:
+                    break
+                buffer = buffer[file.tell() :]
+                yield message
+        raise errors.NotRunning("the server went away")
+
+
+def _error(error: dict[str, Any]) -> errors.ApplianceError:
+    if error["kind"] == "bad-document":
+        return errors.BadDocument([errors.Problem(**problem) for problem in error["problems"]])
+    return _ERRORS.get(error["kind"], errors.Refused)(error["message"])
+
+
+def connect(ctx: click.Context) -> Server:
+    """The server that the configuration names."""
+    return Server(str(load_config(ctx).paths.control_socket))

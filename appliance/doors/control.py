@@ -1,0 +1,163 @@
+"""The command line's door: CBOR sequences (RFC 8742) over a unix socket.
+
+    server  {"appliance": 1, "version": "...", "lab": "..."}
+    client  {"appliance": 1}
+    client  {"verb": "submit", ...}
+    server  {"event": {...}} *   {"result": {...}}  or  {"error": {"kind", "message", "problems"}}
+
+Who asks is who the kernel says: the peer's credentials name the user.  Who may connect is the
+socket file's mode: root, and the group `appliance` where there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import io
+import os
+import pwd
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any, Final, NoReturn
+
+import cbor2
+import structlog
+import trio
+
+import appliance
+from appliance import errors
+from appliance.doors.people import People
+from appliance.jobs.scheduler import Scheduler
+
+PROTOCOL: Final = 1
+MESSAGE_BYTES_MAX: Final = 32 * 2**20  # a submit of some thirty documents of the largest size
+GROUP: Final = "appliance"
+
+_KINDS: Final = {
+    errors.BadDocument: "bad-document",
+    errors.BadRequest: "bad-request",
+    errors.BadConfig: "bad-request",
+    errors.NotFound: "not-found",
+    errors.BadImage: "bad-image",
+    errors.NoSpace: "no-space",
+    errors.Refused: "refused",
+    errors.IllegalMove: "refused",
+}
+
+log = structlog.get_logger()
+
+
+async def serve(
+    scheduler: Scheduler,
+    people: People,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Answer the command line.  Raises OSError where the socket cannot be made."""
+    path = scheduler.config.paths.control_socket
+    listener = trio.SocketListener(_listen(str(path)))
+    try:
+        task_status.started()
+
+        async def connection(stream: trio.SocketStream) -> None:
+            await _connection(stream, scheduler, people)
+
+        await trio.serve_listeners(connection, [listener])
+        raise AssertionError("serve_listeners never completes")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _listen(path: str) -> trio.socket.SocketType:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # the state folder's lock says that no other server uses it
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    with contextlib.suppress(KeyError, PermissionError):
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+    sock.listen(128)
+    return trio.socket.from_stdlib_socket(sock)
+
+
+async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: People) -> None:
+    user = _peer(stream)
+    hello = {"appliance": PROTOCOL, "version": appliance.__version__, "lab": scheduler.config.lab}
+    try:
+        async with stream:
+            await stream.send_all(cbor2.dumps(hello))
+            requests = _messages(stream)
+            greeting = await anext(requests, None)
+            if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
+                raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
+            async for request in requests:
+                await _answer(stream, people, user, request)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # the person pressed Ctrl-C
+    except errors.BadRequest as error:
+        log.warning("control connection refused", user=user, why=str(error))
+
+
+async def _answer(stream: trio.SocketStream, people: People, user: str, request: Any) -> None:
+    async def event(what: dict[str, Any]) -> None:
+        await stream.send_all(cbor2.dumps({"event": what}))
+
+    try:
+        if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+            raise errors.BadRequest("a request is a map with a verb")
+        arguments = {key: value for key, value in request.items() if key != "verb"}
+        reply = {"result": await people.do(request["verb"], arguments, user, event)}
+    except errors.ApplianceError as error:
+        reply = {"error": _error(error)}
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        raise
+    except Exception:
+        log.exception("a verb failed", verb=request.get("verb"), user=user)
+        reply = {"error": {"kind": "internal", "message": "the server failed; see its log"}}
+    await stream.send_all(cbor2.dumps(reply))
+
+
+def _error(error: errors.ApplianceError) -> dict[str, Any]:
+    shown: dict[str, Any] = {"kind": _KINDS.get(type(error), "refused"), "message": str(error)}
+    if isinstance(error, errors.BadDocument):
+        shown["problems"] = [
+            {"field": p.field, "line": p.line, "message": p.message} for p in error.problems
+        ]
+    return shown
+
+
+async def _messages(stream: trio.SocketStream) -> AsyncIterator[Any]:
+    """The items of a CBOR sequence.  Raises BadRequest for what is none, or is too long."""
+    buffer = b""
+    while data := await stream.receive_some(2**16):
+        buffer += data
+        while buffer:
+            file = io.BytesIO(buffer)
+            try:
+                message = cbor2.CBORDecoder(file).decode()
+            except cbor2.CBORDecodeEOF:
+                if len(buffer) > MESSAGE_BYTES_MAX:
+                    raise errors.BadRequest("the message is too long") from None
+                break
+            except (cbor2.CBORError, ValueError, RecursionError) as error:
+                raise errors.BadRequest(f"not CBOR: {error}") from error
+            buffer = buffer[file.tell() :]
+            yield message
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    """The user at the other end."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack(
+        "3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"

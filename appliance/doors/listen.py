@@ -1,0 +1,56 @@
+"""The listening sockets, made by us: options set on a listener are inherited by its connections.
+
+On port 3000 alone, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a
+FIN (facts.md §4: 39 s against never).  A box that loads a kernel may be busy for longer than that,
+so the other ports have none of it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from appliance.config import Config
+from appliance.errors import BadConfig
+
+BACKLOG: Final = 4096  # a room of boxes after a power cut asks within the same seconds
+# A parked box is probed 20 s after its last sign, then every 5 s, three times; unanswered data
+# (a comment line) is given up after 25 s.  Both end below 60 s with a drip of 30 s.
+KEEPALIVE_IDLE_S: Final = 20
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 3
+USER_TIMEOUT_MS: Final = 25_000
+
+
+def sockets(config: Config) -> list[socket.socket]:
+    """One bound socket for each HTTP port, not listening yet.  Raises BadConfig."""
+    ports = config.ports
+    made = []
+    for port in (ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results):
+        try:
+            made.append(_socket(config.network.listen, port, boots=port == ports.scheduler))
+        except OSError as error:
+            for sock in made:
+                sock.close()
+            where = f"{config.network.listen} port {port}"
+            raise BadConfig(f"cannot listen on {where}: {error.strerror}") from error
+    return made
+
+
+def _socket(address: str, port: int, *, boots: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if boots:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    try:
+        sock.bind((address, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

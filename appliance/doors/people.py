@@ -1,0 +1,229 @@
+"""What a person may ask: the verbs behind the command line, whichever door they come through.
+
+Each verb takes plain values and returns plain values (the shapes stand in `jobs/views`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+import appliance
+from appliance.boot import dnsmasq
+from appliance.errors import BadRequest, NotFound, Refused
+from appliance.jobs import box as boxes
+from appliance.jobs import decisions, hosts, intake, views
+from appliance.jobs.intake import Paper
+from appliance.jobs.job import Attempt, Finished, stage
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Job
+from appliance.keep import results
+
+READ_BYTES: Final = 2**20  # of a result file in one answer
+JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
+
+Event = Callable[[dict[str, Any]], Awaitable[None]]
+Arguments = dict[str, Any]
+
+
+class People:
+    """The verbs, for one scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
+            "submit": self._submit,
+            "jobs": self._jobs,
+            "show": self._show,
+            "cancel": self._cancel,
+            "wait": self._wait,
+            "results": self._results,
+            "read": self._read,
+            "hosts": self._hosts,
+            "host-add": self._host_add,
+            "host-show": self._host_show,
+            "host-preview": self._host_preview,
+            "status": self._status,
+        }
+
+    async def do(self, verb: str, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        """Run one verb.  Raises the errors of appliance.errors."""
+        if verb not in self._verbs:
+            raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self._verbs)}")
+        try:
+            return await self._verbs[verb](arguments, user, event)
+        except (KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, KeyError) and error.args and error.args[0] not in arguments:
+                raise BadRequest(f"{verb}: {error.args[0]!r} is missing") from error
+            raise
+
+    async def _submit(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        papers = [
+            Paper(
+                os.path.basename(str(paper.get("name", "job.yaml"))),
+                str(paper["text"]),
+                paper.get("defaults") or {},
+                paper.get("overrides") or {},
+            )
+            for paper in arguments["documents"]
+        ]
+        jobs = await intake.submit(self._scheduler, papers, user, str(arguments["key"]))
+        warnings = [text for job in jobs for text in intake.warnings(self._scheduler, job)]
+        rows = [{"id": job.id, "result_root": "/srv" + job.result_root} for job in jobs]
+        return {"jobs": rows, "warnings": warnings}
+
+    async def _jobs(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        rows = []
+        for job in reversed(self._scheduler.store.jobs.values()):
+            if _fits(job, arguments):
+                rows.append(views.job_row(job))
+            if len(rows) >= int(arguments.get("limit") or JOBS_SHOWN):
+                break
+        return {"jobs": rows}
+
+    async def _show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        job = self._scheduler.store.job(str(arguments["job"]))
+        return {
+            "job": views.job_row(job),
+            "document": views.document_row(job),
+            "history": [views.moment_row(moment) for moment in job.history],
+        }
+
+    async def _cancel(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        job = self._scheduler.store.job(str(arguments["job"]))
+        if user not in ("root", job.submitter):
+            raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root cancels it")
+        return {"job": views.job_row(await self._scheduler.cancel(job.id, user))}
+
+    async def _wait(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        seen = 0
+        while True:
+            job = await self._scheduler.changes_of(str(arguments["job"]), seen)
+            for moment in job.history[seen:]:
+                await event({"job": job.id, **views.moment_row(moment)})
+            seen = len(job.history)
+            if isinstance(job.state, Finished):
+                return {"job": views.job_row(job)}
+
+    async def _results(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        job = self._scheduler.store.job(str(arguments["job"]))
+        attempt = job.attempts[-1] if job.attempts else None
+        root = self._root(job, attempt)
+        listed = await trio.to_thread.run_sync(results.listing, root)
+        files = [{"path": path, "size": size, "modified": at} for path, size, at in listed]
+        complete = isinstance(job.state, Finished) and (attempt is None or attempt.refused is None)
+        return {"root": str(root), "files": files, "complete": complete}
+
+    async def _read(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        job = self._scheduler.store.job(str(arguments["job"]))
+        root = self._root(job, job.attempts[-1] if job.attempts else None)
+        offset = int(arguments.get("offset") or 0)
+        read = partial(_read_part, root, str(arguments["path"]), offset)
+        data, size = await trio.to_thread.run_sync(read)
+        end = offset + len(data)
+        return {"data": data, "size": size, "next": end if end < size else None}
+
+    def _root(self, job: Job, attempt: Attempt | None) -> Path:
+        url = decisions.attempt_root(job, attempt.number if attempt else 1)
+        return self._scheduler.config.paths.srv / url[1:]
+
+    async def _hosts(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        return {"hosts": [self._row(box) for box in self._scheduler.store.boxes.values()]}
+
+    def _row(self, box: boxes.Box) -> dict[str, Any]:
+        scheduler = self._scheduler
+        return views.host_row(scheduler.store, scheduler.lobby, box, scheduler.clock.now())
+
+    async def _host_add(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        if user != "root":
+            raise Refused("only root says which testboxes there are")
+        config = self._scheduler.config
+        name = str(arguments["name"])
+        fields = {key: value for key, value in arguments.items() if value and key != "name"}
+        fields["mac"] = [boxes.normal_mac(str(mac)) for mac in fields.pop("macs", None) or []]
+        facts = boxes.facts(name, fields, config.defaults.queue)
+        where: list[Path] = []
+
+        async def write() -> None:
+            folder = config.paths.hosts
+            where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
+            entry = dnsmasq.host_entry(name, facts.macs)
+            await trio.to_thread.run_sync(write_lease, config.paths.dhcp_hosts, name, entry)
+
+        box = await self._scheduler.register(facts, write)
+        return {"host": self._row(box), "file": str(where[0])}
+
+    async def _host_show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        box = self._box(str(arguments["host"]))
+        return {"host": self._row(box), "boots": views.boot_rows(box)}
+
+    def _box(self, word: str) -> boxes.Box:
+        """By name or by MAC.  Raises NotFound."""
+        store = self._scheduler.store
+        if word in store.boxes:
+            return store.boxes[word]
+        try:
+            found = store.box_of(boxes.Identity(boxes.normal_mac(word), ""))
+        except BadRequest:
+            found = None
+        if found is None:
+            raise NotFound(f"no testbox {word[:80]}")
+        return found
+
+    async def _host_preview(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        box = self._box(str(arguments["host"]))
+        store, seat = self._scheduler.store, self._scheduler.lobby.seat(box.name)
+        wanted = arguments.get("job")
+        job = store.job(str(wanted)) if wanted else store.next_for(box)
+        if job is None:
+            return {"script": "", "why": "no queued job fits it; it would be parked"}
+        shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
+        return {"script": shown, "why": f"{job.id} would be next"}
+
+    async def _status(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        store = self._scheduler.store
+        return {
+            "lab": self._scheduler.config.lab,
+            "version": appliance.__version__,
+            "boxes": dict(Counter(self._row(box)["state"] for box in store.boxes.values())),
+            "jobs": dict(Counter(stage(job.state) for job in store.jobs.values())),
+            "parked": len(self._scheduler.lobby),
+            "since": self._scheduler.clock.started_utc,
+        }
+
+
+def _fits(job: Job, wanted: Arguments) -> bool:
+    row = views.job_row(job)
+    return (
+        wanted.get("user") in (None, job.submitter)
+        and (not wanted.get("health") or row["health"] in wanted["health"])
+        and (not wanted.get("state") or row["stage"] in wanted["state"])
+        and wanted.get("box") in (None, row["box"])
+        and wanted.get("queue") in (None, row["queue"])
+        and job.submitted >= float(wanted.get("since") or 0.0)
+    )
+
+
+def write_lease(folder: Path, name: str, entry: str) -> None:
+    """A known box's file in dnsmasq's dhcp-hostsdir; dnsmasq reads it as soon as it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if not path.exists() or path.read_text() != entry:
+        beside = folder.parent / f".{name}.new"  # not within: dnsmasq reads all it finds there
+        beside.write_text(entry)
+        beside.rename(path)
+
+
+def _read_part(root: Path, path: str, offset: int) -> tuple[bytes, int]:
+    real = (root / path).resolve()
+    if not real.is_relative_to(root.resolve()) or not real.is_file():
+        raise NotFound(f"no result {path[:200]!r}; see `results` for what there is")
+    with real.open("rb") as file:
+        file.seek(max(offset, 0))
+        return file.read(READ_BYTES), os.fstat(file.fileno()).st_size

@@ -1,0 +1,60 @@
+"""The operator's hosts files: one YAML file per testbox, in the shape of lkp's.
+
+The file's name is the testbox's (`vm-2p8g--a108` or `vm-2p8g--a108.yaml`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from appliance.errors import ApplianceError, BadConfig
+from appliance.jobs import box, document
+from appliance.jobs.box import Facts
+
+
+def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
+    """The boxes in `folder`, and what is wrong with those files that cannot be used."""
+    facts, wrong = [], []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith("~"):
+            try:
+                facts.append(read(path, default_queue))
+            except BadConfig as error:
+                wrong.append(str(error))
+    return facts, wrong
+
+
+def read(path: Path, default_queue: str) -> Facts:
+    """Raises BadConfig: unreadable, not YAML, or a value that does not fit."""
+    try:
+        fields = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) or {}
+        if not isinstance(fields, dict):
+            raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
+        return box.facts(path.name.removesuffix(".yaml"), fields, default_queue)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadConfig(f"{path}: {error}") from error
+    except BadConfig:
+        raise
+    except ApplianceError as error:
+        raise BadConfig(f"{path}: {error}") from error
+
+
+def write(folder: Path, name: str, fields: Mapping[str, Any]) -> Path:
+    """The file of a box; what is there already and not in `fields` stays.  Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    if not path.exists() and (folder / name).exists():
+        path = folder / name
+    merged: dict[str, Any] = {}
+    if path.exists():
+        old = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        merged = old if isinstance(old, dict) else {}
+    merged.update(fields)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(document.dump(merged), encoding="utf-8")
+    beside.rename(path)
+    return path

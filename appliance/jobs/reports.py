@@ -1,0 +1,149 @@
+"""What testboxes say of their jobs, and what comes of it.
+
+A report belongs to one attempt: by its token (in HTTP_PREFIX), else by the address it came from.
+A report that is late, doubled or about somebody else's job moves nothing; it is kept among the
+steps of its box, and answered as if all were well: clients of 2021 only read `Done`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+import structlog
+
+from appliance.errors import BadRequest, IllegalMove
+from appliance.jobs import decisions
+from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Change, Job
+
+log = structlog.get_logger()
+
+Verb = Callable[[Job, float], list[Change]]
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
+_HOLD_SECONDS: Final = 3600.0  # set-job-stage without a timeout
+_HOLD_SECONDS_MAX: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
+
+
+@attrs.frozen
+class Source:
+    """Where a report came from."""
+
+    token: str | None
+    client: str  # address
+
+
+class Reports:
+    """The verbs of /~<user>/cgi-bin/."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def _find(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
+        store = self._scheduler.store
+        if source.token is not None:
+            found = store.attempt_with(source.token)
+            return found if found and job_id in (None, found[0].id) else None
+        box = store.box_at(source.client)
+        if box is None or box.job is None or job_id not in (None, box.job):
+            return None
+        job = store.jobs[box.job]
+        return (job, job.attempt) if job.attempt is not None else None
+
+    async def wtmp(self, source: Source, query: Mapping[str, str]) -> None:
+        """lkp-wtmp: a sign of life."""
+        found = self._find(source, query.get("job_id") or None)
+        if found is not None:
+            job, attempt = found
+            self._scheduler.heard[attempt.box] = self._scheduler.clock.now()
+            await self._step(job, attempt, f"wtmp {_short(query.get('tbox_state', ''))}")
+
+    async def append(self, source: Source, query: Mapping[str, str]) -> None:
+        """lkp-jobfile-append-var: a stage, a verdict, or facts about the run."""
+        found = self._find(source, query.get("job_id") or None)
+        if found is None:
+            log.info("report of no attempt", client=source.client, query=dict(query))
+            return
+        job, attempt = found
+        facts = {
+            key: value
+            for key, value in query.items()
+            if key not in ("job_file", "job_id", "job_state")
+        }
+        if facts:
+            text = " ".join(f"{_short(key)}={_short(value)}" for key, value in facts.items())
+            await self._step(job, attempt, text)
+        if word := query.get("job_state"):
+            await self._take(job, attempt, f"job_state={_short(word)}", self._state_changes(word))
+
+    def _state_changes(self, word: str) -> Verb:
+        if not _WORD.match(word):
+            raise BadRequest(f"job_state: {word[:60]!r} must be one word")
+
+        def decide(job: Job, now: float) -> list[Change]:
+            scheduler = self._scheduler
+            return decisions.reported(scheduler.store, job, word, now, scheduler.config.waits)
+
+        return decide
+
+    async def hold(self, source: Source, query: Mapping[str, str]) -> None:
+        """set-job-stage: the box is kept for a person."""
+        word, seconds = query.get("job_stage", ""), query.get("timeout") or str(_HOLD_SECONDS)
+        if not _WORD.match(word) or not re.fullmatch(r"\d{1,8}(\.\d*)?", seconds):
+            raise BadRequest("wanted: job_stage=<one word>, timeout=<seconds>")
+        found = self._find(source, query.get("job_id") or None)
+        if found is not None:
+            length = min(float(seconds), _HOLD_SECONDS_MAX)
+            await self._take(
+                *found, f"job_stage={word}", lambda job, now: decisions.held(job, word, length, now)
+            )
+
+    async def close(self, source: Source, query: Mapping[str, str]) -> None:
+        """lkp-post-run: the client has nothing more to say."""
+        health = query.get("job_health") or None
+        if health is not None and not _WORD.match(health):
+            raise BadRequest("job_health must be one word")
+        found = self._find(source, query.get("job_id") or None)
+        if found is not None:
+            await self._take(
+                *found, "post-run", lambda job, now: decisions.closed(job, health, now)
+            )
+
+    def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
+        """Whether the attempt that asks is the one under way."""
+        found = self._find(source, query.get("job_id") or None)
+        return found is not None and _current(*found)
+
+    async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
+        now = self._scheduler.clock.now()
+        box = self._scheduler.store.boxes[attempt.box]
+        try:
+            if not _current(job, attempt):
+                raise IllegalMove(f"attempt {attempt.number} is over")
+            changes = decide(job, now)
+        except IllegalMove as error:
+            log.info("late report", job=job.id, box=attempt.box, said=said, why=str(error))
+            changes, said = [], f"late: {said} ({error})"
+        steps: list[Change] = [decisions.step(box, now, "report", said, job=job)]
+        await self._scheduler.keep([*steps, *changes])
+
+    async def _step(self, job: Job, attempt: Attempt, said: str) -> None:
+        box = self._scheduler.store.boxes[attempt.box]
+        now = self._scheduler.clock.now()
+        await self._scheduler.keep([decisions.step(box, now, "report", said, job=job)])
+
+
+def _current(job: Job, attempt: Attempt) -> bool:
+    return (
+        not isinstance(job.state, Finished)
+        and job.attempt is not None
+        and job.attempt.number == attempt.number
+    )
+
+
+def _short(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:60]

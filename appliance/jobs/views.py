@@ -1,0 +1,102 @@
+"""Pure: no clock, no socket, no await.
+
+Jobs and boxes as people and programs are shown them: plain maps, the shapes of the control socket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from appliance.jobs import job as jobs
+from appliance.jobs.box import Box
+from appliance.jobs.job import Finished
+from appliance.jobs.lobby import Lobby
+from appliance.jobs.store import Job, Moment, Store
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """One line of `appliance jobs`."""
+    state, attempt = job.state, job.attempt
+    over = isinstance(state, Finished)
+    return {
+        "id": job.id,
+        "name": job.name,
+        "suite": job.document.suite,
+        "submitter": job.submitter,
+        "submitted": job.submitted,
+        "stage": jobs.stage(state),
+        "health": state.health if isinstance(state, Finished) else attempt and attempt.health,
+        "reason": state.reason if isinstance(state, Finished) else None,
+        "box": attempt.box if attempt else None,
+        "attempt": attempt.number if attempt else 0,
+        "queue": job.document.queue,
+        "os": f"{job.document.os} {job.document.os_version}",
+        "arch": job.document.arch,
+        "result_root": "/srv" + job.result_root,
+        "finished": job.finished if over else None,
+    }
+
+
+def moment_row(moment: Moment) -> dict[str, Any]:
+    """One line of a job's history."""
+    return attrs.asdict(moment)
+
+
+def document_row(job: Job) -> dict[str, Any]:
+    """The document as it was understood, without what is secret."""
+    shown = attrs.asdict(job.document)
+    shown["secrets"] = sorted(job.document.secrets)
+    return {key: value for key, value in shown.items() if value not in (None, (), [], {}, "")}
+
+
+def host_row(store: Store, lobby: Lobby, box: Box, now: float) -> dict[str, Any]:
+    """One line of `appliance hosts`."""
+    state, since = _doing(store, lobby, box, now)
+    return {
+        "name": box.name,
+        "known": box.known,
+        "macs": list(box.macs),
+        "arch": box.runs_arch,
+        "address": box.address,
+        "state": state,
+        "since": since,
+        "job": box.job,
+        "queues": list(box.facts.served) if box.facts else [],
+        "uuid": box.uuid,
+        "serial": box.serial,
+        "product": box.product,
+    }
+
+
+def _doing(store: Store, lobby: Lobby, box: Box, now: float) -> tuple[str, float]:
+    if box.job is not None:
+        stage = jobs.stage(store.jobs[box.job].state)
+        return {"boot": "booting"}.get(stage, stage), box.since
+    seat = lobby.seat(box.name)
+    if seat is not None:
+        return ("backing-off" if box.backoff_until > now else "parked"), seat.since
+    if box.boot is not None and box.boot.job is not None and box.boot.ended is None:
+        return "returning", box.since
+    return "away", box.since
+
+
+def boot_rows(box: Box) -> list[dict[str, Any]]:
+    """The last boots of a box, newest last, step by step."""
+    return [
+        {
+            "began": boot.began,
+            "job": boot.job,
+            "attempt": boot.attempt,
+            "steps": [_step_row(step) for step in boot.steps],
+            "ended": boot.ended,
+        }
+        for boot in box.boots
+    ]
+
+
+def _step_row(step: Any) -> dict[str, Any]:
+    row = attrs.asdict(step)
+    row["bytes"] = row.pop("size")
+    return {key: value for key, value in row.items() if value is not None}

@@ -1,0 +1,120 @@
+"""Result files: each is written beside its name, made durable, and only then takes its name.
+
+Everything that blocks runs in a thread.  Knows folders and bytes, not jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from appliance.errors import NoSpace, Refused
+
+_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PART: Final = ".appliance-part-"  # prefix of files that are still being written
+
+
+class Upload:
+    """One file on its way.  Nothing stays of it unless `finish` returned."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._beside = path.with_name(PART + secrets.token_hex(8))
+        self._descriptor: int | None = None
+
+    async def __aenter__(self) -> Upload:
+        """Raises NoSpace, and Refused where a file stands in the way of a folder."""
+        await self._in_thread(self._begin)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drop what was not finished."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            with contextlib.suppress(FileNotFoundError):
+                self._beside.unlink()
+
+    async def write(self, data: bytes) -> None:
+        """Raises NoSpace."""
+        await self._in_thread(self._write, data)
+
+    async def finish(self) -> None:
+        """The file has its name, durably.  Raises NoSpace, and Refused where a folder has it."""
+        await self._in_thread(self._finish)
+
+    async def _in_thread(self, work: object, *args: object) -> None:
+        try:
+            await trio.to_thread.run_sync(work, *args)  # type: ignore[arg-type]
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise NoSpace(f"no space for {self._path.name}: {error.strerror}") from error
+            if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+                raise Refused(f"{self._path.name}: {error.strerror}") from error
+            raise
+
+    def _begin(self) -> None:
+        make_folders(self._path.parent)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._beside, flags, 0o644)
+
+    def _write(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _finish(self) -> None:
+        assert self._descriptor is not None
+        os.fsync(self._descriptor)
+        os.rename(self._beside, self._path)
+        os.close(self._descriptor)
+        self._descriptor = None
+        _sync(self._path.parent)
+
+
+def make_folders(folder: Path) -> None:
+    """`folder` and its parents, durably.  Raises OSError."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for made in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            made.mkdir(mode=0o755)
+        if not made.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file has the name of a folder", str(made))
+        _sync(made.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def listing(root: Path) -> list[tuple[str, int, float]]:
+    """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
+    found = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.lstat()
+                if not name.startswith(PART) and path.is_file():
+                    found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
+    return sorted(found)

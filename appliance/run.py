@@ -1,0 +1,206 @@
+"""The process: what starts, and in which order it stops.
+
+Two nurseries, because the order of closing matters: the outer one keeps and dispatches, the inner
+one is the doors.  A stop sends every parked box away with a re-chain, lets transfers end, shuts
+the doors, and writes the last snapshot when nobody can change the store any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+from functools import partial
+
+import attrs
+import hypercorn.trio
+import structlog
+import trio
+from hypercorn.config import Config as HypercornConfig
+
+from appliance.boot import dnsmasq, pinning, runner
+from appliance.clock import Clock
+from appliance.config import Config
+from appliance.doors import boxes, control, listen, people
+from appliance.doors import reports as reports_door
+from appliance.doors.asgi import Doors
+from appliance.doors.files import Files
+from appliance.doors.results import Results
+from appliance.errors import Refused
+from appliance.jobs import decisions, hosts
+from appliance.jobs.fetches import Fetches
+from appliance.jobs.reports import Reports
+from appliance.jobs.scheduler import Images, Scheduler
+from appliance.keep import journal as journals
+from appliance.keep.disk import Disk, StateFolder
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Open:
+    """A running appliance, as whoever started it sees it."""
+
+    scheduler: Scheduler
+    close: trio.Event  # set it, and the appliance stops
+
+
+async def serve(
+    config: Config,
+    disk: Disk,
+    sockets: list[socket.socket],
+    images: Images,
+    runner_cgz: bytes,
+    *,
+    task_status: trio.TaskStatus[Open] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the appliance until Open.close is set, then close in order."""
+    store, journal = await journals.restore(disk)
+    scheduler = Scheduler(
+        config,
+        store,
+        journal,
+        images,
+        clock=Clock.of_this_run(),
+        token=partial(secrets.token_hex, 16),
+    )
+    scheduler.change(decisions.restarted(store, scheduler.clock.now(), config.waits))
+    await _learn_hosts(scheduler)
+    close = trio.Event()
+
+    async def last_orders() -> None:
+        await close.wait()
+        log.info("dismissing the lobby", parked=len(scheduler.lobby))
+        scheduler.lobby.dismiss()
+
+    async with trio.open_nursery() as behind:  # outlives the doors
+        await behind.start(journal.serve)
+        await behind.start(scheduler.dispatch)
+        await behind.start(scheduler.reap)
+        async with trio.open_nursery() as doors:
+            controlled = await doors.start(_controlled, scheduler)
+            http = partial(
+                hypercorn.trio.serve,
+                make_app(scheduler, runner_cgz),  # type: ignore[arg-type] # its own names for ASGI's maps
+                _hypercorn(config, sockets),
+                shutdown_trigger=last_orders,
+            )
+            await doors.start(_then_cancel, http, controlled)
+            task_status.started(Open(scheduler, close))
+        # Nobody can change the store any more.
+        behind.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await journal.snapshot()
+    log.info("stopped", jobs=len(store.jobs))
+
+
+async def _controlled(
+    scheduler: Scheduler,
+    *,
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(control.serve, scheduler, people.People(scheduler))
+            task_status.started(scope)
+
+
+async def _then_cancel(
+    http: partial[object],
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    await http(task_status=task_status)  # type: ignore[misc] # partial loses that it is async
+    scope.cancel()
+
+
+def make_app(scheduler: Scheduler, runner_cgz: bytes) -> Doors:
+    """The doors of design.md §7, by port."""
+    config = scheduler.config
+    fetches = Fetches(scheduler)
+    srv, ports = config.paths.srv, config.ports
+    small = reports_door.make_app(Reports(scheduler))
+    results = Results(scheduler, Files({"/result": srv / "result"}, fetches))
+    others = ("initrd", "upload-files", "kernel")
+    return Doors(
+        {
+            ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
+            ports.os: Files({"/os": srv / "os"}, fetches),
+            ports.initrd: Files({f"/{name}": srv / name for name in others}, fetches),
+            ports.upload: results,
+            ports.results: Files({"/result": srv / "result"}, fetches),
+        }
+    )
+
+
+async def _learn_hosts(scheduler: Scheduler) -> None:
+    """Read the hosts files; one that cannot be used is logged and left out."""
+    config = scheduler.config
+    read = partial(hosts.read_all, config.paths.hosts, config.defaults.queue)
+    facts, wrong = await trio.to_thread.run_sync(read)
+    for text in wrong:
+        log.error("hosts file left out", why=text)
+    for host in facts:
+        try:
+            scheduler.change(scheduler.known(host))
+        except Refused as error:
+            log.error("hosts file left out", why=str(error))
+            continue
+        entry = dnsmasq.host_entry(host.name, host.macs)
+        try:
+            people.write_lease(config.paths.dhcp_hosts, host.name, entry)
+        except OSError as error:
+            log.warning("no lease file", host=host.name, why=str(error))
+
+
+def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:
+    made = HypercornConfig()
+    made.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]  # hypercorn closes its own
+    made.backlog = listen.BACKLOG
+    made.graceful_timeout = config.waits.shutdown_transfers
+    made.include_server_header = False
+    made.errorlog = logging.getLogger("hypercorn")
+    made.accesslog = None
+    return made
+
+
+async def until_signalled(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.  Raises BadConfig and BadState."""
+    raise_open_files()
+    disk = StateFolder(config.paths.state)
+    sockets = listen.sockets(config)
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                images = pinning.ImageFolder(config.paths.srv)
+                opened = await nursery.start(serve, config, disk, sockets, images, runner.archive())
+                notify("READY=1")
+                log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
+                async for _ in signals:
+                    notify("STOPPING=1")
+                    opened.close.set()
+                    break
+    finally:
+        for sock in sockets:
+            sock.close()
+        disk.close()
+
+
+def notify(state: str) -> None:
+    """sd_notify(3): one datagram to the socket that systemd named; nothing without systemd."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one, and say what it is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.info("open files", limit=hard)
+    return hard
