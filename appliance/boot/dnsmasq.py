@@ -133,6 +133,8 @@ def _leases(config: Config) -> list[str]:
         # An option without a value is not sent; left alone, dnsmasq would name itself as router.
         f"dhcp-option=option:router{_optional(network.router, 'network.router')}",
         f"dhcp-option=option:dns-server{_optional(network.dns, 'network.dns')}",
+        # Nobody else answers PXE here, so iPXE need not wait for a proxyDHCP offer (2 to 4 s).
+        "dhcp-option=encap:175,176,1b",
     ]
 
 

@@ -1,0 +1,56 @@
+"""`appliance dnsmasq-config`, `smb-config`, `tftpboot`: what other programs are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli import load_config
+
+
+@click.command("dnsmasq-config")
+@click.pass_context
+def dnsmasq_config(ctx: click.Context) -> None:
+    """Print a complete dnsmasq.conf for this lab.
+
+    Use it as `dnsmasq --conf-file=FILE`, or put it where a dnsmasq of its own reads it.
+    """
+    from appliance.boot import dnsmasq
+
+    click.echo(dnsmasq.configuration(load_config(ctx)), nl=False)
+
+
+@click.command("smb-config")
+@click.pass_context
+def smb_config(ctx: click.Context) -> None:
+    """Print a complete smb.conf that shows the images to testboxes, read-only.
+
+    Use it as `smbd --foreground --configfile=FILE`; it shares nothing with the machine's Samba.
+    """
+    from appliance.boot import smb
+
+    click.echo(smb.configuration(load_config(ctx)), nl=False)
+
+
+@click.command()
+@click.option(
+    "--ipxe",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="A directory with iPXE binaries, named as in Debian's package; looked at first.",
+)
+@click.pass_context
+def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...]) -> None:
+    """Lay out the tftp root: iPXE under the names boxes ask for, and boot.ipxe.
+
+    The binaries come from Debian's package `ipxe`.  Run it again after an update of the package
+    or a change of the configuration.
+    """
+    from appliance.setup import tftp
+
+    config = load_config(ctx)
+    width = max(map(len, tftp.NAMES))
+    for each in tftp.lay_out(config, [*ipxe, *tftp.PACKAGED]):
+        source = each.source or "none here; testboxes with this firmware can't boot"
+        click.echo(f"{config.paths.tftp}/{each.name:{width}}  {source}")

@@ -1,0 +1,142 @@
+"""A network of its own for a lab: bridge, taps, daemons, testboxes, and nothing left behind.
+
+Everything lives in one network, mount and process namespace, held by one process that waits for
+the end of its standard input.  However the lab ends, that pipe closes (even by `kill -9`), the
+holder goes, and the kernel ends every process in there and takes bridge, taps and mounts along.
+So two labs can use the same addresses side by side, and neither can forget to clean up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+import attrs
+import trio
+
+from appliance.errors import ApplianceError
+
+BRIDGE: Final = "lab0"
+SERVER: Final = "172.28.0.1"
+
+# $1 = taps, then pairs LOWER MERGED: directories shown as they are, and changes to them kept in
+# memory, so that a test may spoil an image that others use.
+_BEGIN: Final = """\
+set -e
+ip link set lo up
+ip link add "$BRIDGE" type bridge forward_delay 0 stp_state 0
+ip addr add "$SERVER/24" dev "$BRIDGE"
+ip link set "$BRIDGE" up
+taps=$1 n=0
+shift
+while [ "$n" -lt "$taps" ]; do
+    ip tuntap add "tap$n" mode tap
+    ip link set "tap$n" master "$BRIDGE" up
+    n=$((n + 1))
+done
+while [ "$#" -gt 1 ]; do
+    mkdir -p "$2"
+    mount -t tmpfs tmpfs "$2"
+    mkdir "$2/changes" "$2/work"
+    mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/changes,workdir=$2/work" "$2"
+    shift 2
+done
+echo up
+exec cat >/dev/null
+"""
+
+
+@attrs.frozen
+class Namespace:
+    """A running one; `holder` is the process whose end is its end."""
+
+    holder: int
+    _started: list[trio.Process] = attrs.field(factory=list, init=False)
+
+    async def start(
+        self, command: Sequence[str], *, stdout: int | IO[bytes], stderr: int | IO[bytes]
+    ) -> trio.Process:
+        """Runs `command` in here.  End it with `signal_program`; it has the same exit status."""
+        ns = f"/proc/{self.holder}/ns"
+        enter = [f"--net={ns}/net", f"--mount={ns}/mnt", f"--pid={ns}/pid_for_children"]
+        process = await trio.lowlevel.open_process(
+            ["nsenter", *enter, "--", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,  # a Ctrl-C is for us; the lab ends when we say so
+        )
+        self._started.append(process)
+        return process
+
+    def path(self, path: Path) -> Path:
+        """Where to find from outside what is at `path` in here, overlays included."""
+        return Path(f"/proc/{self.holder}/root") / path.relative_to("/")
+
+    def listening(self, port: int) -> bool:
+        """Somebody accepts TCP connections on `port`."""
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{self.holder}/net/{table}").read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                    return True
+        return False
+
+
+@attrs.frozen
+class Overlay:
+    """`lower`, shown at `merged`; what is changed there is forgotten with the namespace."""
+
+    lower: Path
+    merged: Path
+
+
+@asynccontextmanager
+async def namespace(taps: int, overlays: Sequence[Overlay] = ()) -> AsyncIterator[Namespace]:
+    """A namespace with SERVER's bridge and taps tap0, tap1, ...; everything in it ends with it."""
+    pairs = [str(path) for each in overlays for path in (each.lower, each.merged)]
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    holder = await trio.lowlevel.open_process(
+        [*command, "sh", "-c", _BEGIN, "namespace", str(taps), *pairs],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BRIDGE": BRIDGE, "SERVER": SERVER},
+        start_new_session=True,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    inside = Namespace(holder.pid)
+    try:
+        said = b""
+        while not said.endswith(b"up\n"):
+            chunk = await holder.stdout.receive_some()
+            if not chunk:
+                raise ApplianceError(
+                    f"no namespace for the lab (root is needed): {said.decode().strip()}"
+                )
+            said += chunk
+        yield inside
+    finally:
+        with trio.CancelScope(shield=True):
+            await holder.stdin.aclose()
+            for process in (holder, *inside._started):
+                await process.wait()
+                if process.stdout is not None:
+                    await process.stdout.aclose()
+
+
+def signal_program(process: trio.Process, what: signal.Signals) -> None:
+    """Sends `what` to the program that this `nsenter` runs; nsenter itself would not pass it on."""
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    except FileNotFoundError:
+        return  # it has ended
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), what)

@@ -1,0 +1,174 @@
+"""A testbox made of QEMU: real firmware, a network card without ROM, a serial line.
+
+The card has no boot ROM, so that the firmware's own PXE asks and both DHCP stages are real
+(facts.md §2); legacy BIOS is the exception, it can't PXE without the card's ROM.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.setup.namespace import Namespace, signal_program
+
+Firmware = Literal["uefi", "bios"]
+
+QEMU: Final = "qemu-system-x86_64"
+# Debian's ovmf; the 4M build is the one that later releases keep.
+OVMF_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARS: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+PROBE_S: Final = 15.0  # under KVM the firmware speaks within two; a broken one says so at once
+
+# Terminal control: firmware and iPXE draw as on a screen.
+_CONTROL: Final = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@attrs.define(eq=False)
+class Box:
+    """One testbox: off until `power_on`, and what its serial line has said so far."""
+
+    name: str
+    mac: str
+    tap: str
+    directory: Path  # its firmware variables and its serial log
+    firmware: Firmware = "uefi"
+    memory_mib: int = 2048
+    accel: str = "tcg"
+    watch: Callable[[str], None] = lambda line: None  # called with each line of the serial log
+    lines: list[str] = attrs.field(factory=list, init=False)
+    _rest: bytes = attrs.field(default=b"", init=False)
+    _more: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _process: trio.Process | None = attrs.field(default=None, init=False)
+
+    @property
+    def is_on(self) -> bool:
+        """Its power is on."""
+        return self._process is not None
+
+    @property
+    def serial_log(self) -> Path:
+        """All bytes of the serial line, since the box exists."""
+        return self.directory / f"{self.name}.serial.log"
+
+    async def power_on(self, nursery: trio.Nursery, lab: Namespace) -> None:
+        """Presses the button; returns when QEMU runs."""
+        assert self._process is None, f"{self.name} is on"
+        variables = self.directory / f"{self.name}.vars.fd"
+        if self.firmware == "uefi" and not variables.exists():
+            shutil.copy(OVMF_VARS, variables)
+        with (self.directory / f"{self.name}.qemu.log").open("ab") as complaints:
+            self._process = await lab.start(
+                self._command(variables), stdout=subprocess.PIPE, stderr=complaints
+            )
+        nursery.start_soon(self._follow, self._process)
+
+    async def power_off(self) -> None:
+        """Pulls the plug: no FIN, no goodbye."""
+        process, self._process = self._process, None
+        assert process is not None, f"{self.name} is off"
+        signal_program(process, signal.SIGKILL)
+        await process.wait()
+
+    async def line(self, pattern: str, *, after: int = 0) -> int:
+        """Waits for a line that matches; its index.  Looks at those so far too, from `after`."""
+        wanted = re.compile(pattern)
+        looked = after
+        while True:
+            for index in range(looked, len(self.lines)):
+                if wanted.search(self.lines[index]):
+                    return index
+            looked = max(after, len(self.lines))
+            await self._more.wait()
+
+    async def _follow(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        with self.serial_log.open("ab", buffering=0) as log:
+            async for chunk in process.stdout:
+                log.write(chunk)
+                self._take(bytes(chunk))
+        status = await process.wait()
+        if process is self._process:
+            raise ApplianceError(f"{self.name}: QEMU ended by itself with status {status}")
+
+    def _take(self, chunk: bytes) -> None:
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        for raw in whole:
+            line = _CONTROL.sub(b"", raw).decode("utf-8", "replace").rstrip()
+            if line:
+                self.lines.append(line)
+                self.watch(line)
+        self._more.set()
+        self._more = trio.Event()
+
+    def _command(self, variables: Path) -> Sequence[str]:
+        card = f"virtio-net-pci,netdev=n0,mac={self.mac}"
+        if self.firmware == "uefi":
+            card += ",romfile="
+        return [
+            *self.machine(variables),
+            *("-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no"),
+            *("-device", card, "-boot", "n", "-device", "virtio-rng-pci"),
+            *("-uuid", str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))),
+            *("-smbios", f"type=1,manufacturer=QEMU,product=Lab box,serial=no. {self.name}"),
+        ]
+
+    def machine(self, variables: Path) -> Sequence[str]:
+        """QEMU without a network card: firmware, memory, and the serial line on its stdout."""
+        words = [QEMU, "-name", self.name, "-m", str(self.memory_mib), "-nodefaults"]
+        words += ["-serial", "stdio", "-display", "none", "-monitor", "none"]
+        if self.firmware == "bios":  # SeaBIOS without graphics writes to the serial line
+            return [*words, "-machine", f"pc,accel={self.accel},graphics=off"]
+        words += ["-machine", f"q35,accel={self.accel}"]
+        for drive in (f"format=raw,readonly=on,file={OVMF_CODE}", f"format=raw,file={variables}"):
+            words += ["-drive", f"if=pflash,{drive}"]
+        return words
+
+
+async def accelerator(directory: Path) -> str:
+    """`kvm` where it runs real firmware, else `tcg`.
+
+    A /dev/kvm that opens proves nothing: there are machines whose KVM makes a virtual CPU and then
+    can't emulate what firmware does in its first millisecond.  So the firmware itself is asked; it
+    speaks on the serial line within a second or two.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    probe = Box("probe", "52:54:00:a1:00:ff", "", directory, memory_mib=512, accel="kvm")
+    variables = directory / "probe.vars.fd"
+    shutil.copy(OVMF_VARS, variables)
+    command = [*probe.machine(variables), "-nic", "none", "-boot", "n"]
+    spoke = False
+    with trio.move_on_after(PROBE_S):
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    start_new_session=True,
+                )
+            )
+            assert process.stdout is not None
+            said = b""
+            while b"internal error" not in said and (chunk := await process.stdout.receive_some()):
+                said += chunk
+                spoke = spoke or b"Bds" in said
+                if spoke:
+                    break
+            nursery.cancel_scope.cancel()
+    variables.unlink()
+    return "kvm" if spoke else "tcg"

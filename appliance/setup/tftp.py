@@ -1,0 +1,87 @@
+"""Lays out the tftp root: iPXE under the seed's names, and the boot.ipxe of this lab.
+
+No iPXE is part of this project: the binaries are those of Debian's `ipxe` package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from appliance.boot import dnsmasq
+from appliance.config import Config
+from appliance.errors import NotFound
+
+# Where an iPXE package may lie; those of another release go to the second (packages.sh).
+PACKAGED: Final = (Path("/usr/lib/ipxe"), Path("/usr/local/lib/appliance/ipxe"))
+TEMPLATE: Final = Path(__file__).with_name("boot.ipxe")  # a link to tftpboot/boot.ipxe
+
+# For each name in the tftp root, the package's names, best first.  `snponly` drives exactly the
+# card that the firmware booted from, through the firmware's own driver: it works with every card
+# that can PXE, and ${mac} is the MAC that asked.  `ipxe` brings drivers of its own, is five times
+# as large, and tries all cards of the box in its own order.  Debian has no snponly for arm64.
+NAMES: Final = {
+    "undionly.kpxe": ("undionly.kpxe",),
+    "ipxe/bin-x86_64-efi/snp.efi": ("snponly.efi", "ipxe.efi"),
+    "ipxe/bin-arm64-efi/snp.efi": ("snponly-arm64.efi", "ipxe-arm64.efi"),
+}
+assert tuple(NAMES) == tuple(firmware.file for firmware in dnsmasq.FIRMWARES)
+
+
+@attrs.frozen
+class Laid:
+    """One file of the tftp root; `source` is None where no package here has it."""
+
+    name: str
+    source: Path | None
+
+
+def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
+    """Fills config.paths.tftp, again and again if need be; says what came from where.
+
+    Raises NotFound when none of `ipxe` has any iPXE.
+    """
+    root = config.paths.tftp
+    laid = [Laid(name, _find(words, ipxe)) for name, words in NAMES.items()]
+    if not any(each.source for each in laid):
+        raise NotFound(
+            f"no iPXE in {', '.join(map(str, ipxe))}: install Debian's package ipxe,"
+            " or name a directory with --ipxe"
+        )
+    for each in laid:
+        if each.source is not None:
+            _replace(root / each.name, each.source.read_bytes())
+    script = dnsmasq.boot_ipxe(TEMPLATE.read_text(), config.network.address, config.ports.scheduler)
+    _replace(root / "boot.ipxe", script.encode())
+    _answer_to_the_seeds_root(root)
+    return [*laid, Laid("boot.ipxe", TEMPLATE)]
+
+
+def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
+    found = (place / word for word in words for place in ipxe)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all: boxes may be loading the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(data)
+    beside.chmod(0o644)  # dnsmasq reads it as a user of its own
+    os.replace(beside, path)
+
+
+def _answer_to_the_seeds_root(root: Path) -> None:
+    """Makes absolute names of the seed's, /tftpboot/ipxe/..., work below any tftp root.
+
+    dnsmasq reads an absolute name that doesn't begin with its root as relative to it.
+    """
+    link = root / "tftpboot"
+    if root.name == "tftpboot" and root.parent == Path("/"):
+        return
+    if not link.is_symlink() and not link.exists():
+        link.symlink_to(".")
