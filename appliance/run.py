@@ -24,15 +24,9 @@ from hypercorn.config import Config as HypercornConfig
 from appliance.boot import dnsmasq, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import boxes, control, listen, people
-from appliance.doors import reports as reports_door
-from appliance.doors.asgi import Doors
-from appliance.doors.files import Files
-from appliance.doors.results import Results
+from appliance.doors import control, listen, people, ports
 from appliance.errors import Refused
 from appliance.jobs import decisions, hosts
-from appliance.jobs.fetches import Fetches
-from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Images, Scheduler
 from appliance.keep import journal as journals
 from appliance.keep.disk import Disk, StateFolder
@@ -84,7 +78,7 @@ async def serve(
             controlled = await doors.start(_controlled, scheduler)
             http = partial(
                 hypercorn.trio.serve,
-                make_app(scheduler, runner_cgz),  # type: ignore[arg-type] # its own names for ASGI's maps
+                ports.make_app(scheduler, runner_cgz),  # type: ignore[arg-type] # its own names for ASGI's maps
                 _hypercorn(config, sockets),
                 shutdown_trigger=last_orders,
             )
@@ -116,25 +110,6 @@ async def _then_cancel(
 ) -> None:
     await http(task_status=task_status)  # type: ignore[misc] # partial loses that it is async
     scope.cancel()
-
-
-def make_app(scheduler: Scheduler, runner_cgz: bytes) -> Doors:
-    """The doors of design.md §7, by port."""
-    config = scheduler.config
-    fetches = Fetches(scheduler)
-    srv, ports = config.paths.srv, config.ports
-    small = reports_door.make_app(Reports(scheduler))
-    results = Results(scheduler, Files({"/result": srv / "result"}, fetches))
-    others = ("initrd", "upload-files", "kernel")
-    return Doors(
-        {
-            ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
-            ports.os: Files({"/os": srv / "os"}, fetches),
-            ports.initrd: Files({f"/{name}": srv / name for name in others}, fetches),
-            ports.upload: results,
-            ports.results: Files({"/result": srv / "result"}, fetches),
-        }
-    )
 
 
 async def _learn_hosts(scheduler: Scheduler) -> None:

@@ -94,7 +94,8 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
     job, box = store.job(job_id), store.box(box_name)
     assert isinstance(job.state, jobs.Queued)
     assert box.address is not None
-    return Attempt(job.state.tries + 1, token, box_name, box.address, now, job.state.losses)
+    queued = job.state
+    return Attempt(queued.tries + 1, token, box_name, box.address, now, queued.losses, queued.avoid)
 
 
 def fetched_job(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:

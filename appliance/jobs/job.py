@@ -50,6 +50,7 @@ class Attempt:
     address: str  # the box asked from here; its fetches and uploads must come from here too
     began: float
     losses: int = 0  # earlier boots lost with everything fetched
+    avoid: tuple[str, ...] = ()  # the boxes that lost them
     reboots: int = 0  # times the job has restarted its box so far
     health: str | None = None  # the client's verdict, first writer wins
     refused: str | None = None  # why an upload was refused: such a job never ends as success
@@ -292,12 +293,12 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
         case Offered() if attempt.reboots:  # it had been running before it restarted its box
             return _abnormal(attempt, reason, rules, health)
         case Offered() | Booting(loaded=False):
-            return Queued(attempt.number, attempt.losses)
+            return Queued(attempt.number, attempt.losses, attempt.avoid)
         case Booting():
             losses = attempt.losses + 1
             if losses >= BOOT_LOSSES_MAX:
                 return Finished("boot_failed", f"{losses} boots lost: {reason}", attempt)
-            return Queued(attempt.number, losses, (attempt.box,))
+            return Queued(attempt.number, losses, (*attempt.avoid, attempt.box))
         case Running():
             return _abnormal(attempt, reason, rules, health)
         case PostRun() | Held():
@@ -307,7 +308,7 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
 
 def _abnormal(attempt: Attempt, reason: str, rules: Rules, health: str) -> Queued | Finished:
     if rules.retry and health == "abnormal":
-        return Queued(attempt.number, attempt.losses)
+        return Queued(attempt.number, attempt.losses, attempt.avoid)
     return Finished(health, reason, attempt)
 
 

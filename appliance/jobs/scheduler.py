@@ -259,8 +259,8 @@ class Scheduler:
         """
         decisions.registered(self.store, facts, self.clock.now())
         await write()
-        old = {self.store.box_of(Identity(mac, "")) for mac in facts.macs} - {None}
-        names = [box.name for box in old if box is not None]
+        before = [self.store.box_of(Identity(mac, "")) for mac in facts.macs]
+        names = {box.name for box in before if box is not None}
         position = self.change(self.known(facts))
         for name in sorted(names):
             self.lobby.rename(name, facts.name)

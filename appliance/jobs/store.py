@@ -23,6 +23,7 @@ from appliance.jobs.job import Attempt, Booting, Finished, Offered, Queued, Stat
 from appliance.jobs.ready import Key, Ready
 
 ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
+PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
 
 
@@ -234,7 +235,8 @@ class Store:
         if box_name not in job.state.avoid:
             return True
         others = self._serving.get(job.match_key, {}).keys() - set(job.state.avoid)
-        return not others  # there is no other box to try
+        lost_at = job.history[-1].at
+        return not any(_there(self.boxes[other], lost_at) for other in others)
 
     # ---- changes
 
@@ -377,6 +379,11 @@ class Store:
             assert box.job == holders.get(box.name), f"{box.name} thinks it holds {box.job}"
         for job in self.jobs.values():
             assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
+
+
+def _there(box: Box, at: float) -> bool:
+    """Whether the box works, or has asked not long before `at`."""
+    return box.job is not None or (box.boot is not None and box.boot.began > at - PRESENT_S)
 
 
 def _log(box: Box, step: Step, job: str | None, attempt: int | None) -> None:

@@ -1,0 +1,322 @@
+"""Kernels, initrds and anything else that lies in a file go out to the boxes here.
+
+A plain ASGI callable beside Quart, whose own file sending is some thirty times slower
+(DESIGN.md): GET and HEAD, one Range, ETag and dates, and an exact account of what each box got.
+Two things Hypercorn does not do for us: it drops what is sent after a client hung up without a
+word, so somebody must listen for that; and an answer that cannot be finished must end short of
+its Content-Length, which happens when the callable returns without its last message.
+
+Must not: know what the files are, open one itself (opening.py), let the loop wait for a disk.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from appliance.doors.opening import CHUNK_BYTES, Body, Bytes, Disk, RealDisk, parse_path
+from appliance.errors import BadRequest, NotFound, Refused
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+OCTETS: Final = "application/octet-stream"
+# Longer than a burst of boots, far below iPXE's 120 s; iPXE obeys it (BOOTING.md).
+RETRY_AFTER_S: Final = 5
+
+_RANGE: Final = re.compile(rb"(\d*)[ \t]*-[ \t]*(\d*)", re.ASCII)
+
+logger = structlog.get_logger()
+
+
+class Progress(Protocol):
+    """Who wants to know what reached whom.  Called on the loop; must be quick."""
+
+    def moved(self, client: str, path: str, n: int) -> None:
+        """`n` more body bytes of `path` went to the address `client`."""
+
+    def done(self, client: str, path: str, size: int, seconds: float) -> None:
+        """The last byte of `path` went to `client`, in an answer that took `seconds`."""
+
+    def missing(self, client: str, path: str) -> None:
+        """`client` was answered 404."""
+
+
+class Unwatched:
+    """A Progress nobody looks at."""
+
+    def moved(self, client: str, path: str, n: int) -> None: ...
+
+    def done(self, client: str, path: str, size: int, seconds: float) -> None: ...
+
+    def missing(self, client: str, path: str) -> None: ...
+
+
+class Files:
+    """Serves what lies below `roots`: URL prefix ("/os") -> directory."""
+
+    def __init__(
+        self, roots: Mapping[str, Path], progress: Progress, disk: Disk | None = None
+    ) -> None:
+        self._roots = frozenset(roots)
+        self._progress = progress
+        self._disk = disk or RealDisk(roots)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = _Request.of(scope)
+        if request.method not in ("GET", "HEAD"):
+            await _not_allowed(request, send)
+            return
+        try:
+            names = parse_path(scope["raw_path"])
+            request = attrs.evolve(request, path=_readable(names))
+            body = await self._open(names)
+        except BadRequest as error:
+            await _refuse(request, send, 400, str(error))
+        except NotFound as error:
+            self._progress.missing(request.client, request.path)
+            # What leads outside is the operator's business, not the client's.
+            logger.info("no such file", client=request.client, path=request.path, why=str(error))
+            await _refuse(request, send, 404, "no such file")
+        except Refused as error:
+            logger.warning("file not readable", client=request.client, path=request.path)
+            await _refuse(request, send, 403, str(error))
+        except OSError as error:
+            logger.warning("file not opened", path=request.path, why=str(error))
+            await _refuse(request, send, 503, "try again", [_retry_after()])
+        else:
+            try:
+                await _answer(request, receive, send, body, OCTETS, self._progress)
+            finally:
+                body.close()
+
+    async def _open(self, names: list[bytes]) -> Body:
+        root = "/" + names[0].decode("utf-8", "replace")
+        if root not in self._roots or len(names) < 2:
+            raise NotFound("no such root")
+        return await self._disk.open(root, names[1:])
+
+
+async def send_bytes(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    data: bytes,
+    *,
+    path: str,
+    progress: Progress | None = None,
+    content_type: str = OCTETS,
+) -> None:
+    """Answer with `data` as if it were a file: GET, HEAD, Range, and the same account.
+
+    `path` is the name that `progress` is told.
+    """
+    request = attrs.evolve(_Request.of(scope), path=path)
+    if request.method not in ("GET", "HEAD"):
+        await _not_allowed(request, send)
+        return
+    await _answer(request, receive, send, Bytes(data), content_type, progress or Unwatched())
+
+
+class Unsatisfiable(Exception):
+    """A range that has no byte in the file."""
+
+
+def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
+    """(start, stop) of the one range asked for; None: answer with the whole.
+
+    RFC 9110 §14.2 lets a server ignore what it does not understand, and several ranges at once.
+    Raises Unsatisfiable.
+    """
+    unit, _, rest = header.partition(b"=")
+    match = _RANGE.fullmatch(rest.strip(b" \t"))
+    if unit.strip(b" \t").lower() != b"bytes" or match is None:
+        return None
+    first, last = (_number(text) for text in match.groups())
+    if first is None and last is None:
+        return None
+    if first is None:
+        assert last is not None
+        if last == 0:
+            raise Unsatisfiable
+        return (max(0, size - last), size) if size else None
+    if last is not None and last < first:
+        return None
+    if first >= size:
+        raise Unsatisfiable
+    return (first, size if last is None else min(last + 1, size))
+
+
+def _number(digits: bytes) -> int | None:
+    """No file is longer than 20 digits can say, and int() refuses thousands of them."""
+    return int(digits.lstrip(b"0")[:20] or b"0") if digits else None
+
+
+@attrs.frozen
+class _Request:
+    method: str
+    path: str
+    client: str
+    headers: Mapping[bytes, bytes]
+
+    @classmethod
+    def of(cls, scope: Scope) -> _Request:
+        client = scope["client"]
+        return cls(
+            scope["method"],
+            scope["raw_path"].decode("latin-1"),
+            client[0] if client else "",
+            {name.lower(): value for name, value in scope["headers"]},
+        )
+
+
+async def _answer(
+    request: _Request,
+    receive: Receive,
+    send: Send,
+    body: Body,
+    content_type: str,
+    progress: Progress,
+) -> None:
+    began = trio.current_time()
+    headers = _validators(body)
+    start, stop, status = 0, body.size, 200
+    if _is_fresh(request, body):
+        await _head(send, 304, headers)
+        await send({"type": "http.response.body", "body": b""})
+        logger.debug("file", client=request.client, path=request.path, status=304)
+        return
+    try:
+        if (span := _asked_range(request, body)) is not None:
+            start, stop, status = *span, 206
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, body.size)))
+    except Unsatisfiable:
+        headers.append((b"content-range", b"bytes */%d" % body.size))
+        await _refuse(request, send, 416, "there is no such range", headers)
+        return
+    headers += [(b"content-type", content_type.encode()), (b"accept-ranges", b"bytes")]
+    headers.append((b"content-length", b"%d" % (stop - start)))
+    await _head(send, status, headers)
+    reached = start
+    if request.method == "GET":
+        reached = await _stream(request, receive, send, body, start, stop, progress)
+        if reached < stop:
+            return  # without the last message: the connection closes short
+        if stop == body.size:
+            seconds = trio.current_time() - began
+            progress.done(request.client, request.path, body.size, seconds)
+    await send({"type": "http.response.body", "body": b""})
+    logger.debug("file", client=request.client, path=request.path, status=status, start=start)
+
+
+async def _stream(
+    request: _Request,
+    receive: Receive,
+    send: Send,
+    body: Body,
+    start: int,
+    stop: int,
+    progress: Progress,
+) -> int:
+    """How far it came: `stop`, or less if the client hung up or the file has shrunk."""
+    reached = start
+    told = {"client": request.client, "path": request.path}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_hung_up, receive, nursery.cancel_scope)
+        while reached < stop:
+            try:
+                chunk = await body.read(reached, min(CHUNK_BYTES, stop - reached))
+            except OSError as error:
+                logger.warning("file not read to its end", **told, at=reached, why=str(error))
+                break
+            if not chunk:
+                logger.warning("file shrank while it was sent", **told, at=reached, stop=stop)
+                break
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            # A send into a closed connection returns as if it had worked, and puts the news into
+            # `receive`; by the next tick _until_hung_up has read it and cancelled this.
+            await trio.lowlevel.checkpoint()
+            reached += len(chunk)
+            progress.moved(request.client, request.path, len(chunk))
+        # Before the last message: Hypercorn reports a disconnect after that one, too, and a
+        # cancellation there would catch it while it makes the connection ready for reuse.
+        nursery.cancel_scope.cancel("the body is over")
+    return reached
+
+
+async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # the body of a GET means nothing
+    scope.cancel("the client hung up")
+
+
+def _asked_range(request: _Request, body: Body) -> tuple[int, int] | None:
+    header = request.headers.get(b"range")
+    if header is None or request.method != "GET":  # RFC 9110 §14.2: GET alone has ranges
+        return None
+    condition = request.headers.get(b"if-range")
+    if condition is not None and condition not in [value for _, value in _validators(body)]:
+        return None
+    return parse_range(header, body.size)
+
+
+def _is_fresh(request: _Request, body: Body) -> bool:
+    """What the client has already is what is here (RFC 9110 §13.2.2: tags before dates)."""
+    if (tags := request.headers.get(b"if-none-match")) is not None:
+        known = [tag.strip().removeprefix(b"W/") for tag in tags.split(b",")]
+        return known == [b"*"] or (body.etag != b"" and body.etag in known)
+    since = request.headers.get(b"if-modified-since")
+    if since is None or body.modified is None:
+        return False
+    try:
+        return body.modified <= email.utils.parsedate_to_datetime(since.decode()).timestamp()
+    except (ValueError, OverflowError):
+        return False
+
+
+def _validators(body: Body) -> Headers:
+    headers = [(b"etag", body.etag)] if body.etag else []
+    if body.modified is not None:
+        headers.append(
+            (b"last-modified", email.utils.formatdate(body.modified, usegmt=True).encode())
+        )
+    return headers
+
+
+async def _head(send: Send, status: int, headers: Headers) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _refuse(
+    request: _Request, send: Send, status: int, words: str, headers: Headers | None = None
+) -> None:
+    text = words.encode() + b"\n"
+    about = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(text)),
+    ]
+    await _head(send, status, about + (headers or []))
+    await send({"type": "http.response.body", "body": text})
+    logger.debug("file", client=request.client, path=request.path, status=status)
+
+
+async def _not_allowed(request: _Request, send: Send) -> None:
+    await _refuse(request, send, 405, "files are only read", [(b"allow", b"GET, HEAD")])
+
+
+def _retry_after() -> tuple[bytes, bytes]:
+    return (b"retry-after", b"%d" % RETRY_AFTER_S)
+
+
+def _readable(names: list[bytes]) -> str:
+    """The path in words that can be logged, shown and kept whatever the bytes are."""
+    return "/" + "/".join(name.decode("utf-8", "backslashreplace") for name in names)

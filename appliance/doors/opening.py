@@ -1,0 +1,184 @@
+"""Which open file a URL path names, and reading it without making the loop wait.
+
+A path is judged where it *landed*, not where it seems to lead: the kernel walks it, symlinks and
+all, to a handle that can do nothing (O_PATH); only when that handle turns out to be a regular
+file inside the served roots is the very same inode opened for reading.  So a swap of names in
+between gains nothing, and no device or FIFO is ever opened.
+
+Must not: write, list directories, know HTTP.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+import attrs
+import trio
+
+from appliance.errors import BadRequest, NotFound, Refused
+
+CHUNK_BYTES: Final = 2**20
+# A cold disk serves a few readers well and many badly; boxes beyond these wait their turn, and
+# the other users of threads are not starved by them.
+_DISK_THREADS_MAX: Final = 16
+
+_BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+# What the kernel says of a path that names nothing we could serve.
+_NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# RWF_NOWAIT: "not in memory", and "this filesystem cannot tell" (fuse, some network mounts).
+_ASK_A_THREAD: Final = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+
+# Filled and emptied between two awaits, so all readers share one that stays in the CPU's cache.
+# From mmap for the sake of its alignment: the kernel copies from whole pages, and into a buffer
+# that starts 16 bytes after a page boundary, as a large bytearray does, it does so at a fifth of
+# the speed (2.0 against 9.5 GB/s; loads wait for stores whose addresses end alike).
+_scratch: Final = memoryview(mmap.mmap(-1, CHUNK_BYTES))
+
+
+class Body(Protocol):
+    """What an answer's bytes are read from."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def etag(self) -> bytes:
+        """A strong validator, quotes included; empty: there is none."""
+
+    @property
+    def modified(self) -> int | None:
+        """UTC seconds; None: unknown."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """At least one byte and at most `length`; none if the body has become that short."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """Where bodies come from; tests in virtual time have one without threads."""
+
+    async def open(self, root: str, names: list[bytes]) -> Body:
+        """The file `names` below the URL prefix `root`.
+
+        Raises NotFound: nothing there, or nothing that may be served; Refused: not readable;
+        OSError: the disk or the table of open files is in trouble.
+        """
+
+
+def parse_path(raw: bytes) -> list[bytes]:
+    """The names in a URL path as it came over the wire, percent-decoded once.
+
+    Raises BadRequest: broken percent, control characters.  NotFound: `..`, or a trailing slash,
+    because directories are not served.
+    """
+    if not raw.startswith(b"/") or _BROKEN_PERCENT.search(raw):
+        raise BadRequest("this is no path")
+    path = unquote_to_bytes(raw)
+    if _CONTROL.search(path):
+        raise BadRequest("a control character in the path")
+    names = path.split(b"/")
+    if names[-1] in (b"", b"."):
+        raise NotFound("directories are not listed here")
+    if b".." in names:
+        raise NotFound("the path leaves its root")
+    return [name for name in names if name not in (b"", b".")]
+
+
+@attrs.define
+class OpenFile:
+    """A regular file inside the roots.  `size` is what it was when it was opened."""
+
+    descriptor: int
+    size: int
+    etag: bytes
+    modified: int
+    limiter: trio.CapacityLimiter
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """From the page cache at once; from the disk in a thread."""
+        length = min(length, CHUNK_BYTES)
+        try:
+            n = os.preadv(self.descriptor, [_scratch[:length]], offset, os.RWF_NOWAIT)
+            return bytes(_scratch[:n])
+        except OSError as error:
+            if error.errno not in _ASK_A_THREAD:
+                raise
+        return await trio.to_thread.run_sync(
+            os.pread, self.descriptor, length, offset, limiter=self.limiter
+        )
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class RealDisk:
+    """The directories behind the URL prefixes.  A symlink may lead from one into another."""
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self._roots = dict(roots)
+        self._limiter = trio.CapacityLimiter(_DISK_THREADS_MAX)
+
+    async def open(self, root: str, names: list[bytes]) -> OpenFile:
+        # In a thread: every name on the way may need a directory block from the disk.
+        try:
+            return await trio.to_thread.run_sync(self._open, root, names, limiter=self._limiter)
+        except OSError as error:
+            if error.errno in _NAMES_NOTHING:
+                raise NotFound("no such file") from error
+            if isinstance(error, PermissionError):
+                raise Refused("the server may not read this file") from error
+            raise
+
+    def _open(self, root: str, names: list[bytes]) -> OpenFile:
+        path = os.path.join(os.fsencode(self._roots[root]), *names)
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise NotFound("not a regular file")
+            self._check_landing(os.readlink(b"/proc/self/fd/%d" % handle))
+            descriptor = os.open(
+                b"/proc/self/fd/%d" % handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            )
+        finally:
+            os.close(handle)
+        found = os.fstat(descriptor)
+        etag = b'"%x-%x-%x"' % (found.st_ino, found.st_mtime_ns, found.st_size)
+        return OpenFile(descriptor, found.st_size, etag, int(found.st_mtime), self._limiter)
+
+    def _check_landing(self, landed: bytes) -> None:
+        # The roots are looked up each time: an operator may move /srv to a bigger disk.
+        for root in self._roots.values():
+            real = os.fsencode(os.path.realpath(root))
+            if landed.startswith(real.rstrip(b"/") + b"/"):
+                return
+        raise NotFound(f"leads outside the served directories, to {os.fsdecode(landed)!r}")
+
+
+@attrs.frozen
+class Bytes:
+    """A body that is in memory already."""
+
+    data: bytes
+    etag: bytes = b""
+    modified: int | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """A slice; the whole, as it is, if that is what was asked for."""
+        return self.data[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing to give back."""

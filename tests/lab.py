@@ -1,0 +1,185 @@
+"""A lab in one process: the real scheduler, lobby, store and doors, on a disk in memory.
+
+Nothing here takes a thread, so it runs in virtual time (style.md, trap 5); what a test fetches
+from /os or uploads does take threads, and such tests run on the real clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from appliance.clock import Clock
+from appliance.config import Config, Network, Paths
+from appliance.doors import ports
+from appliance.doors.people import People
+from appliance.errors import BadImage
+from appliance.jobs import box as boxes
+from appliance.jobs import intake
+from appliance.jobs.intake import Paper
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Pinned
+from appliance.keep import journal as journals
+from tests import fakes
+
+MAC = "52:54:00:00:00:01"
+HYPHENS = MAC.replace(":", "-")
+SCHEDULER = ("10.0.0.1", 3000)
+ASK = f"/boot.ipxe/mac/{HYPHENS}?arch=x86_64"
+KEY = "0123456789abcdef"
+IMAGE = "/os/debian/x86_64/12-2026-01-01-00-00-00"
+PINNED = Pinned(
+    f"{IMAGE}/boot/vmlinuz-6.1",
+    (f"{IMAGE}/boot/initramfs.lkp-6.1.img", f"{IMAGE}/boot/modules-6.1.cgz"),
+    IMAGE,
+    "6.1",
+)
+
+
+class MemoryDisk:
+    """A Disk that keeps what a real one would keep; `fail` makes the next write raise."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.writes = 0
+
+    async def names(self) -> list[str]:
+        return sorted(self.files)
+
+    async def read(self, name: str) -> bytes:
+        return self.files[name]
+
+    async def append(self, name: str, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.writes += 1
+        self.files[name] = self.files.get(name, b"") + data
+
+    async def replace(self, name: str, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.files[name] = data
+
+    async def remove(self, name: str) -> None:
+        del self.files[name]
+
+
+class FakeImages:
+    """One image; `gone` is what has vanished since."""
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+
+    async def pin(self, document: Any) -> Pinned:
+        if document.os != "debian":
+            raise BadImage(f"no image {document.os}; there is: debian 12 x86_64")
+        initrds = PINNED.initrds
+        if document.modules_uri:
+            initrds = (initrds[0], document.modules_uri)
+        return attrs.evolve(PINNED, initrds=initrds)
+
+    async def missing(self, pinned: Pinned) -> list[str]:
+        return self.gone
+
+
+@attrs.define
+class Lab:
+    """What a test needs of it."""
+
+    config: Config
+    scheduler: Scheduler
+    people: People
+    wire: fakes.Wire
+    images: FakeImages
+    disk: MemoryDisk
+
+    async def submit(self, text: str = "script: echo hi\n", user: str = "ann", key: str = KEY):
+        """One job."""
+        return (await intake.submit(self.scheduler, [Paper("job.yaml", text)], user, key))[0]
+
+    async def know(self, name: str = "box-1", mac: str = MAC, **fields: Any):
+        """Register a testbox; no hosts file is written."""
+        facts = boxes.facts(name, {"mac": [mac], **fields}, self.config.defaults.queue)
+
+        async def write() -> None:
+            await trio.lowlevel.checkpoint()
+
+        return await self.scheduler.register(facts, write)
+
+    async def ask(self, target: str = ASK, client: str = "10.0.0.5") -> fakes.Answer:
+        """A box asks what to run; the answer has begun."""
+        return await fakes.begin(self.wire, "GET", target, client=(client, 4000), server=SCHEDULER)
+
+    async def get(self, target: str, client: str = "10.0.0.5", port: int = 3000) -> fakes.Response:
+        """A short question."""
+        return await fakes.fetch(
+            self.wire, "GET", target, client=(client, 4000), server=("10.0.0.1", port)
+        )
+
+    async def report(self, job: Any, query: str, verb: str = "lkp-jobfile-append-var") -> str:
+        """A report of the job's newest attempt, with its token."""
+        token = self.scheduler.store.job(job.id).attempts[-1].token
+        answer = await self.get(f"/~lkp/{token}/cgi-bin/{verb}?job_id={job.id}&{query}")
+        assert 200 == answer.status
+        return answer.body.decode()
+
+    async def fetched_all(self, job: Any, client: str = "10.0.0.5") -> None:
+        """The box at `client` fetches job.cgz; the image's files are told to have arrived."""
+        answer = await self.get(f"/job_initrd_tmpfs/{job.id}/job.cgz", client)
+        assert 200 == answer.status
+        assert 200 == (await self.get("/runner.cgz", client)).status
+        for path in [PINNED.kernel, *PINNED.initrds]:
+            self.fetches.done(client, path, 1000, 1.0)
+
+    @property
+    def fetches(self) -> Any:
+        """The one who follows fetches: the file door's progress."""
+        return self.wire.app._by_port[self.config.ports.os]._progress
+
+    def stage(self, job: Any) -> str:
+        """The job's stage now."""
+        from appliance.jobs.job import stage
+
+        return stage(self.scheduler.store.job(job.id).state)
+
+    def check(self) -> None:
+        """Nothing escaped, and every invariant holds."""
+        assert [] == self.wire.crashes
+        self.scheduler.store.check()
+
+
+def config(tmp: Path = Path("/nonexistent"), **changes: Any) -> Config:
+    """A Config for a lab in memory."""
+    paths = Paths(tmp / "srv", tmp / "state", tmp / "run", tmp / "hosts", tmp / "tftp")
+    return Config(paths=paths, network=Network(check_neighbour=False), **changes)
+
+
+@asynccontextmanager
+async def open_lab(
+    chosen: Config | None = None, disk: MemoryDisk | None = None, *, restarted: bool = False
+):
+    """A running lab; every service is cancelled at the end."""
+    chosen, disk = chosen or config(), disk or MemoryDisk()
+    store, journal = await journals.restore(disk)
+    images = FakeImages()
+    numbers = itertools.count(len(store.jobs) * 100)
+    scheduler = Scheduler(
+        chosen,
+        store,
+        journal,
+        images,
+        clock=Clock(trio.current_time(), 1_800_000_000.0 + trio.current_time()),
+        token=lambda: f"token{next(numbers)}",
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.serve)
+        await nursery.start(scheduler.dispatch)
+        await nursery.start(scheduler.reap)
+        wire = fakes.Wire(nursery, ports.make_app(scheduler, b"runner"))
+        lab = Lab(chosen, scheduler, People(scheduler), wire, images, disk)
+        yield lab
+        lab.check()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,217 @@
+"""The boot wait, through a real Hypercorn, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.config import Config, Limits
+from appliance.doors import boxes
+from tests import lab
+from tests.lab import ASK, open_lab
+
+RECHAIN = (
+    "        echo ...\n"
+    "        echo No job now\n"
+    "        echo ...\n"
+    "        chain --replace --autofree"
+    " http://10.0.0.1:3000/boot.ipxe/mac/${mac:hexhyp}?arch=x86_64\n"
+)
+
+
+async def test_an_idle_box_waits_half_an_hour_of_comment_lines_then_chains_again(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        asked = trio.current_time()
+        answer = await lab.ask()
+        pieces = []
+        while (piece := await answer.piece()) is not None:
+            pieces.append((round(trio.current_time() - asked), piece.decode()))
+
+        assert 200 == answer.status
+        assert (0, "#!ipxe\n") == pieces[0]
+        drips = [(at, text) for at, text in pieces[1:-1]]
+        assert [(30 * n, "# no job yet\n") for n in range(1, 60)] == drips[:59]
+        assert (1800, RECHAIN) == pieces[-1]
+        await wait_all_tasks_blocked()
+        assert 0 == len(lab.scheduler.lobby)
+
+
+async def test_a_parked_box_is_handed_the_job_that_comes_in(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask()
+        await trio.sleep(100)
+        began = trio.current_time()
+        job = await lab.submit()
+        script = (await answer.rest()).decode()
+
+        assert began == trio.current_time()
+        assert script.startswith("#!ipxe\n# no job yet\n# no job yet\n# no job yet\n\ninitrd http")
+        assert script.endswith("\nboot\n")
+        assert f"/job_initrd_tmpfs/{job.id}/job.cgz" in script
+        assert "offered" == lab.stage(job)
+
+
+async def test_a_box_that_asks_while_a_job_waits_gets_it_at_once(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        await lab.know()
+        answer = await lab.ask()
+
+        assert f"/{job.id}/" in (await answer.rest()).decode()
+        assert 0 == trio.current_time()
+
+
+@pytest.mark.parametrize(
+    "mac", ["52-54-00-00-00-01", "52:54:00:00:00:01", "52-54-00-AB-CD-EF", "52:54:00:AB:CD:EF"]
+)
+async def test_a_mac_is_taken_with_hyphens_colons_and_in_either_case(autojump_clock, mac):
+    async with open_lab() as lab:
+        await lab.know(mac=mac.lower().replace("-", ":"))
+        answer = await lab.ask(f"/boot.ipxe/mac/{mac}?arch=x86_64")
+        job = await lab.submit()
+
+        assert f"/{job.id}/" in (await answer.rest()).decode()
+
+
+@pytest.mark.parametrize("mac", ["", "52-54", "zz-54-00-00-00-01", "52-54:00-00-00-01", "%0a"])
+async def test_a_broken_mac_is_answered_400_with_what_is_right(autojump_clock, mac):
+    async with open_lab() as lab:
+        answer = await lab.get(f"/boot.ipxe/mac/{mac}")
+
+        assert 400 == answer.status
+        assert b"six pairs of hex digits" in answer.body
+
+
+async def test_an_unknown_box_is_parked_shown_and_gets_no_job(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        answer = await lab.ask()
+        rows = (await lab.people.do("hosts", {}, "root", None))["hosts"]
+
+        assert [("unknown-52-54-00-00-00-01", "parked", False)] == [
+            (row["name"], row["state"], row["known"]) for row in rows
+        ]
+        assert RECHAIN in (await answer.rest()).decode()
+        assert "submit" == lab.stage(job)
+
+
+async def test_host_add_makes_a_parked_box_known_where_it_sits(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        answer = await lab.ask()
+        await trio.sleep(10)
+        await lab.know("rack-7")
+
+        assert f"/{job.id}/" in (await answer.rest()).decode()
+        assert 10 == trio.current_time()
+        assert ["rack-7"] == list(lab.scheduler.store.boxes)
+
+
+async def test_a_box_of_unknown_arch_is_never_matched(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        await lab.know()
+        answer = await lab.ask(f"/boot.ipxe/mac/{lab_mac()}")
+
+        assert "No job now" in (await answer.rest()).decode()
+        assert "submit" == lab.stage(job)
+
+
+def lab_mac() -> str:
+    return lab.HYPHENS
+
+
+async def test_the_hosts_file_tells_the_arch_of_a_box_with_the_bare_url(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        await lab.know(arch="x86_64")
+        answer = await lab.ask(f"/boot.ipxe/mac/{lab_mac()}")
+
+        assert f"/{job.id}/" in (await answer.rest()).decode()
+
+
+async def test_a_box_that_asks_again_has_rebooted_and_its_older_wait_ends_short(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        older = await lab.ask()
+        await trio.sleep(5)
+        newer = await lab.ask(client="10.0.0.5")
+        job = await lab.submit()
+
+        assert f"/{job.id}/" in (await newer.rest()).decode()
+        with pytest.raises(Exception, match=r"without sending complete message body"):
+            await older.rest()
+
+
+async def test_a_client_that_hangs_up_leaves_no_seat(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask()
+        assert 1 == len(lab.scheduler.lobby)
+        await answer.hang_up()
+        await wait_all_tasks_blocked()
+
+        assert 0 == len(lab.scheduler.lobby)
+
+
+async def test_a_job_handed_to_a_box_that_hung_up_goes_back_to_its_queue_at_once(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer.hang_up)
+            job = await lab.submit()
+        await wait_all_tasks_blocked()
+
+        assert "submit" == lab.stage(job)
+        assert 0 == trio.current_time()
+        lab.check()
+
+
+async def test_dismissing_the_lobby_sends_every_parked_box_back(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask()
+        lab.scheduler.lobby.dismiss()
+
+        assert RECHAIN in (await answer.rest()).decode()
+        assert 0 == trio.current_time()
+
+
+async def test_unknown_boxes_past_the_cap_are_told_to_come_back_later(autojump_clock):
+    async with open_lab(lab.config(limits=Limits(unknown_boxes=1))) as one:
+        await one.ask()
+        second = await one.get("/boot.ipxe/mac/52-54-00-00-00-02", "10.0.0.6")
+
+        assert 503 == second.status
+        assert "60" == second.headers["retry-after"]
+
+
+async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock, tmp_path):
+    table = tmp_path / "arp"
+    table.write_text(
+        "IP address HW type Flags HW address Mask Device\n"
+        "10.0.0.5 0x1 0x2 52:54:00:00:00:99 * br0\n"
+    )
+    checking = lab.config()
+    checking = Config(paths=checking.paths)
+    async with open_lab(checking) as one:
+        by_prefix = one.wire.app._by_port[3000]._by_prefix
+        boots = next(app for prefix, app in by_prefix if prefix == "/boot.")
+        boots._arp_table = table
+        turned_away = await one.get(ASK)
+        table.write_text(table.read_text().replace("00:99", "00:01"))
+        taken = await one.ask()
+
+        assert 503 == turned_away.status
+        assert b"52:54:00:00:00:99" in turned_away.body
+        assert 200 == taken.status
+
+
+def test_an_incomplete_neighbour_entry_says_nothing():
+    table = "IP address\n10.0.0.5 0x1 0x0 00:00:00:00:00:00 * br0\n"
+
+    assert boxes.neighbour(table, "10.0.0.5") is None
