@@ -1,0 +1,221 @@
+"""Uploads, on real files: they take threads, so these tests run on the real clock."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.config import Limits
+from appliance.keep import results
+from tests import fakes
+from tests import lab as labs
+from tests.lab import open_lab
+
+UPLOAD = ("10.0.0.1", 3080)
+
+
+async def running(lab):
+    """A job that runs on box-1, at 10.0.0.5."""
+    await lab.know()
+    job = await lab.submit()
+    await (await lab.ask()).rest()
+    await lab.fetched_all(job)
+    await lab.report(job, "job_state=running")
+    return job
+
+
+async def send(lab, method, path, body=b"", client="10.0.0.5", cookie=None, **headers):
+    if cookie is not None:
+        headers["cookie"] = f"JOBID={cookie}"
+    return await fakes.fetch(
+        lab.wire, method, path, headers, body, client=(client, 5000), server=UPLOAD
+    )
+
+
+def kept(lab, job):
+    root = lab.config.paths.srv / job.result_root[1:]
+    return {path: (root / path).read_bytes() for path, _, _ in results.listing(root)}
+
+
+def parts(lab):
+    return [path for path in lab.config.paths.srv.rglob(results.PART + "*")]
+
+
+async def test_what_the_box_puts_is_what_people_read(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        put = await send(lab, "PUT", f"{job.result_root}/stdout", b"hello\n", cookie=job.id)
+        listed = await lab.people.do("results", {"job": job.id}, "ann", None)
+        read = await lab.people.do("read", {"job": job.id, "path": "stdout"}, "ann", None)
+
+        assert 201 == put.status
+        assert [("stdout", 6)] == [(f["path"], f["size"]) for f in listed["files"]]
+        assert {"data": b"hello\n", "size": 6, "next": None} == read
+        assert str(tmp_path / "srv") + job.result_root == listed["root"]
+
+
+async def test_collections_double_slashes_and_parents_are_as_curl_sends_them(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        root = job.result_root
+        made = [
+            await send(lab, "MKCOL", f"{root}/results/", cookie=job.id),
+            await send(lab, "MKCOL", f"{root}/results//a/", cookie=job.id),
+            await send(lab, "MKCOL", f"{root}/results//a/", cookie=job.id),
+            await send(lab, "PUT", f"{root}/results//a/f", b"1", cookie=job.id),
+            await send(lab, "PUT", f"{root}/deep/er/g%25", b"2", cookie=job.id),
+            await send(lab, "PUT", f"{root}/empty", b"", cookie=job.id),
+        ]
+
+        assert [201] * 6 == [answer.status for answer in made]
+        assert {"results/a/f": b"1", "deep/er/g%": b"2", "empty": b""} == kept(lab, job)
+
+
+@pytest.mark.parametrize(
+    ("path", "client", "cookie", "status"),
+    [
+        ("{root}/x", "10.0.0.5", None, 403),
+        ("{root}/x", "10.0.0.5", "lab.99", 403),
+        ("{root}/x", "10.0.0.66", "{id}", 403),
+        ("/result/other/x", "10.0.0.5", "{id}", 403),
+        ("{root}x/y", "10.0.0.5", "{id}", 403),
+        ("{root}/../x", "10.0.0.5", "{id}", 403),
+        ("{root}/%2e%2e/x", "10.0.0.5", "{id}", 403),
+        ("{root}/a%00b", "10.0.0.5", "{id}", 400),
+        ("{root}/.appliance-part-1", "10.0.0.5", "{id}", 400),
+        ("{root}/attempt-2/x", "10.0.0.5", "{id}", 201),  # a folder's name like any other
+    ],
+)
+async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
+    tmp_path, path, client, cookie, status
+):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        words = {"root": job.result_root, "id": job.id}
+        cookie = cookie and cookie.format(**words)
+        answer = await send(lab, "PUT", path.format(**words), b"x", client, cookie)
+
+        assert status == answer.status
+        assert (status == 201) == bool(kept(lab, job))
+
+
+async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete(tmp_path):
+    limits = Limits(upload_file_bytes=10)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        job = await running(lab)
+        fits = await send(lab, "PUT", f"{job.result_root}/a", b"x" * 10, cookie=job.id)
+        large = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 11, cookie=job.id)
+        chunked = {"transfer-encoding": "chunked"}
+        liar = await send(
+            lab, "PUT", f"{job.result_root}/c", b"x" * 11, cookie=job.id, **chunked
+        )
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        state = lab.scheduler.store.job(job.id).state
+
+        assert [201, 413, 413] == [fits.status, large.status, liar.status]
+        assert {"a"} == kept(lab, job).keys()
+        assert [] == parts(lab)
+        assert ("incomplete", "b is larger than 10 bytes") == (state.health, state.reason)
+
+
+async def test_results_past_the_attempts_quota_are_507(tmp_path):
+    limits = Limits(upload_attempt_bytes=10)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        job = await running(lab)
+        first = await send(lab, "PUT", f"{job.result_root}/a", b"x" * 6, cookie=job.id)
+        second = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 6, cookie=job.id)
+
+        assert [201, 507] == [first.status, second.status]
+        assert {"a"} == kept(lab, job).keys()
+
+
+async def test_a_full_disk_is_507_and_the_job_cannot_end_as_success(tmp_path, monkeypatch):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+
+        def full(descriptor, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("appliance.keep.results.os.write", full)
+            answer = await send(lab, "PUT", f"{job.result_root}/a", b"x", cookie=job.id)
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+
+        assert 507 == answer.status
+        assert [] == parts(lab)
+        assert {} == kept(lab, job)
+        assert "incomplete" == lab.scheduler.store.job(job.id).state.health
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        stream = lab.wire.connect(("10.0.0.5", 5000), UPLOAD)
+        head = f"PUT {job.result_root}/a HTTP/1.1\r\nHost: x\r\nCookie: JOBID={job.id}\r\n"
+        await stream.send_all(head.encode() + b"Content-Length: 100\r\n\r\nhalf")
+        await wait_all_tasks_blocked()
+        await stream.aclose()
+        await wait_all_tasks_blocked()
+        for _ in range(200):
+            if not parts(lab):
+                break
+            await wait_all_tasks_blocked(0.01)
+
+        assert [] == parts(lab)
+        assert {} == kept(lab, job)
+
+
+async def test_results_may_come_until_the_box_asks_again_and_not_after(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        await lab.report(job, "", "lkp-post-run")
+        late = await send(lab, "PUT", f"{job.result_root}/late", b"x", cookie=job.id)
+        await lab.ask()
+        later = await send(lab, "PUT", f"{job.result_root}/later", b"x", cookie=job.id)
+
+        assert [201, 403] == [late.status, later.status]
+
+
+async def test_a_second_attempt_uploads_beside_the_first(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        job = await lab.submit("script: x\nretry: true\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        await send(lab, "PUT", f"{job.result_root}/log", b"one", cookie=job.id)
+        await (await lab.ask()).rest()
+        old = await send(lab, "PUT", f"{job.result_root}/log", b"late", cookie=job.id)
+        root = f"{job.result_root}/attempt-2"
+        new = await send(lab, "PUT", f"{root}/log", b"two", cookie=job.id)
+
+        assert [403, 201] == [old.status, new.status]
+        assert {"log": b"one", "attempt-2/log": b"two"} == kept(lab, job)
+
+
+async def test_a_file_where_a_folder_should_be_is_409(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        await send(lab, "PUT", f"{job.result_root}/a", b"x", cookie=job.id)
+        below = await send(lab, "PUT", f"{job.result_root}/a/b", b"x", cookie=job.id)
+        folder = await send(lab, "MKCOL", f"{job.result_root}/a/", cookie=job.id)
+
+        assert [409, 409] == [below.status, folder.status]
+        assert {"a": b"x"} == kept(lab, job)
+
+
+@pytest.mark.parametrize("path", ["../../secret", "/etc/passwd", "", "nothing", "link"])
+async def test_people_read_nothing_outside_the_results(tmp_path, path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        await send(lab, "PUT", f"{job.result_root}/a", b"x", cookie=job.id)
+        (tmp_path / "secret").write_text("secret")
+        (tmp_path / "srv" / job.result_root[1:] / "link").symlink_to(tmp_path / "secret")
+
+        with pytest.raises(Exception, match="no result"):
+            await lab.people.do("read", {"job": job.id, "path": path}, "ann", None)
