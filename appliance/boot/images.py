@@ -1,0 +1,192 @@
+"""The images under /srv/os: which files boot `<os>/<arch>/<version>`, and which images there are.
+
+`/srv/os/<os>/<arch>/<version>` is a symlink to `<version>-<timestamp>`, a folder that never
+changes once it has its name.  `resolve` follows it, so a job keeps the snapshot of its submit
+while the symlink moves on (protocol.md §1.6).
+
+Every URL path is a real path minus srv; a path that leaves srv does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from appliance.errors import BadImage
+
+# What a document may call an os, an arch, a version, a kernel: no path, nothing iPXE would expand.
+_WORD: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}\Z")
+_KERNEL: Final = "vmlinuz-"
+
+
+@attrs.frozen
+class Boot:
+    """What a submit pins: URL paths, every symlink followed."""
+
+    kernel: str  # "/os/debian/x86_64/12-20260102-030405/boot/vmlinuz-6.1.0-1-amd64"
+    initrds: tuple[str, ...]  # those before job.cgz; the modules are at index 1
+    root: str  # "/os/debian/x86_64/12-20260102-030405"
+    kernel_version: str
+
+
+@attrs.frozen
+class Image:
+    """One name that a document can ask for."""
+
+    os: str
+    arch: str
+    version: str
+    snapshot: str  # URL path of the folder it stands for
+    kernels: tuple[str, ...]  # kernel versions, the default one first
+    problems: tuple[str, ...]  # why it does not boot; empty is good
+
+    @property
+    def name(self) -> str:
+        """As in a path: "debian/x86_64/12"."""
+        return f"{self.os}/{self.arch}/{self.version}"
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing."""
+        return not self.problems
+
+
+def resolve(
+    srv: Path, os: str, arch: str, version: str, os_mount: str, kernel_version: str | None = None
+) -> Boot:
+    """The files as they are now.  Raises BadImage: what is missing, and what there is."""
+    words = {"os": os, "os_arch": arch, "os_version": version}
+    if kernel_version is not None:
+        words["kernel_version"] = kernel_version
+    for field, word in words.items():
+        check_word(field, word)
+    name = f"{os}/{arch}/{version}"
+    folder = real(srv, Path("os", name))
+    if folder is None or not folder.is_dir():
+        raise BadImage(f"there is no image {name}; {_there_are(srv)}")
+    boot, absent = _boot(srv, folder, name, os_mount, kernel_version)
+    if boot is None:
+        kernels = ", ".join(_kernels(folder)) or "none"
+        raise BadImage(
+            f"image {name} (os_mount {os_mount}) lacks {' and '.join(absent)};"
+            f" kernels in it: {kernels}; {_there_are(srv)}"
+        )
+    return boot
+
+
+def missing(srv: Path, boot: Boot) -> list[str]:
+    """Those of its URL paths that cannot be read any more.  A few stat calls."""
+    gone = [] if os.path.isdir(f"{srv}{boot.root}") else [boot.root]
+    for path in (boot.kernel, *boot.initrds):
+        if not _readable(f"{srv}{path}"):
+            gone.append(path)
+    return gone
+
+
+def images(srv: Path) -> list[Image]:
+    """All of them, by name; a snapshot that a symlink stands for is not listed twice."""
+    return [_image(srv, name, folder) for name, folder in _names(srv)]
+
+
+def url_path(srv: Path, real: Path) -> str:
+    """`real` as its doors show it.  Raises BadImage for a path outside srv."""
+    base = os.path.realpath(srv)
+    if not str(real).startswith(f"{base.rstrip('/')}/"):
+        raise BadImage(f"{real} is not under {base}")
+    return str(real)[len(base.rstrip("/")) :]
+
+
+def real(srv: Path, path: Path) -> Path | None:
+    """`srv/path` with every symlink followed; None if it is not there or leaves srv."""
+    base = os.path.realpath(srv)
+    try:
+        found = os.path.realpath(os.path.join(base, path), strict=True)
+    except OSError:  # absent, a dangling link, or links in a circle
+        return None
+    inside = os.path.commonpath((base, found)) == base
+    return Path(found) if inside else None
+
+
+def check_word(field: str, word: str) -> None:
+    """Raises BadImage for a word that could be more than one name in a path."""
+    if not _WORD.match(word):
+        raise BadImage(
+            f"{field}: {word!r} should be one word of letters, digits and ._+- without a leading"
+            " dot"
+        )
+
+
+def _boot(
+    srv: Path, folder: Path, name: str, os_mount: str, kernel_version: str | None
+) -> tuple[Boot | None, list[str]]:
+    """What boots `folder`, or what it lacks for that."""
+    default = real(srv, folder / "boot/vmlinuz")
+    if kernel_version is None and (default is None or not default.name.startswith(_KERNEL)):
+        return None, ["boot/vmlinuz (a symlink to vmlinuz-<kernel version>)"]
+    version = kernel_version or str(default and default.name.removeprefix(_KERNEL))
+    kernel = folder / f"boot/{_KERNEL}{version}"
+    modules = folder / f"boot/modules-{version}.cgz"
+    if os_mount == "initramfs":
+        osimage = Path("initrd/osimage", name)
+        wanted = [kernel, osimage / "current", modules, osimage / "run-ipconfig.cgz"]
+    else:
+        wanted = [kernel, folder / "initrd.lkp", modules]
+    found = [real(srv, path) for path in wanted]
+    absent = [
+        str(path.relative_to(folder)) if path.is_relative_to(folder) else f"/{path}"
+        for path, file in zip(wanted, found, strict=True)
+        if file is None or not _readable(file)
+    ]
+    if absent:
+        return None, absent
+    urls = [url_path(srv, file) for file in found if file is not None]
+    return Boot(urls[0], tuple(urls[1:]), url_path(srv, folder), version), []
+
+
+def _image(srv: Path, name: str, folder: Path) -> Image:
+    system, arch, version = name.split("/")
+    boot, absent = _boot(srv, folder, name, "cifs", None)
+    problems = [f"{path} is missing" for path in absent]
+    if boot is not None:
+        for path in (boot.kernel, *boot.initrds):
+            if not os.stat(f"{srv}{path}").st_mode & stat.S_IROTH:
+                problems.append(f"{path} is not readable by others")
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
+            problems.append(f"{boot.root} is not readable by others")
+    kernels = _kernels(folder)
+    if boot is not None:
+        kernels.sort(key=lambda kernel: kernel != boot.kernel_version)
+    url = url_path(srv, folder)
+    return Image(system, arch, version, url, tuple(kernels), tuple(problems))
+
+
+def _names(srv: Path) -> Iterator[tuple[str, Path]]:
+    """(name, folder) of every image; hidden folders are builds under way."""
+    places = sorted(srv.glob("os/[!.]*/[!.]*/[!.]*"))
+    links = [place for place in places if place.is_symlink()]
+    behind = {os.path.realpath(link) for link in links}
+    for place in places:
+        folder = real(srv, place.relative_to(srv))
+        if folder is None or not folder.is_dir():
+            continue
+        if place.is_symlink() or str(folder) not in behind:
+            yield str(place.relative_to(srv / "os")), folder
+
+
+def _kernels(folder: Path) -> list[str]:
+    return sorted(path.name.removeprefix(_KERNEL) for path in folder.glob(f"boot/{_KERNEL}*"))
+
+
+def _there_are(srv: Path) -> str:
+    names = [name for name, _ in _names(srv)]
+    return f"images: {', '.join(names)}" if names else f"there are no images in {srv}/os"
+
+
+def _readable(path: str | Path) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
