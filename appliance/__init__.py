@@ -1,3 +1,63 @@
-"""One lab server's appliance."""
+"""One lab server's appliance: from power-on to a finished job.
+
+The map, in the order of a boot.  `pure` modules have no clock, no socket, no file, no await; a test
+holds them to it.
+
+    __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
+    config               one frozen Config; the only reader of configuration files
+    errors        pure   every way the world can be wrong
+    clock                UTC for what is kept, trio's clock for what is waited for
+    log                  what a log line looks like
+    run                  the nurseries: what starts, in which order it stops
+
+    boot/                what a testbox is told
+      dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, boot.ipxe
+      images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
+      image_build        a rootfs, its kernel and its initramfs from Debian's packages
+      image_import       the same for a rootfs that exists
+      dracut/            the dracut module that makes an initramfs.lkp
+      pinning            which files boot a document
+      plan        pure   job and box -> what the boot script says
+      ipxe        pure   the boot script, and the script that sends an idle box back
+      lkp         pure   job -> job.sh, job.yaml
+      cgz         pure   files -> cpio newc -> gzip
+      smb         pure   Config -> smb.conf, for a CIFS rootfs
+      runner/            the built-in client that runs the job on the testbox (POSIX sh)
+
+    jobs/                what work is, and who gets it
+      reading     pure   YAML with line numbers and a list of what is wrong
+      document    pure   a job document: fields, defaults, what is refused and with which words
+      job         pure   a job's states, events and legal moves
+      box         pure   a testbox: who it is, what it did last
+      ready       pure   queued jobs, parked boxes, and the pairs between them
+      store       pure   all jobs and testboxes; changes in one way only
+      decisions   pure   what follows from what happens
+      lobby              idle testboxes: one seat, one cancel scope per testbox
+      scheduler          joins store, journal and lobby: decide, keep, act
+      intake             how documents become jobs
+      fetches            what boxes fetch: leases, loads, files that are gone
+      reports            what boxes say of their jobs
+      hosts              the operator's hosts files
+      views       pure   jobs and boxes as people and programs are shown them
+
+    doors/               how the world comes in
+      listen             the listening sockets and their options
+      ports              which door stands on which port
+      asgi               the one ASGI application
+      boxes              the boot wait, job.cgz, the runner
+      files, opening     everything that lies in a file
+      reports            testboxes' reports, through Quart
+      results            uploads by WebDAV
+      control            the command line's unix socket
+      people             the verbs behind it
+
+    keep/                how it survives
+      records     pure   the bytes of state files
+      disk               the only writer of state files
+      journal            changes, snapshots, and the way back from them
+      results            result files: whole or not at all
+
+    setup/               the demo lab: packages, namespace, QEMU
+"""
 
 __version__ = "0.1.0"

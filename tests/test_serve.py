@@ -1,0 +1,242 @@
+"""The real process on real sockets: what only they can show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+MAC = "52-54-00-00-00-01"
+KVER = "6.1.0-1-amd64"
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
+
+
+def make_image(srv: Path) -> Path:
+    """The names of an image; nothing in them boots."""
+    snapshot = srv / "os/debian/x86_64/12-2026-01-01-00-00-00"
+    (snapshot / "boot").mkdir(parents=True)
+    for name in (f"vmlinuz-{KVER}", f"initramfs.lkp-{KVER}.img", f"modules-{KVER}.cgz"):
+        (snapshot / "boot" / name).write_bytes(b"x" * 1000)
+    (snapshot / "boot/vmlinuz").symlink_to(f"vmlinuz-{KVER}")
+    (snapshot / "initrd.lkp").symlink_to(f"boot/initramfs.lkp-{KVER}.img")
+    (srv / "os/debian/x86_64/12").symlink_to(snapshot.name)
+    return snapshot
+
+
+class Appliance:
+    """A server process and its command line."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.tmp = tmp
+        names = ("scheduler", "os", "initrd", "upload", "results")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        make_image(tmp / "srv")
+        ports = "\n".join(f"{name} = {port}" for name, port in self.ports.items())
+        self.config = tmp / "appliance.toml"
+        self.config.write_text(
+            f'[network]\nlisten = "127.0.0.1"\n[ports]\n{ports}\n[paths]\nsrv = "{tmp}/srv"\n'
+            f'state = "{tmp}/state"\nrun = "{tmp}/run"\nhosts = "{tmp}/hosts"\n'
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns once the server says that it is ready, as systemd would hear it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            path = self.tmp / "notify"
+            path.unlink(missing_ok=True)
+            ready.bind(str(path))
+            ready.settimeout(20)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "appliance", "--config", str(self.config), "serve"],
+                env={**os.environ, "NOTIFY_SOCKET": str(path)},
+                stderr=(self.tmp / "log").open("ab"),
+            )
+            assert b"READY=1" == ready.recv(100)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "appliance", "--config", str(self.config), *words],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def ask(self, mac: str = MAC) -> socket.socket:
+        box = socket.create_connection(("127.0.0.1", self.ports["scheduler"]), 10)
+        box.sendall(f"GET /boot.ipxe/mac/{mac}?arch=x86_64 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return box
+
+
+def rest(box: socket.socket) -> str:
+    text = b""
+    while data := box.recv(65536):
+        text += data
+    return text.decode()
+
+
+@pytest.fixture
+def server(tmp_path):
+    appliance = Appliance(tmp_path)
+    appliance.start()
+    yield appliance
+    assert appliance.process is not None
+    if appliance.process.poll() is None:
+        assert 0 == appliance.stop(), (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def hello(tmp: Path) -> str:
+    path = tmp / "hello.yaml"
+    path.write_text("script: |\n  echo hello\n")
+    return str(path)
+
+
+def test_a_parked_box_gets_the_job_that_a_person_submits(server, tmp_path):
+    server.run("host", "add", "box-1", "--mac", MAC)
+    box = server.ask()
+    submitted = server.run("submit", hello(tmp_path), "priority=3").stdout
+    script = rest(box)
+    rows = json.loads(server.run("jobs", "--json").stdout)
+
+    assert submitted.startswith("lab.1  /srv/result/hello/")
+    assert "/job_initrd_tmpfs/lab.1/job.cgz" in script
+    assert [("lab.1", "offered", "box-1")] == [(r["id"], r["stage"], r["box"]) for r in rows]
+    assert "lab.1" in server.run("show", "lab.1").stdout
+    assert "offered" in server.run("hosts").stdout
+    assert "script    lab.1" in server.run("host", "show", "box-1").stdout
+
+
+def test_a_stop_sends_parked_boxes_back_and_a_start_finds_all_jobs(server, tmp_path):
+    for _ in range(3):
+        server.run("submit", hello(tmp_path), "arch=aarch64", "os=debian", check=False)
+        server.run("submit", hello(tmp_path))
+    box = server.ask()
+    assert 0 == server.stop()
+    assert "No job now" in rest(box)
+    assert not (tmp_path / "run/control.sock").exists()
+    server.start()
+
+    rows = json.loads(server.run("jobs", "--json").stdout)
+    assert ["lab.3", "lab.2", "lab.1"] == [row["id"] for row in rows]
+    assert "lab.4" in server.run("submit", hello(tmp_path)).stdout
+
+
+def test_a_kill_loses_no_acknowledged_job(server, tmp_path):
+    ids = [server.run("submit", hello(tmp_path)).stdout.split()[0] for _ in range(5)]
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    rows = json.loads(server.run("jobs", "--json").stdout)
+
+    assert ids == [row["id"] for row in reversed(rows)]
+
+
+def test_a_second_server_on_the_same_state_is_refused_with_the_pid_of_the_first(server):
+    second = server.run("serve", check=False)
+
+    assert 4 == second.returncode
+    assert f"in use by another server, pid {server.process.pid}" in second.stderr
+
+
+def test_the_files_of_a_script_are_there(server, tmp_path):
+    server.run("host", "add", "box-1", "--mac", MAC)
+    server.run("submit", hello(tmp_path))
+    script = rest(server.ask())
+    urls = [
+        line.split()[1] for line in script.splitlines() if line.startswith(("initrd", "kernel"))
+    ]
+    for url in urls:
+        done = subprocess.run(["curl", "-sSf", "-o", "/dev/null", url], capture_output=True)
+        assert 0 == done.returncode, (url, done.stderr)
+
+    assert 5 == len(urls)
+    deadline = time.monotonic() + 10
+    while "stage        boot" not in (shown := server.run("show", "lab.1").stdout):
+        assert time.monotonic() < deadline, shown
+
+
+def test_mistakes_in_a_document_are_all_named_at_once_and_nothing_is_stored(server, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("suite: a b\nos_mount: floppy\nos: plan9\npriority: high\n")
+    done = server.run("submit", str(bad), check=False)
+
+    assert 2 == done.returncode
+    assert 4 == len(done.stderr.splitlines()), done.stderr
+    for words in (
+        "line 1: suite",
+        "line 2: os_mount",
+        "line 4: priority",
+        "script: nothing to run",
+    ):
+        assert words in done.stderr
+    assert [] == json.loads(server.run("jobs", "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("show", "lab.99"), 3, "no job lab.99"),
+        (("host", "show", "nobody"), 3, "no testbox nobody"),
+        (("host", "add", "x", "--mac", "12"), 2, "six pairs of hex digits"),
+        (("submit", "/nonexistent.yaml"), 2, "no such file"),
+        (("jobs", "--since", "yesterday"), 2, "write 90s, 30m, 12h or 7d"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_an_exit_code(server, words, code, message):
+    done = server.run(*words, check=False)
+
+    assert code == done.returncode
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_server_a_client_says_so(tmp_path):
+    appliance = Appliance(tmp_path)
+    done = appliance.run("jobs", check=False)
+
+    assert 5 == done.returncode
+    assert "is `appliance serve` running?" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    appliance = Appliance(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", appliance.ports["os"]))
+        taken.listen()
+        done = appliance.run("serve", check=False)
+
+    assert 2 == done.returncode
+    assert f"cannot listen on 127.0.0.1 port {appliance.ports['os']}" in done.stderr
+
+
+def test_random_bytes_on_every_door_harm_nobody(server, tmp_path):
+    for port in server.ports.values():
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(os.urandom(4096))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "run/control.sock"))
+        sock.sendall(b"\xff" * 4096)
+    assert "lab.1" in server.run("submit", hello(tmp_path)).stdout
