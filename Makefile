@@ -1,0 +1,52 @@
+# Each target sets up what it needs, from a fresh clone on Debian 12.
+#
+#   make check   format, lint, types, quick tests; no root, under a minute
+#   make test    all of that, integration, and the end-to-end test on real firmware (root or sudo)
+#   make demo    one bare machine, from power-on to a finished job (root or sudo); KEEP=1 leaves it up
+#   make image   the Debian image that the demo and the tests boot, cached in .cache/srv
+#   make bench   the benchmarks
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS)
+SRV := $(CURDIR)/.cache/srv
+KEEP ?=
+
+.PHONY: setup check test demo image bench packages venv
+.DELETE_ON_ERROR:
+
+setup: packages venv
+
+packages:
+	@sh appliance/setup/packages.sh
+
+venv: $(VENV)/.made
+
+# python3-venv is a package of its own on Debian; without it a venv has no pip.
+$(VENV)/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh appliance/setup/packages.sh
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+check: venv
+	@$(VENV)/bin/ruff format --check --quiet . || { $(VENV)/bin/ruff format --diff .; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/pytest -q -m 'not root and not image'
+
+test: packages check image
+	@$(SUDO) $(VENV)/bin/pytest -q -m 'root or image'
+
+# Built again only when what it is made from has changed: `image build` knows.
+image: packages venv
+	@$(SUDO) $(PY) -m appliance.setup.cached_image $(SRV)
+
+demo: packages venv image
+	@$(SUDO) $(PY) -m appliance.setup.demo $(if $(KEEP),--keep)
+
+bench: packages venv
+	@$(SUDO) $(PY) -m benchmarks
