@@ -169,8 +169,11 @@ def notify(state: str) -> None:
     """sd_notify(3): one datagram to the socket that systemd named; nothing without systemd."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(state.encode(), address.replace("@", "\0", 1))
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.sendto(state.encode(), address.replace("@", "\0", 1))
+        except OSError as error:  # nobody listens any more; that is no reason to stop
+            log.warning("sd_notify failed", state=state, why=str(error))
 
 
 def raise_open_files() -> int:

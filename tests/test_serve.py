@@ -61,11 +61,12 @@ class Appliance:
             path.unlink(missing_ok=True)
             ready.bind(str(path))
             ready.settimeout(20)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "appliance", "--config", str(self.config), "serve"],
-                env={**os.environ, "NOTIFY_SOCKET": str(path)},
-                stderr=(self.tmp / "log").open("ab"),
-            )
+            with (self.tmp / "log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "appliance", "--config", str(self.config), "serve"],
+                    env={**os.environ, "NOTIFY_SOCKET": str(path)},
+                    stderr=log,
+                )
             assert b"READY=1" == ready.recv(100)
 
     def stop(self) -> int:
@@ -91,8 +92,9 @@ class Appliance:
 
 def rest(box: socket.socket) -> str:
     text = b""
-    while data := box.recv(65536):
-        text += data
+    with box:
+        while data := box.recv(65536):
+            text += data
     return text.decode()
 
 
@@ -125,7 +127,7 @@ def test_a_parked_box_gets_the_job_that_a_person_submits(server, tmp_path):
     assert [("lab.1", "offered", "box-1")] == [(r["id"], r["stage"], r["box"]) for r in rows]
     assert "lab.1" in server.run("show", "lab.1").stdout
     assert "offered" in server.run("hosts").stdout
-    assert "script    lab.1" in server.run("host", "show", "box-1").stdout
+    assert "script   lab.1" in server.run("host", "show", "box-1").stdout
 
 
 def test_a_stop_sends_parked_boxes_back_and_a_start_finds_all_jobs(server, tmp_path):
@@ -183,10 +185,11 @@ def test_mistakes_in_a_document_are_all_named_at_once_and_nothing_is_stored(serv
     done = server.run("submit", str(bad), check=False)
 
     assert 2 == done.returncode
-    assert 4 == len(done.stderr.splitlines()), done.stderr
+    assert 5 == len(done.stderr.splitlines()), done.stderr
     for words in (
         "line 1: suite",
         "line 2: os_mount",
+        "line 3: os: there is no image plan9",
         "line 4: priority",
         "script: nothing to run",
     ):
@@ -230,6 +233,20 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 
     assert 2 == done.returncode
     assert f"cannot listen on 127.0.0.1 port {appliance.ports['os']}" in done.stderr
+
+
+def test_damaged_state_is_refused_by_name_without_a_traceback(server, tmp_path):
+    server.run("submit", hello(tmp_path))
+    assert 0 == server.stop()
+    snapshot = max((tmp_path / "state").glob("snapshot-*"))
+    data = bytearray(snapshot.read_bytes())
+    data[len(data) // 2] ^= 1
+    snapshot.write_bytes(data)
+    done = server.run("serve", check=False)
+
+    assert 4 == done.returncode
+    assert f"{snapshot.name}: damaged at byte" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_random_bytes_on_every_door_harm_nobody(server, tmp_path):

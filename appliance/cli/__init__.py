@@ -84,9 +84,8 @@ def group(ctx: click.Context, config: Path | None) -> None:
 def main() -> None:
     """The program.  Errors of the world are one line on stderr and an exit code."""
     try:
-        group.main(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        code = group.main(standalone_mode=False)  # what ctx.exit() was given
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

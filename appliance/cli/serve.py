@@ -8,6 +8,7 @@ import click
 import trio
 
 from appliance.cli import load_config
+from appliance.errors import ApplianceError
 
 
 @click.command()
@@ -21,4 +22,15 @@ def serve(ctx: click.Context, path: Path | None, verbose: bool) -> None:
     if path is not None:
         ctx.obj = path
     log.begin(verbose=verbose)
-    trio.run(run.until_signalled, load_config(ctx))
+    try:
+        trio.run(run.until_signalled, load_config(ctx))
+    except BaseExceptionGroup as group:
+        known, other = group.split(ApplianceError)
+        if other is not None or known is None:
+            raise
+        raise _first(known) from None  # the world is wrong, not the program: no traceback
+
+
+def _first(group: BaseExceptionGroup[ApplianceError]) -> ApplianceError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -18,7 +18,7 @@ import attrs
 import yaml
 
 from appliance.config import Defaults
-from appliance.errors import BadDocument
+from appliance.errors import BadDocument, Problem
 from appliance.jobs.job import Rules
 from appliance.jobs.reading import Reading, read
 
@@ -113,11 +113,23 @@ def parse(
     `before` gives values where the text has none, `after` overrides it (protocol.md §9).
     Raises BadDocument with every mistake.
     """
-    reading = read(text, before or {}, after or {})
-    document = _document(reading, name, defaults)
-    if reading.problems:
-        raise BadDocument(sorted(reading.problems, key=lambda problem: problem.line or 0))
+    document, problems, _ = examine(text, name, defaults, before or {}, after or {})
+    if problems:
+        raise BadDocument(problems)
     return document
+
+
+def examine(
+    text: str, name: str, defaults: Defaults, before: Mapping[str, str], after: Mapping[str, str]
+) -> tuple[Document, list[Problem], Mapping[str, int]]:
+    """The document as far as it fits, what is wrong with it, and the line of each field.
+
+    Raises BadDocument for what is no mapping of fields at all.
+    """
+    reading = read(text, before, after)
+    document = _document(reading, name, defaults)
+    problems = sorted(reading.problems, key=lambda problem: problem.line or 0)
+    return document, problems, reading.lines
 
 
 def _document(r: Reading, name: str, defaults: Defaults) -> Document:

@@ -68,16 +68,22 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
         raise BadDocument(
             [Problem("yaml", None, f"is larger than {config.limits.document_bytes} bytes")]
         )
-    fits = document.parse(
-        paper.text, paper.name, config.defaults, before=paper.before, after=paper.after
+    fits, problems, lines = document.examine(
+        paper.text, paper.name, config.defaults, paper.before, paper.after
     )
+    wrong = {problem.field for problem in problems}
+    if wrong & {"os", "os_version", "arch", "os_arch"}:
+        raise BadDocument(problems)  # no image to look for
     try:
         pinned = await scheduler.images.pin(fits)
         _check_kernel_line(scheduler, fits, pinned)
     except BadImage as error:
-        raise BadDocument([Problem("os", None, str(error))]) from error
+        raise BadDocument([*problems, Problem("os", lines.get("os"), str(error))]) from error
     except ApplianceError as error:
-        raise BadDocument([Problem("kernel_custom_params", None, str(error))]) from error
+        field = "kernel_custom_params"
+        raise BadDocument([*problems, Problem(field, lines.get(field), str(error))]) from error
+    if problems:
+        raise BadDocument(problems)
     return fits, pinned
 
 
