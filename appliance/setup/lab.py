@@ -121,7 +121,7 @@ class Lab:
     async def _follow(self, name: str, process: trio.Process, log: Path) -> None:
         assert process.stdout is not None
         rest = b""
-        with log.open("ab", buffering=0) as file:
+        with log.open("wb", buffering=0) as file:
             async for chunk in process.stdout:
                 file.write(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -178,6 +178,7 @@ async def _start_daemons(made: Lab, directory: Path, serve: Sequence[str]) -> No
             *("dnsmasq", f"--conf-file={directory}/dnsmasq.conf"),
             *("--keep-in-foreground", "--log-facility=-"),
         ],
+        *(67, 69),
     )
 
 

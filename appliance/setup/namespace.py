@@ -79,11 +79,11 @@ class Namespace:
         return Path(f"/proc/{self.holder}/root") / path.relative_to("/")
 
     def listening(self, port: int) -> bool:
-        """Somebody accepts TCP connections on `port`."""
-        for table in ("tcp", "tcp6"):
+        """Somebody accepts TCP connections, or takes datagrams, on `port`."""
+        for table, state in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
             for line in Path(f"/proc/{self.holder}/net/{table}").read_text().splitlines()[1:]:
                 words = line.split()
-                if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                if words[3] == state and int(words[1].rpartition(":")[2], 16) == port:
                     return True
         return False
 

@@ -1,0 +1,126 @@
+"""setup/tftp: what lies in the tftp root, and a real dnsmasq that hands it out."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from appliance.boot import dnsmasq
+from appliance.config import Config, Network, Paths, Ports
+from appliance.errors import NotFound
+from appliance.setup import tftp
+from appliance.setup.namespace import BRIDGE, SERVER, namespace
+
+
+def lab(directory: Path) -> Config:
+    return Config(
+        network=Network(
+            interface=BRIDGE, address=SERVER, dhcp_range=("172.28.0.10", "172.28.0.20")
+        ),
+        ports=Ports(scheduler=3001),
+        paths=Paths(tftp=directory / "root", state=directory / "state", run=directory / "run"),
+    )
+
+
+@pytest.fixture
+def package(tmp_path):
+    """What Debian 12's ipxe package has; each file says its own name."""
+    directory = tmp_path / "package"
+    directory.mkdir()
+    for name in ("undionly.kpxe", "snponly.efi", "ipxe.efi"):
+        (directory / name).write_text(name)
+    return directory
+
+
+def test_each_firmware_finds_its_ipxe_under_the_seeds_name(tmp_path, package):
+    (package / "ipxe-arm64.efi").write_text("ipxe-arm64.efi")
+
+    tftp.lay_out(lab(tmp_path), [package])
+
+    root = tmp_path / "root"
+    assert "undionly.kpxe" == (root / "undionly.kpxe").read_text()
+    assert "snponly.efi" == (root / "ipxe/bin-x86_64-efi/snp.efi").read_text()
+    assert "ipxe-arm64.efi" == (root / "ipxe/bin-arm64-efi/snp.efi").read_text()
+    assert "set scheduler 172.28.0.1\nset port 3001\n" in (root / "boot.ipxe").read_text()
+
+
+def test_what_no_package_has_is_said_and_left_out(tmp_path, package):
+    laid = {each.name: each.source for each in tftp.lay_out(lab(tmp_path), [package])}
+
+    assert laid["ipxe/bin-arm64-efi/snp.efi"] is None
+    assert package / "snponly.efi" == laid["ipxe/bin-x86_64-efi/snp.efi"]
+    assert not (tmp_path / "root/ipxe/bin-arm64-efi").exists()
+
+
+def test_without_any_ipxe_it_names_the_package_to_install(tmp_path):
+    with pytest.raises(NotFound, match="package ipxe"):
+        tftp.lay_out(lab(tmp_path), [tmp_path])
+
+
+def test_laying_out_again_replaces_what_has_changed(tmp_path, package):
+    tftp.lay_out(lab(tmp_path), [package])
+    (package / "snponly.efi").write_text("newer")
+
+    tftp.lay_out(lab(tmp_path), [package])
+
+    assert "newer" == (tmp_path / "root/ipxe/bin-x86_64-efi/snp.efi").read_text()
+    assert [] == list((tmp_path / "root").rglob("*.new"))
+
+
+def test_the_packaged_template_is_the_one_in_tftpboot():
+    assert Path(__file__).parents[1] / "tftpboot/boot.ipxe" == tftp.TEMPLATE.resolve()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq-base is not installed")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ipxe/bin-x86_64-efi/snp.efi",
+        "/ipxe/bin-x86_64-efi/snp.efi",
+        "/tftpboot/ipxe/bin-x86_64-efi/snp.efi",
+        "{root}/ipxe/bin-x86_64-efi/snp.efi",
+    ],
+)
+async def test_names_are_served_relative_and_absolute(tmp_path, package, name):
+    config = lab(tmp_path)
+    for path in (config.paths.dhcp_hosts, config.paths.run):
+        path.mkdir(parents=True)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)  # dnsmasq gives up root
+    tftp.lay_out(config, [package])
+    (tmp_path / "conf").write_text(dnsmasq.configuration(config))
+
+    with trio.fail_after(20):
+        async with namespace(0) as inside:
+            await inside.start(
+                ["dnsmasq", f"--conf-file={tmp_path}/conf", "--keep-in-foreground"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while not inside.listening(69):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            url = f"tftp://{SERVER}/" + name.format(root=config.paths.tftp).replace("/", "%2F")
+            curl = await inside.start(
+                ["curl", "-s", "--max-time", "10", url],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            got = b"".join([bytes(chunk) async for chunk in curl.stdout])
+
+    assert b"snponly.efi" == got
+
+
+def test_the_operators_own_directory_is_looked_at_first(tmp_path, package):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "snponly.efi").write_text("own")
+
+    tftp.lay_out(attrs.evolve(lab(tmp_path)), [own, package])
+
+    assert "own" == (tmp_path / "root/ipxe/bin-x86_64-efi/snp.efi").read_text()
