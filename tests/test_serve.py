@@ -41,7 +41,7 @@ def make_image(srv: Path) -> Path:
 class Appliance:
     """A server process and its command line."""
 
-    def __init__(self, tmp: Path) -> None:
+    def __init__(self, tmp: Path, listen: str = "127.0.0.1") -> None:
         self.tmp = tmp
         names = ("scheduler", "os", "initrd", "upload", "results")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -49,7 +49,7 @@ class Appliance:
         ports = "\n".join(f"{name} = {port}" for name, port in self.ports.items())
         self.config = tmp / "appliance.toml"
         self.config.write_text(
-            f'[network]\nlisten = "127.0.0.1"\n[ports]\n{ports}\n[paths]\nsrv = "{tmp}/srv"\n'
+            f'[network]\nlisten = "{listen}"\n[ports]\n{ports}\n[paths]\nsrv = "{tmp}/srv"\n'
             f'state = "{tmp}/state"\nrun = "{tmp}/run"\nhosts = "{tmp}/hosts"\n'
         )
         self.process: subprocess.Popen[bytes] | None = None
