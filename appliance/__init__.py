@@ -34,6 +34,7 @@ holds them to it.
       decisions   pure   what follows from what happens
       lobby              idle testboxes: one seat, one cancel scope per testbox
       scheduler          joins store, journal and lobby: decide, keep, act
+      reaper             ends what is due: leases, deadlines, back-offs
       intake             how documents become jobs
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs

@@ -26,7 +26,7 @@ from appliance.clock import Clock
 from appliance.config import Config
 from appliance.doors import control, listen, people, ports
 from appliance.errors import Refused
-from appliance.jobs import decisions, hosts
+from appliance.jobs import decisions, hosts, reaper
 from appliance.jobs.scheduler import Images, Scheduler
 from appliance.keep import journal as journals
 from appliance.keep.disk import Disk, StateFolder
@@ -73,7 +73,7 @@ async def serve(
     async with trio.open_nursery() as behind:  # outlives the doors
         await behind.start(journal.serve)
         await behind.start(scheduler.dispatch)
-        await behind.start(scheduler.reap)
+        await behind.start(reaper.reap, scheduler)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler)
             http = partial(

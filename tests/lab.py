@@ -20,7 +20,7 @@ from appliance.doors import ports
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import intake
+from appliance.jobs import intake, reaper
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Pinned
@@ -177,7 +177,7 @@ async def open_lab(
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
         await nursery.start(scheduler.dispatch)
-        await nursery.start(scheduler.reap)
+        await nursery.start(reaper.reap, scheduler)
         wire = fakes.Wire(nursery, ports.make_app(scheduler, b"runner"))
         lab = Lab(chosen, scheduler, People(scheduler), wire, images, disk)
         yield lab

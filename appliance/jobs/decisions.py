@@ -55,7 +55,7 @@ def lost(
     )
     if unfetched and not attempt.reboots:
         misses = store.box(attempt.box).misses
-        pause = min(waits.backoff_first * 2**misses, waits.backoff_max)
+        pause = min(waits.backoff_first * 2 ** min(misses, 20), waits.backoff_max)
         changes.append(Missed(attempt.box, now + pause))
     return changes
 

@@ -18,19 +18,16 @@ import trio
 from appliance.boot import ipxe, plan
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import Refused
+from appliance.errors import ApplianceError
 from appliance.jobs import decisions
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.document import Document
-from appliance.jobs.job import Offered
+from appliance.jobs.job import Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Change, Job, Missed, Moved, Pinned, Store
 from appliance.keep.journal import Journal
 
 log = structlog.get_logger()
-
-# Two moments closer than this are one: the reaper must not spin on the last bit of a float.
-_TICK_S = 0.001
 
 
 class Images(Protocol):
@@ -51,6 +48,23 @@ class _HandOver:
     position: int  # in the journal: nothing is handed over before the disk knows it
 
 
+class Alarm:
+    """When the reaper must look again; trio's time."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+
+    def by(self, moment: float) -> None:
+        """Ring at `moment` at the latest."""
+        self._scope.deadline = min(self._scope.deadline, moment)
+
+    async def ring(self) -> None:
+        """Returns at the earliest moment that was asked for since the last ring."""
+        with self._scope:
+            await trio.sleep_forever()
+        self._scope = trio.CancelScope()
+
+
 class Scheduler:
     """One lab's scheduler."""
 
@@ -69,7 +83,8 @@ class Scheduler:
         self._journal = journal
         self._token = token
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
-        self._nap: trio.CancelScope | None = None
+        self.resting: dict[str, float] = {}  # boxes that back off, and until when
+        self.alarm = Alarm()
         self._changed: dict[str, trio.Event] = {}  # per watched job
         self.heard: dict[str, float] = {}  # when a box last fetched a byte
 
@@ -84,26 +99,41 @@ class Scheduler:
                 touched.update(dict.fromkeys(self._boxes_of(change)))
             elif isinstance(change, Missed):
                 touched[change.box] = None
+                self._rest(change)
         for box in touched:
-            self._repark(box)
+            self.repark(box)
         offers = self._match()
-        position = self._journal.append([*changes, *offers])
+        made = [*changes, *offers]
+        position = self._journal.append(made) if made else self._journal.appended
         for offer in offers:
             job = self.store.jobs[offer.job]
             assert job.attempt is not None
             self._to_hand.send_nowait(
                 _HandOver(job.attempt.box, job.id, job.attempt.number, position)
             )
-        for change in [*changes, *offers]:
+        for change in made:
             if isinstance(change, Moved) and change.job in self._changed:
                 self._changed.pop(change.job).set()
-        if touched or offers:
-            self._wake()
+            if isinstance(change, Moved):
+                self._set_alarm(change.job)
         return position
 
     async def keep(self, changes: list[Change]) -> None:
         """Make changes; returns once the disk knows them."""
         await self._journal.durable(self.change(changes))
+
+    def _rest(self, missed: Missed) -> None:
+        if missed.until:
+            self.resting[missed.box] = missed.until
+            self.alarm.by(self.clock.trio_time(missed.until))
+        else:
+            self.resting.pop(missed.box, None)
+
+    def _set_alarm(self, job_id: str) -> None:
+        job = self.store.jobs[job_id]
+        if job.attempt is not None and not isinstance(job.state, Finished | Queued):
+            due = decisions.deadline(job, self.heard, self.config.waits)
+            self.alarm.by(self.clock.trio_time(due))
 
     def _boxes_of(self, change: Moved) -> list[str]:
         attempts = self.store.jobs[change.job].attempts
@@ -118,14 +148,14 @@ class Scheduler:
             self.store.apply(offer)
         return offers
 
-    def _repark(self, name: str) -> None:
+    def repark(self, name: str) -> None:
         """The box may be handed a job, or may no longer."""
         box = self.store.boxes.get(name)
         idle = (
             box is not None
             and box.job is None
             and self.lobby.seat(name) is not None
-            and box.backoff_until <= self.clock.now() + _TICK_S
+            and box.name not in self.resting
         )
         if box is not None and idle and (keys := self.store.keys_of(box)):
             self.store.ready.park(name, keys)
@@ -152,7 +182,7 @@ class Scheduler:
         if again is not None and isinstance(again.state, Offered):
             hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)
             self._to_hand.send_nowait(hand_over)
-        self._repark(seat.box)
+        self.repark(seat.box)
         self.change([])
         return seat
 
@@ -195,7 +225,7 @@ class Scheduler:
             return
         try:
             script = self.script(job, box, seat.reached)
-        except Refused as error:
+        except ApplianceError as error:
             self.change(decisions.failed(job, "incomplete", str(error), now))
             return
         log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
@@ -209,46 +239,6 @@ class Scheduler:
     def host(self, reached: str) -> str:
         """The host in a box's URLs."""
         return self.config.network.address or reached
-
-    async def reap(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> NoReturn:
-        """End what is due: leases, deadlines, back-offs.  Sleeps until the next one."""
-        task_status.started()
-        while True:
-            now = self.clock.now() + _TICK_S
-            waits = self.config.waits
-            due = decisions.due(self.store, self.heard, now, waits)
-            for change in due:
-                log.info("due", change=type(change).__name__, detail=str(change))
-            if due:
-                self.change(due)
-            rested = [
-                seat.box
-                for seat in self.lobby
-                if 0.0 < self.store.boxes[seat.box].backoff_until <= now
-                and seat.box not in self.store.ready.parked
-            ]
-            for box in rested:
-                self._repark(box)
-            if rested:
-                self.change([])
-            with trio.CancelScope(deadline=self._next_due(now)) as self._nap:
-                await trio.sleep_forever()
-
-    def _next_due(self, now: float) -> float:
-        waits = self.config.waits
-        moments = [decisions.deadline(job, self.heard, waits) for job in self.store.active()]
-        moments += [
-            until
-            for seat in self.lobby
-            if (until := self.store.boxes[seat.box].backoff_until) > now
-        ]
-        return self.clock.trio_time(min(moments)) if moments else float("inf")
-
-    def _wake(self) -> None:
-        if self._nap is not None:
-            self._nap.cancel()
 
     # ---- people
 
@@ -264,7 +254,7 @@ class Scheduler:
         position = self.change(self.known(facts))
         for name in sorted(names):
             self.lobby.rename(name, facts.name)
-        self._repark(facts.name)
+        self.repark(facts.name)
         self.change([])
         await self._journal.durable(position)
         return self.store.boxes[facts.name]
