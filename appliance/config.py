@@ -35,6 +35,11 @@ class Network:
     dns: str = ""  # DHCP option 6; empty: none
     check_neighbour: bool = True  # the kernel's ARP entry of a box must agree with its MAC
 
+    @property
+    def proxy(self) -> bool:
+        """Whether another server leases the addresses: other people's machines are on the wire."""
+        return bool(self.interface) and self.dhcp_range is None
+
 
 @attrs.frozen
 class Ports:

@@ -14,6 +14,7 @@ import secrets
 import signal
 import socket
 from functools import partial
+from pathlib import Path
 
 import attrs
 import hypercorn.trio
@@ -60,6 +61,7 @@ async def serve(
         images,
         clock=Clock.of_this_run(),
         token=partial(secrets.token_hex, 16),
+        link_gbits=link_gbits(config.network.interface),
     )
     scheduler.change(decisions.restarted(store, scheduler.clock.now(), config.waits))
     await _learn_hosts(scheduler)
@@ -174,6 +176,15 @@ def notify(state: str) -> None:
                 sock.sendto(state.encode(), address.replace("@", "\0", 1))
         except OSError as error:  # nobody listens any more; that is no reason to stop
             log.warning("sd_notify failed", state=state, why=str(error))
+
+
+def link_gbits(interface: str) -> float:
+    """What the lab's link carries; 1 where the kernel does not say (a bridge, a link down)."""
+    try:
+        megabits = int(Path("/sys/class/net", interface or "lo", "speed").read_text())
+    except (OSError, ValueError):
+        return 1.0
+    return megabits / 1000 if megabits > 0 else 1.0
 
 
 def raise_open_files() -> int:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.config import Config, Limits
+from appliance.config import Config, Limits, Network
 from appliance.doors import boxes
 from tests import lab
 from tests.lab import ASK, open_lab
@@ -188,6 +188,20 @@ async def test_unknown_boxes_past_the_cap_are_told_to_come_back_later(autojump_c
 
         assert 503 == second.status
         assert "60" == second.headers["retry-after"]
+
+
+async def test_beside_another_dhcp_server_a_stranger_is_not_answered(autojump_clock):
+    proxy = Config(
+        paths=lab.config().paths, network=Network(interface="eth0", check_neighbour=False)
+    )
+    async with open_lab(proxy) as one:
+        stranger = await one.get(ASK)
+        await one.know()
+        known = await one.ask()
+
+        assert 404 == stranger.status
+        assert 200 == known.status
+        assert ["box-1"] == list(one.scheduler.store.boxes)
 
 
 async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock, tmp_path):

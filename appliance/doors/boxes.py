@@ -49,16 +49,25 @@ class Boots:
         client, query = scope["client"][0], scope["query_string"].decode("ascii", "replace")
         try:
             who = boxes.identity(path[3], client, dict(parse_qsl(query)))
+            self._check_known(who)
             self._check_neighbour(who)
             seat = await self._scheduler.sit(who, scope["server"][0])
         except BadRequest as error:
             await answer(send, 400, str(error))
+        except NotFound as error:
+            await answer(send, 404, str(error))
         except Refused as error:
             log.warning("box turned away", mac=path[3], address=client, why=str(error))
             again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
             await answer(send, 503, str(error), again)
         else:
             await self._serve(seat, query, receive, send)
+
+    def _check_known(self, who: boxes.Identity) -> None:
+        """Raises NotFound for a stranger on a network that has other people's machines in it."""
+        box = self._scheduler.store.box_of(who)
+        if self._scheduler.config.network.proxy and (box is None or not box.known):
+            raise NotFound(f"{who.mac} is no testbox of this lab")
 
     def _check_neighbour(self, who: boxes.Identity) -> None:
         """Raises Refused where the kernel knows another MAC at the address it asks from."""

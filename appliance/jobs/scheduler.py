@@ -77,11 +77,13 @@ class Scheduler:
         *,
         clock: Clock,
         token: Callable[[], str],
+        link_gbits: float = 1.0,
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
         self.lobby = Lobby()
         self._journal = journal
         self._token = token
+        self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
         self.alarm = Alarm()
@@ -140,7 +142,7 @@ class Scheduler:
         return [attempts[-1].box] if attempts else []
 
     def _match(self) -> list[Moved]:
-        room = self.config.limits.boots_in_flight - self.store.boots_in_flight()
+        room = self._boots_max - self.store.boots_in_flight()
         pairs = self.store.ready.pairs(max(room, 0))
         waits = self.config.waits
         offers = decisions.offers(self.store, pairs, self.clock.now(), waits, self._token)
