@@ -76,6 +76,7 @@ async def serve(
         await behind.start(journal.serve)
         await behind.start(scheduler.dispatch)
         await behind.start(reaper.reap, scheduler)
+        behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler)
             http = partial(
@@ -91,6 +92,13 @@ async def serve(
     with trio.CancelScope(shield=True):
         await journal.snapshot()
     log.info("stopped", jobs=len(store.jobs))
+
+
+async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
+    await close.wait()
+    await trio.sleep(config.waits.shutdown_transfers)
+    if ended := listen.cut(config):
+        log.warning("cut transfers that did not end", connections=ended)
 
 
 async def _controlled(

@@ -235,6 +235,20 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert f"cannot listen on 127.0.0.1 port {appliance.ports['os']}" in done.stderr
 
 
+def test_a_client_that_stopped_reading_does_not_hold_up_a_stop(tmp_path):
+    appliance = Appliance(tmp_path)
+    with appliance.config.open("a") as config:
+        config.write("[waits]\nshutdown_transfers = 1\n")
+    large = tmp_path / "srv/os/large"
+    large.write_bytes(bytes(50 * 2**20))
+    appliance.start()
+    with socket.create_connection(("127.0.0.1", appliance.ports["os"])) as reader:
+        reader.sendall(b"GET /os/large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert reader.recv(100).startswith(b"HTTP/1.1 200")
+        assert 0 == appliance.stop()
+    assert "cut transfers that did not end" in (tmp_path / "log").read_text()
+
+
 def test_damaged_state_is_refused_by_name_without_a_traceback(server, tmp_path):
     server.run("submit", hello(tmp_path))
     assert 0 == server.stop()

@@ -7,6 +7,8 @@ so the other ports have none of it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import Final
 
@@ -24,17 +26,43 @@ USER_TIMEOUT_MS: Final = 25_000
 
 def sockets(config: Config) -> list[socket.socket]:
     """One bound socket for each HTTP port, not listening yet.  Raises BadConfig."""
-    ports = config.ports
     made = []
-    for port in (ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results):
+    for port in ports_of(config):
         try:
-            made.append(_socket(config.network.listen, port, boots=port == ports.scheduler))
+            boots = port == config.ports.scheduler
+            made.append(_socket(config.network.listen, port, boots=boots))
         except OSError as error:
             for sock in made:
                 sock.close()
             where = f"{config.network.listen} port {port}"
             raise BadConfig(f"cannot listen on {where}: {error.strerror}") from error
     return made
+
+
+def ports_of(config: Config) -> tuple[int, ...]:
+    """The HTTP ports."""
+    ports = config.ports
+    return (ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results)
+
+
+def cut(config: Config) -> int:
+    """End every connection of our doors; returns how many there were.
+
+    Hypercorn shields its sends from cancellation, so a client that stopped reading would hold a
+    stop for as long as it likes.  What nobody reads any more is found among our own descriptors.
+    """
+    ended = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue  # no socket, or closed since
+        with sock, contextlib.suppress(OSError):
+            ours = sock.family in (socket.AF_INET, socket.AF_INET6)
+            if ours and sock.getsockname()[1] in ports_of(config) and sock.getpeername():
+                sock.shutdown(socket.SHUT_RDWR)
+                ended += 1
+    return ended
 
 
 def _socket(address: str, port: int, *, boots: bool) -> socket.socket:
