@@ -121,7 +121,7 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     arch = text.get("arch")
     if arch is not None and arch not in ARCHS:
         raise BadRequest(f"{name}: arch: {arch!r} must be one of {', '.join(ARCHS)}")
-    memory = re.match(r"(\d+)\s*[gG]?", str(text.get("memory", "")))
+    memory = re.match(r"([0-9]{1,6})\s*[gG]?", str(text.get("memory", "")))
     nr_nic = text.get("nr_nic")
     console = _words(name, text, "console") if "console" in text else None
     return Facts(
@@ -137,7 +137,7 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
         console,
         " ".join(_words(name, {"kernel_params": str(text.get("kernel_params") or "").split()},
                         "kernel_params")),
-        int(str(nr_nic)) if str(nr_nic).isdigit() else None,
+        int(str(nr_nic)) if re.fullmatch(r"[0-9]{1,3}", str(nr_nic)) else None,
     )  # fmt: skip
 
 

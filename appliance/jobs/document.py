@@ -41,7 +41,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}\Z")
 _BOX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}\Z")
 _URI: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~:/%+@,=-]{1,500}\Z")
 _DISK: Final = re.compile(r"/dev/[A-Za-z0-9._:/-]{1,200}\Z")
-_DURATION: Final = re.compile(r"(\d+)\s*([smhdw]?)\Z")
+_DURATION: Final = re.compile(r"([0-9]{1,9})\s*([smhdw]?)\Z")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -135,6 +135,9 @@ def examine(
 def _document(r: Reading, name: str, defaults: Defaults) -> Document:
     for field in SERVER_FIELDS & r.fields.keys():
         del r.fields[field]
+    for field in [field for field in r.fields if field.startswith("secrets.")]:
+        del r.fields[field]  # it would be a plain field, for everybody to read
+        r.wrong(field, "write `secrets:` in the document, and the names below it")
     stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", re.sub(r"\.ya?ml$", "", name)).strip("-._") or "job"
     testbox = r.take("testbox", _box, None)
     group = r.take("tbox_group", _box, None)
@@ -165,7 +168,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         script=r.take("script", _script, None),
         job2sh=r.take("job2sh", _job2sh, None),
         packages=r.take("pkg_data", _packages, ()),
-        secrets=r.take("secrets", _secrets, {}),
+        secrets=r.take("secrets", _secrets, {}, secret=True),
         fields={key: value for key, value in r.fields.items() if key not in APART},
     )
     if r.ok("script") and r.ok("job2sh"):

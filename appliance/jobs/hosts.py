@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from appliance.errors import ApplianceError, BadConfig
-from appliance.jobs import box, document
+from appliance.jobs import box, document, reading
 from appliance.jobs.box import Facts
 
 
@@ -31,7 +31,7 @@ def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
 def read(path: Path, default_queue: str) -> Facts:
     """Raises BadConfig: unreadable, not YAML, or a value that does not fit."""
     try:
-        fields = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) or {}
+        fields = reading.load(path.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
             raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
         return box.facts(path.name.removesuffix(".yaml"), fields, default_queue)
@@ -44,14 +44,20 @@ def read(path: Path, default_queue: str) -> Facts:
 
 
 def write(folder: Path, name: str, fields: Mapping[str, Any]) -> Path:
-    """The file of a box; what is there already and not in `fields` stays.  Raises OSError."""
+    """The file of a box; what is there already and not in `fields` stays.
+
+    Raises OSError, and BadConfig where it cannot be read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     if not path.exists() and (folder / name).exists():
         path = folder / name
     merged: dict[str, Any] = {}
     if path.exists():
-        old = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        try:
+            old = reading.load(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BadConfig(f"{path}: {error}") from error
         merged = old if isinstance(old, dict) else {}
     merged.update(fields)
     beside = path.with_name(f".{path.name}.new")

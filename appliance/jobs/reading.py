@@ -25,14 +25,36 @@ DEPTH_MAX: Final = 32  # of nested lists and maps; LKP documents use five
 VALUES_MAX: Final = 20_000
 
 
+_PLAIN_INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
 class _Loader(yaml.CSafeLoader):
-    """SafeLoader that leaves dates alone: `2021-09-23` is a version, not a day."""
+    """SafeLoader that leaves dates and odd numbers alone.
+
+    `2021-09-23` is a version, not a day; and a number is one only if it would be printed as it was
+    written: 22.10 is a version too, 52:54:00:12:34:56 a MAC and not a count of seconds, 010 no 8.
+    """
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    return int(node.value) if _PLAIN_INT.match(node.value) else str(node.value)
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float | str:
+    try:
+        value = float(node.value)
+    except ValueError:  # .inf, 1:30.5
+        return str(node.value)
+    return value if repr(value) == node.value else str(node.value)
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 @attrs.define
@@ -43,14 +65,16 @@ class Reading:
     lines: dict[str, int]
     problems: list[Problem] = attrs.Factory(list)
 
-    def take(self, field: str, check: Callable[[Any], T], default: Any) -> Any:
+    def take(
+        self, field: str, check: Callable[[Any], T], default: Any, *, secret: bool = False
+    ) -> Any:
         """The checked value, or `default` where the document has none or a wrong one."""
         if self.fields.get(field) is None:
             return default
         try:
             value = check(self.fields[field])
         except ValueError as error:
-            self.wrong(field, f"{_short(self.fields[field])} {error}")
+            self.wrong(field, str(error) if secret else f"{_short(self.fields[field])} {error}")
             return default
         if not isinstance(value, tuple | dict):
             self.fields[field] = value
@@ -91,9 +115,36 @@ def read(text: str, before: Mapping[str, str], after: Mapping[str, str]) -> Read
     return reading
 
 
+def load(text: str) -> Any:
+    """What a small YAML text says.  Raises yaml.YAMLError."""
+    _measure(text)
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def _measure(text: str) -> None:
+    """Raises yaml.YAMLError where `text` is too deep or too large to be composed.
+
+    libyaml composes by recursion in C: 100 kB of `[` end the process, and the time they take
+    grows with their square.  Events come one by one, so this stops at the first one too many.
+    """
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_MAX:
+            raise yaml.YAMLError(f"nested more than {DEPTH_MAX} deep")
+        if nodes > 2 * VALUES_MAX:  # names count here, too
+            raise yaml.YAMLError(f"holds more than {VALUES_MAX} values")
+
+
 def _compose(text: str) -> yaml.Node | None:
     loader = _Loader(text)
     try:
+        _measure(text)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -121,7 +172,11 @@ def _fields(mapping: yaml.Node, reading: Reading) -> None:
     try:
         for key_node, value_node in mapping.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+            if (
+                not isinstance(key_node, yaml.ScalarNode)
+                or not key_node.value.isprintable()
+                or not key_node.value
+            ):
                 reading.problems.append(Problem("yaml", line, "a field's name must be one word"))
                 continue
             key = key_node.value
@@ -147,9 +202,9 @@ def _plain(key: str) -> str:
 def _scalar(key: str, value: str) -> Any:
     """A command line's value, read as YAML would read it."""
     try:
-        return yaml.load(value, Loader=_Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise BadDocument([Problem(key, None, f"{value!r} is not YAML")]) from error
+        return load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadDocument([Problem(key, None, f"{_short(value)} is not YAML")]) from error
 
 
 def _flaw(value: Any, depth: int, budget: Iterator[int]) -> str | None:
@@ -159,7 +214,7 @@ def _flaw(value: Any, depth: int, budget: Iterator[int]) -> str | None:
     if depth == 0:
         return f"is nested more than {DEPTH_MAX} deep"
     if isinstance(value, str):
-        bad = re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", value)
+        bad = _CONTROL.search(value)
         return f"holds the control character {bad[0]!r}" if bad else None
     if isinstance(value, list):
         parts: list[Any] = value
