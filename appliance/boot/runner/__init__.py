@@ -1,37 +1,59 @@
 """runner.cgz: the client that runs a job on a testbox without lkp-tests.
 
-An initrd after job.cgz.  The initramfs copies /lkp into the new root, and the addon tree over it,
-so the service is there whatever the image holds.
+An initrd after job.cgz.  The initramfs copies /lkp into the new root and lays the addon tree over
+it, so the service is there whatever the image holds.
 """
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Iterator
 from importlib import resources
 from typing import Final
 
 from appliance.boot.cgz import Entry, pack
 
 SRC: Final = "lkp/lkp/src"
-SERVICE: Final = "lkp-bootstrap.service"
-PARTS: Final = ("settings", "http", "report", "upload", "job", "reboot")
+PARTS: Final = (
+    "runner", "attempt", "capture", "console", "firmware",
+    "http", "reboot", "report", "upload", "watchdog",
+)  # fmt: skip
 
-_EXECUTABLE: Final = 0o100755
-_LINK: Final = 0o120777
-_UNITS: Final = "usr/lib/systemd/system"
-_WANTS: Final = "etc/systemd/system/multi-user.target.wants"
+_ADDON: Final = f"{SRC}/rootfs/addon"
+_UNIT: Final = "lkp-bootstrap.service"
+_EXECUTABLE: Final = stat.S_IFREG | 0o755
+_LINK: Final = stat.S_IFLNK | 0o777
 
 
 def archive() -> bytes:
-    """The archive; the same bytes as long as the package is the same."""
-    addon = f"{SRC}/rootfs/addon"
-    return pack(
-        [
-            Entry(f"{SRC}/bin/run", _read("run.sh"), _EXECUTABLE),
-            *(Entry(f"{SRC}/lib/{part}.sh", _read(f"{part}.sh")) for part in PARTS),
-            Entry(f"{addon}/{_UNITS}/{SERVICE}", _read(SERVICE)),
-            Entry(f"{addon}/{_WANTS}/{SERVICE}", f"/{_UNITS}/{SERVICE}".encode(), _LINK),
-        ]
-    )
+    """The archive: the same bytes as long as the package is the same."""
+    return pack([*_parts(), *_addon()])
+
+
+def _parts() -> Iterator[Entry]:
+    for part in PARTS:
+        yield Entry(f"{SRC}/runner/{part}.sh", _read(f"{part}.sh"), _EXECUTABLE)
+
+
+def _addon() -> Iterator[Entry]:
+    """What starts the runner: systemd's unit, and scripts for the inits of other images.
+
+    No rc.local: an image may have one of its own.
+    """
+    yield Entry(f"{_ADDON}/usr/lib/systemd/system/{_UNIT}", _read(_UNIT))
+    wants = f"{_ADDON}/etc/systemd/system/multi-user.target.wants"
+    yield _link(f"{wants}/{_UNIT}", f"/usr/lib/systemd/system/{_UNIT}")
+    etc = f"{_ADDON}/etc"
+    yield Entry(f"{etc}/init.d/lkp-bootstrap", _read("lkp-bootstrap.init"), _EXECUTABLE)
+    for level in "2345":
+        yield _link(f"{etc}/rc{level}.d/S77lkp-bootstrap", "../init.d/lkp-bootstrap")
+    # OpenRC takes only scripts of its own kind, and finds them by the link's name.
+    yield Entry(f"{etc}/init.d/lkp-bootstrap-openrc", _read("lkp-bootstrap.openrc"), _EXECUTABLE)
+    yield _link(f"{etc}/runlevels/default/lkp-bootstrap-openrc", "/etc/init.d/lkp-bootstrap-openrc")
+
+
+def _link(path: str, target: str) -> Entry:
+    return Entry(path, target.encode(), _LINK)
 
 
 def _read(name: str) -> bytes:

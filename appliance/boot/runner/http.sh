@@ -1,68 +1,172 @@
 # shellcheck shell=sh
-# HTTP with whatever client the rootfs has.  `http METHOD URL [FILE]` prints the body, then the
-# status on a line of its own; 000 where no answer came.
+# HTTP with whatever the image has.  Each client prints the answer's body and, on a line of its
+# own, the status.  No proxy and no person's settings: the server is in the lab.
+#
+# client METHOD URL [FILE]; a FILE is a result, and goes with the job's cookie.
 
-http_client()
-{
-	for HTTP_CLIENT in ${HTTP_CLIENTS:-curl wget python3 perl}; do
-		command -v "$HTTP_CLIENT" >/dev/null 2>&1 || continue
-		case $HTTP_CLIENT in
-		wget) wget --help 2>&1 | grep -q -e --body-file && return ;; # busybox has no PUT
-		*) return ;;
-		esac
-	done
-	HTTP_CLIENT=none
-	return 1
+choose_client() {
+    client=
+    if have curl; then
+        client=curl_client
+    elif have wget && wget --help 2>&1 | grep -q -e --body-file; then # GNU's; busybox has no PUT
+        client=wget_client
+    elif have python3; then
+        client=python_client
+    elif have perl && perl -MIO::Socket::INET -e 1 2>/dev/null; then
+        client=perl_client
+    elif have nc; then
+        client=nc_client nc=nc
+    elif have busybox && busybox nc --help 2>&1 | grep -q PORT; then
+        client=nc_client nc='busybox nc'
+    fi
 }
 
-http()
-{
-	case $HTTP_CLIENT in
-	curl) http_curl "$@" ;;
-	wget) http_wget "$@" ;;
-	python3) http_python "$@" ;;
-	perl) http_perl "$@" ;;
-	*) false ;;
-	esac </dev/null 2>/dev/null || printf '\n000\n'
+http() { # METHOD URL [FILE]: sets $status, 000 without an answer, and $body
+    body=$("$client" "$@" 2>/dev/null)
+    status=${body##*"$NL"}
+    body=${body%"$NL"*}
+    case $status in
+        [1-5][0-9][0-9]) ;;
+        *) status=000 ;;
+    esac
 }
 
-http_curl()
-{
-	if [ "$1" = PUT ]; then
-		curl -q -sS -g --noproxy '*' --connect-timeout "$REPLY_SECONDS" -y "$STALL_SECONDS" -Y 1 \
-			-H "Cookie: JOBID=$id" -w '\n%{http_code}\n' -T "$3" "$2"
-	else
-		curl -q -sS -g --noproxy '*' --max-time "$REPLY_SECONDS" -w '\n%{http_code}\n' "$2"
-	fi || :
+away= # since when the server has been
+
+persist() { # METHOD URL [FILE], again and again while the server is away; false if it stays away
+    while :; do
+        [ -z "${3-}" ] || [ -r "$3" ] || {
+            status=gone # the job's own doing
+            return
+        }
+        http "$@"
+        case $status in
+            507) break ;; # no space for this one, others may fit
+            000 | 408 | 429 | 5??) ;;
+            *) break ;;
+        esac
+        now
+        [ -n "$away" ] || {
+            away=$now
+            say "the server is away (status $status for $2)"
+        }
+        [ $((now - away)) -lt "$RUNNER_RETRY_FOR" ] || return
+        sleep "$RUNNER_RETRY_PAUSE"
+    done
+    [ -z "$away" ] || say "the server is back"
+    away=
 }
 
-# What was the answer to http(): sets status and body.
-http_reply()
-{
-	reply=$(http "$@")
-	status=${reply##*
-}
-	body=${reply%
-*}
-	case $status in
-	[1-5][0-9][0-9]) ;;
-	*) status=000 ;;
-	esac
+curl_client() {
+    method=$1 url=$2
+    if [ -n "${3-}" ]; then
+        set -- -T "$3" -H "Cookie: JOBID=$id"
+    else
+        set -- --max-time "$RUNNER_SILENCE"
+    fi
+    curl -q -g -sS -X "$method" --noproxy '*' --connect-timeout "$RUNNER_SILENCE" \
+        --speed-limit 1 --speed-time "$RUNNER_SILENCE" -w '\n%{http_code}' "$@" "$url"
 }
 
-# A word of a query.
-escape()
-{
-	printf %s "$1" | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/#/%23/g; s/?/%3F/g; s/ /%20/g'
+wget_client() { # it tells the status among its messages only
+    method=$1 url=$2
+    if [ -n "${3-}" ]; then
+        set -- --body-file="$3" --header="Cookie: JOBID=$id"
+    else
+        set --
+    fi
+    {
+        status=$(wget --no-config --no-proxy -nv -S --tries=1 --max-redirect=0 \
+            --timeout="$RUNNER_SILENCE" --method="$method" "$@" -O - "$url" 2>&1 >&3 3>&- |
+            sed -n 's/^ *HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' | tail -n 1)
+    } 3>&1
+    printf '\n%s' "$status"
 }
 
-# A path of a URL; bytes that no URL may hold are escaped all.
-escape_path()
-{
-	case $1 in
-	*[!A-Za-z0-9._~/:=@,%+\&\#?\ -]*)
-		printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ /%/g; s/%2f/\//g'
-		;;
-	*) escape "$1" ;;
-	esac
+python_client() {
+    python3 -I -S -c '
+import http.client, os, sys
+from urllib.parse import urlsplit
+silence, job, method, url = sys.argv[1:5]
+parts = urlsplit(url)
+server = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=int(silence))
+body, headers = None, {}
+if len(sys.argv) > 5:
+    body = open(sys.argv[5], "rb")
+    headers = {"Cookie": "JOBID=" + job, "Content-Length": str(os.fstat(body.fileno()).st_size)}
+try:
+    server.request(method, parts.path + (parts.query and "?" + parts.query), body, headers)
+    answer = server.getresponse()
+except (BrokenPipeError, ConnectionResetError):
+    # Refused before the whole file was sent; the reason may still be there to read.
+    answer = http.client.HTTPResponse(server.sock, method=method)
+    answer.begin()
+print(answer.read().decode("utf-8", "replace"))
+print(answer.status, end="")
+' "$RUNNER_SILENCE" "$id" "$@"
+}
+
+perl_client() {
+    perl -MIO::Socket::INET -e '
+my ($silence, $job, $method, $url, $file) = @ARGV;
+my ($host, $port, $path) = $url =~ m{^http://([^/:]+):?(\d*)(/.*)$} or die;
+$SIG{PIPE} = "IGNORE";
+alarm $silence;
+my $server = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port || 80) or die;
+print $server "$method $path HTTP/1.0\r\nHost: $host\r\n";
+if (defined $file) {
+    open my $in, "<:raw", $file or die;
+    print $server "Cookie: JOBID=$job\r\nContent-Length: ", (-s $in), "\r\n\r\n";
+    while (read $in, my $block, 65536) { print $server $block or last; alarm $silence; }
+} else {
+    print $server "\r\n";
+}
+$server->flush;
+local $/;
+my ($status, $body) = <$server> =~ m{^HTTP/\S+ (\d\d\d).*?\r?\n\r?\n(.*)}s or die;
+print "$body\n$status";
+' "$RUNNER_SILENCE" "$id" "$@"
+}
+
+nc_client() {
+    host=${2#http://}
+    path=/${host#*/}
+    host=${host%%/*}
+    port=${host##*:}
+    [ "$port" != "$host" ] || port=80
+    : >"$RUN/answer"
+    # shellcheck disable=SC2094  # one end waits for what the other writes
+    {
+        printf '%s %s HTTP/1.0\r\nHost: %s\r\n' "$1" "$path" "$host"
+        if [ -n "${3-}" ]; then
+            printf 'Cookie: JOBID=%s\r\nContent-Length: %s\r\n\r\n' "$id" "$(size_of "$3")"
+            cat "$3"
+        else
+            printf '\r\n'
+        fi
+        # To end here would look to the server as if we had hung up.
+        waited=0
+        while [ ! -s "$RUN/answer" ] && [ "$waited" -lt "$RUNNER_SILENCE" ]; do
+            nap
+            waited=$((waited + 1))
+        done
+    } | $nc -w "$RUNNER_SILENCE" "${host%:*}" "$port" >"$RUN/answer"
+    sed '1,/^\r*$/d' "$RUN/answer"
+    printf '\n%s' "$(sed -n '1s/^HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$RUN/answer")"
+}
+
+size_of() { stat -c %s "$1" 2>/dev/null || wc -c <"$1"; }
+
+escape() { # a value in a query, as clients of 2021 do it
+    printf %s "$1" | tr -d '\r\n' | sed -e 's/%/%25/g' -e 's/+/%2B/g' -e 's/&/%26/g' \
+        -e 's/#/%23/g' -e 's/?/%3F/g' -e 's/ /%20/g'
+}
+
+escape_path() { # anything but plain names goes as hexadecimal digits
+    case $1 in
+        *[!A-Za-z0-9._/-]*)
+            printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed -e 's/ /%/g' -e 's/%2f/\//g'
+            ;;
+        *) printf %s "$1" ;;
+    esac
 }

@@ -1,20 +1,48 @@
 # shellcheck shell=sh
-# Back into PXE.
+# The way back into PXE.
 
-reboot_box()
-{
-	(
-		trap - TERM
-		pause "$REBOOT_SECONDS"
-		force_reboot
-	) &
-	systemctl reboot || reboot || force_reboot
-	pause $((REBOOT_SECONDS + FORCE_SECONDS + 10))
+reboot_box() {
+    [ ! -e "$RUN/going-down" ] || exit 0 # somebody else does it
+    boot_from_network
+    say "rebooting"
+    last_words
+    feed_watchdog
+    # systemd waits for this process, so one of its own sees the reboot through.
+    insist 9>&- &
 }
 
-force_reboot()
-{
-	reboot -f &
-	pause "$FORCE_SECONDS"
-	echo b >"$SYSRQ"
+insist() {
+    trap '' TERM
+    if [ -d "$P/run/systemd/system" ]; then
+        timeout 30 "$(program systemctl)" --no-block reboot || timeout 30 "$(program reboot)"
+    else
+        timeout 30 "$(program reboot)"
+    fi
+    sleep "$RUNNER_REBOOT_FOR"
+    timeout 15 "$(program reboot)" -f
+    nap
+    echo 1 >"$P/proc/sys/kernel/sysrq"
+    echo b >"$P/proc/sysrq-trigger"
+} 2>/dev/null
+
+program() { # by its whole path, so that a test can never reboot the machine it runs on
+    for place in usr/bin usr/sbin bin sbin; do
+        [ ! -x "$P/$place/$1" ] || break
+    done
+    echo "$P/$place/$1"
 }
+
+going_down() { # somebody has asked this box to stop or to restart
+    [ ! -e "$RUN/going-down" ] || return 0
+    if [ -d "$P/run/systemd/system" ]; then
+        [ "$(timeout 5 "$(program systemctl)" is-system-running)" = stopping ]
+        return
+    fi
+    case $(timeout 5 "$(program runlevel)") in
+        *' 0' | *' 6') return 0 ;;
+    esac
+    case $(cat "$P/run/openrc/softlevel") in
+        shutdown | reboot) return 0 ;;
+    esac
+    return 1
+} 2>/dev/null

@@ -1,82 +1,97 @@
 # shellcheck shell=sh
-# What the runner says to the server.
+# What job.sh says, and what the server is told: the wire of LKP clients of 2021.
 
-# report VERB QUERY: until the server has taken it or has been away for too long.
-report()
-{
-	while :; do
-		http_reply GET "$prefix/cgi-bin/$1?$2"
-		case $status in
-		2??)
-			away_since=
-			return 0
-			;;
-		4??)
-			say "the server does not take $1: $status $body"
-			away_since=
-			return 1
-			;;
-		esac
-		server_away "$1" || return 1
-	done
+read_job() { # what the runner itself wants to know
+    id=$(job_value id)
+    job_file=$(job_value job)
+    : "${job_file:=/lkp/scheduled/job.yaml}"
+    testbox=$(job_value testbox)
+    result_root=$(job_value result_root)
+    server=$(job_value LKP_SERVER)
+    upload_port=$(job_value RESULT_WEBDAV_PORT)
+    : "${upload_port:=3080}"
+    prefix=$(job_value HTTP_PREFIX)
+    : "${prefix:=http://$server:$(job_value LKP_CGI_PORT)/~lkp}"
+    sched_host=$(job_value SCHED_HOST)
+    limit=$(time_limit "$(job_value timeout)" "$(job_value runtime)")
 }
 
-# The server is away: wait a little, unless it has been for too long.
-server_away()
-{
-	: "${away_since:=$(uptime_s)}"
-	if [ $(($(uptime_s) - away_since)) -ge "$AWAY_SECONDS" ]; then
-		say "the server has been away for $AWAY_SECONDS s: $1 is given up"
-		return 1
-	fi
-	pause "$AWAY_PAUSE"
+# In a shell of its own: the job's variables may be called PATH or http_proxy.
+job_value() {
+    (
+        name=$1
+        set -- # job.sh runs its arguments
+        # shellcheck source=/dev/null
+        . "$JOB_SH"
+        export_top_env
+        eval "printf %s \"\${$name-}\""
+    ) 2>/dev/null
 }
 
-report_wtmp()
-{
-	report lkp-wtmp "tbox_name=$(escape "$testbox")&tbox_state=$1&mac=$mac&ip=$ip&job_id=$(escape "$id")"
+# The server ends the attempt at `timeout`, or at `runtime` + max(runtime/8, 300) + its root; the
+# runner stops the job somewhat before, so that the results still come in.
+time_limit() { # TIMEOUT RUNTIME
+    if is_number "$1"; then
+        margin=$(($1 / 10))
+        [ "$margin" -lt 30 ] || margin=30
+        echo $(($1 - margin))
+        return
+    fi
+    is_number "$2" || set -- '' 3600
+    slack=$(($2 / 16))
+    [ "$slack" -ge "$RUNNER_SLACK_MIN" ] || slack=$RUNNER_SLACK_MIN
+    echo $(($2 + slack))
 }
 
-report_state()
-{
-	report_facts "job_state=$1"
+is_number() {
+    case $1 in
+        '' | *[!0-9]*) return 1 ;;
+    esac
 }
 
-report_facts()
-{
-	report lkp-jobfile-append-var "job_file=$JOB_YAML&job_id=$(escape "$id")&$1"
+cgi() { # VERB QUERY
+    persist GET "$prefix/cgi-bin/$1?$2"
 }
 
-report_over()
-{
-	report lkp-post-run "job_file=$JOB_YAML&job_id=$(escape "$id")"
+append() { # NAME=VALUE[&...]
+    cgi lkp-jobfile-append-var "job_file=$(escape "$job_file")&job_id=$(escape "$id")&$1"
 }
 
-# Only a plain `no` from the server ends a job.
-still_wanted()
-{
-	http_reply GET "$prefix/cgi-bin/still-wanted?job_id=$(escape "$id")"
-	[ "$status $body" != "200 no" ]
+job_state() {
+    say "job_state=$1"
+    append "job_state=$1"
 }
 
-# Our interface towards the server: sets mac, with hyphens as LKP sends it, and ip.
-find_address()
-{
-	ip=
-	device=
-	# shellcheck disable=SC2046 # the words of the answer
-	set -- $(ip -o route get "$server" 2>/dev/null)
-	while [ $# -gt 1 ]; do
-		case $1 in
-		dev) device=$2 ;;
-		src) ip=$2 ;;
-		esac
-		shift
-	done
-	if [ -z "$device" ]; then # no iproute2: the interface of the first route
-		{ read -r _ && read -r device _; } <"$PROC/net/route" || device=
-	fi
-	mac=
-	[ -z "$device" ] || read -r mac <"$SYS/class/net/$device/address" || mac=
-	mac=$(printf %s "$mac" | tr : -)
+wtmp() { # running, rebooting: a sign of life, not worth waiting for
+    set -- "tbox_name=$(escape "$testbox")&tbox_state=$1&mac=$(escape "$mac_word")&ip=$(escape "$ip")"
+    http GET "$prefix/cgi-bin/lkp-wtmp?$1&job_id=$(escape "$id")"
 }
+
+still_wanted() { # false only if the server says so
+    http GET "$prefix/cgi-bin/still-wanted?job_id=$(escape "$id")"
+    [ "$status $body" != "200 no" ]
+}
+
+find_interface() { # sets $mac and $ip: where the way to the server begins
+    device='' ip='' mac='' mac_word=''
+    # shellcheck disable=SC2046  # the words are wanted
+    set -- $(ip route get "$server")
+    while [ "$#" -gt 1 ]; do
+        case $1 in
+            dev) device=$2 ;;
+            src) ip=$2 ;;
+        esac
+        shift
+    done
+    if [ -z "$device" ]; then
+        for device in "$P"/sys/class/net/*; do
+            state=
+            read -r state <"$device/operstate"
+            [ "$state" != up ] || break
+        done
+        device=${device##*/}
+    fi
+    read -r mac <"$P/sys/class/net/$device/address"
+    mac_word=$mac
+    [ -z "$sched_host" ] || mac_word=$(printf %s "$mac" | tr : -)
+} 2>/dev/null

@@ -1,45 +1,50 @@
 # shellcheck shell=sh
-# The results go to the server, file by file.
+# The results: the runner's own files, then all that the job left in its result directory.
 
-# Sets incomplete=yes where something stays behind.
-upload_all()
-{
-	(cd "$RESULT_ROOT" && find . -type f -print) >"$LOCK/files" 2>/dev/null || incomplete=yes
-	while read -r name <&3; do
-		upload "${name#./}" || break
-	done 3<"$LOCK/files"
+OWN='stdout stderr output exit-code boot-time time uptime meminfo cmdline dmesg runner.log'
+
+upload_all() { # sets $incomplete if not everything arrived
+    now
+    upload_until=$((now + RUNNER_UPLOAD_FOR)) hopeless=
+    for name in $OWN; do
+        [ "$name" = runner.log ] || [ ! -e "$FILES/$name" ] || upload "$FILES/$name" "$name"
+    done
+    upload_results
+    upload "$FILES/runner.log" runner.log # last, since it tells how the others went
 }
 
-# False: there is no sense in going on.
-upload()
-{
-	url=http://$server:$upload_port$result_root/$(escape_path "$1")
-	while :; do
-		http_reply PUT "$url" "$RESULT_ROOT/$1"
-		case $status in
-		2??)
-			away_since=
-			return 0
-			;;
-		403)
-			say "this box may not upload any more: $body"
-			incomplete=yes
-			return 1
-			;;
-		4?? | 507)
-			say "$1 is not taken: $status $body"
-			incomplete=yes
-			away_since=
-			return 0
-			;;
-		esac
-		[ -f "$RESULT_ROOT/$1" ] || {
-			incomplete=yes
-			return 0
-		}
-		server_away "$1" || {
-			incomplete=yes
-			return 1
-		}
-	done
+upload_results() {
+    # A job that made it a link to / does not send us the whole system.
+    [ -d "$RESULTS" ] && [ ! -L "$RESULTS" ] || return 0
+    list=$(cd "$RESULTS" && find . -type f ! -name "*$NL*" | sort)
+    set -f
+    IFS=$NL
+    # shellcheck disable=SC2086  # a line is a path
+    set -- $list
+    unset IFS
+    set +f
+    for path; do
+        path=${path#./}
+        case " $OWN " in
+            *" $path "*) say "not uploaded: the job's own $path, which the runner writes itself" ;;
+            *) upload "$RESULTS/$path" "$path" ;;
+        esac
+    done
+}
+
+upload() { # FILE NAME
+    [ -z "$hopeless" ] || return 0
+    now
+    if [ "$now" -ge "$upload_until" ]; then
+        hopeless="no time is left"
+    elif ! persist PUT "http://$server:$upload_port$(escape_path "$result_root/$2")" "$1"; then
+        hopeless="the server stays away"
+    elif [ "$status" = 403 ]; then
+        hopeless="they are not ours to write any more"
+    fi
+    case $hopeless$status in
+        2?? | gone) return ;;
+    esac
+    incomplete=1
+    say "not uploaded: $2 (${hopeless:-status $status})"
 }

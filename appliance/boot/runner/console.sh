@@ -1,0 +1,65 @@
+# shellcheck shell=sh
+# Shows the runner's log and the job's output on the console, each line marked.  It only follows
+# the files that the others write, so a stuck serial line holds up nobody.
+
+open_console() {
+    console=$(recall console)
+    if ! alive "$console"; then
+        show_on_console &
+        console=$!
+        remember console "$console"
+    fi
+}
+
+show_on_console() {
+    exec 3<"$FILES/runner.log" 4<"$FILES/output"
+    log_rest='' output_rest='' shown=0
+    while :; do
+        relay 3 'lkp| ' "$log_rest"
+        log_rest=$rest
+        busy=$new
+        if [ "$shown" -lt "$RUNNER_CONSOLE_BYTES" ]; then
+            relay 4 'job| ' "$output_rest"
+            output_rest=$rest
+            busy=$busy$new
+            shown=$((shown + ${#new}))
+            [ "$shown" -lt "$RUNNER_CONSOLE_BYTES" ] ||
+                echo 'lkp| (no more of the output here; the results have it)' >>"$P/dev/console"
+        fi
+        [ -z "$busy" ] || continue
+        [ ! -e "$RUN/last-words" ] || break
+        nap
+    done
+    [ -z "$output_rest" ] || echo "job| $output_rest" >>"$P/dev/console"
+} 2>/dev/null
+
+relay() { # FD MARK BEGUN: shows whole lines, leaves the one not yet ended in $rest
+    # Without control characters: the terminal belongs to a person.
+    new=$(dd bs=4096 count=1 <&"$1" | tr -cd '\011\012\040-\176\200-\377'; echo .)
+    new=${new%.}
+    rest=$3$new
+    lines=
+    case $rest in
+        *"$NL"*)
+            lines=${rest%"$NL"*}$NL
+            rest=${rest##*"$NL"}
+            ;;
+    esac
+    if [ "${#rest}" -ge 4096 ]; then
+        lines=$lines$rest$NL
+        rest=
+    fi
+    [ -z "$lines" ] || printf %s "$lines" | sed "s/^/$2/" >>"$P/dev/console"
+}
+
+last_words() { # until everything said is on the console, or the line is too slow
+    : >"$RUN/last-words"
+    now
+    until=$((now + RUNNER_CONSOLE_FOR))
+    while alive "$console" && [ "$now" -lt "$until" ]; do
+        feed_watchdog
+        nap
+        now
+    done
+    alive "$console" && kill -9 "$console"
+}

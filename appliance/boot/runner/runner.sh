@@ -1,0 +1,167 @@
+#!/bin/sh
+# Runs the job that came with this boot, hands its results to the server, reboots into PXE.
+#
+# The job is anybody's code and runs as root, so no single process is trusted to survive it:
+#
+#   guard    (this file)  feeds the hardware watchdog, gives up at the deadline, reboots
+#   worker   attempt.sh   talks to the server, starts the job, watches it, uploads
+#   console  console.sh   shows what the others wrote; may block on a slow line, they never do
+#   job      in a session of its own; what it prints goes through capture.sh
+#
+# A worker that was killed is replaced by one that saves what is left.  A guard that was killed is
+# started again by systemd; if nothing starts it again, nobody feeds the watchdog any more.
+#
+# Every file is read whole before the job starts: the job may overwrite them.  Every path that is
+# written, or that tells of the hardware, begins with $P: tests set it (RUNNER_ROOT), testboxes
+# leave it empty.
+
+# shellcheck source-path=SCRIPTDIR
+
+P=${RUNNER_ROOT:-}
+JOB_SH=$P/lkp/scheduled/job.sh
+HERE=$(dirname "$0")
+NL='
+'
+
+# Seconds.  Tests make them short.
+: "${RUNNER_TICK:=1}"          # how often guard and worker look around
+: "${RUNNER_NETWORK_FOR:=300}" # a switch port's spanning tree takes 50, a server's restart 60
+: "${RUNNER_POLL:=10}"         # between two questions whether the job is still wanted
+: "${RUNNER_SILENCE:=30}"      # without a byte from the server: it is away
+: "${RUNNER_RETRY_FOR:=600}"   # it may stay away that long: an upgrade, a reboot
+: "${RUNNER_RETRY_PAUSE:=5}"
+: "${RUNNER_GRACE:=30}"        # from TERM to KILL
+: "${RUNNER_DRAIN:=5}"         # for the last output, which daemons may hold back for ever
+: "${RUNNER_UPLOAD_FOR:=1200}" # the server closes a post_run after 1800
+: "${RUNNER_CONSOLE_FOR:=30}"  # for the last lines at 115200 baud
+: "${RUNNER_REBOOT_FOR:=120}"  # systemd gives a stopping service 90
+: "${RUNNER_WATCHDOG:=120}"    # longer than a busy box's worst stall, and than a clean shutdown
+: "${RUNNER_SLACK_MIN:=150}"   # half of what the server adds to `runtime` before it gives up
+
+# stdout, stderr and output are kept in memory, 96 MiB at worst: a fifth of 512 MiB of RAM, which
+# is what systemd gives /run.
+: "${RUNNER_OUTPUT_BYTES:=33554432}"
+: "${RUNNER_CONSOLE_BYTES:=262144}" # 23 seconds of a serial line
+
+# shellcheck source=http.sh
+. "$HERE/http.sh"
+# shellcheck source=report.sh
+. "$HERE/report.sh"
+# shellcheck source=upload.sh
+. "$HERE/upload.sh"
+# shellcheck source=capture.sh
+. "$HERE/capture.sh"
+# shellcheck source=attempt.sh
+. "$HERE/attempt.sh"
+# shellcheck source=console.sh
+. "$HERE/console.sh"
+# shellcheck source=watchdog.sh
+. "$HERE/watchdog.sh"
+# shellcheck source=reboot.sh
+. "$HERE/reboot.sh"
+# shellcheck source=firmware.sh
+. "$HERE/firmware.sh"
+
+main() {
+    [ -e "$JOB_SH" ] || exit 0 # a plain boot
+    [ -n "$P" ] || PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    cd / || exit 1
+    umask 022
+    told=
+    trap 'told=1' TERM
+    take_lock
+    exec </dev/null >/dev/null 2>>"$FILES/runner.log"
+    # The kernel takes the job first when memory runs out; capture.sh undoes it for the job.
+    echo -900 2>/dev/null >"$P/proc/self/oom_score_adj"
+    read_job
+    choose_client
+    open_console
+    arm_watchdog
+    guard
+    reboot_box
+}
+
+take_lock() { # one boot runs its job once, however often this is started
+    { read -r boot <"$P/proc/sys/kernel/random/boot_id"; } 2>/dev/null || boot=boot
+    RUN=$P/run/lkp-runner-$boot
+    [ -w "$P/run" ] || RUN=$P/tmp/lkp-runner-$boot
+    FILES=$RUN/files # our own results, out of the way of what the job does to /tmp
+    again=
+    if mkdir -m 700 "$RUN" 2>/dev/null; then
+        mkdir "$FILES"
+    else
+        again=1
+        other=$(recall guard)
+        alive "$other" && tr '\0' ' ' <"/proc/$other/cmdline" | grep -q 'runner\.sh' && exit 0
+    fi
+    remember guard $$
+    for file in runner.log output stdout stderr; do
+        : >>"$FILES/$file"
+    done
+}
+
+guard() {
+    now
+    deadline=$((now + RUNNER_NETWORK_FOR + limit + RUNNER_GRACE + RUNNER_UPLOAD_FOR +
+        3 * RUNNER_RETRY_FOR))
+    if [ -n "$again" ]; then
+        say "started again on this boot: the job does not run twice"
+        worker=$(recall worker)
+    else
+        start attempt
+    fi
+    watch_worker || return
+    [ ! -e "$RUN/over" ] || return
+    say "the worker was killed: saving what is left"
+    start salvage
+    watch_worker
+}
+
+start() {
+    "$1" 9>&- &
+    worker=$!
+    remember worker "$worker"
+}
+
+watch_worker() { # false: it hangs
+    while alive "$worker"; do
+        feed_watchdog
+        if [ -n "$told" ]; then # by systemd, as the box goes down; or by a job gone wild
+            told=
+            if going_down; then
+                : >"$RUN/going-down"
+            fi
+        fi
+        now
+        if [ "$now" -ge "$deadline" ]; then
+            say "past the deadline, and the worker hangs"
+            kill -9 "$worker"
+            watchdog= # whatever hangs from here on, the hardware ends it
+            return 1
+        fi
+        nap
+    done
+}
+
+now() { # sets $now: seconds that no change of the clock can move
+    { read -r now _ </proc/uptime; } 2>/dev/null || now=$(date +%s)
+    now=${now%%.*}
+}
+
+nap() { sleep "$RUNNER_TICK"; }
+
+say() { # to the log that is uploaded; the console process shows it
+    now
+    echo "[$now] $*" >>"$FILES/runner.log"
+}
+
+alive() { [ "${1:-0}" -gt 1 ] && kill -s 0 "$1" 2>/dev/null; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# What outlives this process, should the job kill it.
+remember() { echo "$2" >"$RUN/$1"; }
+
+recall() { cat "$RUN/$1" 2>/dev/null; }
+
+main; exit 0 # in one line: the shell reads nothing of this file after the job has run

@@ -1,0 +1,40 @@
+# shellcheck shell=sh
+# The hardware watchdog: when nobody feeds it, because the kernel hangs, it resets the box.
+
+arm_watchdog() {
+    watchdog=
+    # Each binds only to its own hardware.  Not softdog: it hangs with the kernel.
+    for module in "iTCO_wdt heartbeat=" "sp5100_tco heartbeat=" "i6300esb heartbeat=" \
+        "ipmi_watchdog timeout="; do
+        find_watchdog && break
+        # shellcheck disable=SC2086  # a module's name and its parameter
+        timeout 10 modprobe -q $module"$RUNNER_WATCHDOG"
+    done
+    find_watchdog || return
+    identity=
+    read -r identity <"$P/sys/class/watchdog/${watchdog_device##*/}/identity"
+    [ "$identity" != "Software Watchdog" ] || return
+    # Before it runs: a driver that was there already has a time of its own, often 30 seconds.
+    timeout 10 wdctl --settimeout "$RUNNER_WATCHDOG" "$watchdog_device"
+    # Only one can have it open: busy means that systemd feeds it.
+    if command exec 9>"$watchdog_device"; then
+        watchdog=1
+        feed_watchdog
+        say "the hardware watchdog is armed: ${identity:-$watchdog_device}"
+    else
+        say "the hardware watchdog belongs to somebody else"
+    fi
+} 2>/dev/null
+
+find_watchdog() {
+    for watchdog_device in "$P/dev/watchdog0" "$P/dev/watchdog"; do
+        [ ! -e "$watchdog_device" ] || return 0
+    done
+    return 1
+}
+
+# Never closed with the magic V: it stays armed through the reboot, until the firmware takes over,
+# or systemd, which opens it for its last stage.
+feed_watchdog() {
+    [ -z "$watchdog" ] || printf . >&9
+} 2>/dev/null

@@ -1,0 +1,1 @@
+"""The runner's shell scripts, run for real against a small real server."""

@@ -1,0 +1,296 @@
+"""A testbox without hardware: a scratch root, a bin directory, and a server that takes notes.
+
+The scripts are the real ones and so is the wire.  Programs that would touch this machine (reboot,
+modprobe, dmesg...) are not within the runner's reach: its PATH is a directory of chosen links,
+and everything it writes lies below the scratch root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from appliance.boot import runner
+
+SCRIPTS = Path(runner.__file__).parent
+SHELLS = ("dash", "busybox ash", "bash --posix")
+CLIENTS = ("curl", "wget", "python3", "perl", "nc")
+TOOLS = """
+    cat chmod cut date dash dd dirname env false find grep head id ip kill ln mkdir mkfifo mv od
+    printf ps rm sed seq setsid sh sleep sort stat tail tee timeout touch tr true wc yes
+"""
+PATIENCE_S = 20.0  # a runner that takes longer hangs
+
+JOB_SH = """\
+#!/bin/sh
+
+export_top_env()
+{{
+\texport id=lab.1
+\texport job='/lkp/scheduled/job.yaml'
+\texport testbox='box 1'
+\texport result_root='/result/hello/box/lab.1'
+\texport LKP_SERVER=127.0.0.1
+\texport SCHED_HOST=127.0.0.1
+\texport RESULT_WEBDAV_PORT={port}
+\texport HTTP_PREFIX='http://127.0.0.1:{port}/~lkp/tok'
+\texport runtime={runtime}
+\texport http_proxy=http://127.0.0.1:9
+\texport PATH_OF_JOB=1
+
+\t[ -n "$LKP_SRC" ] ||
+\texport LKP_SRC=/lkp/${{user:-lkp}}/src
+}}
+
+run_job()
+{{
+\texport_top_env
+{script}
+}}
+
+"$@"
+"""
+
+
+@attrs.frozen
+class Request:
+    method: str
+    path: str
+    cookie: str | None
+    body: bytes
+
+
+@attrs.define
+class Server:
+    """Says yes to everything, unless `answer` (status and body for a request) says otherwise."""
+
+    answer: Callable[[Request], tuple[int, str] | None] = lambda request: None
+    requests: list[Request] = attrs.field(factory=list)
+    port: int = 0
+    _tcp: Any = None
+
+    def start(self) -> None:
+        """Listens: the first time on any port, then on the same one again."""
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                size = int(self.headers.get("content-length") or 0)
+                request = Request(
+                    self.command, self.path, self.headers.get("cookie"), self.rfile.read(size)
+                )
+                server.requests.append(request)
+                usual = "yes" if "still-wanted" in self.path else "Done"
+                status, text = server.answer(request) or (200, usual)
+                self.send_response(status if self.command == "GET" or status != 200 else 201)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_GET = do_PUT = handle_one
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+            request_queue_size = 20
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # a client that hangs up is not this server's error
+
+        self._tcp = Threads(("127.0.0.1", self.port), Handler)
+        self.port = self._tcp.server_address[1]
+        threading.Thread(target=self._tcp.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuses connections from now on."""
+        self._tcp.shutdown()
+        self._tcp.server_close()
+
+    @property
+    def reports(self) -> list[str]:
+        """The literal GETs in order, polls left out but the first."""
+        gets = [request.path for request in self.requests if request.method == "GET"]
+        return [
+            path for n, path in enumerate(gets) if n == 0 or "/cgi-bin/still-wanted?" not in path
+        ]
+
+    @property
+    def states(self) -> list[str]:
+        """The job_state words in order."""
+        found = (re.search(r"&job_state=([^&]*)", request.path) for request in self.requests)
+        return [match[1] for match in found if match]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What was put, by its path below the result root."""
+        root = "/result/hello/box/lab.1/"
+        return {
+            request.path.removeprefix(root): request.body
+            for request in self.requests
+            if request.method == "PUT"
+        }
+
+
+@attrs.define
+class Testbox:
+    """One machine, from power-on to its reboot."""
+
+    __test__ = False
+    root: Path
+    server: Server
+    shell: str = "dash"
+    client: str = "curl"
+    busybox: bool = False
+    settings: dict[str, str] = attrs.field(factory=dict)
+    process: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        for folder in ("lkp/scheduled", "run", "tmp", "dev", "proc/sys/kernel", "sbin"):
+            (self.root / folder).mkdir(parents=True)
+        (self.root / "sys/class/net/lo").mkdir(parents=True)
+        (self.root / "sys/class/net/lo/address").write_text("52:54:00:AA:bb:01\n")
+        (self.root / "proc/loadavg").write_text("0.10 0.20 0.30 1/99 1234\n")
+        (self.root / "proc/cmdline").write_text("user=lkp root=cifs://lab\n")
+        (self.root / "bin").mkdir()
+        for tool in TOOLS.split():
+            self.link(tool)
+        if self.client == "nc":
+            self.link("nc", "busybox")
+        elif self.client:
+            self.link(self.client)
+        self.fake("dmesg", "echo '[0.0] Linux version 6.1'")
+        self.fake("modprobe", f'echo "$*" >>{self.root}/modprobed')
+        self.fake("reboot", f'echo "reboot $*" >>{self.root}/rebooted', "sbin")
+
+    def link(self, tool: str, target: str = "") -> None:
+        """Makes a program reachable; a busybox box has only busybox's, so far as it has it."""
+        applets = subprocess.run(["busybox", "--list"], capture_output=True, check=True).stdout
+        if self.busybox and tool in applets.decode().split():
+            target = "busybox"
+        found = shutil.which(target or tool)
+        assert found is not None, f"this machine has no {target or tool}"
+        (self.root / "bin" / tool).symlink_to(found)
+
+    def fake(self, tool: str, script: str, folder: str = "bin") -> None:
+        """A program that the test wrote."""
+        path = self.root / folder / tool
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def systemd(self) -> None:
+        """A box whose init is systemd, and not about to stop."""
+        (self.root / "run/systemd/system").mkdir(parents=True)
+        (self.root / "run/state").write_text("running\n")
+        self.fake(
+            "systemctl",
+            f'[ "$1" = is-system-running ] && exec cat {self.root}/run/state\n'
+            f'echo "systemctl $*" >>{self.root}/rebooted',
+            "usr/bin",
+        )
+
+    def schedule(self, script: str, **fields: Any) -> None:
+        """The job whose run_job is `script`."""
+        path = self.root / "lkp/scheduled/job.sh"
+        fields.setdefault("runtime", 3600)
+        path.write_text(JOB_SH.format(port=self.server.port, script=script, **fields))
+        path.chmod(0o775)
+
+    def power_on(self) -> None:
+        """Starts the runner, as the box's init would."""
+        short = {
+            "RUNNER_TICK": "0.05",
+            "RUNNER_NETWORK_FOR": "5",
+            "RUNNER_POLL": "0",
+            "RUNNER_SILENCE": "5",
+            "RUNNER_RETRY_FOR": "10",
+            "RUNNER_RETRY_PAUSE": "0.05",
+            "RUNNER_GRACE": "1",
+            "RUNNER_DRAIN": "1",
+            "RUNNER_CONSOLE_FOR": "5",
+            "RUNNER_REBOOT_FOR": "0.1",
+            "RUNNER_SLACK_MIN": "0",
+        }
+        shell, *words = self.shell.split()
+        found = shutil.which(shell)
+        assert found is not None, f"this machine has no {shell}"
+        self.process = subprocess.Popen(
+            [found, *words, str(SCRIPTS / "runner.sh")],
+            env={
+                "PATH": str(self.root / "bin"),
+                "RUNNER_ROOT": str(self.root),
+                **short,
+                **self.settings,
+            },
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def run(self, script: str = "\techo hello", **fields: Any) -> None:
+        """A whole boot, with the job's run_job, until the reboot was asked for."""
+        self.schedule(script, **fields)
+        self.power_on()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until the runner has ended and has asked for the reboot."""
+        assert 0 == self.process.wait(PATIENCE_S)
+        self.until(lambda: self.rebooted)
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Waits for the other processes: no clock of theirs can be turned."""
+        end = time.monotonic() + PATIENCE_S
+        while not true():
+            assert time.monotonic() < end, f"in vain; its log:\n{self.log}\n{self.server.reports}"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Everything that a test left behind: what it started names the scratch root."""
+        mark = f"RUNNER_ROOT={self.root}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+    def state(self, name: str) -> Path:
+        """A file in the runner's own directory."""
+        return self.root / "run/lkp-runner-boot" / name
+
+    @property
+    def rebooted(self) -> list[str]:
+        """How the reboot was asked for."""
+        path = self.root / "rebooted"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def console(self) -> str:
+        """What a person saw."""
+        path = self.root / "dev/console"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def log(self) -> str:
+        """The runner's own log."""
+        path = self.state("files/runner.log")
+        return path.read_text() if path.exists() else ""
