@@ -83,9 +83,7 @@ def resolve(
 def missing(srv: Path, boot: Boot) -> list[str]:
     """Those of its URL paths that cannot be read any more.  A few stat calls."""
     gone = [] if os.path.isdir(f"{srv}{boot.root}") else [boot.root]
-    for path in (boot.kernel, *boot.initrds):
-        if not _readable(f"{srv}{path}"):
-            gone.append(path)
+    gone += [path for path in (boot.kernel, *boot.initrds) if not _readable(f"{srv}{path}")]
     return gone
 
 
@@ -154,11 +152,13 @@ def _image(srv: Path, name: str, folder: Path) -> Image:
     boot, absent = _boot(srv, folder, name, "cifs", None)
     problems = [f"{path} is missing" for path in absent]
     if boot is not None:
-        for path in (boot.kernel, *boot.initrds):
-            if not os.stat(f"{srv}{path}").st_mode & stat.S_IROTH:
-                problems.append(f"{path} is not readable by others")
-        if not os.stat(folder).st_mode & stat.S_IXOTH:
-            problems.append(f"{boot.root} is not readable by others")
+        bits = {boot.root: stat.S_IROTH | stat.S_IXOTH}
+        bits |= dict.fromkeys((boot.kernel, *boot.initrds), stat.S_IROTH)
+        problems += [
+            f"{path} is not readable by others"
+            for path, bit in bits.items()
+            if os.stat(f"{srv}{path}").st_mode & bit != bit
+        ]
     kernels = _kernels(folder)
     if boot is not None:
         kernels.sort(key=lambda kernel: kernel != boot.kernel_version)

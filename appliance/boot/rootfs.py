@@ -1,0 +1,206 @@
+"""What turns a root filesystem into one that boots over the network: modules, initramfs, tidiness.
+
+The initramfs carries no kernel module: `modules-<kernel version>.cgz` is the second initrd of
+every boot and brings those that a box needs before it has its root (cards, CIFS, NFS, overlay)
+with their firmware.  One initramfs so serves whichever kernel a document names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from appliance.boot import contained
+from appliance.boot.cgz import Entry, pack
+from appliance.boot.contained import Say
+from appliance.errors import BadImage
+
+_MODULE: Final = Path(__file__).parent / "dracut" / "90appliance"
+_DRACUT_MODULES: Final = ("usr/lib/dracut/modules.d", "lib/dracut/modules.d")
+_OMIT: Final = (
+    "cifs overlay-root network-manager systemd-networkd connman plymouth lvm mdraid dm dmraid crypt"
+    " multipath btrfs iscsi fcoe fcoe-uefi nbd nvmf bluetooth i18n resume rescue terminfo"
+    " memstrack usrmount tpm2-tss pcsc"
+)
+# Under /lib/modules/<version>/kernel: what may be needed before there is a root filesystem.
+_EARLY: Final = (
+    "arch", "crypto", "lib",
+    "drivers/net/ethernet", "drivers/net/phy", "drivers/net/mdio", "drivers/net/pcs",
+    "drivers/net/usb", "drivers/net/bonding", "drivers/net/hyperv", "drivers/net/vmxnet3",
+    "drivers/net/virtio_net", "drivers/net/net_failover", "drivers/net/xen-netfront",
+    "drivers/virtio", "drivers/hv", "drivers/pci/controller", "drivers/usb/host", "drivers/bus",
+    "drivers/char/hw_random",
+    "fs/cifs", "fs/smb", "fs/smbfs_common", "fs/nfs", "fs/nfs_common", "fs/lockd", "fs/fscache",
+    "fs/netfs", "fs/overlayfs", "fs/nls",
+    "net/sunrpc", "net/dns_resolver", "net/core", "net/packet", "net/8021q", "net/802", "net/llc",
+)  # fmt: skip
+_STAGING: Final = "var/tmp/appliance-modules"
+_SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
+
+
+def finish(root: Path, say: Say, lock: int) -> str:
+    """Adds what is missing for a boot; returns the kernel version.  Raises BadImage."""
+    version = kernel_version(root)
+    boot = root / "boot"
+    say("packing the kernel's modules")
+    (boot / f"modules-{version}.cgz").write_bytes(modules(root, version, say, lock))
+    say("building the initramfs")
+    initramfs(root, version, say, lock)
+    for name, target in (
+        ("boot/vmlinuz", f"vmlinuz-{version}"),
+        ("initrd.lkp", f"./boot/initramfs.lkp-{version}.img"),
+    ):
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(target)
+    tidy(root)
+    return version
+
+
+def kernel_version(root: Path) -> str:
+    """That of boot/vmlinuz, else the newest kernel that has its modules.  Raises BadImage."""
+    named = root / "boot/vmlinuz"
+    if named.is_symlink():
+        versions = [Path(os.readlink(named)).name.removeprefix("vmlinuz-")]
+    else:
+        versions = [path.name.removeprefix("vmlinuz-") for path in root.glob("boot/vmlinuz-*")]
+    if not versions:
+        raise BadImage("boot/vmlinuz-<kernel version> is missing: install a kernel in it")
+    whole = [name for name in versions if (root / f"lib/modules/{name}/modules.dep").exists()]
+    if not whole:
+        raise BadImage(f"lib/modules/{versions[0]}/modules.dep is missing: the kernel's modules")
+    return max(whole, key=_natural)
+
+
+def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
+    """modules-<version>.cgz.  Raises BadImage."""
+    tree = root / "lib/modules" / version
+    staging = root / _STAGING
+    try:
+        target = staging / "lib/modules" / version
+        target.mkdir(parents=True)
+        for path in sorted(_needed(tree)):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tree / path, target / path)
+        for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            if (tree / name).exists():
+                shutil.copyfile(tree / name, target / name)
+        contained.run_inside(root, ("depmod", "-b", f"/{_STAGING}", version), say, keep=(lock,))
+        _copy_firmware(root, staging, lock)
+        return pack(_entries(staging))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
+    """boot/initramfs.lkp-<version>.img, made by the dracut that is in the root filesystem."""
+    homes = [root / home for home in _DRACUT_MODULES if (root / home).is_dir()]
+    if not homes:
+        raise BadImage("dracut is missing: install dracut and its network modules in it")
+    ours = homes[0] / _MODULE.name
+    shutil.rmtree(ours, ignore_errors=True)
+    shutil.copytree(_MODULE, ours)
+    for script in ours.iterdir():
+        script.chmod(0o755)
+    name = f"boot/initramfs.lkp-{version}.img"
+    try:
+        contained.run_inside(root, _dracut(f"/{name}", version), say, keep=(lock,))
+    finally:
+        shutil.rmtree(ours)
+    problem = _without_our_module(root / name)
+    if problem is not None:
+        raise BadImage(f"dracut made a broken initramfs: {problem}")
+
+
+def tidy(root: Path) -> None:
+    """A root filesystem that many boxes share keeps no secret and no identity."""
+    for key in root.glob("etc/ssh/ssh_host_*"):
+        key.unlink()
+    (root / "etc/machine-id").unlink(missing_ok=True)
+    (root / "etc/machine-id").write_bytes(b"")
+    (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+    (root / "var/lib/systemd/random-seed").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/hostname").unlink(missing_ok=True)
+    for path in (root, root / "boot"):
+        path.chmod(0o755)
+    for path in (root / "boot").iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o644)
+
+
+def _dracut(target: str, version: str) -> list[str]:
+    return [
+        "dracut", "--force", "--no-kernel", "--no-hostonly", "--no-hostonly-cmdline",
+        "--no-early-microcode", "--gzip",
+        "--add", "network-legacy nfs appliance",
+        "--omit", _OMIT,
+        "--kver", version, target,
+    ]  # fmt: skip
+
+
+def _without_our_module(image: Path) -> str | None:
+    """Why this initramfs is not one of ours; None if it is."""
+    listing = subprocess.run(
+        ("sh", "-c", 'gzip -dc < "$1" | cpio --quiet -t', "sh", str(image)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    names = set(listing.stdout.decode(errors="replace").splitlines())
+    for wanted in ("usr/lib/appliance-lib.sh", "usr/sbin/cifsroot", "usr/sbin/mount.cifs"):
+        if wanted not in names and wanted.removeprefix("usr/") not in names:
+            return f"{wanted} is not in {image.name}"
+    return None
+
+
+def _needed(tree: Path) -> set[str]:
+    """The early modules and, again and again, the modules that those need."""
+    needs: dict[str, list[str]] = {}
+    for line in (tree / "modules.dep").read_text().splitlines():
+        module, _, others = line.partition(":")
+        needs[module] = others.split()
+    wanted = {module for module in needs if _is_early(module)}
+    waiting = list(wanted)
+    while waiting:
+        more = set(needs.get(waiting.pop(), ())) - wanted
+        wanted |= more
+        waiting += more
+    return wanted
+
+
+def _is_early(module: str) -> bool:
+    name = module.removeprefix("kernel/")
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return any(name == early or name.startswith(f"{early}/") for early in _EARLY)
+
+
+def _copy_firmware(root: Path, staging: Path, lock: int) -> None:
+    """What the packed modules ask for, as far as the root filesystem has it."""
+    asked: list[str] = []
+    files = [f"/{path.relative_to(root)}" for path in staging.rglob("*.ko*")]
+    contained.run_inside(root, ("modinfo", "-F", "firmware", *files), asked.append, keep=(lock,))
+    for name in sorted(set(asked) - {""}):
+        for found in root.glob(f"lib/firmware/{name}"):
+            if found.is_file():
+                target = staging / found.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, target)
+
+
+def _entries(tree: Path) -> Iterator[Entry]:
+    for path in tree.rglob("*"):
+        if path.is_file():
+            mode = stat.S_IFREG | 0o644
+            yield Entry(str(path.relative_to(tree)), path.read_bytes(), mode)
+
+
+def _natural(version: str) -> tuple[tuple[int, str], ...]:
+    """6.1.0-9 before 6.1.0-10."""
+    words = version.replace("-", ".").replace("+", ".").split(".")
+    return tuple((int(word), "") if word.isdigit() else (-1, word) for word in words)

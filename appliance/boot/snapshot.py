@@ -1,0 +1,112 @@
+"""A folder in the making, beside the images of its kind; it gets its name when it is whole.
+
+Half-made folders are hidden (".building-<pid>"), so neither `resolve` nor a person sees them.
+Their maker holds a lock on the folder: one that nobody locks was left by a crash, and goes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from appliance.errors import BadImage
+
+_BUILDING: Final = ".building-"
+_LINK: Final = ".link-"
+
+
+@attrs.frozen
+class Snapshot:
+    """A root filesystem in the making."""
+
+    root: Path
+    version: str
+    lock: int  # a descriptor: whoever has it open keeps the folder from being swept away
+
+    def publish(self, now: float | None = None) -> Path:
+        """`<version>-<timestamp>`, and the version's symlink moves to it, in one step each."""
+        stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(now))
+        name = f"{self.version}-{stamp}"
+        final = self.root.with_name(name)
+        if os.path.lexists(final):
+            raise BadImage(f"{final} exists already")
+        link = self.root.with_name(self.version)
+        if link.exists() and not link.is_symlink():
+            raise BadImage(f"{link} is not a symlink to a snapshot: move it away first")
+        os.sync()  # a machine that loses power has the whole image or none
+        self.root.rename(final)
+        passing = self.root.with_name(f"{_LINK}{os.getpid()}")
+        passing.unlink(missing_ok=True)
+        passing.symlink_to(name)
+        passing.rename(link)
+        return final
+
+
+@contextmanager
+def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
+    """An empty folder for one image; it is gone afterwards unless it was published."""
+    place = srv / "os" / os_name / arch
+    made = _make(place)
+    sweep(place)
+    root = place / f"{_BUILDING}{os.getpid()}"
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Snapshot(root, version, lock)
+    finally:
+        _remove(root)
+        os.close(lock)
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def sweep(place: Path) -> None:
+    """Removes what crashed builds left in `place`."""
+    for left in place.glob(f"{_BUILDING}*"):
+        lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # somebody is at it
+        else:
+            _remove(left)
+        finally:
+            os.close(lock)
+    for link in place.glob(f"{_LINK}*"):
+        link.unlink(missing_ok=True)
+
+
+def _make(place: Path) -> list[Path]:
+    """The folders that had to be made, innermost first."""
+    made: list[Path] = []
+    for folder in (place, *place.parents):
+        if folder.exists():
+            break
+        made.append(folder)
+    for folder in reversed(made):
+        folder.mkdir(mode=0o755, exist_ok=True)
+        folder.chmod(0o755)
+    return made
+
+
+def _remove(root: Path) -> None:
+    if not root.exists():
+        return
+    # Programs run in mount namespaces of their own: a mount seen here was made by somebody else.
+    device = root.stat().st_dev
+    for path, folders, _ in os.walk(root):
+        for folder in folders:
+            if os.lstat(os.path.join(path, folder)).st_dev != device:
+                raise BadImage(f"{path}/{folder} is a mount: unmount it, then remove {root}")
+    shutil.rmtree(root)
