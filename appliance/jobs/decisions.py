@@ -38,7 +38,7 @@ def asked(store: Store, who: Identity, now: float, waits: Waits, unknown_max: in
     changes: list[Change] = []
     if box.job is not None:
         changes += lost(
-            store, store.job(box.job), jobs.Asked(now + waits.return_to_lobby), now, waits
+            store, store.job(box.job), jobs.Asked(now + waits.return_to_lobby, now), now, waits
         )
     return [*changes, Seen(box.name, who, now)]
 
@@ -148,7 +148,7 @@ def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
     assert isinstance(state, Offered | Booting | Running | PostRun | Held)
     attempt = state.attempt
     heard = moved.get(attempt.box, 0.0)
-    if isinstance(state, Offered | Booting) and heard > attempt.began and not attempt.reboots:
+    if isinstance(state, Offered | Booting) and heard > attempt.began:
         quiet = waits.boot if _loaded(job) else waits.offer_lease
         return min(max(state.until, heard + quiet), attempt.began + waits.boot_max)
     return state.until

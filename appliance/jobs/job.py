@@ -48,7 +48,7 @@ class Attempt:
     token: str  # the fence: reports carry it in HTTP_PREFIX
     box: str
     address: str  # the box asked from here; its fetches and uploads must come from here too
-    began: float
+    began: float  # the boot under way: a job that restarts its box begins another
     losses: int = 0  # earlier boots lost with everything fetched
     avoid: tuple[str, ...] = ()  # the boxes that lost them
     reboots: int = 0  # times the job has restarted its box so far
@@ -204,6 +204,7 @@ class Asked:
     """The box asks for work again, so it has rebooted."""
 
     until: float  # of the same attempt's next offer, if the document allows reboots
+    at: float
 
 
 @attrs.frozen
@@ -271,10 +272,10 @@ def advance(state: State, event: Event, rules: Rules) -> State:
 
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Lapse(reason)):
             return _lost(state, reason, rules, health="timeout")
-        case ((Running(attempt) | PostRun(attempt)), Asked(until)) if (
+        case ((Running(attempt) | PostRun(attempt)), Asked(until, at)) if (
             attempt.health is None and attempt.reboots < rules.reboots
         ):
-            return Offered(attrs.evolve(attempt, reboots=attempt.reboots + 1), until)
+            return Offered(attrs.evolve(attempt, reboots=attempt.reboots + 1, began=at), until)
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Asked()):
             return _lost(state, "its testbox rebooted", rules, health="abnormal")
 
@@ -290,7 +291,7 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
     if attempt.health is not None:
         return _close(attempt, reason)
     match state:
-        case Offered() if attempt.reboots:  # it had been running before it restarted its box
+        case Offered() | Booting() if attempt.reboots:  # it ran before it restarted its box
             return _abnormal(attempt, reason, rules, health)
         case Offered() | Booting(loaded=False):
             return Queued(attempt.number, attempt.losses, attempt.avoid)

@@ -1,0 +1,325 @@
+"""Every state meets every event; the legal cells stand here a second time, by hand."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from appliance.errors import IllegalMove
+from appliance.jobs import job as jobs
+from appliance.jobs.job import (
+    Asked,
+    Attempt,
+    Begin,
+    Booting,
+    Cancel,
+    Close,
+    Fail,
+    Fetch,
+    Finished,
+    Held,
+    Hold,
+    Lapse,
+    Load,
+    Offer,
+    Offered,
+    PostRun,
+    Queued,
+    RefuseUpload,
+    Renew,
+    Rules,
+    Running,
+    Verdict,
+    Wrap,
+    advance,
+)
+
+NOW, AT, NEXT = 50.0, 100.0, 200.0
+ONE = Attempt(1, "token", "box-1", "10.0.0.5", 0.0)
+REBOOTED = attrs.evolve(ONE, reboots=1, began=NOW)
+JUDGED = attrs.evolve(ONE, health="failed")
+AGAIN = Rules(retry=True)
+
+STATES = {
+    "queued": Queued(),
+    "offered": Offered(ONE, AT),
+    "loading": Booting(ONE, AT),
+    "loaded": Booting(ONE, AT, loaded=True),
+    "running": Running(ONE, AT),
+    "post_run": PostRun(ONE, AT),
+    "held": Held(ONE, AT, "renew"),
+    "finished": Finished("success", "", ONE),
+    "never offered": Finished("cancel", "cancelled by ann", None),
+}
+EVENTS = {
+    "offer": Offer(ONE, NEXT),
+    "fetch": Fetch(NEXT),
+    "load": Load(NEXT),
+    "renew": Renew(NEXT),
+    "begin": Begin(NEXT),
+    "wrap": Wrap(NEXT),
+    "hold": Hold(NEXT, "manual_check"),
+    "verdict": Verdict("failed"),
+    "refuse": RefuseUpload("quota"),
+    "close": Close(),
+    "lapse": Lapse("silent"),
+    "asked": Asked(NEXT, NOW),
+    "fail": Fail("incomplete", "image gone"),
+    "cancel": Cancel("ann"),
+}
+REFUSED = attrs.evolve(ONE, refused="quota")
+BACK = Queued(tries=1)  # nobody to blame
+BLAMED = Queued(tries=1, losses=1, avoid=("box-1",))
+CANCELLED = Finished("cancel", "cancelled by ann", ONE)
+GONE = Finished("incomplete", "image gone", ONE)
+UNHEARD = attrs.evolve(ONE, health="incomplete")
+WELL = attrs.evolve(ONE, health="success")
+
+# design.md §5: a job's life and blame.  Where no cell is, the move is illegal.
+LEGAL = {
+    ("queued", "offer"): Offered(ONE, NEXT),
+    ("queued", "fail"): Finished("incomplete", "image gone", None),
+    ("queued", "cancel"): Finished("cancel", "cancelled by ann", None),
+    #
+    ("offered", "fetch"): Booting(ONE, NEXT),
+    ("offered", "renew"): Offered(ONE, NEXT),
+    ("offered", "begin"): Running(ONE, NEXT),
+    ("offered", "wrap"): PostRun(ONE, NEXT),
+    ("offered", "verdict"): Offered(JUDGED, AT),
+    ("offered", "refuse"): Offered(REFUSED, AT),
+    ("offered", "close"): Finished("incomplete", "closed before it ran", UNHEARD),
+    ("offered", "lapse"): BACK,
+    ("offered", "asked"): BACK,
+    ("offered", "fail"): GONE,
+    ("offered", "cancel"): CANCELLED,
+    #
+    ("loading", "fetch"): Booting(ONE, NEXT),
+    ("loading", "load"): Booting(ONE, NEXT, loaded=True),
+    ("loading", "renew"): Booting(ONE, NEXT),
+    ("loading", "begin"): Running(ONE, NEXT),
+    ("loading", "wrap"): PostRun(ONE, NEXT),
+    ("loading", "verdict"): Booting(JUDGED, AT),
+    ("loading", "refuse"): Booting(REFUSED, AT),
+    ("loading", "close"): Finished("incomplete", "closed before it ran", UNHEARD),
+    ("loading", "lapse"): BACK,
+    ("loading", "asked"): BACK,
+    ("loading", "fail"): GONE,
+    ("loading", "cancel"): CANCELLED,
+    #
+    ("loaded", "fetch"): Booting(ONE, NEXT, loaded=True),
+    ("loaded", "renew"): Booting(ONE, NEXT, loaded=True),
+    ("loaded", "begin"): Running(ONE, NEXT),
+    ("loaded", "wrap"): PostRun(ONE, NEXT),
+    ("loaded", "verdict"): Booting(JUDGED, AT, loaded=True),
+    ("loaded", "refuse"): Booting(REFUSED, AT, loaded=True),
+    ("loaded", "close"): Finished("incomplete", "closed before it ran", UNHEARD),
+    ("loaded", "lapse"): BLAMED,
+    ("loaded", "asked"): BLAMED,
+    ("loaded", "fail"): GONE,
+    ("loaded", "cancel"): CANCELLED,
+    #
+    ("running", "renew"): Running(ONE, NEXT),
+    ("running", "begin"): Running(ONE, AT),
+    ("running", "wrap"): PostRun(ONE, NEXT),
+    ("running", "hold"): Held(ONE, NEXT, "manual_check"),
+    ("running", "verdict"): Running(JUDGED, AT),
+    ("running", "refuse"): Running(REFUSED, AT),
+    ("running", "close"): Finished("success", "", WELL),
+    ("running", "lapse"): Finished("timeout", "silent", ONE),
+    ("running", "asked"): Finished("abnormal", "its testbox rebooted", ONE),
+    ("running", "cancel"): CANCELLED,
+    #
+    ("post_run", "renew"): PostRun(ONE, NEXT),
+    ("post_run", "wrap"): PostRun(ONE, AT),
+    ("post_run", "hold"): Held(ONE, NEXT, "manual_check"),
+    ("post_run", "verdict"): PostRun(JUDGED, AT),
+    ("post_run", "refuse"): PostRun(REFUSED, AT),
+    ("post_run", "close"): Finished("success", "", WELL),
+    ("post_run", "lapse"): Finished("incomplete", "no verdict: silent", UNHEARD),
+    ("post_run", "asked"): Finished("incomplete", "no verdict: its testbox rebooted", UNHEARD),
+    ("post_run", "cancel"): CANCELLED,
+    #
+    ("held", "renew"): Held(ONE, NEXT, "renew"),
+    ("held", "begin"): Running(ONE, NEXT),
+    ("held", "wrap"): PostRun(ONE, NEXT),
+    ("held", "hold"): Held(ONE, NEXT, "manual_check"),
+    ("held", "verdict"): Held(JUDGED, AT, "renew"),
+    ("held", "refuse"): Held(REFUSED, AT, "renew"),
+    ("held", "close"): Finished("success", "", WELL),
+    ("held", "lapse"): Finished("incomplete", "no verdict: silent", UNHEARD),
+    ("held", "asked"): Finished("incomplete", "no verdict: its testbox rebooted", UNHEARD),
+    ("held", "cancel"): CANCELLED,
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_cell_of_the_table(state, event):
+    if (state, event) in LEGAL:
+        assert LEGAL[state, event] == advance(STATES[state], EVENTS[event], Rules())
+    else:
+        with pytest.raises(IllegalMove, match=f"stage .* cannot take {event[:4]}"):
+            advance(STATES[state], EVENTS[event], Rules())
+
+
+def test_the_tables_name_every_state_and_every_event():
+    def classes(union):
+        return {kind.__name__ for kind in union.__args__}
+
+    assert classes(jobs.State) == {type(state).__name__ for state in STATES.values()}
+    assert classes(jobs.Event) == {type(event).__name__ for event in EVENTS.values()}
+    assert {state for state, _ in LEGAL} == STATES.keys() - {"finished", "never offered"}
+    assert {event for _, event in LEGAL} == EVENTS.keys()
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 5])
+def test_an_attempts_number_is_never_given_twice_nor_left_out(number):
+    with pytest.raises(IllegalMove):
+        advance(Queued(tries=3), Offer(attrs.evolve(ONE, number=number), NEXT), Rules())
+
+    assert isinstance(
+        advance(Queued(tries=3), Offer(attrs.evolve(ONE, number=4), NEXT), Rules()), Offered
+    )
+
+
+ACTIVE = ["offered", "loading", "loaded", "running", "post_run", "held"]
+OVER = [EVENTS["lapse"], EVENTS["asked"], EVENTS["close"]]
+
+
+@pytest.mark.parametrize("event", OVER, ids=["lapse", "asked", "close"])
+@pytest.mark.parametrize("name", ACTIVE)
+def test_after_the_verdict_the_job_closes_with_it_whatever_happens(name, event):
+    for rules in (Rules(), AGAIN, Rules(reboots=5)):
+        judged = advance(STATES[name], Verdict("OOM"), rules)
+
+        assert "OOM" == advance(judged, event, rules).health
+
+
+@pytest.mark.parametrize("event", OVER, ids=["lapse", "asked", "close"])
+@pytest.mark.parametrize("name", ACTIVE)
+def test_a_refused_upload_never_ends_as_success(name, event):
+    state = advance(STATES[name], RefuseUpload("quota"), Rules())
+    end = advance(advance(state, Verdict("finished"), Rules()), event, Rules())
+
+    assert ("incomplete", "quota") == (end.health, end.reason)
+
+
+def test_a_refused_upload_does_not_hide_a_failure():
+    state = advance(STATES["running"], RefuseUpload("quota"), Rules())
+    state = advance(state, Verdict("failed"), Rules())
+
+    assert "failed" == advance(state, Close(), Rules()).health
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        ("finished", "failed", "success"),
+        ("failed", "finished", "failed"),
+        ("failed", "return", "return"),
+        ("return", "failed", "return"),
+    ],
+)
+def test_the_first_verdict_stands_but_a_borrowers_return_overrides(first, then, kept):
+    state = advance(STATES["running"], Verdict(first), Rules())
+
+    assert kept == advance(state, Verdict(then), Rules()).attempt.health
+    assert kept == advance(state, Close(then), Rules()).health
+
+
+def test_a_close_may_bring_the_verdict():
+    assert "failed" == advance(STATES["post_run"], Close("failed"), Rules()).health
+    assert "failed" == advance(STATES["offered"], Close("failed"), Rules()).health
+
+
+def lose(state, event, number=2, box="box-2"):
+    """`state` loses its attempt and is offered to another box."""
+    queued = advance(state, event, Rules())
+    attempt = attrs.evolve(ONE, number=number, box=box, losses=queued.losses, avoid=queued.avoid)
+    return advance(queued, Offer(attempt, NEXT), Rules())
+
+
+@pytest.mark.parametrize("event", [EVENTS["lapse"], EVENTS["asked"]], ids=["lapse", "asked"])
+def test_two_boots_lost_with_everything_fetched_are_boot_failed(event):
+    offered = lose(STATES["loaded"], event)
+    again = advance(advance(offered, Fetch(NEXT), Rules()), Load(NEXT), Rules())
+    end = advance(again, event, Rules())
+
+    assert "boot_failed" == end.health
+    assert end.reason.startswith("2 boots lost: ")
+    assert ("box-1",) == offered.attempt.avoid
+
+
+def test_boots_lost_before_everything_was_fetched_never_count():
+    state = STATES["loaded"]
+    state = lose(state, EVENTS["lapse"])
+    for number in range(3, 50):
+        state = advance(state, Fetch(NEXT), Rules()) if number % 2 else state
+        state = lose(state, EVENTS["lapse"], number)
+
+    assert (49, 1, ("box-1",)) == (
+        state.attempt.number,
+        state.attempt.losses,
+        state.attempt.avoid,
+    )
+
+
+def test_a_job_with_retry_runs_again_after_it_was_lost_but_not_after_its_deadline():
+    assert Queued(tries=1) == advance(STATES["running"], EVENTS["asked"], AGAIN)
+    assert "timeout" == advance(STATES["running"], EVENTS["lapse"], AGAIN).health
+
+
+@pytest.mark.parametrize("name", ["running", "post_run"])
+def test_a_job_that_may_restart_its_box_is_offered_the_same_attempt_again(name):
+    state = advance(STATES[name], Asked(NEXT, NOW), Rules(reboots=1))
+
+    assert Offered(REBOOTED, NEXT) == state
+
+
+@pytest.mark.parametrize("name", ["offered", "loading", "loaded", "held"])
+def test_a_job_that_did_not_run_did_not_restart_its_box(name):
+    state = advance(STATES[name], Asked(NEXT, NOW), Rules(reboots=1))
+
+    assert isinstance(state, Queued | Finished)
+
+
+def test_a_job_restarts_its_box_no_oftener_than_it_says():
+    state = STATES["running"]
+    for _ in range(3):
+        state = advance(state, Asked(NEXT, NOW), Rules(reboots=3))
+        assert isinstance(state, Offered)
+        state = advance(state, Begin(NEXT), Rules(reboots=3))
+
+    assert "abnormal" == advance(state, Asked(NEXT, NOW), Rules(reboots=3)).health
+
+
+RESTARTING = {
+    "offered": Offered(REBOOTED, AT),
+    "loading": Booting(REBOOTED, AT),
+    "loaded": Booting(REBOOTED, AT, loaded=True),
+}
+
+
+@pytest.mark.parametrize("name", RESTARTING)
+def test_a_job_lost_while_it_restarts_its_box_was_running_and_is_not_run_twice(name):
+    rules = Rules(reboots=1)
+
+    assert "abnormal" == advance(RESTARTING[name], EVENTS["asked"], rules).health
+    assert "timeout" == advance(RESTARTING[name], EVENTS["lapse"], rules).health
+
+
+@pytest.mark.parametrize("name", RESTARTING)
+def test_a_job_lost_while_it_restarts_its_box_runs_again_if_it_says_retry(name):
+    state = advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
+
+    assert Queued(tries=1) == state
+
+
+def test_each_stage_has_the_fields_own_word():
+    words = ["submit", "offered", "boot", "boot", "running", "post_run", "renew", "finish"]
+
+    assert words == [jobs.stage(state) for state in list(STATES.values())[:8]]
+
+
+def test_the_attempt_of_a_state():
+    assert [None, *[ONE] * 7, None] == [jobs.attempt_of(state) for state in STATES.values()]
