@@ -105,9 +105,9 @@ class People:
         seen = 0
         while True:
             job = await self._scheduler.changes_of(str(arguments["job"]), seen)
-            for moment in job.history[seen:]:
+            for moment in job.history[max(0, seen - job.forgotten) :]:
                 await event({"job": job.id, **views.moment_row(moment)})
-            seen = len(job.history)
+            seen = job.moments
             if isinstance(job.state, Finished):
                 return {"job": views.job_row(job)}
 

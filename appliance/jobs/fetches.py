@@ -16,13 +16,15 @@ from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Change, Job
 
+Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
+
 
 class Fetches:
     """Follows the boots under way by what their boxes fetch."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._got: dict[str, tuple[str, set[str]]] = {}  # {box: (attempt's token, URL paths)}
+        self._got: dict[str, tuple[Boot, set[str]]] = {}  # by box: URL paths
 
     def _boot_at(self, client: str) -> tuple[Box, Job] | None:
         """The box at `client` and the job it holds; None where it holds none."""
@@ -41,11 +43,12 @@ class Fetches:
             return
         (box, job), now = found, self._scheduler.clock.now()
         assert job.attempt is not None
-        token, got = self._got.get(box.name, ("", set()))
-        if token != job.attempt.token:
+        boot = (job.attempt.token, job.attempt.reboots)
+        earlier, got = self._got.get(box.name, (boot, set()))
+        if earlier != boot:
             got = set()
         got.add(path)
-        self._got[box.name] = (job.attempt.token, got)
+        self._got[box.name] = (boot, got)
         changes: list[Change] = [
             decisions.step(box, now, "file", path, size, round(seconds, 3), job)
         ]

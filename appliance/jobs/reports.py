@@ -120,6 +120,7 @@ class Reports:
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()
+        job = self._scheduler.store.job(job.id)  # it may have moved since it was found
         box = self._scheduler.store.boxes[attempt.box]
         try:
             if not _current(job, attempt):

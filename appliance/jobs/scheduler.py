@@ -272,10 +272,10 @@ class Scheduler:
         return self.store.jobs[job_id]
 
     async def changes_of(self, job_id: str, seen: int) -> Job:
-        """The job, once it has more history than `seen` and the disk knows it."""
+        """The job, once it has had more than `seen` moments and the disk knows it."""
         while True:
             job = self.store.job(job_id)
-            if len(job.history) > seen:
+            if job.moments > seen:
                 await self._journal.durable(self._journal.appended)
                 return self.store.jobs[job_id]
             await self._changed.setdefault(job_id, trio.Event()).wait()

@@ -66,6 +66,12 @@ class Job:
     finished: float | None = None
     history: tuple[Moment, ...] = ()
     attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
+    forgotten: int = 0  # moments that its history had no room for
+
+    @property
+    def moments(self) -> int:
+        """How many there have been, whether its history still has them or not."""
+        return self.forgotten + len(self.history)
 
     @property
     def attempt(self) -> Attempt | None:
@@ -281,7 +287,15 @@ class Store:
         if attempt is not None:
             earlier = tuple(past for past in attempts if past.number != attempt.number)
             attempts = (*earlier[-ATTEMPTS_KEPT + 1 :], attempt)
-        new = attrs.evolve(old, state=state, history=history, finished=finished, attempts=attempts)
+        added = history is not old.history
+        new = attrs.evolve(
+            old,
+            state=state,
+            history=history,
+            finished=finished,
+            attempts=attempts,
+            forgotten=old.moments + added - len(history),
+        )
         self._unindex_job(old)
         self.jobs[new.id] = new
         self._index_job(new, came_back=not isinstance(old.state, Queued))
