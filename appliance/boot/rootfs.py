@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +90,7 @@ def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
                 shutil.copyfile(tree / name, target / name)
         contained.run_inside(root, ("depmod", "-b", f"/{_STAGING}", version), say, keep=(lock,))
         _copy_firmware(root, staging, lock)
-        return pack(_entries(staging))
+        return pack(_entries(staging, "usr/" if (root / "lib").is_symlink() else ""))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -193,11 +192,11 @@ def _copy_firmware(root: Path, staging: Path, lock: int) -> None:
                 shutil.copyfile(found, target)
 
 
-def _entries(tree: Path) -> Iterator[Entry]:
+def _entries(tree: Path, prefix: str) -> Iterator[Entry]:
+    """Of a merged /usr, `prefix` says so: a folder /lib would replace the initramfs's symlink."""
     for path in tree.rglob("*"):
         if path.is_file():
-            mode = stat.S_IFREG | 0o644
-            yield Entry(str(path.relative_to(tree)), path.read_bytes(), mode)
+            yield Entry(f"{prefix}{path.relative_to(tree)}", path.read_bytes())
 
 
 def _natural(version: str) -> tuple[tuple[int, str], ...]:
