@@ -9,6 +9,7 @@ The bytes of state files.  A file is a header line, then records: length and CRC
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
@@ -52,6 +53,8 @@ def unframe(data: bytes, start: int, name: str) -> Iterator[tuple[int, bytes]]:
         if len(head) < _HEAD.size:
             return
         length, crc = _HEAD.unpack(head)
+        if length == 0 and not any(data[offset:]):
+            return  # a file's size can outlive a power cut that its bytes did not
         end = offset + _HEAD.size + length
         if length > RECORD_BYTES_MAX:
             raise BadState(f"{name}: damaged at byte {offset}: a record of {length} bytes")
@@ -70,11 +73,11 @@ def check_header(data: bytes, header: bytes, name: str) -> int:
     """The offset of the first record.  Raises BadState for a file that is not ours, or newer."""
     kind = header.split()[1].decode()
     line, newline, _ = data[:80].partition(b"\n")
-    words = line.split(b" ")
-    if not newline or words[:2] != [b"appliance", kind.encode()] or not words[-1].isdigit():
+    if not newline or not re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind.encode(), line):
         raise BadState(f"{name}: not a {kind} of the appliance")
-    if int(words[-1]) > VERSION:
-        raise BadState(f"{name}: {kind} version {int(words[-1])} is newer than this program's")
+    version = int(line.split()[-1])
+    if version > VERSION:
+        raise BadState(f"{name}: {kind} version {version} is newer than this program's")
     return len(line) + 1
 
 
@@ -105,11 +108,10 @@ def load_store(payload: bytes, name: str) -> Store:
     try:
         jobs_kept = _converter.structure(parts["jobs"], list[Job])
         boxes = _converter.structure(parts["boxes"], list[Box])
+        counter = _converter.structure(parts["counter"], int)
+        return Store({job.id: job for job in jobs_kept}, {box.name: box for box in boxes}, counter)
     except Exception as error:
         raise BadState(f"{name}: does not hold a store: {error!r}") from error
-    return Store(
-        {job.id: job for job in jobs_kept}, {box.name: box for box in boxes}, parts["counter"]
-    )
 
 
 def _structure(payload: bytes, kind: Any, name: str) -> Any:

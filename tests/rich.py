@@ -1,0 +1,112 @@
+"""Random changes that a store can take: a small lab's history, drawn from a seed."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+from appliance.config import Defaults, Waits
+from appliance.errors import IllegalMove, Refused
+from appliance.jobs import box as boxes
+from appliance.jobs import decisions, document
+from appliance.jobs import job as jobs
+from appliance.jobs.box import Identity
+from appliance.jobs.store import Job, Moment, Store, Submitted
+from tests.lab import PINNED
+
+WAITS = Waits()
+TEXTS = (
+    "script: echo hi\n",
+    "script: x\npriority: 7\nretry: true\nsecrets: {TOKEN: s3cret}\n",
+    "script: x\nreboots: 2\ntags: [ssd]\npp: {iperf: {runtime: 20, rate: 0.5}}\n",
+    "job2sh: {run_job: [a, b]}\nqueue: other\nany: [1, {b: [true, ~]}]\n",
+    f"script: x\narch: aarch64\npkg_data: {{lkp: {{tag: v1, md5: {'0' * 32}}}}}\n",
+    "script: x\nrootfs_disk: [/dev/sda]\ntimeout: 5m\nkernel_version: 6.10\ntext: 'ü\\n漢'\n",
+)
+
+
+def grow(seed: int, steps: int) -> tuple[Store, list[list[object]]]:
+    """A store after `steps` random happenings, and the lists of changes that made it."""
+    rng = random.Random(seed)
+    store, made = Store(), []
+    now = 1000.0
+    while len(made) < steps:
+        now += rng.random() * 100
+        try:
+            changes = _happening(rng, store, now)
+            for change in changes:
+                store.apply(change)
+        except (IllegalMove, Refused):
+            continue
+        if changes:
+            made.append(changes)
+    store.check()
+    return store, made
+
+
+def _happening(rng, store, now):
+    roll = rng.random()
+    box = rng.choice(list(store.boxes.values()) or [None])
+    active = list(store.active())
+    if roll < 0.15 or box is None:
+        name, number = f"box-{rng.randrange(5)}", rng.randrange(5)
+        fields = {
+            "mac": [f"52:54:00:00:00:0{number}"],
+            "arch": rng.choice(["x86_64", "aarch64"]),
+            "queues": rng.choice([[], ["default", "other"]]),
+            "tags": rng.choice([[], ["ssd"]]),
+            "rootfs_disk": rng.choice([[], ["/dev/sda", "/dev/sdb"]]),
+            "console": rng.choice([[], ["ttyS0,115200"]]),
+            "memory": "64G",
+        }
+        return decisions.registered(store, boxes.facts(name, fields, "default"), now)
+    if roll < 0.3:
+        return [Submitted(_job(rng, store, now))]
+    if roll < 0.5:
+        number = rng.randrange(8)
+        who = Identity(
+            f"52:54:00:00:00:0{number}", f"10.0.0.{number}", rng.choice([None, "x86_64"]),
+            rng.choice([None, f"0000000{number}-0000-0000-0000-000000000001"]), "serial", "product",
+        )  # fmt: skip
+        return decisions.asked(store, who, now, WAITS, 4)
+    if roll < 0.6 and box.job is None and box.address is not None and box.known:
+        queued = [job for job in store.jobs.values() if isinstance(job.state, jobs.Queued)]
+        if queued:
+            pair = (box.name, rng.choice(queued).id)
+            return decisions.offers(store, [pair], now, WAITS, lambda: f"token-{now}")
+        return []
+    if not active:
+        return []
+    job = rng.choice(active)
+    owner = store.box(job.attempt.box)
+    if roll < 0.7:
+        return decisions.fetched_job(store, job, now, WAITS)
+    if roll < 0.75:
+        return [*decisions.loaded(store, job, now, WAITS), decisions.step(owner, now, "file", "x")]
+    if roll < 0.9:
+        word = rng.choice(["running", "post_run", "manual_check", "failed", "finished"])
+        return [
+            decisions.step(owner, now, "report", word, 5, 0.1, job=job),
+            *decisions.reported(store, job, word, now, WAITS),
+        ]
+    if roll < 0.93:
+        return decisions.closed(job, rng.choice([None, "failed"]), now)
+    if roll < 0.95:
+        return decisions.refused_upload(job, job.attempt.number, "quota", now)
+    if roll < 0.97:
+        return decisions.cancelled(job, "ann", now)
+    return decisions.due(store, {}, now + 10_000, WAITS)
+
+
+def _job(rng, store, now):
+    number = store.counter + 1
+    found = document.parse(rng.choice(TEXTS), "a.yaml", Defaults())
+    history = (Moment(now, "submit", "submitted by ann"),)
+    who = rng.choice(["ann", "bob"])
+    root = decisions.result_root(found, f"lab.{number}", now)
+    pinned = attrs.evolve(PINNED, packages=("/upload-files/x.cgz",) if number % 3 else ())
+    return Job(
+        f"lab.{number}", number, "a.yaml", found, who, f"key{number // 2}", now, pinned, root,
+        history=history,
+    )  # fmt: skip
