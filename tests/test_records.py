@@ -49,7 +49,7 @@ def test_the_random_stores_hold_every_state_and_every_change():
 
     wanted = "Queued Offered Booting Running PostRun Held Finished"
     assert set(wanted.split()) == states
-    assert set("Submitted Moved Known Seen Missed Stepped".split()) == changes
+    assert {"Submitted", "Moved", "Known", "Seen", "Missed", "Stepped"} == changes
 
 
 FRAMES = b"".join(records.frame(bytes([65 + n]) * n) for n in (3, 1, 7))

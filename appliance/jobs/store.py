@@ -157,7 +157,8 @@ class Store:
 
     def __attrs_post_init__(self) -> None:
         self.ready = Ready(self._fits)
-        for box in self.boxes.values():
+        # An address belongs to who asked from it last, as it did before the restart.
+        for box in sorted(self.boxes.values(), key=lambda box: box.boot.began if box.boot else 0.0):
             self._index_box(box)
         for job in self.jobs.values():
             self._index_job(job)

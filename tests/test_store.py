@@ -1,0 +1,229 @@
+"""The store: what changes do to it, whatever their order, and what its indexes answer."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from appliance.errors import IllegalMove, NotFound
+from appliance.jobs import decisions
+from appliance.jobs import job as jobs
+from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, Identity, Step
+from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX, Known, Moved, Seen, Stepped, Submitted
+from appliance.keep import records
+from tests import rich
+from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered
+
+OTHER = "52:54:00:00:00:02"
+UUID = "01234567-0000-0000-0000-000000000001"
+
+
+def seen(store, name="box-1", mac=MAC, address=ADDRESS, at=NOW, **more):
+    store.apply(Seen(name, Identity(mac, address, **more), at))
+
+
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_every_invariant_holds_through_a_random_history(seed):
+    again = records.Store()
+    for changes in rich.grow(seed, 120)[1]:
+        for change in changes:
+            again.apply(change)
+        again.check()
+
+
+def test_an_illegal_move_changes_nothing():
+    store = a_store()
+    job, box = store.job("lab.1"), attrs.asdict(store.box("box-1"))
+    with pytest.raises(IllegalMove):
+        store.apply(Moved("lab.1", jobs.Begin(NOW), NOW))
+
+    assert job is store.job("lab.1")
+    assert box == attrs.asdict(store.box("box-1"))
+    store.check()
+
+
+@pytest.mark.parametrize("question", ["job", "box"])
+def test_what_is_not_there_is_named_and_cut(question):
+    with pytest.raises(NotFound, match=r"no \w+ xxx") as caught:
+        getattr(a_store(), question)("x" * 1000)
+
+    assert len(str(caught.value)) < 100
+
+
+def test_the_counter_never_goes_back():
+    store = a_store()
+    store.apply(Submitted(a_job(9)))
+    store.apply(Submitted(a_job(5)))
+
+    assert 9 == store.counter
+
+
+def test_a_box_on_its_second_nic_is_the_same_box_by_its_uuid():
+    store = a_store()
+    store.apply(Known(facts(uuid=UUID), NOW))
+    who = Identity(OTHER, "10.0.0.6", uuid=UUID)
+    assert "box-1" == store.box_of(who).name
+
+    seen(store, mac=OTHER, address="10.0.0.6", uuid=UUID)
+    assert (MAC, OTHER) == store.box("box-1").macs
+    assert "box-1" == store.box_of(Identity(OTHER, "")).name
+
+
+def test_a_mac_says_more_than_a_uuid():
+    store = a_store()
+    store.apply(Known(facts("box-2", OTHER, uuid=UUID), NOW))
+
+    assert "box-1" == store.box_of(Identity(MAC, ADDRESS, uuid=UUID)).name
+
+
+def test_a_uuid_of_the_hosts_file_is_not_overwritten_by_what_a_box_says():
+    store = a_store()
+    store.apply(Known(facts(uuid=UUID), NOW))
+    seen(store, uuid=UUID.replace("1", "2"))
+
+    assert UUID == store.box("box-1").uuid
+
+
+def test_an_address_is_whose_box_asked_from_it_last_also_after_a_restart():
+    store = a_store()
+    store.apply(Known(facts("a-box", OTHER), NOW))
+    seen(store, "a-box", OTHER, "10.0.0.6", NOW + 1)
+    seen(store, "box-1", MAC, "10.0.0.6", NOW + 2)
+    again = records.load_store(records.dump_store(store), "f")
+
+    assert ["box-1", "box-1"] == [one.box_at("10.0.0.6").name for one in (store, again)]
+    assert store.box_at(ADDRESS) is None
+
+
+def test_a_box_that_becomes_known_keeps_what_was_seen_of_it():
+    store = a_store()
+    seen(store, "unknown-x", OTHER, "10.0.0.6", NOW + 1, serial="S1", arch="x86_64")
+    store.apply(Known(facts("box-2", OTHER, arch=None), NOW + 2))
+
+    box = store.box("box-2")
+    assert ("S1", "x86_64", "10.0.0.6", 1) == (
+        box.serial,
+        box.runs_arch,
+        box.address,
+        len(box.boots),
+    )
+    assert "unknown-x" not in store.boxes
+    assert "box-2" == store.box_at("10.0.0.6").name
+
+
+def test_an_unknown_box_that_is_a_known_ones_second_nic_is_no_more():
+    store = a_store()
+    seen(store, "unknown-x", OTHER, "10.0.0.6", NOW + 1)
+    store.apply(Known(attrs.evolve(facts(), macs=(MAC, OTHER)), NOW + 2))
+
+    assert ["box-1"] == list(store.boxes)
+    assert "box-1" == store.box_of(Identity(OTHER, "")).name
+    assert ADDRESS == store.box("box-1").address
+
+
+def test_a_hosts_file_without_a_mac_takes_it_away():
+    store = a_store()
+    store.apply(Known(facts(mac=OTHER), NOW))
+
+    assert store.box_of(Identity(MAC, ADDRESS)) is None
+    assert (OTHER,) == store.box("box-1").macs
+
+
+def test_what_a_box_serves_follows_its_hosts_file():
+    store = a_store()
+    assert ["box-1"] == store.serving(("default", "x86_64"))
+    store.apply(Known(facts(queues=["other"]), NOW))
+
+    assert [] == store.serving(("default", "x86_64"))
+    assert ["box-1"] == store.serving(("other", "x86_64"))
+    assert ["box-1"] == store.serving(("box-1", "x86_64"))
+
+
+def test_an_unknown_box_or_arch_serves_nothing():
+    store = a_store()
+    seen(store, "unknown-x", OTHER, "10.0.0.6", arch="x86_64")
+    store.apply(Known(facts("box-3", "52:54:00:00:00:03", arch=None), NOW))
+
+    assert () == store.keys_of(store.box("unknown-x"))
+    assert () == store.keys_of(store.box("box-3"))
+
+
+def test_the_tokens_of_the_last_attempts_are_known_and_older_ones_forgotten():
+    store = a_store()
+    for n in range(ATTEMPTS_KEPT + 5):
+        offered(store, now=NOW + n)
+        make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW + n, WAITS, 9))
+    job = store.job("lab.1")
+
+    assert ATTEMPTS_KEPT == len(job.attempts)
+    assert store.attempt_with(f"token-{NOW}") is None
+    assert (job, job.attempts[-1]) == store.attempt_with(f"token-{NOW + ATTEMPTS_KEPT + 4}")
+
+
+def test_a_history_is_cut_at_its_beginning_and_counts_on():
+    store = a_store()
+    for n in range(HISTORY_MAX):
+        offered(store, now=NOW + n)
+        make(store, decisions.undelivered(store, "lab.1", n + 1, NOW + n))
+    job = store.job("lab.1")
+
+    assert HISTORY_MAX == len(job.history)
+    assert 2 * HISTORY_MAX == job.moments
+    assert NOW + HISTORY_MAX - 1 == job.history[-1].at
+
+
+def test_a_box_keeps_its_last_boots_and_the_first_steps_of_each():
+    store = a_store()
+    for n in range(BOOTS_KEPT + 5):
+        seen(store, at=NOW + n)
+    for n in range(STEPS_MAX + 5):
+        store.apply(Stepped("box-1", Step(NOW, "file", str(n))))
+    box = store.box("box-1")
+
+    assert (BOOTS_KEPT, NOW + BOOTS_KEPT + 4) == (len(box.boots), box.boot.began)
+    assert [str(n) for n in range(STEPS_MAX)] == [step.detail for step in box.boot.steps]
+    assert "asked again" == box.boots[-2].ended
+
+
+def test_a_lost_boot_avoids_its_box_while_another_is_there():
+    store = a_store()
+    store.apply(Known(facts("box-2", OTHER), NOW))
+    offered(store)
+    make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW, WAITS, 9))
+    assert "lab.1" == store.next_for(store.box("box-1")).id  # box-2 was never seen
+
+    seen(store, "box-2", OTHER, "10.0.0.6", NOW - 3000)
+    assert store.next_for(store.box("box-1")) is None
+    assert "lab.1" == store.next_for(store.box("box-2")).id
+
+
+def test_tags_must_all_be_there():
+    store = a_store(job_text="script: x\ntags: [ssd, ib]\n")
+    assert store.next_for(store.box("box-1")) is None
+    store.apply(Known(facts(tags=["ssd"]), NOW))
+    assert store.next_for(store.box("box-1")) is None
+    store.apply(Known(facts(tags=["ib", "ssd", "x"]), NOW))
+
+    assert "lab.1" == store.next_for(store.box("box-1")).id
+
+
+def test_boots_in_flight_are_those_that_load():
+    store = a_store()
+    counts = [store.boots_in_flight()]
+    offered(store)
+    counts.append(store.boots_in_flight())
+    make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    counts.append(store.boots_in_flight())
+    make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    counts.append(store.boots_in_flight())
+
+    assert [0, 1, 1, 0] == counts
+
+
+def test_a_store_says_what_it_holds():
+    store = a_store()
+    offered(store)
+
+    assert "<Store 1 jobs, 1 active, 1 boxes>" == repr(store)
