@@ -1,0 +1,308 @@
+"""What survives: every cut, every flipped bit, every write that fails."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.errors import BadState
+from appliance.jobs.store import Store
+from appliance.keep import journal as journals
+from appliance.keep import records
+from tests import rich
+from tests.lab import MemoryDisk
+
+
+class FailingDisk(MemoryDisk):
+    """Its Nth change fails; of an append, `kept` bytes reach the disk all the same."""
+
+    def __init__(self, fail_at, kept=0):
+        super().__init__()
+        self.left, self.kept = fail_at, kept
+
+    def _count(self):
+        self.left -= 1
+        if self.left == 0:
+            raise OSError("the disk fails")
+
+    async def append(self, name, data):
+        try:
+            self._count()
+        except OSError:
+            self.files[name] = self.files.get(name, b"") + data[: self.kept]
+            raise
+        await super().append(name, data)
+
+    async def replace(self, name, data):
+        self._count()
+        await super().replace(name, data)
+
+    async def remove(self, name):
+        self._count()
+        await super().remove(name)
+
+
+def copy(files):
+    disk = MemoryDisk()
+    disk.files = dict(files)
+    return disk
+
+
+async def history(disk, seed=1, steps=40, told=None):
+    """A store that grew on `disk`, and the stores it was after each durable batch."""
+    _, made = rich.grow(seed, steps)
+    store, journal = await journals.restore(disk)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.serve)
+        for changes in made:
+            for change in changes:
+                store.apply(change)
+            await journal.durable(journal.append(changes))
+            if told is not None:
+                told.append(records.dump_store(store))
+        nursery.cancel_scope.cancel()
+    return store
+
+
+async def as_kept(files):
+    store, _ = await journals.restore(copy(files))
+    return records.dump_store(store)
+
+
+async def test_a_restart_finds_the_same_store(autojump_clock):
+    disk = MemoryDisk()
+    store = await history(disk, steps=120)
+
+    assert records.dump_store(store) == await as_kept(disk.files)
+
+
+async def test_restarts_in_the_middle_lose_nothing(autojump_clock):
+    disk = MemoryDisk()
+    _, made = rich.grow(3, 90)
+    for part in (made[:30], made[30:60], made[60:]):
+        store, journal = await journals.restore(disk)
+        for changes in part:
+            for change in changes:
+                store.apply(change)
+            journal.append(changes)
+        await journal.write()
+
+    grown, _ = rich.grow(3, 90)
+    assert records.dump_store(grown) == await as_kept(disk.files)
+    assert ["journal-000003", "snapshot-000003"] == await disk.names()
+
+
+async def test_every_prefix_of_a_journal_is_a_store_that_was(autojump_clock):
+    disk, told = MemoryDisk(), []
+    await history(disk, steps=12, told=told)
+    whole = disk.files["journal-000001"]
+    stores = {records.dump_store(Store()), *told}
+    furthest = -1
+    for cut in range(len(whole) + 1):
+        kept = await as_kept({**disk.files, "journal-000001": whole[:cut]})
+        assert kept in stores
+        place = told.index(kept) if kept in told else -1
+        assert place >= furthest  # never less for a longer journal
+        furthest = max(furthest, place)
+
+    assert len(told) - 1 == furthest
+
+
+FLIPS = 2000
+
+
+async def test_a_flipped_bit_costs_the_end_of_a_journal_or_stops_the_start(autojump_clock):
+    disk, told = MemoryDisk(), []
+    await history(disk, steps=12, told=told)
+    stores = {records.dump_store(Store()), *told}
+    rng, refused = random.Random(7), []
+    for n in range(FLIPS):
+        name = rng.choice(["journal-000001"] * 4 + ["snapshot-000001"])
+        data = bytearray(disk.files[name])
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        try:
+            kept = await as_kept({**disk.files, name: bytes(data)})
+        except BadState as error:
+            refused.append(str(error).startswith(name))
+        except Exception as error:
+            error.add_note(f"seed 7, flip {n} in {name}")
+            raise
+        else:
+            assert kept in stores, f"seed 7, flip {n} in {name}"
+
+    assert all(refused)
+    assert FLIPS * 0.8 < len(refused)
+
+
+async def test_a_torn_record_is_dropped_with_a_warning_that_says_where(autojump_clock, capsys):
+    disk = MemoryDisk()
+    await history(disk, steps=10)
+    disk.files["journal-000001"] = disk.files["journal-000001"][:-3]
+    await as_kept(disk.files)
+
+    line = [line for line in capsys.readouterr().out.splitlines() if "torn" in line]
+    assert 1 == len(line)
+    assert "journal-000001" in line[0]
+
+
+async def test_an_older_journal_that_is_torn_stops_the_start(autojump_clock):
+    disk = MemoryDisk()
+    await history(disk, steps=10)
+    data = disk.files["journal-000001"]
+    disk.files["journal-000002"] = data
+    disk.files["journal-000001"] = data[:-3]
+    with pytest.raises(BadState, match=r"journal-000001: damaged at byte .* a newer"):
+        await as_kept(disk.files)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 9, 10**6])
+async def test_whichever_write_fails_what_was_acknowledged_is_there(autojump_clock, kept):
+    grown = [records.dump_store(Store())]
+    await history(MemoryDisk(), steps=12, told=grown)
+    for fail_at in range(1, 100):
+        disk, told = FailingDisk(fail_at, kept), [records.dump_store(Store())]
+        try:
+            await history(disk, steps=12, told=told)
+        except* OSError:
+            pass
+        again = await as_kept(disk.files)
+        if disk.left > 0:
+            assert told[-1] == again
+            return
+        at = grown.index(told[-1])
+        assert again in grown[at : at + 2], f"write {fail_at}"
+    raise AssertionError("no run passed untouched")
+
+
+async def test_whichever_write_of_a_snapshot_fails_nothing_is_lost(autojump_clock):
+    for fail_at in range(1, 50):
+        disk = FailingDisk(10**6)
+        store = await history(disk, steps=20)
+        disk.left = fail_at
+        before = records.dump_store(store)
+        try:
+            journal = (await journals.restore(disk))[1]
+            await journal.snapshot()
+        except OSError:
+            assert before == await as_kept(disk.files)
+        else:
+            assert fail_at > 4
+            return
+    raise AssertionError("no run passed untouched")
+
+
+async def test_many_who_wait_share_one_write(nursery, autojump_clock):
+    disk = MemoryDisk()
+    _, journal = await journals.restore(disk)
+    await nursery.start(journal.serve)
+    writes, done = disk.writes, []
+
+    async def keep(changes):
+        await journal.durable(journal.append(changes))
+        done.append(changes)
+
+    for changes in rich.grow(2, 50)[1]:
+        nursery.start_soon(keep, changes)
+    await wait_all_tasks_blocked()
+
+    assert 50 == len(done)
+    assert disk.writes - writes <= 2
+
+
+class GatedDisk(MemoryDisk):
+    """Appends wait for the gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = trio.Event()
+
+    async def append(self, name, data):
+        await self.gate.wait()
+        await super().append(name, data)
+
+
+async def test_nobody_is_told_before_the_disk_knows(nursery, autojump_clock):
+    disk = GatedDisk()
+    disk.gate.set()
+    _, journal = await journals.restore(disk)
+    disk.gate = trio.Event()
+    await nursery.start(journal.serve)
+    told = []
+
+    async def keep(number):
+        await journal.durable(journal.append(rich.grow(2, 5)[1][number]))
+        told.append(number)
+
+    nursery.start_soon(keep, 0)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(keep, 1)  # while the first is being written
+    await wait_all_tasks_blocked()
+    assert [] == told
+    disk.gate.set()
+    await wait_all_tasks_blocked()
+
+    assert [0, 1] == sorted(told)
+
+
+async def test_a_journal_that_grew_too_long_becomes_a_snapshot(autojump_clock, monkeypatch):
+    monkeypatch.setattr(journals, "JOURNAL_BYTES_MAX", 2000)
+    disk = MemoryDisk()
+    store = await history(disk, steps=60)
+
+    [journal, snapshot] = await disk.names()
+    assert journal > "journal-000003"
+    assert journal[-6:] == snapshot[-6:]
+    assert records.dump_store(store) == await as_kept(disk.files)
+
+
+async def test_a_journal_without_its_whole_header_was_only_just_made(autojump_clock):
+    disk = MemoryDisk()
+    store = await history(disk, steps=10)
+    header = records.JOURNAL % records.VERSION
+    for cut in range(len(header)):
+        files = {**disk.files, "journal-000002": header[:cut]}
+        assert records.dump_store(store) == await as_kept(files)
+
+
+@pytest.mark.parametrize("name", ["journal-000001", "snapshot-000001"])
+async def test_files_of_a_newer_program_are_refused(autojump_clock, name):
+    disk = MemoryDisk()
+    await history(disk, steps=5)
+    disk.files[name] = disk.files[name].replace(b" 1\n", b" 2\n", 1)
+    before = dict(disk.files)
+    with pytest.raises(BadState, match=f"{name}: {name[:-7]} version 2 is newer"):
+        await journals.restore(disk)
+
+    assert before == disk.files  # and left as they were
+
+
+async def test_a_snapshot_that_is_not_whole_stops_the_start(autojump_clock):
+    disk = MemoryDisk()
+    await history(disk, steps=5)
+    for data in (b"", disk.files["snapshot-000001"][:-1], disk.files["snapshot-000001"] + b"x"):
+        with pytest.raises(BadState, match="snapshot-000001"):
+            await as_kept({**disk.files, "snapshot-000001": data})
+
+
+async def test_other_files_in_the_folder_are_left_alone(autojump_clock):
+    disk = MemoryDisk()
+    for name in ("lock", "snapshot-000009.new", "journal-1", "notes.txt"):
+        disk.files[name] = b"mine"
+    await history(disk, steps=5)
+    await journals.restore(disk)
+
+    assert {"lock", "snapshot-000009.new", "journal-1", "notes.txt"} <= disk.files.keys()
+
+
+async def test_changes_that_do_not_follow_from_each_other_are_refused(autojump_clock):
+    disk = MemoryDisk()
+    _, made = rich.grow(1, 40)
+    _, journal = await journals.restore(disk)
+    for changes in made[20:]:
+        journal.append(changes)
+    await journal.write()
+    with pytest.raises(BadState, match="journal-000001: byte "):
+        await as_kept(disk.files)
