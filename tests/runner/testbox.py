@@ -13,6 +13,7 @@ import shutil
 import signal
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 
@@ -63,6 +65,15 @@ run_job()
 
 "$@"
 """
+
+
+def dead(pid: int | str) -> bool:
+    """Ended; whether somebody has waited for it is not the runner's affair."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(") ")[2].startswith("Z")
 
 
 @attrs.frozen
@@ -140,10 +151,10 @@ class Server:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What was put, by its path below the result root."""
+        """What was put, by its name below the result root as the server would read it."""
         root = "/result/hello/box/lab.1/"
         return {
-            request.path.removeprefix(root): request.body
+            unquote(request.path).removeprefix(root): request.body
             for request in self.requests
             if request.method == "PUT"
         }
@@ -168,12 +179,14 @@ class Testbox:
         (self.root / "sys/class/net/lo").mkdir(parents=True)
         (self.root / "sys/class/net/lo/address").write_text("52:54:00:AA:bb:01\n")
         (self.root / "proc/loadavg").write_text("0.10 0.20 0.30 1/99 1234\n")
-        (self.root / "proc/cmdline").write_text("user=lkp root=cifs://lab\n")
+        (self.root / "proc/uptime").write_text("63.99 12.00\n")
         (self.root / "bin").mkdir()
         for tool in TOOLS.split():
             self.link(tool)
         if self.client == "nc":
             self.link("nc", "busybox")
+        elif self.client == "python3":
+            (self.root / "bin/python3").symlink_to(sys.executable)
         elif self.client:
             self.link(self.client)
         self.fake("dmesg", "echo '[0.0] Linux version 6.1'")
@@ -250,6 +263,12 @@ class Testbox:
         self.schedule(script, **fields)
         self.power_on()
         self.wait()
+
+    def run_without_reboot(self, script: str) -> None:
+        """A boot that somebody else ends."""
+        self.schedule(script)
+        self.power_on()
+        assert 0 == self.process.wait(PATIENCE_S)
 
     def wait(self) -> None:
         """Until the runner has ended and has asked for the reboot."""

@@ -102,6 +102,7 @@ watch_job() { # sets $code, and $ended if it was not the job's own end
     # A job that restarts its box ends before the box does.
     if [ -z "$ended" ] && going_down; then
         ended=going-down
+        : >"$RUN/going-down"
     fi
 }
 
@@ -121,7 +122,7 @@ hand_over() {
             upload_all
             append "loadavg=$(escape "$loadavg")&start_time=$start_time&end_time=$end_time"
             job_state "$(verdict)"
-            cgi lkp-post-run "job_file=$(escape "$job_file")&job_id=$(escape "$id")"
+            cgi lkp-post-run "$about_job"
             ;;
     esac
     wtmp rebooting
@@ -146,9 +147,6 @@ oom_kills() { timeout 10 dmesg 2>/dev/null | grep -c -i -e 'out of memory:' -e '
 keep_facts() { # for whoever asks what happened
     loadavg=
     read -r loadavg <"$P/proc/loadavg"
-    cat "$P/proc/uptime" >"$FILES/uptime"
-    cat "$P/proc/meminfo" >"$FILES/meminfo"
-    cat "$P/proc/cmdline" >"$FILES/cmdline"
-    printf 'start_time=%s\nend_time=%s\n' "$start_time" "$end_time" >"$FILES/time"
+    cat "$P/proc/uptime" "$P/proc/loadavg" "$P/proc/meminfo" >"$FILES/uptime"
     timeout 10 dmesg >"$FILES/dmesg"
 } 2>/dev/null

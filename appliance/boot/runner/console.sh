@@ -15,6 +15,8 @@ show_on_console() {
     exec 3<"$FILES/runner.log" 4<"$FILES/output"
     log_rest='' output_rest='' shown=0
     while :; do
+        last=
+        [ ! -e "$RUN/last-words" ] || last=1 # asked for before the last look, so nothing is missed
         relay 3 'lkp| ' "$log_rest"
         log_rest=$rest
         busy=$new
@@ -27,7 +29,7 @@ show_on_console() {
                 echo 'lkp| (no more of the output here; the results have it)' >>"$P/dev/console"
         fi
         [ -z "$busy" ] || continue
-        [ ! -e "$RUN/last-words" ] || break
+        [ -z "$last" ] || break
         nap
     done
     [ -z "$output_rest" ] || echo "job| $output_rest" >>"$P/dev/console"

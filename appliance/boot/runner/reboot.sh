@@ -7,12 +7,12 @@ reboot_box() {
     say "rebooting"
     last_words
     feed_watchdog
-    # systemd waits for this process, so one of its own sees the reboot through.
+    # systemd waits for this process to end, so another one sees the reboot through, as long as
+    # systemd-shutdown has not begun: that ends it, and feeds the watchdog itself.
     insist 9>&- &
 }
 
 insist() {
-    trap '' TERM
     if [ -d "$P/run/systemd/system" ]; then
         timeout 30 "$(program systemctl)" --no-block reboot || timeout 30 "$(program reboot)"
     else

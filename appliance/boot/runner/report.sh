@@ -2,31 +2,39 @@
 # What job.sh says, and what the server is told: the wire of LKP clients of 2021.
 
 read_job() { # what the runner itself wants to know
-    id=$(job_value id)
-    job_file=$(job_value job)
-    : "${job_file:=/lkp/scheduled/job.yaml}"
-    testbox=$(job_value testbox)
-    result_root=$(job_value result_root)
-    server=$(job_value LKP_SERVER)
-    upload_port=$(job_value RESULT_WEBDAV_PORT)
-    : "${upload_port:=3080}"
-    prefix=$(job_value HTTP_PREFIX)
-    : "${prefix:=http://$server:$(job_value LKP_CGI_PORT)/~lkp}"
-    sched_host=$(job_value SCHED_HOST)
-    limit=$(time_limit "$(job_value timeout)" "$(job_value runtime)")
+    {
+        read -r id
+        read -r job_file
+        read -r testbox
+        read -r result_root
+        read -r server
+        read -r cgi_port
+        read -r upload_port
+        read -r prefix
+        read -r sched_host
+        read -r timeout
+        read -r runtime
+    } <<END
+$(job_values)
+END
+    : "${prefix:=http://$server:${cgi_port:-3000}/~lkp}"
+    limit=$(time_limit "$timeout" "$runtime")
+    job_id=job_id=$(escape "$id")
+    about_job=job_file=$(escape "${job_file:-/lkp/scheduled/job.yaml}")\&$job_id
 }
 
 # In a shell of its own: the job's variables may be called PATH or http_proxy.
-job_value() {
-    (
-        name=$1
-        set -- # job.sh runs its arguments
-        # shellcheck source=/dev/null
-        . "$JOB_SH"
-        export_top_env
-        eval "printf %s \"\${$name-}\""
-    ) 2>/dev/null
-}
+job_values() {
+    set -- # job.sh runs its arguments
+    # shellcheck source=/dev/null
+    . "$JOB_SH"
+    export_top_env
+    # shellcheck disable=SC2153,SC2154  # job.sh sets them
+    for value in "$id" "$job" "$testbox" "$result_root" "$LKP_SERVER" "$LKP_CGI_PORT" \
+        "$RESULT_WEBDAV_PORT" "$HTTP_PREFIX" "$SCHED_HOST" "$timeout" "$runtime"; do
+        echo "${value%%"$NL"*}"
+    done
+} 2>/dev/null
 
 # The server ends the attempt at `timeout`, or at `runtime` + max(runtime/8, 300) + its root; the
 # runner stops the job somewhat before, so that the results still come in.
@@ -54,7 +62,7 @@ cgi() { # VERB QUERY
 }
 
 append() { # NAME=VALUE[&...]
-    cgi lkp-jobfile-append-var "job_file=$(escape "$job_file")&job_id=$(escape "$id")&$1"
+    cgi lkp-jobfile-append-var "$about_job&$1"
 }
 
 job_state() {
@@ -64,11 +72,11 @@ job_state() {
 
 wtmp() { # running, rebooting: a sign of life, not worth waiting for
     set -- "tbox_name=$(escape "$testbox")&tbox_state=$1&mac=$(escape "$mac_word")&ip=$(escape "$ip")"
-    http GET "$prefix/cgi-bin/lkp-wtmp?$1&job_id=$(escape "$id")"
+    http GET "$prefix/cgi-bin/lkp-wtmp?$1&$job_id"
 }
 
 still_wanted() { # false only if the server says so
-    http GET "$prefix/cgi-bin/still-wanted?job_id=$(escape "$id")"
+    http GET "$prefix/cgi-bin/still-wanted?$job_id"
     [ "$status $body" != "200 no" ]
 }
 

@@ -155,7 +155,12 @@ say() { # to the log that is uploaded; the console process shows it
     echo "[$now] $*" >>"$FILES/runner.log"
 }
 
-alive() { [ "${1:-0}" -gt 1 ] && kill -s 0 "$1" 2>/dev/null; }
+alive() { # what nobody has waited for yet is dead all the same
+    [ "${1:-0}" -gt 1 ] && { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return
+    case ${stat##*") "} in
+        Z*) return 1 ;;
+    esac
+}
 
 have() { command -v "$1" >/dev/null 2>&1; }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # The results: the runner's own files, then all that the job left in its result directory.
 
-OWN='stdout stderr output exit-code boot-time time uptime meminfo cmdline dmesg runner.log'
+OWN='stdout stderr output exit-code boot-time uptime dmesg runner.log'
 
 upload_all() { # sets $incomplete if not everything arrived
     now
@@ -34,10 +34,11 @@ upload_results() {
 
 upload() { # FILE NAME
     [ -z "$hopeless" ] || return 0
+    url=http://$server:${upload_port:-3080}$(escape_path "$result_root")/$(escape_path "$2")
     now
     if [ "$now" -ge "$upload_until" ]; then
         hopeless="no time is left"
-    elif ! persist PUT "http://$server:$upload_port$(escape_path "$result_root/$2")" "$1"; then
+    elif ! persist PUT "$url" "$1"; then
         hopeless="the server stays away"
     elif [ "$status" = 403 ]; then
         hopeless="they are not ours to write any more"
