@@ -47,6 +47,7 @@ holds them to it.
       asgi               the one ASGI application
       boxes              the boot wait, job.cgz, the runner
       files, opening     everything that lies in a file
+      ranges      pure   which part of it a request wants
       reports            testboxes' reports, through Quart
       results            uploads by WebDAV
       control            the command line's unix socket

@@ -11,8 +11,6 @@ Must not: know what the files are, open one itself (opening.py), let the loop wa
 
 from __future__ import annotations
 
-import email.utils
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,7 +19,16 @@ import attrs
 import structlog
 import trio
 
-from appliance.doors.opening import CHUNK_BYTES, Body, Bytes, Disk, RealDisk, parse_path
+from appliance.doors import ranges
+from appliance.doors.opening import (
+    CHUNK_BYTES,
+    Body,
+    Bytes,
+    Disk,
+    LeavesRoots,
+    RealDisk,
+    parse_path,
+)
 from appliance.errors import BadRequest, NotFound, Refused
 
 Scope = Mapping[str, Any]
@@ -32,8 +39,6 @@ Headers = list[tuple[bytes, bytes]]
 OCTETS: Final = "application/octet-stream"
 # Longer than a burst of boots, far below iPXE's 120 s; iPXE obeys it (BOOTING.md).
 RETRY_AFTER_S: Final = 5
-
-_RANGE: Final = re.compile(rb"(\d*)[ \t]*-[ \t]*(\d*)", re.ASCII)
 
 logger = structlog.get_logger()
 
@@ -83,9 +88,10 @@ class Files:
         except BadRequest as error:
             await _refuse(request, send, 400, str(error))
         except NotFound as error:
+            # Why is the operator's business: a client need not learn where a symlink leads.
+            log = logger.warning if isinstance(error, LeavesRoots) else logger.info
+            log("no such file", client=request.client, path=request.path, why=str(error))
             self._progress.missing(request.client, request.path)
-            # What leads outside is the operator's business, not the client's.
-            logger.info("no such file", client=request.client, path=request.path, why=str(error))
             await _refuse(request, send, 404, "no such file")
         except Refused as error:
             logger.warning("file not readable", client=request.client, path=request.path)
@@ -127,40 +133,6 @@ async def send_bytes(
     await _answer(request, receive, send, Bytes(data), content_type, progress or Unwatched())
 
 
-class Unsatisfiable(Exception):
-    """A range that has no byte in the file."""
-
-
-def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
-    """(start, stop) of the one range asked for; None: answer with the whole.
-
-    RFC 9110 §14.2 lets a server ignore what it does not understand, and several ranges at once.
-    Raises Unsatisfiable.
-    """
-    unit, _, rest = header.partition(b"=")
-    match = _RANGE.fullmatch(rest.strip(b" \t"))
-    if unit.strip(b" \t").lower() != b"bytes" or match is None:
-        return None
-    first, last = (_number(text) for text in match.groups())
-    if first is None and last is None:
-        return None
-    if first is None:
-        assert last is not None
-        if last == 0:
-            raise Unsatisfiable
-        return (max(0, size - last), size) if size else None
-    if last is not None and last < first:
-        return None
-    if first >= size:
-        raise Unsatisfiable
-    return (first, size if last is None else min(last + 1, size))
-
-
-def _number(digits: bytes) -> int | None:
-    """No file is longer than 20 digits can say, and int() refuses thousands of them."""
-    return int(digits.lstrip(b"0")[:20] or b"0") if digits else None
-
-
 @attrs.frozen
 class _Request:
     method: str
@@ -188,18 +160,21 @@ async def _answer(
     progress: Progress,
 ) -> None:
     began = trio.current_time()
-    headers = _validators(body)
+    headers = ranges.validators(body.etag, body.modified)
     start, stop, status = 0, body.size, 200
-    if _is_fresh(request, body):
+    if ranges.is_fresh(request.headers, body.etag, body.modified):
         await _head(send, 304, headers)
         await send({"type": "http.response.body", "body": b""})
         logger.debug("file", client=request.client, path=request.path, status=304)
         return
     try:
-        if (span := _asked_range(request, body)) is not None:
+        span = (
+            ranges.asked(request.headers, headers, body.size) if request.method == "GET" else None
+        )
+        if span is not None:
             start, stop, status = *span, 206
             headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, body.size)))
-    except Unsatisfiable:
+    except ranges.Unsatisfiable:
         headers.append((b"content-range", b"bytes */%d" % body.size))
         await _refuse(request, send, 416, "there is no such range", headers)
         return
@@ -257,39 +232,6 @@ async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass  # the body of a GET means nothing
     scope.cancel("the client hung up")
-
-
-def _asked_range(request: _Request, body: Body) -> tuple[int, int] | None:
-    header = request.headers.get(b"range")
-    if header is None or request.method != "GET":  # RFC 9110 §14.2: GET alone has ranges
-        return None
-    condition = request.headers.get(b"if-range")
-    if condition is not None and condition not in [value for _, value in _validators(body)]:
-        return None
-    return parse_range(header, body.size)
-
-
-def _is_fresh(request: _Request, body: Body) -> bool:
-    """What the client has already is what is here (RFC 9110 §13.2.2: tags before dates)."""
-    if (tags := request.headers.get(b"if-none-match")) is not None:
-        known = [tag.strip().removeprefix(b"W/") for tag in tags.split(b",")]
-        return known == [b"*"] or (body.etag != b"" and body.etag in known)
-    since = request.headers.get(b"if-modified-since")
-    if since is None or body.modified is None:
-        return False
-    try:
-        return body.modified <= email.utils.parsedate_to_datetime(since.decode()).timestamp()
-    except (ValueError, OverflowError):
-        return False
-
-
-def _validators(body: Body) -> Headers:
-    headers = [(b"etag", body.etag)] if body.etag else []
-    if body.modified is not None:
-        headers.append(
-            (b"last-modified", email.utils.formatdate(body.modified, usegmt=True).encode())
-        )
-    return headers
 
 
 async def _head(send: Send, status: int, headers: Headers) -> None:

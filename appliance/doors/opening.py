@@ -44,6 +44,10 @@ _ASK_A_THREAD: Final = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOS
 _scratch: Final = memoryview(mmap.mmap(-1, CHUNK_BYTES))
 
 
+class LeavesRoots(NotFound):
+    """The path, or a symlink on it, leads outside what is served."""
+
+
 class Body(Protocol):
     """What an answer's bytes are read from."""
 
@@ -90,7 +94,7 @@ def parse_path(raw: bytes) -> list[bytes]:
     if names[-1] in (b"", b"."):
         raise NotFound("directories are not listed here")
     if b".." in names:
-        raise NotFound("the path leaves its root")
+        raise LeavesRoots("the path leaves its root")
     return [name for name in names if name not in (b"", b".")]
 
 
@@ -161,7 +165,7 @@ class RealDisk:
             real = os.fsencode(os.path.realpath(root))
             if landed.startswith(real.rstrip(b"/") + b"/"):
                 return
-        raise NotFound(f"leads outside the served directories, to {os.fsdecode(landed)!r}")
+        raise LeavesRoots(f"leads outside the served directories, to {os.fsdecode(landed)!r}")
 
 
 @attrs.frozen
