@@ -132,12 +132,11 @@ def _verdict(row: dict[str, Any]) -> str:
 def _tell_files(config: Config, story: Story, fetched: int) -> int:
     with Server(str(config.paths.control_socket)) as server:
         boots = server.ask("host-show", host=BOX)["boots"]
-    steps = [step for step in (boots[-1]["steps"] if boots else []) if step.get("bytes")]
-    for step in steps[fetched:]:
-        seconds = step.get("seconds")
-        took = f"  {show.size(step['bytes'])} in {seconds:.1f} s" if seconds else ""
-        story.tell("file", f"{step.get('detail') or step['what']}{took}")
-    return len(steps)
+    files = [step for step in (boots[-1]["steps"] if boots else []) if step["what"] == "file"]
+    for step in files[fetched:]:
+        name = step["detail"].rpartition("/")[2]
+        story.tell("file", f"{name}  {show.size(step['bytes'])} in {step['seconds']:.1f} s")
+    return len(files)
 
 
 async def _show_results(made: Lab, job: str, keep: Path) -> None:

@@ -1,0 +1,174 @@
+"""Two scenes on real firmware, played once, side by side, each in a lab of its own.
+
+What happened is kept as evidence, and the tests are about the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from appliance.config import Config
+from appliance.setup.lab import Lab, lab
+from appliance.setup.qemu import Box
+
+IMAGES = Path(__file__).parents[2] / ".cache/srv/os"
+SCENE_S = 1200.0  # two minutes each on an idle machine with two cores and no KVM; CI is neither
+
+RUNS = """\
+suite: end-to-end
+testbox: box
+script: |
+  echo "$id runs on $testbox"
+  head -c 3000000 /dev/urandom >"$RESULT_ROOT/random"
+  echo "sum $(sha256sum <"$RESULT_ROOT/random")"
+  cat /proc/mounts
+  stat -c '%A %U %n' /usr/bin/su /etc/shadow
+"""
+# The word that must never reach another job.
+MARK = "mark-of-the-job-that-could-not-boot"
+CANNOT_BOOT = f"""\
+suite: end-to-end
+testbox: box
+name: {MARK}
+script: |
+  echo {MARK}
+"""
+LOOKS_AROUND = f"""\
+suite: end-to-end
+testbox: box
+script: |
+  find /lkp/scheduled -type f | sort
+  grep '^id:' /lkp/scheduled/job.yaml
+  half={MARK[:10]}  # in two halves, or this script would find itself
+  if grep -rl "$half{MARK[10:]}" /lkp/scheduled; then echo leaked; else echo clean; fi
+"""
+
+
+@attrs.define
+class Evidence:
+    """What one scene left."""
+
+    serial: list[str] = attrs.field(factory=list)  # the box's lines
+    dnsmasq: list[str] = attrs.field(factory=list)
+    jobs: list[dict] = attrs.field(factory=list)  # their rows, when they were over
+    stdout: str = ""  # of the job that ran, as `appliance results` prints it
+    results: Path = Path()  # where `appliance results fetch` put them
+    uploaded: Path = Path()  # where the server keeps them
+    host: dict = attrs.field(factory=dict)  # the box after the job, as `appliance hosts` says
+
+    def index(self, pattern: str, after: int = 0) -> int:
+        """The first line of the serial log from `after` that matches; fails if there is none."""
+        for number, line in enumerate(self.serial[after:], after):
+            if re.search(pattern, line):
+                return number
+        raise AssertionError(f"the serial log has no line that matches {pattern!r}")
+
+
+@attrs.define
+class Stage:
+    """A lab with one testbox, and what to do at some lines of the server's log."""
+
+    lab: Lab
+    box: Box
+    evidence: Evidence
+    cues: dict[str, Callable[[], None]]
+
+    async def submit(self, document: str) -> str:
+        """The id of the new job."""
+        file = self.lab.keep / "job.yaml"
+        await trio.Path(file).write_text(document)
+        return (await self.lab.run("submit", str(file))).split()[0]
+
+    async def over(self, job: str) -> dict:
+        """The job's row, when it is over."""
+        (row,) = json.loads(await self.lab.run("wait", job, "--json", check=False))
+        self.evidence.jobs.append(row)
+        return row
+
+
+@asynccontextmanager
+async def stage(keep: Path, evidence: Evidence) -> AsyncIterator[Stage]:
+    """A lab that parks for three seconds; a failure in it shows the serial log's end."""
+    cues: dict[str, Callable[[], None]] = {}
+
+    def watch(who: str, line: str) -> None:
+        if who == "dnsmasq":
+            evidence.dnsmasq.append(line)
+        elif who == "server":
+            for words in [words for words in cues if words in line]:
+                cues.pop(words)()
+
+    def impatient(config: Config) -> Config:
+        return attrs.evolve(config, waits=attrs.evolve(config.waits, park=3.0, drip=1.0))
+
+    with trio.fail_after(SCENE_S):
+        async with lab(IMAGES, keep, change=impatient, watch=watch) as made:
+            box = made.box("box")
+            evidence.serial = box.lines
+            try:
+                await made.run("host", "add", box.name, "--mac", box.mac)
+                yield Stage(made, box, evidence, cues)
+            except BaseException as error:
+                error.add_note("\n".join(["the end of the serial log:", *box.lines[-40:]]))
+                raise
+
+
+async def a_job_runs(keep: Path, evidence: Evidence) -> None:
+    """From power-on through a re-chain to the results, and back to the lobby."""
+    async with stage(keep, evidence) as on:
+        await on.lab.power_on(on.box)
+        await on.box.line("No job now")
+        job = await on.submit(RUNS)
+        row = await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
+        evidence.results = keep / "fetched"
+        await on.lab.run("results", job, "fetch", "--to", str(evidence.results), check=False)
+        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+        again = len(on.box.lines)
+        await on.box.line("No job now", after=again)
+        (evidence.host,) = json.loads(await on.lab.run("hosts", "--json"))
+
+
+async def files_are_gone(keep: Path, evidence: Evidence) -> None:
+    """Two jobs whose files vanish after dispatch, and one that boots after them.
+
+    The first misses its second initrd.  The second misses its kernel: by then iPXE holds its
+    job.cgz, which only `imgfree` keeps out of the third job's boot.
+    """
+    async with stage(keep, evidence) as on:
+        boot = next(on.lab.inside.path(on.lab.config.paths.srv / "os").glob("*/*/*-*/boot"))
+        failures = 0
+        jobs = [await on.submit(text) for text in (CANNOT_BOOT, CANNOT_BOOT, LOOKS_AROUND)]
+        for job, pattern in zip(jobs, ("modules-*.cgz", "vmlinuz-*"), strict=False):
+            file = next(boot.glob(pattern))
+            on.cues[f"job={job} "] = lambda file=file: file.rename(file.with_name("away"))
+        await on.lab.power_on(on.box)
+        for job, pattern in zip(jobs, ("modules-*.cgz", "vmlinuz-*"), strict=False):
+            failures = 1 + await on.box.line("No script from .* asking again", after=failures)
+            await on.over(job)
+            (boot / "away").rename(on_disk(boot, pattern))
+        await on.over(jobs[2])
+        evidence.stdout = await on.lab.run("results", jobs[2], "cat", "stdout", check=False)
+
+
+def on_disk(boot: Path, pattern: str) -> Path:
+    """The name that `pattern` has in the image as it was built."""
+    snapshot = boot.parent.name
+    (found,) = IMAGES.glob(f"*/*/{snapshot}/boot/{pattern}")
+    return boot / found.name
+
+
+async def play(keep: Path) -> tuple[Evidence, Evidence]:
+    """Both scenes at once."""
+    first, second = Evidence(), Evidence()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(a_job_runs, keep / "first", first)
+        nursery.start_soon(files_are_gone, keep / "second", second)
+    return first, second

@@ -1,0 +1,133 @@
+"""A real box: UEFI firmware, iPXE, a Debian kernel and rootfs; see scenes.py for what is played."""
+
+import hashlib
+import os
+import re
+
+import pytest
+import trio
+
+from . import scenes
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.image,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and taps need root"),
+    pytest.mark.skipif(not scenes.IMAGES.exists(), reason="no image: make image"),
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return trio.run(scenes.play, tmp_path_factory.mktemp("labs"))
+
+
+@pytest.fixture
+def ran(both):
+    """A job runs, from power-on to results."""
+    return both[0]
+
+
+@pytest.fixture
+def gone(both):
+    """Files are gone after dispatch."""
+    return both[1]
+
+
+def test_the_firmware_loaded_ipxe_by_tftp(ran):
+    firmware = ran.index("Start PXE over IPv4")
+    named = ran.index("NBP filename is ipxe/bin-x86_64-efi/snp.efi", firmware)
+    loaded = ran.index("NBP file downloaded successfully", named)
+
+    assert ran.index(r"^iPXE \S+ -- Open Source Network Boot Firmware", loaded)
+    assert any(re.search(r"sent \S+/ipxe/bin-x86_64-efi/snp.efi to", line) for line in ran.dnsmasq)
+
+
+def test_ipxe_chained_to_the_server(ran):
+    script = ran.index(r"tftp://172\.28\.0\.1/boot\.ipxe\.\.\. ok")
+
+    assert ran.index(r"http://172\.28\.0\.1:3000/boot\.ipxe/mac/52-54-00-a1-00-01\.+ ok", script)
+
+
+def test_it_was_parked_through_a_rechain_before_its_job_came(ran):
+    first = ran.index(r":3000/boot\.ipxe/mac/\S+ ok")
+    rechain = ran.index("No job now", first)
+    second = ran.index(r":3000/boot\.ipxe/mac/\S+ ok", rechain)
+
+    assert second < ran.index(r"/job_initrd_tmpfs/lab\.1/job\.cgz\.+ ok", second)
+
+
+def test_its_root_is_the_cifs_share_under_an_overlay(ran):
+    assert ran.index("Linux version") < ran.index(
+        r"CIFS: Attempting to mount \\\\172\.28\.0\.1\\os"
+    )
+    mounts = dict(line.split()[1:3] for line in ran.stdout.splitlines() if " / " in line)
+    assert {"/": "overlay"} == mounts
+    assert re.search(r"^//172\.28\.0\.1/os\S* \S+ cifs \S*\bvers=1\.0", ran.stdout, re.MULTILINE)
+
+
+def test_the_rootfs_arrives_as_it_is_on_disk(ran):
+    assert "-rwsr-xr-x root /usr/bin/su" in ran.stdout
+    assert "-rw-r----- root /etc/shadow" in ran.stdout
+
+
+def test_the_job_ran_and_succeeded(ran):
+    (row,) = ran.jobs
+
+    assert ("lab.1", "success", "box") == (row["id"], row["health"], row["box"])
+    assert "lab.1 runs on box" in ran.stdout.splitlines()
+    assert ran.index("lab.1 runs on box")
+
+
+def test_the_results_are_what_the_box_uploaded(ran):
+    """The sum is the one that the box wrote on its serial line before it uploaded anything."""
+    on_serial = re.search(r"sum ([0-9a-f]{64})", ran.serial[ran.index(r"\bsum [0-9a-f]{64}")])[1]
+
+    fetched = (ran.results / "random").read_bytes()
+    assert 3_000_000 == len(fetched)
+    assert on_serial == hashlib.sha256(fetched).hexdigest()
+    assert f"sum {on_serial}" in ran.stdout
+    kept = {p.name: p.read_bytes() for p in ran.uploaded.iterdir() if p.is_file()}
+    assert kept == {p.name: p.read_bytes() for p in ran.results.iterdir() if p.is_file()}
+
+
+def test_the_box_comes_back_to_the_lobby_by_itself(ran):
+    ran_at = ran.index("lab.1 runs on box")
+    firmware = ran.index("Start PXE over IPv4", ran_at)
+
+    assert ran.index("No job now", firmware)
+    assert ("parked", None) == (ran.host["state"], ran.host["job"])
+
+
+def test_a_missing_initrd_ends_the_job_and_not_the_box(gone):
+    job = gone.jobs[0]
+
+    assert ("lab.1", "incomplete") == (job["id"], job["health"])
+    assert re.search(r"modules-\S+\.cgz is gone", job["reason"])
+    failed = gone.index(r"modules-\S+\.cgz\.+ .*No such file|modules-\S+\.cgz\.+ .*Not found")
+    assert gone.index("asking again", failed)
+    assert not any("/job_initrd_tmpfs/lab.1/job.cgz" in line for line in gone.serial)
+
+
+def test_a_missing_kernel_is_found_after_the_jobs_own_files_were_loaded(gone):
+    job = gone.jobs[1]
+    assert ("lab.2", "incomplete") == (job["id"], job["health"])
+    loaded = gone.index(r"/job_initrd_tmpfs/lab\.2/job\.cgz\.+ ok")
+
+    assert gone.index("asking again", loaded)
+
+
+def test_the_next_job_boots_with_nothing_of_the_earlier_ones(gone):
+    job = gone.jobs[2]
+
+    assert ("lab.3", "success") == (job["id"], job["health"])
+    assert "id: lab.3" in gone.stdout.splitlines()
+    assert "clean" in gone.stdout.splitlines()
+    assert "leaked" not in gone.stdout
+
+
+def test_the_firmware_was_asked_once_only_until_a_job_booted(gone):
+    """The box came back through iPXE's loop, without a reset and without its local disk."""
+    booted = gone.index("Linux version")
+
+    assert 1 == sum("Start PXE over IPv4" in line for line in gone.serial[:booted])
