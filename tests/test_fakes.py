@@ -7,7 +7,8 @@ from typing import Any
 import h11
 import pytest
 import trio
-from fakes import Wire, begin, fetch
+
+from tests.fakes import Wire, begin, fetch
 
 HALF_HOUR_S = 1800.0
 

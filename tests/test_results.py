@@ -109,9 +109,7 @@ async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete
         fits = await send(lab, "PUT", f"{job.result_root}/a", b"x" * 10, cookie=job.id)
         large = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 11, cookie=job.id)
         chunked = {"transfer-encoding": "chunked"}
-        liar = await send(
-            lab, "PUT", f"{job.result_root}/c", b"x" * 11, cookie=job.id, **chunked
-        )
+        liar = await send(lab, "PUT", f"{job.result_root}/c", b"x" * 11, cookie=job.id, **chunked)
         await lab.report(job, "job_state=finished")
         await lab.report(job, "", "lkp-post-run")
         state = lab.scheduler.store.job(job.id).state
