@@ -512,6 +512,25 @@ async def test_a_send_into_a_closed_connection_is_not_counted(
     assert (1, True) == (tape.reads, tape.closed)
 
 
+async def test_a_client_that_leaves_with_the_last_byte_has_it_all(
+    nursery, autojump_clock, ledger
+) -> None:
+    """Its FIN can be here before the server's task runs again; so many tries, in any order."""
+    size = CHUNK_BYTES + 5
+    wire = slow(nursery, ledger, Bytes(bytes(size)))
+    for tries in range(1, 51):
+        stream = wire.connect(lockstep=True)
+        answer = await begin(stream, "GET", "/os/tape")
+        got = 0
+        while got < size:
+            got += len(await answer.piece() or b"")
+        await stream.aclose()
+        await wait_all_tasks_blocked()
+
+        assert tries * size == ledger.bytes_moved()
+        assert tries == len([row for row in ledger.rows if row[0] == "done"])
+
+
 async def test_a_client_that_does_not_read_holds_one_piece(nursery, autojump_clock, ledger) -> None:
     tape = Tape(1000 * CHUNK_BYTES, 1000 * CHUNK_BYTES)
     stream = slow(nursery, ledger, tape).connect(lockstep=True)

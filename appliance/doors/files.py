@@ -217,9 +217,11 @@ async def _stream(
                 logger.warning("file shrank while it was sent", **told, at=reached, stop=stop)
                 break
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            # A send into a closed connection returns as if it had worked, and puts the news into
-            # `receive`; by the next tick _until_hung_up has read it and cancelled this.
-            await trio.lowlevel.checkpoint()
+            if reached + len(chunk) < stop:
+                # A send into a closed connection returns as if it had worked, and puts the news
+                # into `receive`; by the next tick _until_hung_up has read it and cancelled this.
+                # After the last byte a hang-up is no news: whoever has everything may go.
+                await trio.lowlevel.checkpoint()
             reached += len(chunk)
             progress.moved(request.client, request.path, len(chunk))
         # Before the last message: Hypercorn reports a disconnect after that one, too, and a
