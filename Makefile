@@ -36,10 +36,10 @@ check: venv
 	@$(VENV)/bin/ruff format --check --quiet . || { $(VENV)/bin/ruff format --diff .; exit 1; }
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/pytest -q -m 'not root and not image'
+	@$(VENV)/bin/pytest -q -m 'not root and not image and not slow'
 
 test: packages check image
-	@$(SUDO) $(VENV)/bin/pytest -q -m 'root or image'
+	@$(SUDO) $(VENV)/bin/pytest -q -m 'root or image or slow'
 
 # Built again only when what it is made from has changed: `image build` knows.
 image: packages venv

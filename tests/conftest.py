@@ -1,0 +1,16 @@
+"""Which tests are quick: `make check` leaves out those that start real processes by the dozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_HERE = Path(__file__).parent
+_SLOW = ("runner/", "test_runner.py", "test_serve.py", "end_to_end/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if str(item.path.relative_to(_HERE)).startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
