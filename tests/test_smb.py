@@ -8,10 +8,13 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from click.testing import CliRunner
 
 from appliance.boot import smb
+from appliance.cli import group
 from appliance.config import Config, Network, Paths, Ports
 from appliance.errors import BadConfig
+from appliance.setup.lab import toml
 from appliance.setup.namespace import BRIDGE, SERVER, namespace
 
 SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
@@ -85,6 +88,18 @@ def test_only_an_interface_becomes_the_interface(tmp_path, name):
 
     with pytest.raises(BadConfig, match=r"network\.interface"):
         smb.configuration(config)
+
+
+@pytest.mark.parametrize("options", [[], ["--directories"]])
+def test_the_command_prints_it_and_makes_its_directories_when_asked(tmp_path, options):
+    config = lab(tmp_path)
+    file = tmp_path / "appliance.toml"
+    file.write_text(toml(config))
+
+    done = CliRunner().invoke(group, ["--config", str(file), "smb-config", *options])
+
+    assert (0, smb.configuration(config)) == (done.exit_code, done.stdout)
+    assert {bool(options)} == {path.is_dir() for path in smb.directories(config)}
 
 
 class Smbd:

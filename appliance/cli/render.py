@@ -22,15 +22,20 @@ def dnsmasq_config(ctx: click.Context) -> None:
 
 
 @click.command("smb-config")
+@click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
 @click.pass_context
-def smb_config(ctx: click.Context) -> None:
+def smb_config(ctx: click.Context, directories: bool) -> None:
     """Print a complete smb.conf that shows the images to testboxes, read-only.
 
     Use it as `smbd --foreground --configfile=FILE`; it shares nothing with the machine's Samba.
+    smbd starts only when its directories exist.
     """
     from appliance.boot import smb
 
-    click.echo(smb.configuration(load_config(ctx)), nl=False)
+    config = load_config(ctx)
+    click.echo(smb.configuration(config), nl=False)
+    for path in smb.directories(config) if directories else ():
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 @click.command()

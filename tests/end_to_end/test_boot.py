@@ -1,5 +1,6 @@
 """A real box: UEFI firmware, iPXE, a Debian kernel and rootfs; see scenes.py for what is played."""
 
+import faulthandler
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
+    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; scenes have a limit
     return trio.run(scenes.play, tmp_path_factory.mktemp("labs"))
 
 
