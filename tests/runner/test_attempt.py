@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.runner.testbox import SCRIPTS, SHELLS, dead
+from tests.runner.testbox import IMAGES, SCRIPTS, SHELLS, dead
 
 BASE = "/~lkp/tok/cgi-bin"
 WTMP = "tbox_name=box%201&tbox_state={}&mac=52-54-00-AA-bb-01&ip=127.0.0.1&job_id=lab.1"
@@ -33,10 +33,9 @@ def said(server) -> list[str]:
     return [re.sub(r"_time=\d{10,}", "_time=N", path) for path in server.reports]
 
 
-@pytest.mark.parametrize("busybox", [False, True], ids=["gnu", "busybox"])
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_job_from_its_first_report_to_its_last(make_box, server, shell, busybox) -> None:
-    box = make_box(shell=shell, busybox=busybox, client="nc" if busybox else "curl")
+@pytest.mark.parametrize(("shell", "busybox", "client"), IMAGES)
+def test_a_job_from_its_first_report_to_its_last(make_box, server, shell, busybox, client) -> None:
+    box = make_box(shell=shell, busybox=busybox, client=client)
 
     box.run("\techo hello; echo oops >&2; mkdir $RESULT_ROOT/a; echo 7 >$TMP_RESULT_ROOT/a/b")
 
@@ -84,9 +83,8 @@ def test_a_silent_job_uploads_empty_files(box, server) -> None:
     assert b"" == server.files["stderr"]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_job_that_fails(make_box, server, shell) -> None:
-    make_box(shell=shell).run("\texit 7")
+def test_a_job_that_fails(box, server) -> None:
+    box.run("\texit 7")
 
     assert reports("failed") == said(server)
     assert b"7\n" == server.files["exit-code"]
@@ -127,6 +125,7 @@ def test_a_job_deaf_to_term_is_killed(box, server) -> None:
 
     assert ["running", "post_run", "soft_timeout"] == server.states
     assert b"137\n" == server.files["exit-code"]
+    assert dead(server.files["stdout"].decode().strip())
 
 
 @pytest.mark.parametrize("shell", SHELLS)

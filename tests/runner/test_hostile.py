@@ -16,10 +16,15 @@ def test_a_job_that_kills_its_parent_still_hands_over_what_it_printed(
 ) -> None:
     box = make_box(shell=shell)
 
-    box.run(f"\techo half; echo $$ >{box.root}/pid; kill -9 $PPID; sleep 60")
+    box.settings["RUNNER_OUTPUT_BYTES"] = "512"
+
+    box.run(
+        f"\techo half; seq 999 >&2; echo $$ >{box.root}/pid; sleep 0.2; kill -9 $PPID; sleep 60"
+    )
 
     assert ["running", "post_run", "incomplete"] == server.states
     assert b"half\n" == server.files["stdout"]
+    assert server.files["stderr"].endswith(b"keeps 512 bytes; the rest is lost]\n")
     assert 1 == sum("lkp-post-run" in path for path in server.reports)
     assert dead((box.root / "pid").read_text().strip())
 
@@ -94,7 +99,7 @@ def test_output_beyond_the_limit_is_cut_with_a_note_and_the_job_goes_on(
     box = make_box(busybox=busybox)
     box.settings["RUNNER_OUTPUT_BYTES"] = "65536"
 
-    box.run("\tyes | head -c 20000000; echo done >$RESULT_ROOT/after; echo err >&2")
+    box.run("\thead -c 20000000 /dev/zero && echo done >$RESULT_ROOT/after; echo err >&2")
 
     note = b"\n[the runner keeps 65536 bytes; the rest is lost]\n"
     assert 65536 + len(note) == len(server.files["stdout"])
@@ -162,6 +167,7 @@ def test_a_result_directory_that_became_a_link_is_not_followed(box, server) -> N
 
     box.run("\trmdir $RESULT_ROOT; ln -s $RUNNER_ROOT/secret $RESULT_ROOT")
 
+    assert (box.root / "tmp/lkp/result/file").exists()
     assert "file" not in server.files
 
 

@@ -16,6 +16,7 @@ NESTED = f'\tmkdir "$RESULT_ROOT/a b"; : >"$RESULT_ROOT/empty"; echo 1 >"$RESULT
 @pytest.mark.parametrize("client", CLIENTS)
 def test_each_client_reports_and_uploads(make_box, server, client) -> None:
     box = make_box(client=client)
+    server.watchful = True
 
     box.run(f"{NESTED}; head -c 3000000 /dev/zero >$RESULT_ROOT/large")
 
@@ -72,12 +73,11 @@ def test_each_client_waits_for_a_server_that_is_away(make_box, server, client) -
     assert "the server is back" in box.log
 
 
-@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("status", [413, 507])
-def test_a_refused_file_does_not_keep_the_others(make_box, server, client, status) -> None:
+def test_a_refused_file_does_not_keep_the_others(box, server, status) -> None:
     server.answer = lambda request: (status, "no") if request.path.endswith("/big") else None
 
-    make_box(client=client).run("\techo 1 >$RESULT_ROOT/big; echo 2 >$RESULT_ROOT/small; exit 1")
+    box.run("\techo 1 >$RESULT_ROOT/big; echo 2 >$RESULT_ROOT/small; exit 1")
 
     assert 1 == [request.path for request in server.requests].count("/result/hello/box/lab.1/big")
     assert b"2\n" == server.files["small"]
@@ -86,10 +86,23 @@ def test_a_refused_file_does_not_keep_the_others(make_box, server, client, statu
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_403_ends_all_uploads(make_box, server, client) -> None:
+def test_a_file_refused_before_it_was_sent_does_not_keep_the_others(
+    make_box, server, client
+) -> None:
+    server.hasty = "/huge"
+
+    make_box(client=client).run(
+        "\thead -c 50000000 /dev/zero >$RESULT_ROOT/huge; echo 2 >$RESULT_ROOT/small"
+    )
+
+    assert b"2\n" == server.files["small"]
+    assert ["running", "post_run", "incomplete"] == server.states
+
+
+def test_403_ends_all_uploads(box, server) -> None:
     server.answer = lambda request: (403, "no") if request.method == "PUT" else None
 
-    make_box(client=client).run("\techo 1 >$RESULT_ROOT/a")
+    box.run("\techo 1 >$RESULT_ROOT/a")
 
     assert ["stdout"] == list(server.files)
     assert ["running", "post_run", "incomplete"] == server.states

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runner.testbox import SHELLS
+from tests.runner.testbox import IMAGES, SHELLS
 
 GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 OURS = "52540aaabb01"
@@ -50,10 +50,9 @@ class Firmware:
         return path.read_bytes() if path.exists() else None
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("busybox", [False, True], ids=["gnu", "busybox"])
-def test_the_entry_that_this_boot_came_from_is_the_next(make_box, shell, busybox) -> None:
-    box = make_box(shell=shell, busybox=busybox)
+@pytest.mark.parametrize(("shell", "busybox", "client"), IMAGES)
+def test_the_entry_that_this_boot_came_from_is_the_next(make_box, shell, busybox, client) -> None:
+    box = make_box(shell=shell, busybox=busybox, client=client)
     firmware = Firmware(
         box,
         0x1A2B,
@@ -187,6 +186,7 @@ def test_the_job_does_not_inherit_the_watchdog(box, server) -> None:
     box.run("\treadlink /proc/$$/fd/* 2>/dev/null | grep watchdog; ls -l /proc/$$/fd >&2")
 
     assert b"" == server.files["stdout"]
+    assert b"2 -> " in server.files["stderr"]
 
 
 def test_the_usual_watchdogs_are_looked_for(box) -> None:

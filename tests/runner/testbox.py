@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
@@ -24,15 +26,22 @@ from typing import Any
 from urllib.parse import unquote
 
 import attrs
+import pytest
 
 from appliance.boot import runner
 
 SCRIPTS = Path(runner.__file__).parent
 SHELLS = ("dash", "busybox ash", "bash --posix")
+IMAGES = [  # shell, whether its tools are busybox's, HTTP client: Debian, Alpine, CentOS
+    pytest.param("dash", False, "curl", id="dash"),
+    pytest.param("busybox ash", True, "nc", id="busybox"),
+    pytest.param("bash --posix", False, "wget", id="bash"),
+]
 CLIENTS = ("curl", "wget", "python3", "perl", "nc")
 TOOLS = """
-    cat chmod cut date dash dd dirname env false find grep head id ip kill ln mkdir mkfifo mv od
-    printf ps rm sed seq setsid sh sleep sort stat tail tee timeout touch tr true wc yes
+    cat chmod cut date dash dd dirname env false find grep head id ip kill ln ls mkdir mkfifo mv od
+    printf ps readlink rm rmdir sed seq setsid sh sleep sort stat tail tee timeout touch tr true
+    wc yes
 """
 PATIENCE_S = 20.0  # a runner that takes longer hangs
 
@@ -90,6 +99,8 @@ class Server:
 
     answer: Callable[[Request], tuple[int, str] | None] = lambda request: None
     requests: list[Request] = attrs.field(factory=list)
+    hasty: str = "\n"  # a PUT whose path ends so is refused before its body is read
+    watchful: bool = False  # a client that shuts its side down before the answer gets none
     port: int = 0
     _tcp: Any = None
 
@@ -101,17 +112,28 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def handle_one(self) -> None:
+                if self.command == "PUT" and self.path.endswith(server.hasty):
+                    self.send_error(413)
+                    self.close_connection = True
+                    return
                 size = int(self.headers.get("content-length") or 0)
                 request = Request(
                     self.command, self.path, self.headers.get("cookie"), self.rfile.read(size)
                 )
                 server.requests.append(request)
+                if server.watchful and self.gone():
+                    self.close_connection = True  # as Hypercorn: nobody is there to be answered
+                    return
                 usual = "yes" if "still-wanted" in self.path else "Done"
                 status, text = server.answer(request) or (200, usual)
                 self.send_response(status if self.command == "GET" or status != 200 else 201)
                 self.send_header("content-length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            def gone(self) -> bool:
+                there, _, _ = select.select([self.connection], [], [], 0.05)
+                return bool(there) and b"" == self.connection.recv(1, socket.MSG_PEEK)
 
             do_GET = do_PUT = handle_one
 

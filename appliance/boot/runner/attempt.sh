@@ -23,8 +23,10 @@ salvage() { # the worker before this one was killed, and nobody knows the job's 
     start_time=$(recall start)
     ooms=$(recall ooms)
     job=$(recall job)
+    catching=''
     find_interface
     stop_job
+    end_capture
     hand_over
     : >"$RUN/over"
 }

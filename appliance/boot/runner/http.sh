@@ -34,15 +34,28 @@ http() { # METHOD URL [FILE]: sets $status, 000 without an answer, and $body
 away= # since when the server has been
 
 persist() { # METHOD URL [FILE], again and again while the server is away; false if it stays away
+    tries=0
     while :; do
         [ -z "${3-}" ] || [ -r "$3" ] || {
             status=gone # the job's own doing
             return
         }
         http "$@"
+        tries=$((tries + 1))
         case $status in
             507) break ;; # no space for this one, others may fit
-            000 | 408 | 429 | 5??) ;;
+            000)
+                # A server that refuses a large file before it has all of it looks as if it were
+                # away, but answers other questions.
+                if [ -n "${3-}" ] && [ "$tries" -ge 3 ]; then
+                    still_wanted
+                    [ "$status" = 000 ] || {
+                        status="no answer"
+                        break
+                    }
+                fi
+                ;;
+            408 | 429 | 5??) ;;
             *) break ;;
         esac
         now
@@ -83,26 +96,30 @@ wget_client() { # it tells the status among its messages only
     printf '\n%s' "$status"
 }
 
-python_client() {
+python_client() { # http.client would take a second to load on a slow box
     python3 -I -S -c '
-import http.client, os, sys
-from urllib.parse import urlsplit
+import os, socket, sys
 silence, job, method, url = sys.argv[1:5]
-parts = urlsplit(url)
-server = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=int(silence))
-body, headers = None, {}
+host, _, path = url[len("http://"):].partition("/")
+name, _, port = host.partition(":")
+head = "%s /%s HTTP/1.0\r\nHost: %s\r\n" % (method, path, host)
+body = None
 if len(sys.argv) > 5:
     body = open(sys.argv[5], "rb")
-    headers = {"Cookie": "JOBID=" + job, "Content-Length": str(os.fstat(body.fileno()).st_size)}
+    head += "Cookie: JOBID=%s\r\nContent-Length: %d\r\n" % (job, os.fstat(body.fileno()).st_size)
+server = socket.create_connection((name, int(port or 80)), int(silence))
 try:
-    server.request(method, parts.path + (parts.query and "?" + parts.query), body, headers)
-    answer = server.getresponse()
+    server.sendall((head + "\r\n").encode())
+    while body:
+        block = body.read(65536)
+        if not block:
+            break
+        server.sendall(block)
 except (BrokenPipeError, ConnectionResetError):
-    # Refused before the whole file was sent; the reason may still be there to read.
-    answer = http.client.HTTPResponse(server.sock, method=method)
-    answer.begin()
-print(answer.read().decode("utf-8", "replace"))
-print(answer.status, end="")
+    pass  # refused before it was all sent; the reason may still be there to read
+answer = b"".join(iter(lambda: server.recv(65536), b""))
+head, _, text = answer.partition(b"\r\n\r\n")
+print("%s\n%s" % (text.decode("utf-8", "replace"), head.split()[1].decode()), end="")
 ' "$RUNNER_SILENCE" "$id" "$@"
 }
 
