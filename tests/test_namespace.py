@@ -94,12 +94,12 @@ async def test_a_programs_exit_status_and_signals_pass_through():
 
 
 OWNER = """
-import subprocess, trio
+import subprocess, sys, trio
 from pathlib import Path
 from appliance.setup.namespace import namespace
 
 async def main():
-    async with namespace(1) as inside:
+    async with namespace(1, scratch=Path(sys.argv[1])) as inside:
         await inside.start(["sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (children := Path(f"/proc/{inside._started[0].pid}/task/"
                                     f"{inside._started[0].pid}/children").read_text().split()):
@@ -114,9 +114,14 @@ trio.run(main)
 @needs_root
 @pytest.mark.root
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-async def test_however_its_owner_ends_nothing_is_left(how):
+async def test_however_its_owner_ends_nothing_is_left(how, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "socket").touch()
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", OWNER, str(scratch)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     async with process.stdout:
         told = b""
@@ -129,5 +134,5 @@ async def test_however_its_owner_ends_nothing_is_left(how):
     await process.wait()
 
     with trio.fail_after(10):
-        while any(map(alive, pids)):  # noqa: ASYNC110
+        while scratch.exists() or any(map(alive, pids)):  # noqa: ASYNC110
             await trio.sleep(0.02)

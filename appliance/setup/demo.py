@@ -41,13 +41,7 @@ _STAGES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("server", r'event="box parked"', "parked", "waits for work"),
     (BOX, r"(No job now)", "re-chain", r"\1: asks again"),
     (BOX, r"Linux version (\S+)", "kernel", r"Linux \1"),
-    (BOX, r"appliance: mounted (\S+)", "root", r"\1 over CIFS"),
-    (
-        BOX,
-        r"appliance: an overlay in memory",
-        "overlay",
-        "in memory, over the root; the job's files",
-    ),
+    (BOX, r"appliance: root: (\S+) \((\w+),", "root", r"\1 by \2, under an overlay in memory"),
     (BOX, r"Welcome to (Debian GNU/Linux \d+[^!]{0,20})!", "userland", r"\1"),
 )
 

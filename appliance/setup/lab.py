@@ -151,7 +151,10 @@ async def lab(
         config = change(_configuration(directory, keep))
         config_file = _lay_out(config, directory)
         images = Overlay(os_images, config.paths.srv / "os")
-        async with namespace(TAPS, [images]) as inside, trio.open_nursery() as nursery:
+        async with (
+            namespace(TAPS, [images], directory) as inside,
+            trio.open_nursery() as nursery,
+        ):
             accel = await accelerator(directory)
             made = Lab(config, config_file, keep, inside, nursery, watch, accel)
             await _start_daemons(made, directory, serve)

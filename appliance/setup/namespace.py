@@ -47,7 +47,9 @@ while [ "$#" -gt 1 ]; do
     shift 2
 done
 echo up
-exec cat >/dev/null
+cat >/dev/null
+kill -KILL -1
+[ -z "$SCRATCH" ] || rm -rf -- "$SCRATCH"
 """
 
 
@@ -97,8 +99,13 @@ class Overlay:
 
 
 @asynccontextmanager
-async def namespace(taps: int, overlays: Sequence[Overlay] = ()) -> AsyncIterator[Namespace]:
-    """A namespace with SERVER's bridge and taps tap0, tap1, ...; everything in it ends with it."""
+async def namespace(
+    taps: int, overlays: Sequence[Overlay] = (), scratch: Path | None = None
+) -> AsyncIterator[Namespace]:
+    """A namespace with SERVER's bridge and taps tap0, tap1, ...; everything in it ends with it.
+
+    So does the directory `scratch`.
+    """
     pairs = [str(path) for each in overlays for path in (each.lower, each.merged)]
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     holder = await trio.lowlevel.open_process(
@@ -106,7 +113,12 @@ async def namespace(taps: int, overlays: Sequence[Overlay] = ()) -> AsyncIterato
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BRIDGE": BRIDGE, "SERVER": SERVER},
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "BRIDGE": BRIDGE,
+            "SERVER": SERVER,
+            "SCRATCH": str(scratch or ""),
+        },
         start_new_session=True,
     )
     assert holder.stdin is not None
