@@ -48,6 +48,8 @@ _MASKED: Final = (
     "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
     "systemd-journal-flush.service", "networking.service", "logrotate.timer",
     "man-db.timer", "remote-fs.target", "ldconfig.service", "systemd-machine-id-commit.service",
+    "run-rpc_pipefs.mount", "rpc_pipefs.target", "nfs-blkmap.service", "dracut-shutdown.service",
+    "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
 )  # fmt: skip
 _EXCLUDED: Final = (
     "/usr/share/doc/*",
@@ -113,13 +115,16 @@ def _sources(codename: str, mirror: str | None) -> list[str]:
 
 
 def _system_sources() -> list[tuple[str, str]]:
-    """(URI, suite) of everything that this system's apt reads, in order, each once."""
+    """(URI, suite) of the archives that this system's apt reads, in order, each once.
+
+    An archive has a component main; others that are named after the release have theirs alone.
+    """
     listed = subprocess.run(
-        ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"),
+        ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"),
         stdin=subprocess.DEVNULL, capture_output=True, check=False,
     )  # fmt: skip
     pairs = [line.split() for line in listed.stdout.decode().splitlines()]
-    return list(dict.fromkeys((pair[0], pair[1]) for pair in pairs if len(pair) == 2))
+    return list(dict.fromkeys((pair[0], pair[1]) for pair in pairs if pair[2:] == ["main"]))
 
 
 def _apt_options() -> list[str]:
@@ -141,9 +146,14 @@ def _fit_for_network(root: Path) -> None:
     default.unlink(missing_ok=True)
     default.symlink_to("/usr/lib/systemd/system/multi-user.target")
     (root / "etc/fstab").write_text("# The root filesystem comes over the network.\n")
+    for name in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
+        (root / name).unlink(missing_ok=True)
     for folder in ("var/cache/apt", "var/lib/apt/lists"):
         for left in (root / folder).iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
             else:
                 left.unlink()
+    # As new as /usr: else every boot of every box would bring its caches up to date again.
+    for folder in ("etc", "var"):
+        (root / folder / ".updated").touch()

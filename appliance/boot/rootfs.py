@@ -21,14 +21,9 @@ from appliance.errors import BadImage
 
 _MODULE: Final = Path(__file__).parent / "dracut" / "90appliance"
 _DRACUT_MODULES: Final = ("usr/lib/dracut/modules.d", "lib/dracut/modules.d")
-_OMIT: Final = (
-    "cifs overlay-root network-manager systemd-networkd connman plymouth lvm mdraid dm dmraid crypt"
-    " multipath btrfs iscsi fcoe fcoe-uefi nbd nvmf bluetooth i18n resume rescue terminfo"
-    " memstrack usrmount tpm2-tss pcsc"
-)
 # Under /lib/modules/<version>/kernel: what may be needed before there is a root filesystem.
 _EARLY: Final = (
-    "arch", "crypto", "lib",
+    "arch/x86/crypto", "arch/arm64/crypto", "crypto", "lib",
     "drivers/net/ethernet", "drivers/net/phy", "drivers/net/mdio", "drivers/net/pcs",
     "drivers/net/usb", "drivers/net/bonding", "drivers/net/hyperv", "drivers/net/vmxnet3",
     "drivers/net/virtio_net", "drivers/net/net_failover", "drivers/net/xen-netfront",
@@ -110,7 +105,7 @@ def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
         contained.run_inside(root, _dracut(f"/{name}", version), say, keep=(lock,))
     finally:
         shutil.rmtree(ours)
-    problem = _without_our_module(root / name)
+    problem = without_our_module(root / name)
     if problem is not None:
         raise BadImage(f"dracut made a broken initramfs: {problem}")
 
@@ -135,26 +130,48 @@ def tidy(root: Path) -> None:
 def _dracut(target: str, version: str) -> list[str]:
     return [
         "dracut", "--force", "--no-kernel", "--no-hostonly", "--no-hostonly-cmdline",
-        "--no-early-microcode", "--gzip",
-        "--add", "network-legacy nfs appliance",
-        "--omit", _OMIT,
+        "--no-early-microcode", "--reproducible",
+        # gzip, since a box that goes on by kexec looks into it with gzip and cpio
+        "--compress", "gzip -n -6",
+        # ours and what it stands on, whatever this distribution would add (/run is empty)
+        "--conf", "/dev/null", "--confdir", "/run", "--modules", "appliance",
         "--kver", version, target,
     ]  # fmt: skip
 
 
-def _without_our_module(image: Path) -> str | None:
+def without_our_module(image: Path) -> str | None:
     """Why this initramfs is not one of ours; None if it is."""
+    names = _names(image)
+    for wanted in ("usr/lib/appliance-lib.sh", "usr/sbin/appliance-root", "usr/sbin/dhclient"):
+        if wanted not in names and wanted.removeprefix("usr/") not in names:
+            return f"{wanted} is not in {image.name}"
+    return None
+
+
+def flaws(root: Path) -> list[str]:
+    """What is wrong inside the boot files of a finished image; slow, it unpacks them."""
+    found: list[str] = []
+    image = root / "initrd.lkp"
+    if image.exists():
+        problem = without_our_module(image)
+        found += [problem] if problem is not None else []
+    for archive in sorted(root.glob("boot/modules-*.cgz")):
+        names = _names(archive)
+        version = archive.name.removeprefix("modules-").removesuffix(".cgz")
+        if not any(f"lib/modules/{version}/" in name for name in names):
+            found.append(f"boot/{archive.name} does not unpack to lib/modules/{version}")
+    return found
+
+
+def _names(archive: Path) -> set[str]:
+    """The paths in a gzip-compressed cpio; empty if it is none."""
     listing = subprocess.run(
-        ("sh", "-c", 'gzip -dc < "$1" | cpio --quiet -t', "sh", str(image)),
+        ("sh", "-c", 'gzip -dc < "$1" | cpio --quiet -t', "sh", str(archive)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
     )
-    names = set(listing.stdout.decode(errors="replace").splitlines())
-    for wanted in ("usr/lib/appliance-lib.sh", "usr/sbin/cifsroot", "usr/sbin/mount.cifs"):
-        if wanted not in names and wanted.removeprefix("usr/") not in names:
-            return f"{wanted} is not in {image.name}"
-    return None
+    return set(listing.stdout.decode(errors="replace").splitlines())
 
 
 def _needed(tree: Path) -> set[str]:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from appliance.cli import load_config
+from appliance.cli import show as shows
+
+if TYPE_CHECKING:
+    from appliance.boot.images import Image
+
+_SRV = click.option(
+    "--srv", type=click.Path(path_type=Path), help="Instead of the configuration's paths.srv."
+)
 
 
 @click.group()
@@ -19,7 +32,7 @@ def image() -> None:
 @click.argument("version")
 @click.argument("arch")
 @click.option("--mirror", metavar="URI", help="Where packages come from; else apt's own sources.")
-@click.option("--srv", type=click.Path(path_type=Path), help="Instead of the configuration's.")
+@_SRV
 @click.pass_context
 def build(
     ctx: click.Context, system: str, version: str, arch: str, mirror: str | None, srv: Path | None
@@ -27,6 +40,112 @@ def build(
     """Build an image from packages: appliance image build debian 12 x86_64."""
     from appliance.boot import image_build
 
-    place = srv.absolute() if srv is not None else load_config(ctx).paths.srv
-    made = image_build.build(place, version, arch, lambda line: click.echo(line, err=True), mirror)
+    place = _place(ctx, srv)
+    with _told() as say:
+        made = image_build.build(place, version, arch, say, mirror)
     click.echo(str(made))
+
+
+@image.command("import")
+@click.argument("source", metavar="DIR-OR-TAR", type=click.Path(path_type=Path))
+@click.option("--os", "system", required=True, help="What documents call it: os.")
+@click.option("--version", required=True, help="What documents call it: os_version.")
+@click.option("--arch", required=True, help="Such as x86_64.")
+@_SRV
+@click.pass_context
+def import_(
+    ctx: click.Context, source: Path, system: str, version: str, arch: str, srv: Path | None
+) -> None:
+    """Make an image of a root filesystem that exists; it is copied, and not changed."""
+    from appliance.boot import image_import
+
+    place = _place(ctx, srv)
+    with _told() as say:
+        made = image_import.import_(place, source.absolute(), system, version, arch, say)
+    click.echo(str(made))
+
+
+@image.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_SRV
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
+    """List the images that documents can ask for."""
+    from appliance.boot import images
+
+    rows = [_row(one) for one in images.images(_place(ctx, srv))]
+    if as_json:
+        shows.as_json(rows)
+        return
+    shows.table(
+        ["OS", "VERSION", "ARCH", "KERNELS", "SNAPSHOT", "PROBLEMS"],
+        [
+            [
+                *(row["os"], row["version"], row["arch"], row["kernels"], row["snapshot"]),
+                "; ".join(row["problems"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+@image.command()
+@click.argument("name", metavar="[OS/ARCH/VERSION]", required=False)
+@_SRV
+@click.pass_context
+def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
+    """Look whether images are whole and can be read by boxes; exit code 1 if one is not."""
+    from appliance.boot import images, rootfs
+    from appliance.errors import NotFound
+
+    place = _place(ctx, srv)
+    found = [one for one in images.images(place) if name in (None, one.name)]
+    if not found:
+        there = ", ".join(one.name for one in images.images(place)) or "none"
+        raise NotFound(f"no image {name or 'at all'} in {place}/os; there are: {there}")
+    bad = False
+    for one in found:
+        problems = [*one.problems, *rootfs.flaws(place / one.snapshot[1:])]
+        click.echo(f"{one.name}: {'; '.join(problems) or 'good'} ({one.snapshot})")
+        bad = bad or bool(problems)
+    if bad:
+        ctx.exit(1)
+
+
+def _row(one: Image) -> dict[str, Any]:
+    return {
+        "os": one.os,
+        "version": one.version,
+        "arch": one.arch,
+        "snapshot": one.snapshot,
+        "kernels": list(one.kernels),
+        "complete": one.complete,
+        "problems": list(one.problems),
+    }
+
+
+def _place(ctx: click.Context, srv: Path | None) -> Path:
+    place: Path = srv.absolute() if srv is not None else load_config(ctx).paths.srv
+    return place
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str], None]]:
+    """What happens, line by line; a person sees the latest one move.  SIGTERM ends it cleanly."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        if not sys.stderr.isatty():
+            yield lambda line: click.echo(line, err=True)
+            return
+        from rich.console import Console
+        from rich.markup import escape
+
+        with Console(stderr=True).status("starting") as status:
+            yield lambda line: status.update(escape(line[:100]))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: cleaning up has begun
+    sys.exit(128 + number)

@@ -1,51 +1,45 @@
 #!/bin/sh
-# What the initrds after ours brought (the job, the runner, packages, modules) into the new root.
+# Hook `pre-pivot`: what the initrds after this one brought, into the new root.
+#
+#   /lkp                          the job and its runner
+#   /lkp/lkp/src/rootfs/addon     over /: the service that starts the runner, and more
+#   /opt /usr/local /usr/src      what a job's packages unpack to
+#   /lib/modules /lib/firmware    where the image has none for this kernel
+#
+# Without /lkp this is a plain boot of the image.
 
 . /lib/appliance-lib.sh
 
-# Each file of $1 over the same place in the new root.  One by one: where the new root has a
-# symlink to a folder (/lib -> usr/lib), a copy of the whole tree would stumble.
-lay_over() {
-    (
-        cd "$1" || exit 1
-        find . -type d -exec sh -c 'for d; do mkdir -p "$NEWROOT/$d" || exit 1; done' sh {} + \
-            && find . ! -type d -exec sh -c \
-                'for f; do cp -a --remove-destination "$f" "$NEWROOT/$f" || exit 1; done' sh {} +
-    )
+appliance_copy() { # FOLDER [INTO]
+    [ -d "/$1" ] || return 0
+    chroot "$NEWROOT" /bin/sh -s "/run/initramfs-files/$1" "${2-$1}" < /lib/appliance-copy.sh ||
+        reboot_because "/$1 could not be copied into the root"
 }
 
-deploy() {
-    if [ -d /custom_bootstrap ]; then
-        lay_over /custom_bootstrap || return
+appliance_deploy() {
+    # Of the new root's own /run, which the real one will hide.
+    if ! mkdir -p "$NEWROOT/run/initramfs-files" 2> /dev/null; then
+        [ ! -d /lkp ] || reboot_because "the root cannot be written to: is rootovl missing?"
+        return
     fi
-    [ -d /lkp ] || return 0 # a plain boot
-    cp -a /lkp "$NEWROOT/" || return
-    if [ -d /lkp/lkp/src/rootfs/addon ]; then
-        lay_over /lkp/lkp/src/rootfs/addon || return
+    mount --bind / "$NEWROOT/run/initramfs-files"
+    appliance_copy custom_bootstrap ""
+    if [ -d /lkp ]; then
+        appliance_copy lkp
+        appliance_copy lkp/lkp/src/rootfs/addon ""
+        appliance_copy opt
+        appliance_copy usr/local
+        appliance_copy usr/src
+        say "/lkp is in the root"
     fi
-    for tree in opt usr/local usr/src; do
-        [ -d "/$tree" ] || continue
-        mkdir -p "$NEWROOT/$tree" && cp -a "/$tree/." "$NEWROOT/$tree/" || return
-    done
-    say "laid the job's files over the root filesystem"
+    [ -d "$NEWROOT/lib/modules/$(uname -r)" ] || appliance_copy "lib/modules/$(uname -r)"
+    [ -d "$NEWROOT/lib/firmware" ] || appliance_copy lib/firmware
+    umount "$NEWROOT/run/initramfs-files"
+    rmdir "$NEWROOT/run/initramfs-files"
+    if [ -s /etc/resolv.conf ] && [ -e "$APPLIANCE/source" ]; then
+        rm -f "$NEWROOT/etc/resolv.conf"
+        cat /etc/resolv.conf > "$NEWROOT/etc/resolv.conf"
+    fi
 }
 
-# A folder of /lib, where the new root has none of its own.
-lend() {
-    [ -d "/lib/$1" ] || return 0
-    for theirs in "$NEWROOT/lib/$1/"*; do
-        [ -e "$theirs" ] && return 0
-    done
-    mkdir -p "$NEWROOT/lib/$1" && cp -a "/lib/$1/." "$NEWROOT/lib/$1/"
-}
-
-export NEWROOT
-deploy || give_up "the job's files do not fit into the root filesystem"
-if lend "modules/$(uname -r)" && lend firmware; then :; else
-    give_up "the kernel's modules do not fit into the root filesystem"
-fi
-# The name servers that DHCP told, where the new root knows none.
-if [ -s /etc/resolv.conf ] && [ ! -s "$NEWROOT/etc/resolv.conf" ]; then
-    rm -f "$NEWROOT/etc/resolv.conf"
-    cp /etc/resolv.conf "$NEWROOT/etc/resolv.conf"
-fi
+appliance_deploy

@@ -1,6 +1,6 @@
 #!/bin/sh
-# dracut has given up: no DHCP answer, no interface, no NFS.  It would open a shell.
+# Hooks `emergency` and `shutdown-emergency`: whatever else fails in the initramfs ends here,
+# before dracut would halt the box or leave it with a panic.
 
 . /lib/appliance-lib.sh
-
-give_up "no root filesystem came up (root=$(getarg root=))"
+reboot_because "the initramfs could not finish; its messages are above"
