@@ -1,0 +1,132 @@
+"""boot/dracut: the module's scripts, one by one, in the machine's own /bin/sh."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).parent.parent / "appliance/boot/dracut/90appliance"
+SEED = (
+    "cifs://172.168.131.113/os/openeuler/aarch64/20.03-2021-05-18-15-08-52,"
+    "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino"
+)
+
+
+def sh(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-eu", "-c", script],
+        capture_output=True, text=True, check=False, timeout=20,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | environment,
+    )  # fmt: skip
+
+
+def parsed(root: str, place: Path) -> dict[str, str] | None:
+    """What parse.sh notes of root=, run with its paths turned to `place`; None: not its affair."""
+    text = (MODULE / "parse.sh").read_text()
+    text = text.replace(". /lib/appliance-lib.sh", f"APPLIANCE={place}").replace(
+        "/proc/sys/kernel/panic", f"{place}/panic"
+    )
+    done = sh(f'root=$ROOT rootok="" netroot=""; {text}\necho "$root:$rootok"', ROOT=root)
+    assert done.returncode == 0, done.stderr
+    assert (place / "panic").read_text() == "10\n"
+    if done.stdout != "appliance:1\n":
+        assert done.stdout == f"{root}:\n"
+        return None
+    return {
+        file.name: file.read_text().removesuffix("\n")
+        for file in place.iterdir()
+        if file.name != "panic"
+    }
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        (
+            SEED,
+            {
+                "type": "cifs",
+                "source": "//172.168.131.113/os/openeuler/aarch64/20.03-2021-05-18-15-08-52",
+                "options": "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino",
+            },
+        ),
+        ("cifs://srv/os/x", {"type": "cifs", "source": "//srv/os/x", "options": ""}),
+        (
+            "cifs://me:p@srv/os/x,ro",
+            {"type": "cifs", "source": "//srv/os/x", "options": "ro", "user": "me:p"},
+        ),
+        ("10.0.0.1:/os/x", {"type": "nfs", "source": "10.0.0.1:/os/x", "options": ""}),
+        (
+            "10.0.0.1:/os/x,vers=4.2,hard",
+            {"type": "nfs", "source": "10.0.0.1:/os/x", "options": "vers=4.2,hard"},
+        ),
+        (
+            "nfs:srv:/os/x:ro,vers=4.2",
+            {"type": "nfs", "source": "srv:/os/x", "options": "ro,vers=4.2"},
+        ),
+        ("nfs4:srv:/os/x", {"type": "nfs", "source": "srv:/os/x", "options": ""}),
+        ("[fd00::1]:/os/x,hard", {"type": "nfs", "source": "[fd00::1]:/os/x", "options": "hard"}),
+        ("/dev/sda1", None),
+        ("UUID=1234", None),
+        ("live:/dev/sr0", None),
+    ],
+)
+def test_root_is_taken_apart(root: str, expected: dict[str, str] | None, tmp_path: Path) -> None:
+    assert parsed(root, tmp_path) == expected
+
+
+def test_copying_goes_through_the_links_of_the_new_root(tmp_path: Path) -> None:
+    new, addon = tmp_path / "new", tmp_path / "addon"
+    for folder in (new / "usr/lib/systemd", new / "etc/rc.d/init.d", addon / "lib/systemd/system"):
+        folder.mkdir(parents=True)
+    (new / "lib").symlink_to("usr/lib")
+    (new / "etc/init.d").symlink_to("rc.d/init.d")
+    (new / "etc/old").symlink_to("/etc/passwd")
+    (addon / "etc/init.d").mkdir(parents=True)
+    (addon / "etc/init.d/start").write_text("start")
+    (addon / "etc/old").write_text("new")
+    (addon / "lib/systemd/system/x.service").write_text("unit")
+    (addon / "lib/systemd/system/on").symlink_to("../x.service")
+    (addon / ".hidden").write_text("seen")
+
+    script = (MODULE / "copy.sh").read_text().replace('"/$2"', '"$2"')
+    done = sh(f"set -- {addon} {new}; set +u; {script}")
+
+    assert done.returncode == 0, done.stderr
+    assert (new / "lib").is_symlink()
+    assert (new / "usr/lib/systemd/system/x.service").read_text() == "unit"
+    assert (new / "usr/lib/systemd/system/on").readlink() == Path("../x.service")
+    assert (new / "etc/rc.d/init.d/start").read_text() == "start"
+    assert not (new / "etc/old").is_symlink()  # the file behind it belongs to somebody else
+    assert (new / "etc/old").read_text() == "new"
+    assert (new / ".hidden").read_text() == "seen"
+
+
+def test_a_lease_is_written_down_and_never_executed(tmp_path: Path) -> None:
+    script = (MODULE / "dhcp.sh").read_text().replace("/run/appliance", str(tmp_path))
+    bad = f"x$(touch {tmp_path}/owned)`touch {tmp_path}/owned`"
+    done = sh(
+        f"set +u; {script}",
+        reason="BOUND", interface="eth0", new_ip_address="10.0.0.9",
+        new_subnet_mask="255.255.255.0", new_routers="10.0.0.1 10.0.0.2", new_host_name=bad,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    lease = (tmp_path / "eth0.lease").read_text().splitlines()
+    assert "gateway=10.0.0.1" in lease
+    assert f"hostname={bad}" in lease
+    assert not (tmp_path / "owned").exists()
+
+
+def test_no_lease_is_noted_before_there_is_one(tmp_path: Path) -> None:
+    script = (MODULE / "dhcp.sh").read_text().replace("/run/appliance", str(tmp_path))
+    sh(f"set +u; {script}", reason="PREINIT", interface="eth0")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", sorted(MODULE.glob("*.sh")), ids=lambda path: path.name)
+def test_the_scripts_are_whole(script: Path) -> None:
+    shell = "bash" if script.name == "module-setup.sh" else "sh"
+
+    assert subprocess.run([shell, "-n", script], check=False).returncode == 0

@@ -1,0 +1,172 @@
+"""boot/images: what boots a name, what is said when it does not, and that nothing leaves srv."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from appliance.boot import images
+from appliance.errors import BadImage
+
+KERNEL = "6.1.0-9-amd64"
+
+
+def put(file: Path, data: bytes = b"x") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def link(at: Path, target: str) -> None:
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.symlink_to(target)
+
+
+def snapshot(srv: Path, name: str = "12-2026-01-02-03-04-05", *kernels: str) -> Path:
+    folder = srv / "os/debian/x86_64" / name
+    for kernel in kernels or (KERNEL,):
+        put(folder / f"boot/vmlinuz-{kernel}")
+        put(folder / f"boot/modules-{kernel}.cgz")
+    first = (kernels or (KERNEL,))[0]
+    put(folder / f"boot/initramfs.lkp-{first}.img")
+    link(folder / "boot/vmlinuz", f"vmlinuz-{first}")
+    link(folder / "initrd.lkp", f"./boot/initramfs.lkp-{first}.img")
+    return folder
+
+
+@pytest.fixture
+def srv(tmp_path: Path) -> Path:
+    snapshot(tmp_path)
+    link(tmp_path / "os/debian/x86_64/12", "12-2026-01-02-03-04-05")
+    return tmp_path
+
+
+def debian(srv: Path, version: str = "12", os_mount: str = "cifs", **more: str) -> images.Boot:
+    return images.resolve(srv, "debian", "x86_64", version, os_mount, **more)
+
+
+@pytest.mark.parametrize("os_mount", ["cifs", "nfs", "local"])
+def test_the_versions_symlink_pins_the_snapshot_it_stands_for_now(srv: Path, os_mount: str) -> None:
+    root = "/os/debian/x86_64/12-2026-01-02-03-04-05"
+
+    assert debian(srv, os_mount=os_mount) == images.Boot(
+        kernel=f"{root}/boot/vmlinuz-{KERNEL}",
+        initrds=(
+            f"{root}/boot/initramfs.lkp-{KERNEL}.img",
+            f"{root}/boot/modules-{KERNEL}.cgz",
+        ),
+        root=root,
+        kernel_version=KERNEL,
+    )
+
+
+def test_a_chain_of_symlinks_is_followed_to_its_end(srv: Path) -> None:
+    link(srv / "os/debian/x86_64/stable", "stable-iso")
+    link(srv / "os/debian/x86_64/stable-iso", "12")
+
+    assert debian(srv, "stable").root == "/os/debian/x86_64/12-2026-01-02-03-04-05"
+
+
+def test_a_named_kernel_brings_its_modules_but_not_its_initramfs(tmp_path: Path) -> None:
+    snapshot(tmp_path, "12", KERNEL, "6.9.0-1-amd64")
+
+    boot = debian(tmp_path, kernel_version="6.9.0-1-amd64")
+
+    assert boot.kernel.endswith("/boot/vmlinuz-6.9.0-1-amd64")
+    assert boot.initrds[0].endswith(f"/boot/initramfs.lkp-{KERNEL}.img")
+    assert boot.initrds[1].endswith("/boot/modules-6.9.0-1-amd64.cgz")
+
+
+def test_initramfs_mode_takes_the_osimage_then_the_modules(srv: Path) -> None:
+    place = srv / "initrd/osimage/debian/x86_64/12"
+    put(place / "20260102.0.cgz")
+    link(place / "current", "20260102.0.cgz")
+    put(place / "run-ipconfig_1.cgz")
+    link(place / "run-ipconfig.cgz", "run-ipconfig_1.cgz")
+
+    assert debian(srv, os_mount="initramfs").initrds == (
+        "/initrd/osimage/debian/x86_64/12/20260102.0.cgz",
+        f"/os/debian/x86_64/12-2026-01-02-03-04-05/boot/modules-{KERNEL}.cgz",
+        "/initrd/osimage/debian/x86_64/12/run-ipconfig_1.cgz",
+    )
+
+
+def test_an_image_that_is_not_there_is_answered_with_those_that_are(srv: Path) -> None:
+    with pytest.raises(BadImage, match=r"no image debian/x86_64/13; images: debian/x86_64/12$"):
+        debian(srv, "13")
+
+
+def test_no_images_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadImage, match="there are no images in"):
+        debian(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        (f"boot/vmlinuz-{KERNEL}", "boot/vmlinuz"),
+        (f"boot/modules-{KERNEL}.cgz", f"boot/modules-{KERNEL}.cgz"),
+        (f"boot/initramfs.lkp-{KERNEL}.img", "initrd.lkp"),
+    ],
+)
+def test_what_is_missing_is_named(srv: Path, gone: str, named: str) -> None:
+    (srv / "os/debian/x86_64/12" / gone).unlink()
+
+    with pytest.raises(BadImage, match=named):
+        debian(srv)
+
+
+@pytest.mark.parametrize("word", ["..", ".hidden", "", "a/b", "12\n", "${x}", "a b", "\u0661"])
+def test_a_word_that_could_be_more_than_one_name_is_refused(srv: Path, word: str) -> None:
+    with pytest.raises(BadImage, match="one word"):
+        debian(srv, word)
+
+
+def test_a_link_out_of_srv_is_no_image(srv: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = snapshot(tmp_path_factory.mktemp("outside"))
+    link(srv / "os/debian/x86_64/out", str(outside))
+
+    with pytest.raises(BadImage, match="no image debian/x86_64/out"):
+        debian(srv, "out")
+
+
+def test_a_file_that_is_a_link_out_of_srv_is_missing(
+    srv: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    secret = put(tmp_path_factory.mktemp("outside") / "secret")
+    modules = srv / f"os/debian/x86_64/12/boot/modules-{KERNEL}.cgz"
+    modules.unlink()
+    modules.symlink_to(secret)
+
+    with pytest.raises(BadImage, match="modules-"):
+        debian(srv)
+
+
+def test_links_in_a_circle_are_no_image(srv: Path) -> None:
+    link(srv / "os/debian/x86_64/a", "b")
+    link(srv / "os/debian/x86_64/b", "a")
+
+    with pytest.raises(BadImage, match="no image debian/x86_64/a"):
+        debian(srv, "a")
+
+
+def test_what_vanished_after_the_submit_is_found_at_dispatch(srv: Path) -> None:
+    boot = debian(srv)
+    assert images.missing(srv, boot) == []
+
+    os.unlink(f"{srv}{boot.initrds[1]}")
+
+    assert images.missing(srv, boot) == [boot.initrds[1]]
+
+
+def test_the_list_names_each_image_once_and_says_what_is_wrong(srv: Path) -> None:
+    snapshot(srv, "11")
+    (srv / "os/debian/x86_64/11" / f"boot/vmlinuz-{KERNEL}").chmod(0o600)
+    (srv / "os/debian/x86_64/.building-1").mkdir()
+
+    found = images.images(srv)
+
+    assert [one.name for one in found] == ["debian/x86_64/11", "debian/x86_64/12"]
+    assert [one.complete for one in found] == [False, True]
+    assert "not readable by others" in found[0].problems[0]
+    assert found[1].kernels == (KERNEL,)
