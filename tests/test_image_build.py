@@ -1,0 +1,202 @@
+"""boot/image_build, image_import, snapshot: whole or not at all, and nothing left mounted.
+
+mmdebstrap and dracut are stood in for by scripts where the question is what happens around them.
+"""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.boot import image_build, image_import, snapshot
+from appliance.errors import BadImage
+
+root = pytest.mark.root
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+PATIENCE_S = 20.0
+
+
+def tools(place: Path, **scripts: str) -> str:
+    """A PATH on which these programs come first."""
+    place.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / name).chmod(0o755)
+    return f"{place}:{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def left(srv: Path) -> list[str]:
+    return sorted(str(path.relative_to(srv)) for path in srv.rglob("*"))
+
+
+def mounts_in(srv: Path) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(srv) in line]
+
+
+def building(srv: Path, path: str) -> subprocess.Popen[bytes]:
+    """`appliance image build`, whose mmdebstrap has mounted something and goes on for ever."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "appliance", "image", "build", "debian", "12", "x86_64",
+         "--mirror", "http://mirror.test/debian", "--srv", str(srv)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env={"PATH": path},
+    )  # fmt: skip
+    assert program.stderr is not None
+    with program.stderr as output:
+        said = []
+        for line in output:
+            said.append(line)
+            if b"MOUNTED" in line:
+                return program
+    raise AssertionError(b"".join(said).decode())
+
+
+SLOW = """\
+for place; do case $place in */.building-*) break;; esac; done
+mkdir -p "$place/proc" && touch "$place/file" && mount -t tmpfs tmpfs "$place/proc"
+echo MOUNTED; sleep 600"""
+
+
+@root
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    srv = tmp_path / "srv"
+    srv.mkdir()
+    program = building(srv, tools(tmp_path / "bin", mmdebstrap=SLOW))
+
+    program.send_signal(number)
+
+    assert program.wait(PATIENCE_S) != 0
+    assert left(srv) == []
+    assert mounts_in(srv) == []
+
+
+@root
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
+def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    srv = tmp_path / "srv"
+    program = building(srv, tools(tmp_path / "bin", mmdebstrap=SLOW))
+    program.kill()
+    program.wait(PATIENCE_S)
+    assert mounts_in(srv) == []  # its namespace is gone with it
+    place = srv / "os/debian/x86_64"
+    assert list(place.glob(".building-*"))
+
+    end = time.monotonic() + PATIENCE_S
+    while list(place.glob(".building-*")) and time.monotonic() < end:
+        snapshot.sweep(place)  # once the last of its programs has let go of the lock
+
+    assert list(place.glob(".building-*")) == []
+
+
+@root
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = 'echo "E: No space left on device"; exit 25'
+    monkeypatch.setenv("PATH", tools(tmp_path / "bin", mmdebstrap=full))
+    srv = tmp_path / "srv"
+    srv.mkdir()
+
+    with pytest.raises(BadImage, match="No space left on device"):
+        image_build.build(srv, "12", "x86_64", lambda line: None, "http://mirror.test/debian")
+
+    assert left(srv) == []
+
+
+def test_a_build_under_way_is_not_swept(tmp_path: Path) -> None:
+    with snapshot.new(tmp_path, "debian", "x86_64", "12") as making:
+        (making.root / "file").write_text("here")
+        snapshot.sweep(making.root.parent)
+
+        assert (making.root / "file").exists()
+
+
+def test_the_versions_symlink_moves_to_the_new_snapshot(tmp_path: Path) -> None:
+    for moment in (0.0, 86400.0):
+        with snapshot.new(tmp_path, "debian", "x86_64", "12") as making:
+            made = making.publish(moment)
+
+    place = tmp_path / "os/debian/x86_64"
+    assert made.name == "12-1970-01-02-00-00-00"
+    assert os.readlink(place / "12") == made.name
+    assert sorted(path.name for path in place.iterdir()) == [
+        "12", "12-1970-01-01-00-00-00", "12-1970-01-02-00-00-00",
+    ]  # fmt: skip
+
+
+def test_another_architecture_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    other = "aarch64" if os.uname().machine != "aarch64" else "x86_64"
+
+    with pytest.raises(BadImage, match=f"builds images for {os.uname().machine} only"):
+        image_build.build(tmp_path, "12", other, lambda line: None)
+
+
+def imported(srv: Path, source: Path) -> Path:
+    return image_import.import_(srv, source, "ours", "1", os.uname().machine, lambda line: None)
+
+
+@root
+def test_an_import_names_all_that_is_missing_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "rootfs"
+    (source / "etc").mkdir(parents=True)
+    srv = tmp_path / "srv"
+    srv.mkdir()
+
+    with pytest.raises(BadImage) as caught:
+        imported(srv, source)
+
+    for word in ("usr/", "boot/vmlinuz-", "dracut", "dhclient", "mount.cifs"):
+        assert word in str(caught.value)
+    assert left(srv) == []
+
+
+def archive(file: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(file, "w") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file
+
+
+def member(name: str, target: str = "", kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, target, 0o644
+    return info
+
+
+@root
+@pytest.mark.parametrize(
+    "members",
+    [
+        [(member("../escaped"), b"x")],
+        [(member("etc/../../escaped"), b"x")],
+        [(member("out", "{outside}", tarfile.SYMTYPE), b""), (member("out/escaped"), b"x")],
+        [(member("out", "../..", tarfile.SYMTYPE), b""), (member("out/escaped"), b"x")],
+        [(member("{outside}/escaped"), b"x")],
+    ],
+    ids=["dotdot", "dotdot-inside", "absolute-link", "relative-link", "absolute"],
+)
+def test_no_file_of_an_archive_lands_outside(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    outside, srv = tmp_path / "outside", tmp_path / "srv"
+    outside.mkdir()
+    srv.mkdir()
+    for info, _ in members:
+        info.name = info.name.replace("{outside}", str(outside))
+        info.linkname = info.linkname.replace("{outside}", str(outside))
+
+    with pytest.raises(BadImage):
+        imported(srv, archive(tmp_path / "bad.tar", *members))
+
+    assert list(tmp_path.rglob("escaped")) == []
+    assert left(srv) == []
