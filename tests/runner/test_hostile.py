@@ -154,6 +154,12 @@ def test_a_background_process_of_the_job_ends_with_it(box, server) -> None:
     assert ["running", "post_run", "finished"] == server.states
 
 
+def test_a_job_can_be_interrupted_as_everywhere_else(box, server) -> None:
+    box.run("\ttrap 'echo heard' INT; kill -INT $$; :")
+
+    assert b"heard\n" == server.files["stdout"]
+
+
 def test_a_job_that_removes_all_it_was_given(box, server) -> None:
     box.run("\techo hello; rm -rf $TMP $RUNNER_ROOT/lkp; cd /")
 

@@ -171,12 +171,13 @@ def test_a_watchdog_is_armed_and_fed_to_the_end(box) -> None:
     identity = box.root / "sys/class/watchdog/watchdog0/identity"
     identity.parent.mkdir(parents=True)
     identity.write_text("i6300ESB timer\n")
+    box.fake("wdctl", f'echo "$2" >{identity.parent}/timeout')
 
     box.run("\tsleep 1")
 
     assert 10 < len(device.read_text())
     assert {"."} == set(device.read_text())  # never the magic V
-    assert "armed: i6300ESB timer" in box.console
+    assert "armed: i6300ESB timer, 120 s" in box.console
     assert not (box.root / "modprobed").exists()
 
 

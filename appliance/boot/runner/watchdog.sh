@@ -11,8 +11,9 @@ arm_watchdog() {
         timeout 10 modprobe -q $module"$RUNNER_WATCHDOG"
     done
     find_watchdog || return
-    identity=
-    read -r identity <"$P/sys/class/watchdog/${watchdog_device##*/}/identity"
+    about=$P/sys/class/watchdog/${watchdog_device##*/}
+    identity='' seconds=unknown
+    read -r identity <"$about/identity"
     [ "$identity" != "Software Watchdog" ] || return
     # Before it runs: a driver that was there already has a time of its own, often 30 seconds.
     timeout 10 wdctl --settimeout "$RUNNER_WATCHDOG" "$watchdog_device"
@@ -20,7 +21,8 @@ arm_watchdog() {
     if command exec 9>"$watchdog_device"; then
         watchdog=1
         feed_watchdog
-        say "the hardware watchdog is armed: ${identity:-$watchdog_device}"
+        read -r seconds <"$about/timeout"
+        say "the hardware watchdog is armed: ${identity:-$watchdog_device}, $seconds s"
     else
         say "the hardware watchdog belongs to somebody else"
     fi
