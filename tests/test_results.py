@@ -41,7 +41,7 @@ def kept(lab, job):
 
 
 def parts(lab):
-    return [path for path in lab.config.paths.srv.rglob(results.PART + "*")]
+    return list(lab.config.paths.srv.rglob(results.PART + "*"))
 
 
 async def test_what_the_box_puts_is_what_people_read(tmp_path):
