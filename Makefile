@@ -49,4 +49,4 @@ demo: packages venv image
 	@$(SUDO) $(PY) -m appliance.setup.demo $(if $(KEEP),--keep)
 
 bench: packages venv
-	@$(SUDO) $(PY) -m benchmarks
+	@$(SUDO) $(PY) -m bench
