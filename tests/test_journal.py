@@ -97,7 +97,7 @@ async def test_restarts_in_the_middle_lose_nothing(autojump_clock):
 
 async def test_every_prefix_of_a_journal_is_a_store_that_was(autojump_clock):
     disk, told = MemoryDisk(), []
-    await history(disk, steps=12, told=told)
+    await history(disk, steps=4, told=told)
     whole = disk.files["journal-000001"]
     stores = {records.dump_store(Store()), *told}
     furthest = -1
