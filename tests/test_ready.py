@@ -1,0 +1,235 @@
+"""Who gets what next, and a plain model that says the same by looking at everything."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+
+import pytest
+
+from appliance.jobs.ready import Ready
+
+Q = ("default", "x86_64")
+OTHER = ("other", "x86_64")
+
+
+def everything(job, box):
+    return True
+
+
+def lined_up(*jobs, fits=everything):
+    """`jobs` are (name, submitter, priority), queued in this order."""
+    ready = Ready(fits)
+    for name, submitter, priority in jobs:
+        ready.queue(name, Q, priority, submitter)
+    return ready
+
+
+def served(ready, count=99):
+    """The order in which one box after another is handed the jobs."""
+    order = []
+    for n in range(count):
+        ready.park(f"box-{n}", (Q,))
+        pairs = ready.pairs(1)
+        if not pairs:
+            break
+        order.append(pairs[0][1])
+    return order
+
+
+def test_the_oldest_comes_first():
+    assert ["a", "b", "c"] == served(lined_up(("a", "ann", 0), ("b", "ann", 0), ("c", "ann", 0)))
+
+
+def test_the_higher_priority_comes_before_the_older():
+    assert ["c", "b", "a"] == served(lined_up(("a", "ann", -1), ("b", "ann", 0), ("c", "ann", 9)))
+
+
+def test_submitters_take_turns():
+    jobs = [(f"a{n}", "ann", 0) for n in range(3)] + [("b0", "bob", 0), ("c0", "cat", 0)]
+
+    assert ["a0", "b0", "c0", "a1", "a2"] == served(lined_up(*jobs))
+
+
+def test_a_newcomer_waits_for_one_round_and_no_longer():
+    ready = lined_up(("a0", "ann", 0), ("b0", "bob", 0), ("a1", "ann", 0), ("b1", "bob", 0))
+    ready.park("box", (Q,))
+    assert [("box", "a0")] == ready.pairs(1)
+    ready.queue("c0", Q, 0, "cat")
+
+    assert ["b0", "a1", "c0", "b1"] == served(ready)
+
+
+def test_a_job_that_came_back_is_first_again():
+    ready = lined_up(("a0", "ann", 0), ("b0", "bob", 0), ("b1", "bob", 0))
+    ready.queue("b9", Q, 0, "bob", front=True)
+
+    assert ["b9", "a0", "b0", "b1"] == served(ready)
+
+
+def test_the_front_is_the_front_of_its_own_priority():
+    ready = lined_up(("a0", "ann", 5))
+    ready.queue("b9", Q, 0, "bob", front=True)
+
+    assert ["a0", "b9"] == served(ready)
+
+
+def test_a_job_that_does_not_fit_holds_nobody_up():
+    ready = lined_up(
+        ("a0", "ann", 9), ("b0", "bob", 0), fits=lambda job, box: (job, box) != ("a0", "box-0")
+    )
+
+    assert ["b0", "a0"] == served(ready)
+
+
+def test_the_box_that_waits_longest_is_asked_first():
+    ready = Ready(everything)
+    for name in ("second", "first"):
+        ready.park(name, (Q,))
+    ready.park("second", (Q,))  # it asked again
+    ready.queue("a", Q, 0, "ann")
+
+    assert [("first", "a")] == ready.pairs(9)
+
+
+def test_the_earlier_queue_of_a_box_comes_first_among_equals_and_priority_before_it():
+    ready = Ready(everything)
+    ready.queue("in other", OTHER, 0, "ann")
+    ready.queue("in default", Q, 0, "ann")
+    assert "in default" == ready.best("box", (Q, OTHER))
+    assert "in other" == ready.best("box", (OTHER, Q))
+    ready.queue("urgent", OTHER, 1, "bob")
+
+    assert "urgent" == ready.best("box", (Q, OTHER))
+
+
+def test_a_box_without_keys_gets_nothing():
+    ready = lined_up(("a", "ann", 0))
+    ready.park("box", ())
+
+    assert [] == ready.pairs(9)
+    assert ready.best("box", ()) is None
+
+
+def test_what_was_not_looked_at_for_want_of_room_is_looked_at_later():
+    ready = lined_up(*[(f"a{n}", "ann", 0) for n in range(3)])
+    for n in range(3):
+        ready.park(f"box-{n}", (Q,))
+    assert [] == ready.pairs(0)
+
+    assert [("box-0", "a0"), ("box-1", "a1")] == ready.pairs(2)
+    assert [("box-2", "a2")] == ready.pairs(2)
+    assert [] == ready.pairs(2)
+
+
+def test_only_what_changed_is_looked_at():
+    asked = []
+
+    def fits(job, box):
+        asked.append((job, box))
+        return False
+
+    ready = Ready(fits)
+    ready.queue("a", Q, 0, "ann")
+    ready.park("box", (Q,))
+    ready.pairs(9)
+    asked.clear()
+    ready.queue("b", OTHER, 0, "ann")
+
+    assert [] == ready.pairs(9)
+    assert [] == asked
+
+
+def test_a_box_that_left_and_a_job_that_was_cancelled_are_not_paired():
+    ready = lined_up(("a", "ann", 0), ("b", "ann", 0))
+    ready.park("gone", (Q,))
+    ready.unpark("gone")
+    ready.unpark("gone")
+    ready.unqueue("a")
+    ready.park("box", (Q,))
+
+    assert [("box", "b")] == ready.pairs(9)
+    assert "a" not in ready
+    assert [] == list(ready.parked)
+
+
+class Model:
+    """The same rules, by looking at every job and every box each time."""
+
+    def __init__(self, fits):
+        self.fits = fits
+        self.jobs = {}  # name: (key, priority, submitter)
+        self.order = []  # jobs, the front first
+        self.turns = OrderedDict()  # (key, priority, submitter), whose turn is next first
+        self.boxes = {}
+
+    def queue(self, job, key, priority, submitter, front):
+        self.jobs[job] = (key, priority, submitter)
+        self.order.insert(0 if front else len(self.order), job)
+        line = (key, priority, submitter)
+        self.turns.setdefault(line)
+        if front:
+            self.turns.move_to_end(line, last=False)
+
+    def unqueue(self, job):
+        line = self.jobs.pop(job)
+        self.order.remove(job)
+        if line not in self.jobs.values():
+            del self.turns[line]
+
+    def best(self, box):
+        turns = list(self.turns)
+        fitting = [
+            (-priority, self.boxes[box].index(key), turns.index((key, priority, submitter)), n, job)
+            for n, job in enumerate(self.order)
+            for key, priority, submitter in [self.jobs[job]]
+            if key in self.boxes[box] and self.fits(job, box)
+        ]
+        return min(fitting)[-1] if fitting else None
+
+    def took(self, box, job):
+        line = self.jobs[job]
+        self.turns.move_to_end(line)
+        self.unqueue(job)
+        del self.boxes[box]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_it_agrees_with_the_model_whatever_happens(seed):
+    rng = random.Random(seed)
+    keys = [(f"q{n}", "x86_64") for n in range(3)]
+    tags = {}
+
+    def fits(job, box):
+        return (tags[job] + int(box[-1])) % 3 != 0
+
+    ready, model = Ready(fits), Model(fits)
+    for n in range(150):
+        roll, where = rng.random(), f"seed {seed}, step {n}"
+        if roll < 0.4:
+            job, key, priority = f"j{n}", rng.choice(keys), rng.choice([0, 0, 1])
+            tags[job], front, who = rng.randrange(3), rng.random() < 0.2, rng.choice("abc")
+            ready.queue(job, key, priority, who, front=front)
+            model.queue(job, key, priority, who, front)
+        elif roll < 0.5 and model.jobs:
+            job = rng.choice(sorted(model.jobs))
+            ready.unqueue(job)
+            model.unqueue(job)
+        elif roll < 0.8:
+            box, serves = f"box-{rng.randrange(8)}", tuple(rng.sample(keys, rng.randrange(1, 4)))
+            ready.park(box, serves)
+            model.boxes[box] = serves
+        elif roll < 0.9 and model.boxes:
+            box = rng.choice(sorted(model.boxes))
+            ready.unpark(box)
+            del model.boxes[box]
+        most = rng.choice([0, 1, 1, 99])
+        pairs = ready.pairs(most)
+        assert len(pairs) <= most, where
+        for box, job in pairs:
+            assert job == model.best(box), where
+            model.took(box, job)
+        if len(pairs) < most:  # work and hands are never idle together
+            assert [] == [box for box in model.boxes if model.best(box)], where
+        assert set(model.boxes) == set(ready.parked), where
+        assert all((job in ready) == (job in model.jobs) for job in tags), where
