@@ -15,6 +15,9 @@ holds them to it.
       images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
       image_build        a rootfs, its kernel and its initramfs from Debian's packages
       image_import       the same for a rootfs that exists
+      contained          runs the programs that make a rootfs; nothing of them outlives us
+      rootfs             what turns a rootfs into one that boots over the network
+      snapshot           a folder in the making; it gets its name when it is whole
       dracut/            the dracut module that makes an initramfs.lkp
       pinning            which files boot a document
       plan        pure   job and box -> what the boot script says

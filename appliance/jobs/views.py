@@ -5,15 +5,27 @@ Jobs and boxes as people and programs are shown them: plain maps, the shapes of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
 from appliance.jobs.job import Finished
-from appliance.jobs.lobby import Lobby
 from appliance.jobs.store import Job, Moment, Store
+
+
+class Seat(Protocol):
+    """A parked box's wait."""
+
+    since: float
+
+
+class Seats(Protocol):
+    """The lobby, as far as it is shown."""
+
+    def seat(self, box: str) -> Seat | None:
+        """The open seat of `box`."""
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -51,9 +63,9 @@ def document_row(job: Job) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value not in (None, (), [], {}, "")}
 
 
-def host_row(store: Store, lobby: Lobby, box: Box, now: float) -> dict[str, Any]:
+def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]:
     """One line of `appliance hosts`."""
-    state, since = _doing(store, lobby, box, now)
+    state, since = _doing(store, seats, box, now)
     return {
         "name": box.name,
         "known": box.known,
@@ -70,11 +82,11 @@ def host_row(store: Store, lobby: Lobby, box: Box, now: float) -> dict[str, Any]
     }
 
 
-def _doing(store: Store, lobby: Lobby, box: Box, now: float) -> tuple[str, float]:
+def _doing(store: Store, seats: Seats, box: Box, now: float) -> tuple[str, float]:
     if box.job is not None:
         stage = jobs.stage(store.jobs[box.job].state)
         return {"boot": "booting"}.get(stage, stage), box.since
-    seat = lobby.seat(box.name)
+    seat = seats.seat(box.name)
     if seat is not None:
         return ("backing-off" if box.backoff_until > now else "parked"), seat.since
     if box.boot is not None and box.boot.job is not None and box.boot.ended is None:
