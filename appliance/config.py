@@ -8,7 +8,9 @@ refused with the file, the key and the nearest known key, never ignored.
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -20,6 +22,15 @@ import attrs
 from appliance.errors import BadConfig
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
+PORT_MAX: Final = 65535
+
+# Words that end up in URLs, in paths and in every job: pattern, and what would be right.
+_SHAPES: Final = {
+    "lab": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "one word of letters, digits, _ and - (at most 40)"),
+    "network.address": (r"[A-Za-z0-9.:\[\]-]*", "a host name or address"),
+    "defaults.arch": (r"aarch64|x86_64", "one of aarch64, x86_64"),
+    "defaults.os_mount": (r"cifs|nfs|initramfs", "one of cifs, nfs, initramfs"),
+}
 
 
 @attrs.frozen
@@ -153,6 +164,12 @@ def parse(text: str, name: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"{name}: {error}") from error
     config: Config = _section(Config, table, name, "")
+    for key, (pattern, right) in _SHAPES.items():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if not re.fullmatch(pattern, value):
+            raise BadConfig(f"{name}: {key} = {value!r} must be {right}")
     return config
 
 
@@ -183,10 +200,12 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
     if wanted is Path and isinstance(value, str) and Path(value).is_absolute():
         return Path(value)
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if value > 0:
+        if 0 < value < math.inf:
             return float(value)
-        raise BadConfig(f"{name}: {key} = {value} must be more than 0 (seconds)")
+        raise BadConfig(f"{name}: {key} = {value} must be more than 0 (seconds) and finite")
     if wanted is int and isinstance(value, int) and not isinstance(value, bool):
+        if key.startswith("ports.") and value > PORT_MAX:
+            raise BadConfig(f"{name}: {key} = {value} must be at most {PORT_MAX}")
         if value > 0:
             return value
         raise BadConfig(f"{name}: {key} = {value} must be more than 0")

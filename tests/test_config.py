@@ -1,0 +1,148 @@
+"""What the operator may write, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from appliance import config
+from appliance.config import Config, Network
+from appliance.errors import BadConfig
+from appliance.jobs.document import ARCHS, OS_MOUNTS
+
+
+def refused(text):
+    with pytest.raises(BadConfig) as caught:
+        config.parse(text, "a.toml")
+    return str(caught.value)
+
+
+def test_nothing_written_is_the_whole_default():
+    assert Config() == config.parse("", "a.toml")
+
+
+def test_every_kind_of_value_is_taken():
+    found = config.parse(
+        'lab = "north"\n'
+        '[network]\naddress = "10.0.0.1"\ndhcp_range = ["10.0.0.10", "10.0.0.99"]\n'
+        "check_neighbour = false\n"
+        "[ports]\nscheduler = 3999\n"
+        '[paths]\nsrv = "/data"\n'
+        "[waits]\npark = 60\ndrip = 0.5\n",
+        "a.toml",
+    )
+
+    assert (
+        Config(
+            lab="north",
+            network=Network(
+                address="10.0.0.1", dhcp_range=("10.0.0.10", "10.0.0.99"), check_neighbour=False
+            ),
+            ports=attrs.evolve(Config().ports, scheduler=3999),
+            paths=attrs.evolve(Config().paths, srv=Path("/data")),
+            waits=attrs.evolve(Config().waits, park=60.0, drip=0.5),
+        )
+        == found
+    )
+    assert isinstance(found.waits.park, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("labb = 'x'", "unknown key labb; did you mean lab?"),
+        ("[wait]\npark = 1", "unknown key wait; did you mean waits?"),
+        ("[waits]\nparked = 1", "unknown key waits.parked; did you mean waits.park?"),
+        ("[ports]\nzzz = 1", "unknown key ports.zzz; known: cifs, "),
+        ("lab = 5", "lab = 5 should be a string"),
+        ("ports = 5", "ports is a table: write it as [ports]"),
+        ("[ports]\nscheduler = '3000'", "ports.scheduler = '3000' should be a whole number"),
+        ("[ports]\nscheduler = 3000.0", "ports.scheduler = 3000.0 should be a whole number"),
+        ("[ports]\nscheduler = true", "ports.scheduler = True should be a whole number"),
+        ("[ports]\nscheduler = 0", "ports.scheduler = 0 must be more than 0"),
+        ("[waits]\npark = -1", "waits.park = -1 must be more than 0 (seconds)"),
+        ("[waits]\npark = nan", "waits.park = nan must be more than 0 (seconds)"),
+        ("[waits]\npark = '1h'", "waits.park = '1h' should be seconds"),
+        ("[paths]\nsrv = 'data'", "paths.srv = 'data' should be an absolute path"),
+        ("[network]\ncheck_neighbour = 1", "network.check_neighbour = 1 should be true or false"),
+        ("[network]\ndhcp_range = ['10.0.0.1']", "should be a list of two strings"),
+        ("[network]\ndhcp_range = [1, 2]", "should be a list of two strings"),
+        ("[network", "a.toml: "),
+        ("lab = 'a'\nlab = 'b'", "a.toml: "),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_what_would_be_right(text, message):
+    found = refused(text)
+
+    assert found.startswith("a.toml: ")
+    assert message in found
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "a\\nb", "-x", ".x", "ä", "x" * 41])
+def test_a_lab_whose_jobs_no_box_could_fetch_is_refused(name):
+    assert "lab" in refused(f'lab = "{name}"')
+
+
+def test_a_port_that_no_machine_has_is_refused():
+    assert 65535 == config.parse("[ports]\nos = 65535", "a.toml").ports.os
+    assert "ports.os = 65536 must be at most 65535" in refused("[ports]\nos = 65536")
+
+
+def test_a_job_without_arch_or_mount_cannot_be_given_one_there_is_not():
+    for arch in ARCHS:
+        assert arch == config.parse(f"[defaults]\narch = '{arch}'", "a.toml").defaults.arch
+    for mount in OS_MOUNTS:
+        assert mount == config.parse(f"[defaults]\nos_mount = '{mount}'", "f").defaults.os_mount
+
+    assert "defaults.arch" in refused("[defaults]\narch = 'riscv64'")
+    assert "defaults.os_mount" in refused("[defaults]\nos_mount = 'local'")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1 x", "${x}", "a/b", "a\\nb"])
+def test_an_address_that_would_break_out_of_a_boot_script_is_refused(address):
+    assert "network.address" in refused(f'[network]\naddress = "{address}"')
+
+
+@pytest.mark.parametrize("word", ["inf", "-inf"])
+def test_no_wait_is_for_ever(word):
+    assert "waits.drip" in refused(f"[waits]\ndrip = {word}")
+
+
+def test_a_file_is_found_by_argument_then_by_environment_then_in_its_place(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(f'lab = "{name}"\n')
+    monkeypatch.delenv("APPLIANCE_CONFIG", raising=False)
+    monkeypatch.setattr(config, "CONFIG_FILE", tmp_path / "three")
+    assert "three" == config.load().lab
+    monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "two"))
+    assert "two" == config.load().lab
+    assert "one" == config.load(tmp_path / "one").lab
+
+
+def test_only_a_file_that_somebody_named_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.delenv("APPLIANCE_CONFIG", raising=False)
+    monkeypatch.setattr(config, "CONFIG_FILE", tmp_path / "none")
+    assert Config() == config.load()
+    with pytest.raises(BadConfig, match="none: no such file"):
+        config.load(tmp_path / "none")
+    monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "none"))
+    with pytest.raises(BadConfig, match="none: no such file"):
+        config.load()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin").write_bytes(b"lab = '\xe4'")
+    for path in (tmp_path, tmp_path / "latin"):
+        with pytest.raises(BadConfig, match=str(path)):
+            config.load(path)
+
+
+def test_the_places_that_follow_from_others():
+    paths = config.parse('[paths]\nrun = "/r"\nstate = "/s"', "a.toml").paths
+
+    assert (Path("/r/control.sock"), Path("/s/dhcp-hosts")) == (
+        paths.control_socket,
+        paths.dhcp_hosts,
+    )
