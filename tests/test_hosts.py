@@ -1,0 +1,84 @@
+"""The operator's hosts files, as people write them by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.errors import BadConfig
+from appliance.jobs import hosts
+
+MAC = "52:54:00:12:34:56"  # QEMU's own; YAML 1.1 would take its digits for a count of seconds
+
+
+def test_a_mac_of_digits_needs_no_quotes(tmp_path):
+    (tmp_path / "box-1").write_text(f"mac: {MAC}\n")
+    (tmp_path / "box-2.yaml").write_text("mac:\n- 52:54:00:12:34:57\nnr_node: 1\n")
+    facts, wrong = hosts.read_all(tmp_path, "default")
+
+    assert [] == wrong
+    assert [("box-1", (MAC,)), ("box-2", ("52:54:00:12:34:57",))] == [
+        (one.name, one.macs) for one in facts
+    ]
+
+
+def test_no_folder_is_no_boxes(tmp_path):
+    assert ([], []) == hosts.read_all(tmp_path / "none", "default")
+
+
+BROKEN = {
+    "list": b"- a\n",
+    "torn": b"mac: [\n",
+    "latin": b"model: \xe4\n",
+    "deep": b"mac: " + b"[" * 100_000,
+    "no-mac": b"arch: x86_64\n",
+    "empty": b"",
+    "two words": b"mac: 52:54:00:12:34:56\n",
+    "alias": b"mac: *x\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_cannot_be_used_is_named_and_the_others_are_read(tmp_path, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    (tmp_path / "zz-good").write_text(f"mac: {MAC}\n")
+    facts, wrong = hosts.read_all(tmp_path, "default")
+
+    assert ["zz-good"] == [one.name for one in facts]
+    assert 1 == len(wrong)
+    assert wrong[0].startswith(f"{tmp_path}/{name}: ")
+
+
+def test_editors_leftovers_and_folders_are_not_read(tmp_path):
+    for name in (".box-1.yaml.swp", "box-1~", ".box-1.yaml.new"):
+        (tmp_path / name).write_text(f"mac: {MAC}\n")
+    (tmp_path / "folder").mkdir()
+
+    assert ([], []) == hosts.read_all(tmp_path, "default")
+
+
+def test_what_was_written_reads_back(tmp_path):
+    path = hosts.write(tmp_path / "new" / "hosts", "box-1", {"mac": [MAC], "queues": ["q"]})
+    facts = hosts.read(path, "default")
+
+    assert ("box-1", (MAC,), ("q",)) == (facts.name, facts.macs, facts.queues)
+    assert [path] == list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("name", ["box-1", "box-1.yaml"])
+def test_writing_keeps_what_is_there_and_the_files_name(tmp_path, name):
+    (tmp_path / name).write_text(f"mac: {MAC}\nmodel: Kunpeng\nmemory: 64G\n")
+    path = hosts.write(tmp_path, "box-1", {"memory": "128G"})
+
+    assert tmp_path / name == path
+    assert f"mac: {MAC}" in path.read_text().replace("'", "")
+    assert "model: Kunpeng" in path.read_text()
+    assert 128 == hosts.read(path, "default").memory_gb
+
+
+@pytest.mark.parametrize("content", [b"mac: [\n", b"\xff", b"[" * 100_000])
+def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path, content):
+    (tmp_path / "box-1.yaml").write_bytes(content)
+    with pytest.raises(BadConfig, match=r"box-1\.yaml"):
+        hosts.write(tmp_path, "box-1", {"mac": [MAC]})
+
+    assert content == (tmp_path / "box-1.yaml").read_bytes()
