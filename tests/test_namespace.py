@@ -33,9 +33,9 @@ async def said(inside, *command: str) -> str:
 
 def test_a_labs_configuration_file_says_what_the_lab_was_given():
     given = Config(
-        lab='a "quoted" lab',
+        lab="lab-2",
         network=Network(interface="lab0", dhcp_range=("10.0.0.1", "10.0.0.2"), router="10.0.0.3"),
-        paths=Paths(srv=Path("/x/y z")),
+        paths=Paths(srv=Path('/x/y "z"')),
         waits=attrs.evolve(Waits(), park=2.5),
     )
 
