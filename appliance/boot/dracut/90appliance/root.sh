@@ -143,7 +143,8 @@ mount_root() {
     mkdir -p "$1"
     end=$(($(now) + MOUNT_S)) told=''
     until try_mount "$1" 2> "$APPLIANCE/mount.log"; do
-        problem=$(head -n 1 "$APPLIANCE/mount.log")
+        # mount.cifs also says what it tries next, and where its manual is
+        problem=$(sed -n '/error\|fail\|refuse\|denied/p' "$APPLIANCE/mount.log" | head -n 1)
         [ "$told" = "$problem" ] || say "root $source: ${problem:-cannot be mounted}; trying again"
         told=$problem
         if [ "$(now)" -ge "$end" ]; then
