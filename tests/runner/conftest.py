@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runner.testbox import Server, Testbox
+from tests.runner.server import Server
+from tests.runner.testbox import Testbox
 
 
 @pytest.fixture
