@@ -176,7 +176,8 @@ def test_a_box_keeps_its_last_boots_and_the_first_steps_of_each():
     store = a_store()
     for n in range(BOOTS_KEPT + 5):
         seen(store, at=NOW + n)
-    for n in range(STEPS_MAX + 5):
+        store.apply(Stepped("box-1", Step(NOW, "file", "0")))
+    for n in range(1, STEPS_MAX + 5):
         store.apply(Stepped("box-1", Step(NOW, "file", str(n))))
     box = store.box("box-1")
 
