@@ -383,6 +383,17 @@ async def test_a_restart_finds_all_jobs_again(autojump_clock):
         assert f"/{queued.id}/" in (await answer.rest()).decode()
 
 
+async def test_an_idle_boxs_rounds_do_not_push_its_real_boots_out(autojump_clock):
+    async with open_lab() as lab:
+        job = await booted(lab)
+        await lab.report(job, "", "lkp-post-run")
+        for _ in range(15):
+            await (await lab.ask()).rest()
+        shown = await lab.people.do("host-show", {"host": "box-1"}, "root", None)
+
+        assert [job.id, None] == [boot["job"] for boot in shown["boots"]]
+
+
 async def test_wait_tells_what_happens_and_returns_at_the_end(autojump_clock):
     async with open_lab() as lab:
         job = await booted(lab)

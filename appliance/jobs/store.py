@@ -332,7 +332,9 @@ class Store:
         box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
         box.serial, box.product = who.serial or box.serial, who.product or box.product
         box.address, box.since = who.address, change.at
-        if box.boot is not None and box.boot.ended is None:
+        if box.boot is not None and box.boot.job is None and not box.boot.steps:
+            box.boots.pop()  # it was parked and asks again: no boot to remember
+        elif box.boot is not None and box.boot.ended is None:
             box.boot.ended = "asked again"
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
         self._index_box(box)
