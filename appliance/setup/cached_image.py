@@ -18,7 +18,14 @@ from appliance.boot import image_build, images
 from appliance.errors import ApplianceError, BadImage
 
 IMAGE: Final = ("debian", "x86_64", "12")  # os, arch, version
-SOURCES: Final = ("image_build.py", "rootfs.py", "snapshot.py", "dracut/**/*")
+SOURCES: Final = (
+    "image_build.py",
+    "rootfs.py",
+    "snapshot.py",
+    "contained.py",
+    "cgz.py",
+    "dracut/**/*",
+)
 
 
 def digest(boot: Path) -> str:
