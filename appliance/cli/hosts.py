@@ -46,6 +46,7 @@ def host() -> None:
 @click.argument("name")
 @click.option("--mac", "macs", multiple=True, required=True, help="Of each of its network cards.")
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
+@click.option("--uuid", help="Its SMBIOS UUID: PXE on another of its cards is the same box.")
 @click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
 @click.option("--tag", "tags", multiple=True, help="What jobs may ask for.")
 @click.option("--console", multiple=True, help="Kernel consoles, instead of those of its arch.")

@@ -180,6 +180,7 @@ class Scheduler:
             await self._journal.durable(position)
         except BaseException:
             self.leave(seat)
+            self.undelivered(seat)
             raise
         if again is not None and isinstance(again.state, Offered):
             hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)

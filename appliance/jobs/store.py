@@ -183,7 +183,10 @@ class Store:
             raise NotFound(f"no testbox {name[:80]}") from None
 
     def box_of(self, identity: Identity) -> Box | None:
-        """The box that this is: by MAC, else by its UUID (PXE on another of its NICs)."""
+        """The box that this is: by MAC, else by the UUID in its hosts file (PXE on another NIC).
+
+        What a box says of itself is no proof: a UUID that only boot.ipxe sent names nobody.
+        """
         name = self._by_mac.get(identity.mac)
         if name is None and identity.uuid is not None:
             name = self._by_uuid.get(identity.uuid)
@@ -367,8 +370,8 @@ class Store:
     def _index_box(self, box: Box) -> None:
         for mac in box.macs:
             self._by_mac[mac] = box.name
-        if box.uuid is not None:
-            self._by_uuid.setdefault(box.uuid, box.name)
+        if box.facts is not None and box.facts.uuid is not None:
+            self._by_uuid.setdefault(box.facts.uuid, box.name)
         if box.address is not None:
             self._by_address[box.address] = box.name
         for key in self.keys_of(box):
@@ -377,8 +380,9 @@ class Store:
     def _unindex_box(self, box: Box) -> None:
         for mac in box.macs:
             self._by_mac.pop(mac, None)
-        if box.uuid is not None and self._by_uuid.get(box.uuid) == box.name:
-            del self._by_uuid[box.uuid]
+        uuid = box.facts.uuid if box.facts is not None else None
+        if uuid is not None and self._by_uuid.get(uuid) == box.name:
+            del self._by_uuid[uuid]
         if box.address is not None and self._by_address.get(box.address) == box.name:
             del self._by_address[box.address]
         for key in self.keys_of(box):

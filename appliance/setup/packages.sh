@@ -22,7 +22,7 @@ ipxe dnsmasq-base samba
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
-busybox ca-certificates curl dash nginx-light shellcheck
+busybox ca-certificates curl dash nginx-light perl shellcheck wget
 '
 
 missing() {
