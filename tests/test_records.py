@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import cbor2
@@ -43,8 +42,8 @@ def test_changes_read_back_and_make_the_same_store(seed):
 
 def test_the_random_stores_hold_every_state_and_every_change():
     states, changes = set(), set()
-    for seed, length in itertools.product(SEEDS, (50, 100, 150)):
-        store, made = rich.grow(seed, length)
+    for seed in range(60):
+        store, made = rich.grow(seed, 150)
         states |= {type(job.state).__name__ for job in store.jobs.values()}
         changes |= {type(change).__name__ for several in made for change in several}
 
