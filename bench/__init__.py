@@ -1,0 +1,12 @@
+"""Benchmarks: every row is a ratio against something known, measured in the same run.
+
+__main__    which rows, and the table
+table       rows, medians, verdicts
+process     the appliance and nginx as child processes on free ports
+reader      clients that read and throw away
+parked      thousands of boxes that wait, in one process
+files       one large file, against nginx
+archive     job.cgz, against find, cpio and gzip
+lobby       submit to first script byte, and memory, with 3,000 parked boxes
+boot        a whole boot, against a fixed script from dnsmasq and nginx
+"""
