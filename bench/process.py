@@ -119,6 +119,8 @@ def _image(srv: Path) -> None:
     boot.mkdir(parents=True)
     for name in (f"vmlinuz-{KERNEL}", f"initramfs.lkp-{KERNEL}.img", f"modules-{KERNEL}.cgz"):
         (boot / name).write_bytes(b"tiny")
+    (boot / "vmlinuz").symlink_to(f"vmlinuz-{KERNEL}")
+    (boot.parent / "initrd.lkp").symlink_to(f"boot/initramfs.lkp-{KERNEL}.img")
     (srv / "os/debian/x86_64/12").symlink_to(Path(IMAGE).name)
 
 
