@@ -56,6 +56,7 @@ class Boxes:
         self._control = Control(appliance)
         self._epoll = select.epoll()
         self._waiting: dict[int, socket.socket] = {}
+        self._told: list[socket.socket] = []
 
     def register(self) -> None:
         """`host add`, for each."""
@@ -87,6 +88,7 @@ class Boxes:
             pass
         took = time.perf_counter() - began
         self._control.result()
+        self._hear_out()
         return took
 
     def close(self) -> None:
@@ -116,8 +118,17 @@ class Boxes:
             if b"initrd " in sock.recv(65536):
                 found = True
                 self._epoll.unregister(descriptor)
-                self._waiting.pop(descriptor).close()
+                self._told.append(self._waiting.pop(descriptor))
         return found
+
+    def _hear_out(self) -> None:
+        """Read scripts to their end: a box that hangs up before gives its job back."""
+        for sock in self._told:
+            with sock:
+                sock.settimeout(PATIENCE_S)
+                while sock.recv(65536):
+                    pass
+        self._told.clear()
 
 
 @contextlib.contextmanager
