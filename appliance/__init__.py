@@ -50,6 +50,7 @@ holds them to it.
       asgi               the one ASGI application
       boxes              the boot wait, job.cgz, the runner
       files, opening     everything that lies in a file
+      bulk               HTTP for the ports that only give files: h11 and sendfile
       ranges      pure   which part of it a request wants
       reports            testboxes' reports, through Quart
       results            uploads by WebDAV

@@ -25,7 +25,8 @@ from hypercorn.config import Config as HypercornConfig
 from appliance.boot import dnsmasq, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import control, listen, people, ports
+from appliance.doors import bulk, control, listen, people, ports
+from appliance.doors.asgi import Doors
 from appliance.errors import Refused
 from appliance.jobs import decisions, hosts, reaper
 from appliance.jobs.scheduler import Images, Scheduler
@@ -79,10 +80,14 @@ async def serve(
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler)
+            talking, giving = ports.make_doors(scheduler, runner_cgz)
+            files = [sock for sock in sockets if sock.getsockname()[1] in giving]
+            give = partial(bulk.serve, stop=close.wait, patience=config.waits.shutdown_transfers)
+            await doors.start(give, Doors(giving), files)
             http = partial(
                 hypercorn.trio.serve,
-                ports.make_app(scheduler, runner_cgz),  # type: ignore[arg-type] # its own names for ASGI's maps
-                _hypercorn(config, sockets),
+                Doors(talking),  # type: ignore[arg-type] # its own names for ASGI's maps
+                _hypercorn(config, [sock for sock in sockets if sock not in files]),
                 shutdown_trigger=last_orders,
             )
             await doors.start(_then_cancel, http, controlled)

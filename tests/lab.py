@@ -17,6 +17,7 @@ import trio
 from appliance.clock import Clock
 from appliance.config import Config, Network, Paths
 from appliance.doors import ports
+from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
@@ -157,6 +158,11 @@ def config(tmp: Path = Path("/nonexistent"), **changes: Any) -> Config:
     return Config(paths=paths, network=Network(check_neighbour=False), **changes)
 
 
+def _doors(scheduler: Scheduler) -> Doors:
+    talking, giving = ports.make_doors(scheduler, b"runner")
+    return Doors(talking | giving)
+
+
 @asynccontextmanager
 async def open_lab(
     chosen: Config | None = None, disk: MemoryDisk | None = None, *, restarted: bool = False
@@ -178,7 +184,7 @@ async def open_lab(
         await nursery.start(journal.serve)
         await nursery.start(scheduler.dispatch)
         await nursery.start(reaper.reap, scheduler)
-        wire = fakes.Wire(nursery, ports.make_app(scheduler, b"runner"))
+        wire = fakes.Wire(nursery, _doors(scheduler))
         lab = Lab(chosen, scheduler, People(scheduler), wire, images, disk)
         yield lab
         lab.check()

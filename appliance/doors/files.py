@@ -11,6 +11,8 @@ Must not: know what the files are, open one itself (opening.py), let the loop wa
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -139,6 +141,7 @@ class _Request:
     path: str
     client: str
     headers: Mapping[bytes, bytes]
+    zero_copy: bool  # the server can send from an open file by itself
 
     @classmethod
     def of(cls, scope: Scope) -> _Request:
@@ -148,6 +151,7 @@ class _Request:
             scope["raw_path"].decode("latin-1"),
             client[0] if client else "",
             {name.lower(): value for name, value in scope["headers"]},
+            "http.response.zerocopysend" in scope.get("extensions", {}),
         )
 
 
@@ -204,30 +208,45 @@ async def _stream(
 ) -> int:
     """How far it came: `stop`, or less if the client hung up or the file has shrunk."""
     reached = start
-    told = {"client": request.client, "path": request.path}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_hung_up, receive, nursery.cancel_scope)
         while reached < stop:
             try:
-                chunk = await body.read(reached, min(CHUNK_BYTES, stop - reached))
+                piece, length = await _piece(request, body, reached, stop)
+                await send(piece)
+            except ConnectionError:  # bulk.py says so at once; Hypercorn does not
+                break
             except OSError as error:
-                logger.warning("file not read to its end", **told, at=reached, why=str(error))
+                told = {"client": request.client, "path": request.path, "at": reached}
+                logger.warning("file not sent to its end", **told, why=str(error))
                 break
-            if not chunk:
-                logger.warning("file shrank while it was sent", **told, at=reached, stop=stop)
-                break
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if reached + len(chunk) < stop:
+            if reached + length < stop and not request.zero_copy:
                 # A send into a closed connection returns as if it had worked, and puts the news
                 # into `receive`; by the next tick _until_hung_up has read it and cancelled this.
                 # After the last byte a hang-up is no news: whoever has everything may go.
                 await trio.lowlevel.checkpoint()
-            reached += len(chunk)
-            progress.moved(request.client, request.path, len(chunk))
+            reached += length
+            progress.moved(request.client, request.path, length)
         # Before the last message: Hypercorn reports a disconnect after that one, too, and a
         # cancellation there would catch it while it makes the connection ready for reuse.
         nursery.cancel_scope.cancel("the body is over")
     return reached
+
+
+async def _piece(
+    request: _Request, body: Body, start: int, stop: int
+) -> tuple[Mapping[str, Any], int]:
+    """The message with the next part of the body, and its length.  Raises OSError."""
+    length = min(CHUNK_BYTES, stop - start)
+    if request.zero_copy and (file := body.descriptor) is not None:
+        if os.fstat(file).st_size < start + length:
+            raise OSError(errno.ENODATA, "the file has become shorter")
+        place = {"file": file, "offset": start, "count": length}
+        return {"type": "http.response.zerocopysend", **place, "more_body": True}, length
+    chunk = await body.read(start, length)
+    if not chunk:
+        raise OSError(errno.ENODATA, "the file has become shorter")
+    return {"type": "http.response.body", "body": chunk, "more_body": True}, len(chunk)
 
 
 async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:

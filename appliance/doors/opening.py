@@ -62,6 +62,10 @@ class Body(Protocol):
     def modified(self) -> int | None:
         """UTC seconds; None: unknown."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file, for a server that can send from it; None: there is none."""
+
     async def read(self, offset: int, length: int) -> bytes:
         """At least one byte and at most `length`; none if the body has become that short."""
 
@@ -175,6 +179,7 @@ class Bytes:
     data: bytes
     etag: bytes = b""
     modified: int | None = None
+    descriptor: None = None
 
     @property
     def size(self) -> int:
