@@ -209,3 +209,32 @@ async def test_a_box_renamed_onto_another_seat_takes_its_place(nursery, autojump
 
     assert (True, ASKED_AGAIN, False) == (older.over, older.seat.ended, older.left)
     assert newer.seat is lobby.seat("box-1")
+
+
+async def test_a_script_handed_while_a_line_drips_follows_the_whole_line(autojump_clock):
+    seat, dripped = Lobby().sit("vm-1", 0.0, "10.0.0.1"), []
+
+    async def drip():
+        seat.hand("script", "lab.1", 1)
+        await trio.sleep(5)
+        dripped.append(trio.current_time())
+
+    start = trio.current_time()
+    script = await seat.wait(1800, drip, 30)
+
+    assert ("script", [start + 35]) == (script, dripped)
+    assert start + 35 == trio.current_time()
+
+
+async def test_the_drip_does_not_lengthen_the_wait(autojump_clock):
+    seat, dripped = Lobby().sit("vm-1", 0.0, "10.0.0.1"), []
+
+    async def drip():
+        dripped.append(trio.current_time())
+        await trio.sleep(1)
+
+    start = trio.current_time()
+    script = await seat.wait(100, drip, 30)
+
+    assert (None, "waited", start + 100) == (script, seat.ended, trio.current_time())
+    assert [start + 30, start + 61, start + 92] == dripped

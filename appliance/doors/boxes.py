@@ -2,13 +2,14 @@
 
 A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
 `drip` seconds, and at the end the script that follows (design.md §6).  The seat's scope ends the
-wait; the comment lines are sent by a task of their own, so no hand-over can cut a send in two
+wait; the comment lines are sent between its sleeps, so no hand-over can cut a send in two
 (facts.md §4).
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -87,21 +88,11 @@ class Boots:
             headers = [(b"content-type", TEXT), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await _body(send, ipxe.SHEBANG.encode())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_watch, receive, seat)
-                over, dripped = trio.Event(), trio.Event()
-                nursery.start_soon(_drip, send, config.waits.drip, over, dripped)
-                script = await seat.wait(config.waits.park)
-                over.set()
-                await dripped.wait()  # a comment line under way is sent whole
-                if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                    follows = script or ipxe.rechain(self._where(seat), query)
-                    await _body(send, follows.removeprefix(ipxe.SHEBANG).encode())
-                    # Hypercorn drops what is sent to a client that hung up, and tells `receive`;
-                    # by the next tick _watch has read it.
-                    await trio.lowlevel.checkpoint()
-                    told = not seat.hung_up
-                nursery.cancel_scope.cancel()
+            drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
+            script = await seat.wait(config.waits.park, drip, config.waits.drip, until_gone)
+            if seat.ended not in (HUNG_UP, ASKED_AGAIN):
+                follows = script or ipxe.rechain(self._where(seat), query)
+                told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
             if told:  # else it ends short: whoever is there does not run half a script
                 await send({"type": "http.response.body", "body": b""})
         finally:
@@ -119,21 +110,27 @@ async def _body(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-async def _drip(send: Send, every: float, over: trio.Event, dripped: trio.Event) -> None:
-    """A comment line every so often, until the wait is over."""
-    while not over.is_set():
-        with trio.move_on_after(every) as pause:
-            await over.wait()
-        if pause.cancelled_caught:
-            await _body(send, ipxe.DRIP)
-    dripped.set()
+async def _tell(text: str, seat: Seat, receive: Receive, send: Send) -> bool:
+    """Whether the box still had its connection when all of `text` was sent."""
+
+    async def watch() -> None:
+        await _until_gone(receive)
+        seat.hang_up()
+
+    # A task of its own only now: thousands of parked boxes would pay for it in memory.
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await _body(send, text.encode())
+        # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
+        # tick it has been read.
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return not seat.hung_up
 
 
-async def _watch(receive: Receive, seat: Seat) -> None:
-    """A client that hangs up frees its seat."""
+async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    seat.hang_up()
 
 
 def neighbour(table: str, address: str) -> str | None:

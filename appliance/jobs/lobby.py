@@ -1,20 +1,21 @@
 """Where idle testboxes wait: one seat and one cancel scope per testbox.
 
-The scope owns the whole wait: the deadline, a job handed over, and "the same box asked again" all
-end that one scope.  With two scopes, a hand-over and a deadline on the same tick lose the job
-(style.md, habit 4: 215 of 400 seeds).  It covers no send: who sits here sends nothing; comment
-lines are dripped by a task beside (doors/boxes.py).
+The seat owns the whole wait: the deadline, a job handed over, and "the same box asked again" all
+end the one scope it sleeps in.  With two scopes, a hand-over and a deadline on the same tick lose
+the job (style.md, habit 4: 215 of 400 seeds).  The scope covers no send: between two sleeps a
+comment line goes out, and what happened meanwhile is found before the next sleep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, TypeVar
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
 
 import attrs
 import trio
 
-T = TypeVar("T")
+Step = Callable[[], Awaitable[None]]
 
 ASKED_AGAIN: Final = "asked again"
 DISMISSED: Final = "dismissed"
@@ -29,7 +30,7 @@ class Seat:
     box: str
     since: float  # UTC
     reached: str  # our address, as the box sees it: the host in its script's URLs
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _scope: trio.CancelScope | None = None  # of the sleep it is in, or was
     _script: str | None = None
     handed: tuple[str, int] | None = None  # the job and attempt that the script is about
     _sent_away: str | None = None
@@ -39,13 +40,13 @@ class Seat:
         """End the wait with a script.  At most once, and not after it was sent away."""
         assert self.open, f"{self.box} was told already"
         self._script, self.handed = script, (job, number)
-        self._scope.cancel()
+        self._wake()
 
     def send_away(self, why: str) -> None:
         """End the wait without one; a script handed already stands."""
         if self.open:
             self._sent_away = why
-            self._scope.cancel()
+            self._wake()
 
     def hang_up(self) -> None:
         """The box's connection is gone."""
@@ -57,17 +58,34 @@ class Seat:
         """Whether a script can still be handed."""
         return self._script is None and self._sent_away is None
 
-    async def wait(self, patience: float) -> str | None:
+    async def wait(
+        self,
+        patience: float,
+        drip: Step | None = None,
+        every: float = math.inf,
+        until_gone: Step = trio.sleep_forever,
+    ) -> str | None:
         """The script handed over, or None after `patience` seconds or when sent away.
 
-        `patience` is a parameter, not a caller's timeout: one wait has one scope.
+        `drip` is called `every` so many seconds, outside of the scope; `until_gone` returns when
+        the box's connection is gone, and may be cancelled and called again.  `patience` is a
+        parameter, not a caller's timeout: one wait has one scope.
         """
-        with self._scope:
-            self._scope.deadline = trio.current_time() + patience
-            await trio.sleep_forever()
-        if self._script is None and self._sent_away is None:
-            self._sent_away = WAITED  # nobody may hand over what would not be sent
+        ends = trio.current_time() + patience
+        while self.open:
+            next_drip = trio.current_time() + every
+            with trio.CancelScope(deadline=min(ends, next_drip)) as self._scope:
+                await until_gone()
+                self.hang_up()
+            if self.open and next_drip < ends and drip is not None:
+                await drip()
+            elif self.open:
+                self._sent_away = WAITED  # nobody may hand over what would not be sent
         return self._script
+
+    def _wake(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
     @property
     def ended(self) -> str:
