@@ -33,6 +33,11 @@ _EARLY: Final = (
     "fs/netfs", "fs/overlayfs", "fs/nls",
     "net/sunrpc", "net/dns_resolver", "net/core", "net/packet", "net/8021q", "net/802", "net/llc",
 )  # fmt: skip
+# Every folder that what follows writes to, deletes from, or reads from.
+_TOUCHED: Final = (
+    "etc", "etc/ssh", "boot", "usr", "lib", "lib/modules", "lib/firmware", *_DRACUT_MODULES,
+    "var", "var/tmp", "var/tmp/appliance-modules", "var/lib/dbus", "var/lib/systemd",
+)  # fmt: skip
 _STAGING: Final = "var/tmp/appliance-modules"
 _SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
@@ -40,9 +45,10 @@ _SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 def finish(root: Path, say: Say, lock: int) -> str:
     """Adds what is missing for a boot; returns the kernel version.  Raises BadImage."""
     version = kernel_version(root)
+    check_closed(root, version)
     boot = root / "boot"
     say("packing the kernel's modules")
-    (boot / f"modules-{version}.cgz").write_bytes(modules(root, version, say, lock))
+    write(boot / f"modules-{version}.cgz", modules(root, version, say, lock))
     say("building the initramfs")
     initramfs(root, version, say, lock)
     for name, target in (
@@ -53,6 +59,31 @@ def finish(root: Path, say: Say, lock: int) -> str:
         (root / name).symlink_to(target)
     tidy(root)
     return version
+
+
+def check_closed(root: Path, version: str) -> None:
+    """Raises BadImage where a folder that we write to or read from lies outside of `root`.
+
+    We are root on the server: through `etc -> /etc` we would delete the server's own machine-id.
+    """
+    for place in (*_TOUCHED, f"lib/modules/{version}"):
+        _inside(root, root / place)
+
+
+def write(path: Path, data: bytes) -> None:
+    """A file of ours; a link that stands in its place is replaced, not followed."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def _inside(root: Path, path: Path) -> Path:
+    """`path`, if it lies in `root` with every symlink followed.  Raises BadImage."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BadImage(
+            f"/{path.relative_to(root)} leads out of this root filesystem: make it a relative link"
+            " or a folder"
+        )
+    return path
 
 
 def kernel_version(root: Path) -> str:
@@ -79,10 +110,10 @@ def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
         target.mkdir(parents=True)
         for path in sorted(_needed(tree)):
             (target / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(tree / path, target / path)
+            shutil.copyfile(_inside(root, tree / path), target / path)
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
             if (tree / name).exists():
-                shutil.copyfile(tree / name, target / name)
+                shutil.copyfile(_inside(root, tree / name), target / name)
         contained.run_inside(root, ("depmod", "-b", f"/{_STAGING}", version), say, keep=(lock,))
         _copy_firmware(root, staging, lock)
         return pack(_entries(staging, "usr/" if (root / "lib").is_symlink() else ""))
@@ -101,6 +132,7 @@ def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
     for script in ours.iterdir():
         script.chmod(0o755)
     name = f"boot/initramfs.lkp-{version}.img"
+    (root / name).unlink(missing_ok=True)
     try:
         contained.run_inside(root, _dracut(f"/{name}", version), say, keep=(lock,))
     finally:
@@ -114,8 +146,7 @@ def tidy(root: Path) -> None:
     """A root filesystem that many boxes share keeps no secret and no identity."""
     for key in root.glob("etc/ssh/ssh_host_*"):
         key.unlink()
-    (root / "etc/machine-id").unlink(missing_ok=True)
-    (root / "etc/machine-id").write_bytes(b"")
+    write(root / "etc/machine-id", b"")
     (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
     (root / "var/lib/systemd/random-seed").unlink(missing_ok=True)
     (root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -180,6 +211,9 @@ def _needed(tree: Path) -> set[str]:
     for line in (tree / "modules.dep").read_text().splitlines():
         module, _, others = line.partition(":")
         needs[module] = others.split()
+        for name in (module, *needs[module]):
+            if name.startswith("/") or ".." in name.split("/"):
+                raise BadImage(f"modules.dep names {name!r}, which is no place below its folder")
     wanted = {module for module in needs if _is_early(module)}
     waiting = list(wanted)
     while waiting:
@@ -203,7 +237,8 @@ def _copy_firmware(root: Path, staging: Path, lock: int) -> None:
     contained.run_inside(root, ("modinfo", "-F", "firmware", *files), asked.append, keep=(lock,))
     for name in sorted(set(asked) - {""}):
         for found in root.glob(f"lib/firmware/{name}"):
-            if found.is_file():
+            if found.is_file() and ".." not in found.parts:
+                _inside(root, found)
                 target = staging / found.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found, target)
