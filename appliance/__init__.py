@@ -58,7 +58,10 @@ holds them to it.
       people             the verbs behind it
 
     keep/                how it survives
-      records     pure   the bytes of state files
+      frames      pure   the frames of state files: whole, torn or damaged
+      records     pure   what stands in them: changes, or a store in pieces
+      replay      pure   the way back from files to the store
+      gate        pure   whether new work is taken
       disk               the only writer of state files
       journal            changes, snapshots, and the way back from them
       results            result files: whole or not at all

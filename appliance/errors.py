@@ -45,6 +45,14 @@ class BadState(ApplianceError):
     """State files that are not ours, newer than us, or damaged; names file and offset."""
 
 
+class DiskTrouble(ApplianceError):
+    """The disk does not take the state now; nothing was decided, ask again with the same key."""
+
+
+class SyncFailed(ApplianceError):
+    """A sync of the state failed: what the disk holds, only a restart can find out."""
+
+
 class NotRunning(ApplianceError):
     """No server answers on the control socket."""
 

@@ -95,7 +95,7 @@ async def serve(
         # Nobody can change the store any more.
         behind.cancel_scope.cancel()
     with trio.CancelScope(shield=True):
-        await journal.snapshot()
+        await journal.stop()
     log.info("stopped", jobs=len(store.jobs))
 
 

@@ -27,6 +27,7 @@ from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Pinned
 from appliance.keep import journal as journals
 from tests import fakes
+from tests.disks import MemoryDisk
 
 MAC = "52:54:00:00:00:01"
 HYPHENS = MAC.replace(":", "-")
@@ -40,32 +41,6 @@ PINNED = Pinned(
     IMAGE,
     "6.1",
 )
-
-
-class MemoryDisk:
-    """A Disk that keeps what a real one would keep; `fail` makes the next write raise."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.writes = 0
-
-    async def names(self) -> list[str]:
-        return sorted(self.files)
-
-    async def read(self, name: str) -> bytes:
-        return self.files[name]
-
-    async def append(self, name: str, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.writes += 1
-        self.files[name] = self.files.get(name, b"") + data
-
-    async def replace(self, name: str, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.files[name] = data
-
-    async def remove(self, name: str) -> None:
-        del self.files[name]
 
 
 class FakeImages:

@@ -23,8 +23,8 @@ def folder(tmp_path):
 async def test_what_is_appended_and_replaced_is_there(folder, tmp_path):
     await folder.append("journal", b"one")
     await folder.append("journal", b"two")
-    await folder.replace("snapshot", b"first")
-    await folder.replace("snapshot", b"second")
+    await folder.replace("snapshot", [b"first"])
+    await folder.replace("snapshot", [b"second"])
 
     assert b"onetwo" == await folder.read("journal")
     assert b"second" == await folder.read("snapshot")
@@ -43,7 +43,7 @@ async def test_a_file_removed_and_made_again_is_empty(folder):
 
 async def test_only_the_owner_reads_what_may_hold_secrets(folder, tmp_path):
     await folder.append("journal", b"x")
-    await folder.replace("snapshot", b"x")
+    await folder.replace("snapshot", [b"x"])
 
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()}
     assert {0o600} == modes
@@ -68,7 +68,7 @@ async def test_a_lock_file_that_was_left_behind_does_not_count(tmp_path):
 
 
 async def test_a_replace_that_fails_leaves_the_file_as_it_was(folder, monkeypatch):
-    await folder.replace("snapshot", b"good")
+    await folder.replace("snapshot", [b"good"])
 
     def full(descriptor, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -76,7 +76,7 @@ async def test_a_replace_that_fails_leaves_the_file_as_it_was(folder, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space"):
-            await folder.replace("snapshot", b"bad")
+            await folder.replace("snapshot", [b"bad"])
 
     assert b"good" == await folder.read("snapshot")
 

@@ -21,6 +21,7 @@ _ERRORS: dict[str, type[errors.ApplianceError]] = {
     "not-found": errors.NotFound,
     "bad-image": errors.BadImage,
     "no-space": errors.NoSpace,
+    "disk-trouble": errors.DiskTrouble,
 }
 
 

@@ -41,6 +41,7 @@ _KINDS: Final = {
     errors.NotFound: "not-found",
     errors.BadImage: "bad-image",
     errors.NoSpace: "no-space",
+    errors.DiskTrouble: "disk-trouble",
     errors.Refused: "refused",
     errors.IllegalMove: "refused",
 }

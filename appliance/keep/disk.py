@@ -1,5 +1,13 @@
 """The only writer of state files.
 
+`StateDisk` keeps the promises: an append is all there or not at all, a replaced file is the old one
+or the new one.  It makes them from plain system calls (`Calls`), so that tests put calls in memory
+beneath it and have them fail.  Two kinds of failure leave it:
+
+* OSError: refused, and as if it had not been tried; may be tried again;
+* SyncFailed: a sync went wrong.  The kernel may have dropped what it could not write and say
+  "fine" the next time, so nothing may be tried again: the process must stop and read the disk.
+
 Everything that blocks runs in a thread.  Tests under a mock clock use a disk in memory instead,
 since Trio's autojump does not know about threads (python-trio/trio#456).
 """
@@ -9,18 +17,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
-from appliance.errors import BadState
+from appliance.errors import BadState, SyncFailed
 
+RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
+# The journal, a snapshot and the watch over space at once; not trio's own limit of 40 threads,
+# which a storm of file requests may have taken.
+_THREADS: Final = 4
 
 
 class Disk(Protocol):
-    """A flat folder of state files."""
+    """A flat folder of state files.  Every method but `read` raises OSError and SyncFailed."""
 
     async def names(self) -> list[str]:
         """All files, sorted."""
@@ -31,88 +44,256 @@ class Disk(Protocol):
     async def append(self, name: str, data: bytes) -> None:
         """Returns once `data` is durable at the end of the file, which is made if need be."""
 
-    async def replace(self, name: str, data: bytes) -> None:
-        """Returns once the file durably holds `data` and nothing else."""
+    async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Returns once the file durably holds `pieces` and nothing else."""
 
     async def remove(self, name: str) -> None:
-        """Returns once the file is gone."""
+        """Returns once the file is gone; a power cut may bring it back."""
+
+    async def free(self) -> int:
+        """Bytes that may still be written."""
+
+    async def reserve(self, size: int) -> None:
+        """Set `size` bytes aside."""
+
+    async def release(self) -> bool:
+        """Give up what was set aside; whether there was any."""
 
 
-class StateFolder:
+class Calls(Protocol):
+    """The system calls beneath a StateDisk; names are those of files in its folder."""
+
+    def names(self) -> list[str]: ...
+    def read(self, name: str) -> bytes: ...
+    def size(self, name: str) -> int: ...
+    def write(self, name: str, data: memoryview) -> int: ...
+    def truncate(self, name: str, size: int) -> None: ...
+    def allocate(self, name: str, size: int) -> None: ...
+    def sync(self, name: str) -> None: ...
+    def sync_folder(self) -> None: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def unlink(self, name: str) -> None: ...
+    def free(self) -> int: ...
+
+
+Run = Callable[..., Awaitable[Any]]  # runs a plain function where it may block
+
+
+class StateDisk:
+    """A Disk made of system calls."""
+
+    def __init__(self, calls: Calls, run: Run) -> None:
+        self._calls = calls
+        self._run = run
+        self._good: dict[str, int] = {}  # how much of each file was promised
+        self._dirty: set[str] = set()  # files with something behind that
+
+    async def names(self) -> list[str]:
+        """All files, sorted."""
+        names: list[str] = await self._run(self._calls.names)
+        return sorted(names)
+
+    async def read(self, name: str) -> bytes:
+        """The whole file.  Raises OSError."""
+        data: bytes = await self._run(self._calls.read, name)
+        return data
+
+    async def append(self, name: str, data: bytes) -> None:
+        """Returns once `data` is durable at the end of the file, which is made if need be."""
+        await self._run(self._append, name, data)
+
+    async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Returns once the file durably holds `pieces`; they are made where it may block, too."""
+        await self._run(self._replace, name, pieces)
+
+    async def remove(self, name: str) -> None:
+        """Returns once the file is gone; a power cut may bring it back."""
+        await self._run(self._calls.unlink, name)
+        self._good.pop(name, None)
+        self._dirty.discard(name)
+
+    async def free(self) -> int:
+        """Bytes that may still be written."""
+        free: int = await self._run(self._calls.free)
+        return free
+
+    async def reserve(self, size: int) -> None:
+        """Set `size` bytes aside."""
+        await self._run(self._reserve, size)
+
+    async def release(self) -> bool:
+        """Give up what was set aside; whether there was any."""
+        try:
+            await self._run(self._calls.unlink, RESERVE)
+        except OSError:
+            return False
+        return True
+
+    def _append(self, name: str, data: bytes) -> None:
+        new = name not in self._good
+        good = self._good.setdefault(name, self._calls.size(name) if new else 0)
+        if name in self._dirty:
+            self._calls.truncate(name, good)
+        self._dirty.add(name)
+        try:
+            self._write(name, data)
+        except OSError:
+            with contextlib.suppress(OSError):  # else before the next try
+                self._calls.truncate(name, good)
+                self._dirty.discard(name)
+            raise
+        self._sync(name, folder=good == 0)
+        self._good[name] = good + len(data)
+        self._dirty.discard(name)
+
+    def _replace(self, name: str, pieces: Iterable[bytes]) -> None:
+        beside = name + ".new"
+        try:
+            self._calls.truncate(beside, 0)
+            for piece in pieces:
+                self._write(beside, piece)
+            self._sync(beside)
+            self._calls.rename(beside, name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._calls.unlink(beside)
+            raise
+        self._sync(None, folder=True)
+        self._good.pop(name, None)
+
+    def _write(self, name: str, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._calls.write(name, view) :]
+
+    def _sync(self, name: str | None, *, folder: bool = False) -> None:
+        try:
+            if name is not None:
+                self._calls.sync(name)
+            if folder:
+                self._calls.sync_folder()
+        except OSError as error:
+            what = name or "the folder"
+            raise SyncFailed(f"{what}: a sync of the state failed: {error.strerror}") from error
+
+    def _reserve(self, size: int) -> None:
+        try:
+            self._calls.allocate(RESERVE, size)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._calls.unlink(RESERVE)
+            raise
+
+
+class StateFolder(StateDisk):
     """A Disk on a real folder, locked against a second server."""
 
     def __init__(self, folder: Path) -> None:
         """Raises BadState where another process holds the lock; names its pid."""
-        self._folder = folder
+        limiter = trio.CapacityLimiter(_THREADS)
+
+        async def run(function: Callable[..., Any], *args: Any) -> Any:
+            return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._lock)
-            raise BadState(f"{folder}: in use by another server, pid {pid}") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
-        self._open: dict[str, int] = {}
+        self._lock = lock(folder)
+        self._files = FileCalls(folder)
+        super().__init__(self._files, run)
 
     def close(self) -> None:
         """Give up the lock."""
-        for descriptor in [*self._open.values(), self._lock]:
-            os.close(descriptor)
-        self._open.clear()
+        self._files.close()
+        os.close(self._lock)
 
-    async def names(self) -> list[str]:
-        """All files, sorted."""
-        return sorted(await trio.to_thread.run_sync(os.listdir, self._folder))
 
-    async def read(self, name: str) -> bytes:
-        """The whole file.  Raises OSError."""
-        return await trio.to_thread.run_sync((self._folder / name).read_bytes)
+def lock(folder: Path) -> int:
+    """The descriptor that holds the folder's lock.  Raises BadState; names who else has it."""
+    held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(held, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(held)
+        raise BadState(f"{folder}: in use by another server, pid {pid}") from None
+    os.ftruncate(held, 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+        os.pwrite(held, b"%d\n" % os.getpid(), 0)
+    return held
 
-    async def append(self, name: str, data: bytes) -> None:
-        """Returns once `data` is durable at the end of the file, which is made if need be."""
-        await trio.to_thread.run_sync(self._append, name, data)
 
-    async def replace(self, name: str, data: bytes) -> None:
-        """Returns once the file durably holds `data` and nothing else."""
-        await trio.to_thread.run_sync(self._replace, name, data)
+class FileCalls:
+    """The system calls themselves."""
 
-    async def remove(self, name: str) -> None:
-        """Returns once the file is gone."""
-        if name in self._open:
-            os.close(self._open.pop(name))
-        await trio.to_thread.run_sync((self._folder / name).unlink)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, int] = {}
 
-    def _append(self, name: str, data: bytes) -> None:
-        if name not in self._open:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._open[name] = os.open(self._folder / name, flags, _OWNER_ONLY)
-            self._sync_folder()
-        _write_all(self._open[name], data)
-        os.fdatasync(self._open[name])
+    def close(self) -> None:
+        """Close every file."""
+        while self._open:
+            os.close(self._open.popitem()[1])
 
-    def _replace(self, name: str, data: bytes) -> None:
-        beside = self._folder / (name + ".new")
-        descriptor = os.open(
-            beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _OWNER_ONLY
-        )
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, descriptor)
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-        beside.rename(self._folder / name)
-        self._sync_folder()
+    def names(self) -> list[str]:
+        """Whatever lies there."""
+        return os.listdir(self._folder)
 
-    def _sync_folder(self) -> None:
+    def read(self, name: str) -> bytes:
+        """The whole file."""
+        return (self._folder / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        """0 where there is none."""
+        try:
+            return (self._folder / name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def write(self, name: str, data: memoryview) -> int:
+        """At its end; it is made if need be."""
+        return os.write(self._descriptor(name), data)
+
+    def truncate(self, name: str, size: int) -> None:
+        """It is made if need be."""
+        os.ftruncate(self._descriptor(name), size)
+
+    def allocate(self, name: str, size: int) -> None:
+        """The file has this much room, and it is taken from the disk now."""
+        os.posix_fallocate(self._descriptor(name), 0, size)
+
+    def sync(self, name: str) -> None:
+        """Its bytes and its size are durable."""
+        os.fdatasync(self._descriptor(name))
+
+    def sync_folder(self) -> None:
+        """The names are durable."""
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
+    def rename(self, old: str, new: str) -> None:
+        """Over whatever was there."""
+        self._close(old)
+        self._close(new)
+        (self._folder / old).rename(self._folder / new)
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    def unlink(self, name: str) -> None:
+        """Raises FileNotFoundError."""
+        self._close(name)
+        (self._folder / name).unlink()
+
+    def free(self) -> int:
+        """What anybody may take; the file system's own reserve for root is not counted."""
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize
+
+    def _descriptor(self, name: str) -> int:
+        if name not in self._open:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._open[name] = os.open(self._folder / name, flags, _OWNER_ONLY)
+        return self._open[name]
+
+    def _close(self, name: str) -> None:
+        if name in self._open:
+            os.close(self._open.pop(name))

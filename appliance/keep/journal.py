@@ -5,26 +5,42 @@ them.  One task writes: all who wait share one fsync (group commit).
 
     snapshot-000007   the store as it was when journal-000007 began
     journal-000007    the changes since
+    journal-000008    the changes after those, while snapshot-000008 is still being written
 
 A restart loads the newest snapshot and applies the journals from its number on.
+
+A disk that refuses a write shuts the gate, and the same batch is tried again until it goes
+through; whoever waits for it waits on.  A sync that failed ends the process (errors.SyncFailed):
+what the disk holds then, only a restart can find out.
 """
 
 from __future__ import annotations
 
-import re
+import errno
+from collections.abc import Callable
 from typing import Final, NoReturn
 
+import attrs
 import structlog
 import trio
 
-from appliance.errors import BadState, IllegalMove
+from appliance.errors import BadState, DiskTrouble
 from appliance.jobs.store import Change, Store
-from appliance.keep import records
+from appliance.keep import frames, records, replay
 from appliance.keep.disk import Disk
+from appliance.keep.gate import Gate
+from appliance.keep.records import Image
+from appliance.keep.replay import State
 
 # A start replays at most this much; at 300 bytes a change that is about two seconds.
 JOURNAL_BYTES_MAX: Final = 16 * 2**20
-_NAME: Final = re.compile(r"(snapshot|journal)-(\d{6})\Z")
+# Soon enough that an offer's lease of 180 s survives a disk that was full for a moment, seldom
+# enough that a dead disk costs nothing.
+RETRY_S: Final = 2.0
+# A snapshot that did not fit is tried again after this; the journals before it stay until then.
+SNAPSHOT_RETRY_S: Final = 60.0
+# Lists of changes that may wait for a disk that refuses them: some 100 MB of memory.
+PENDING_MAX: Final = 100_000
 
 log = structlog.get_logger()
 
@@ -32,57 +48,58 @@ log = structlog.get_logger()
 async def restore(disk: Disk) -> tuple[Store, Journal]:
     """The store as the disk knows it, and the journal that goes on from there.
 
-    Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record.
+    Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record;
+    DiskTrouble: there is no room for a new snapshot.
     """
-    names = [match for name in await disk.names() if (match := _NAME.match(name))]
-    snapshots = sorted(int(match[2]) for match in names if match[1] == "snapshot")
-    journals = sorted(int(match[2]) for match in names if match[1] == "journal")
-    store, start = Store(), 0
-    if snapshots:
-        start = snapshots[-1]
-        store = await _read_snapshot(disk, f"snapshot-{start:06}")
-    for number in journals:
-        if number >= start:
-            await _replay(disk, f"journal-{number:06}", store, newest=number == journals[-1])
-    newest = max([0, *snapshots, *journals])
-    journal = Journal(disk, store, newest + 1)
+    files = replay.files_among(await disk.names())
+    state = await _read(disk, files)
+    journal = Journal(disk, state, files.newest + 1)
     await journal.begin()
-    return store, journal
+    return state.store, journal
 
 
-async def _read_snapshot(disk: Disk, name: str) -> Store:
-    data = await disk.read(name)
-    start = records.check_header(data, records.SNAPSHOT, name)
-    for end, payload in records.unframe(data, start, name):
-        if end == len(data):
-            return records.load_store(payload, name)
-    raise BadState(f"{name}: damaged at byte {start}: the snapshot is not whole")
+async def _read(disk: Disk, files: replay.Files) -> State:
+    """What `files` say.  Raises BadState."""
+    if gap := files.gap():
+        raise BadState(f"{gap}; {replay.HELP}")
+    state = State()
+    if files.snapshots:
+        name = replay.snapshot_name(files.start)
+        state = replay.load_snapshot(await _bytes_of(disk, name), name)
+    for number in files.journals_from(files.start):
+        name = replay.journal_name(number)
+        newest = number == files.journals[-1]
+        torn = replay.replay(state, await _bytes_of(disk, name), name, newest=newest)
+        if torn is not None:
+            size = torn.end - torn.start
+            log.warning("dropped a torn last record", file=name, offset=torn.start, size=size)
+    return state
 
 
-async def _replay(disk: Disk, name: str, store: Store, *, newest: bool) -> None:
-    data = await disk.read(name)
-    if newest and (records.JOURNAL % records.VERSION).startswith(data):
-        return  # made, and lost power before its header was whole
-    whole = start = records.check_header(data, records.JOURNAL, name)
-    for end, payload in records.unframe(data, start, name):
-        whole = end
-        for change in records.load_changes(payload, name):
-            try:
-                store.apply(change)
-            except (IllegalMove, KeyError, AssertionError) as error:
-                raise BadState(f"{name}: byte {end}: {error!r} while applying {change}") from error
-    if whole != len(data):
-        if not newest:
-            raise BadState(f"{name}: damaged at byte {whole}: torn, but a newer journal follows")
-        log.warning("dropped a torn last record", file=name, offset=whole, size=len(data) - whole)
+async def _bytes_of(disk: Disk, name: str) -> bytes:
+    try:
+        return await disk.read(name)
+    except OSError as error:
+        raise BadState(f"{name}: cannot be read: {_why(error)}") from error
+
+
+@attrs.frozen
+class _Turn:
+    """A snapshot to write: the store as it was when the journal of this number began."""
+
+    number: int
+    image: Image
 
 
 class Journal:
     """The one who writes the store's changes down."""
 
-    def __init__(self, disk: Disk, store: Store, number: int) -> None:
-        self._disk = disk
-        self._store = store
+    def __init__(self, disk: Disk, state: State, number: int) -> None:
+        self.disk = disk
+        self.gate = Gate()
+        self.reopened: Callable[[], object] = lambda: None  # called when trouble is over
+        self._store = state.store
+        self._next = state.next  # the number of the next record
         self._number = number
         self._size = 0
         self._pending: list[list[Change]] = []
@@ -90,6 +107,8 @@ class Journal:
         self._durable = 0
         self._nudge = trio.Event()
         self._kept = trio.Event()
+        self._turn: _Turn | None = None  # the snapshot under way
+        self._turned = trio.Event()
 
     def append(self, changes: list[Change]) -> int:
         """Note changes that belong together; returns their position."""
@@ -103,6 +122,11 @@ class Journal:
         """The position of the newest changes."""
         return self._appended
 
+    @property
+    def writable(self) -> bool:
+        """Whether the last write went through, as far as we know."""
+        return not self.gate.is_shut_by("disk")
+
     async def durable(self, position: int) -> None:
         """Returns when the disk knows everything up to `position`."""
         while self._durable < position:
@@ -111,51 +135,129 @@ class Journal:
     async def serve(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
-        """Write what is appended.  A disk that fails ends the process; a restart finds the rest."""
-        task_status.started()
-        while True:
-            await self._nudge.wait()
-            await self.write()
+        """Write what is appended.  Raises SyncFailed; a restart finds the rest."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._snapshots)
+            task_status.started()
+            while True:
+                await self._nudge.wait()
+                await self.write()
+        raise AssertionError("the journal never ends")
 
     async def write(self) -> None:
-        """Write everything appended so far."""
+        """Write everything appended so far; returns once that is durable."""
         self._nudge = trio.Event()
         batch, position = self._pending, self._appended
         self._pending = []
-        if batch:
-            data = b"".join(records.frame(records.dump_changes(changes)) for changes in batch)
-            await self._disk.append(self._file, data)
-            self._size += len(data)
-        if self._size > JOURNAL_BYTES_MAX:
-            await self.snapshot()
-            position = max(position, self._durable)
+        if not batch:
+            return
+        changes = [change for several in batch for change in several]
+        data = frames.frame(records.dump_changes(changes), self._next)
+        self._next += 1
+        image = None
+        if self._size + len(data) > JOURNAL_BYTES_MAX and self._turn is None:
+            image = records.image_of(self._store, self._next)  # with this batch, and nothing after it
+        await self._append(replay.journal_name(self._number), data)
+        self._size += len(data)
         self._mark(position)
+        if image is not None:
+            await self._append(replay.journal_name(self._number + 1), _JOURNAL_HEADER)
+            self._number += 1
+            self._size = 0
+            self._turn = _Turn(self._number, image)
+            self._turned.set()
 
     async def begin(self) -> None:
-        """Write a snapshot of the store as it is, start a journal behind it, drop older files."""
-        payload = records.dump_store(self._store)  # with what is pending: applied before appended
-        self._pending, position = [], self._appended
-        name = f"snapshot-{self._number:06}"
-        header = records.SNAPSHOT % records.VERSION
-        await self._disk.replace(name, header + records.frame(payload))
-        await self._disk.append(self._file, records.JOURNAL % records.VERSION)
+        """Write a snapshot of the store as it is and start a journal behind it.
+
+        Raises DiskTrouble where there is no room, even without the reserve.
+        """
+        self._pending, position = [], self._appended  # applied, so the snapshot has it
+        turn = _Turn(self._number, records.image_of(self._store, self._next))
+        try:
+            try:
+                await self._keep_snapshot(turn)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                log.warning("released the reserve", why=_why(error))
+                await self.disk.release()
+                await self._keep_snapshot(turn)
+        except OSError as error:
+            raise DiskTrouble(f"the state cannot be written: {_why(error)}") from error
         self._size = 0
         self._mark(position)
-        for old in await self._disk.names():
-            match = _NAME.match(old)
-            if match and int(match[2]) < self._number:
-                await self._disk.remove(old)
+
+    async def stop(self) -> None:
+        """Write what is left and a last snapshot; a disk that refuses keeps what it has."""
+        self._number += 1
+        try:
+            await self.begin()
+        except DiskTrouble as error:
+            unkept = self._appended - self._durable
+            log.error("stopped without a last snapshot", why=str(error), unkept=unkept)
 
     async def snapshot(self) -> None:
         """Begin the next journal."""
         self._number += 1
         await self.begin()
 
-    @property
-    def _file(self) -> str:
-        return f"journal-{self._number:06}"
+    async def _append(self, name: str, data: bytes) -> None:
+        """Returns once `data` is durable, however often the disk refuses it."""
+        while True:
+            try:
+                await self.disk.append(name, data)
+            except OSError as error:
+                await self._wait_out(error)
+            else:
+                if not self.writable:
+                    log.warning("the disk takes the state again")
+                    self.gate.open("disk")
+                    self.reopened()
+                return
+
+    async def _wait_out(self, error: OSError) -> None:
+        if self.writable:
+            log.error("the disk refuses the state; trying again", why=_why(error), every=RETRY_S)
+        self.gate.shut("disk", f"the state cannot be written: {_why(error)}")
+        if len(self._pending) > PENDING_MAX:
+            raise DiskTrouble(f"{len(self._pending)} changes wait for a disk that refuses them")
+        if error.errno == errno.ENOSPC and await self.disk.release():
+            log.warning("released the reserve")
+            self.gate.shut("space", "there is no room left for the state")  # until there is
+            return  # and try at once
+        await trio.sleep(RETRY_S)
+
+    async def _snapshots(self) -> NoReturn:
+        while True:
+            await self._turned.wait()
+            self._turned = trio.Event()
+            while self._turn is not None:
+                try:
+                    await self._keep_snapshot(self._turn)
+                except OSError as error:
+                    log.error("no snapshot; trying again", why=_why(error), every=SNAPSHOT_RETRY_S)
+                    await trio.sleep(SNAPSHOT_RETRY_S)
+                else:
+                    self._turn = None
+
+    async def _keep_snapshot(self, turn: _Turn) -> None:
+        """Raises OSError; what was there before is there still, then."""
+        await self.disk.replace(replay.snapshot_name(turn.number), records.snapshot(turn.image))
+        files = replay.files_among(await self.disk.names())
+        if turn.number not in files.journals:
+            await self.disk.append(replay.journal_name(turn.number), _JOURNAL_HEADER)
+        for old in files.before(turn.number):
+            await self.disk.remove(old)
 
     def _mark(self, position: int) -> None:
         self._durable = max(self._durable, position)
         self._kept.set()
         self._kept = trio.Event()
+
+
+_JOURNAL_HEADER: Final = frames.JOURNAL % frames.VERSION
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,34 +1,26 @@
 """Pure: no clock, no socket, no await.
 
-The bytes of state files.  A file is a header line, then records: length and CRC32C of the payload
-(both unsigned 32 bit, little-endian), then the payload, CBOR (RFC 8949).
-
-    appliance journal 1\\n   one record for each list of changes that were decided together
-    appliance snapshot 1\\n  one record: the whole store
+What the records of state files hold: CBOR (RFC 8949) of changes, or of a store in pieces.
+`frames` has the bytes around them.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
+import attrs
 import cattrs.preconf.cbor2
 import cbor2
-import google_crc32c
 from cattrs.strategies import configure_tagged_union
 
 from appliance.errors import BadState
 from appliance.jobs import job as jobs
-from appliance.jobs.box import Box
+from appliance.jobs.box import BootLog, Box
 from appliance.jobs.store import Change, Job, Store
+from appliance.keep import frames
 
-VERSION: Final = 1
-JOURNAL: Final = b"appliance journal %d\n"
-SNAPSHOT: Final = b"appliance snapshot %d\n"
-RECORD_BYTES_MAX: Final = 2**30  # a length beyond this is damage, not data
-_HEAD: Final = struct.Struct("<II")
+PIECE: Final = 500  # jobs or boxes in one record of a snapshot: some hundred kB
 
 _converter = cattrs.preconf.cbor2.make_converter(forbid_extra_keys=True)
 configure_tagged_union(jobs.State, _converter, tag_name="is")
@@ -36,53 +28,8 @@ configure_tagged_union(jobs.Event, _converter, tag_name="is")
 configure_tagged_union(Change, _converter, tag_name="is")
 
 
-def frame(payload: bytes) -> bytes:
-    """One record."""
-    return _HEAD.pack(len(payload), google_crc32c.value(payload)) + payload
-
-
-def unframe(data: bytes, start: int, name: str) -> Iterator[tuple[int, bytes]]:
-    """(offset behind the record, payload) of each whole record from `start` on.
-
-    Ends at the end, or before a last record that is torn.  Raises BadState for a damaged record
-    that others follow: what stands behind it cannot be trusted to be a torn write.
-    """
-    offset = start
-    while offset < len(data):
-        head = data[offset : offset + _HEAD.size]
-        if len(head) < _HEAD.size:
-            return
-        length, crc = _HEAD.unpack(head)
-        if length == 0 and not any(data[offset:]):
-            return  # a file's size can outlive a power cut that its bytes did not
-        end = offset + _HEAD.size + length
-        if length > RECORD_BYTES_MAX:
-            raise BadState(f"{name}: damaged at byte {offset}: a record of {length} bytes")
-        if end > len(data):
-            return
-        payload = data[offset + _HEAD.size : end]
-        if google_crc32c.value(payload) != crc:
-            if end == len(data):
-                return
-            raise BadState(f"{name}: damaged at byte {offset}: the checksum does not fit")
-        yield end, payload
-        offset = end
-
-
-def check_header(data: bytes, header: bytes, name: str) -> int:
-    """The offset of the first record.  Raises BadState for a file that is not ours, or newer."""
-    kind = header.split()[1].decode()
-    line, newline, _ = data[:80].partition(b"\n")
-    if not newline or not re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind.encode(), line):
-        raise BadState(f"{name}: not a {kind} of the appliance")
-    version = int(line.split()[-1])
-    if version > VERSION:
-        raise BadState(f"{name}: {kind} version {version} is newer than this program's")
-    return len(line) + 1
-
-
 def dump_changes(changes: list[Change]) -> bytes:
-    """The payload of one journal record."""
+    """The payload of one journal record: the changes that share a write."""
     return cbor2.dumps(_converter.unstructure(changes, unstructure_as=list[Change]))
 
 
@@ -91,31 +38,117 @@ def load_changes(payload: bytes, name: str) -> list[Change]:
     return _structure(payload, list[Change], name)  # type: ignore[no-any-return]
 
 
-def dump_store(store: Store) -> bytes:
-    """The payload of a snapshot."""
-    return cbor2.dumps(
+@attrs.frozen
+class Image:
+    """A store as it was at one moment: it stays so while the store goes on."""
+
+    counter: int
+    jobs: list[Job]
+    boxes: list[Box]
+    next: int  # the number of the first journal record that comes after
+
+
+def image_of(store: Store, following: int) -> Image:
+    """Quick, for nothing else runs meanwhile: jobs are frozen, of a box its last boot is not."""
+    boxes = [
+        attrs.evolve(box, boots=[*box.boots[:-1], *map(_copy, box.boots[-1:])])
+        for box in store.boxes.values()
+    ]
+    return Image(store.counter, list(store.jobs.values()), boxes, following)
+
+
+def _copy(boot: BootLog) -> BootLog:
+    return attrs.evolve(boot, steps=list(boot.steps))
+
+
+def dump_image(image: Image) -> Iterator[bytes]:
+    """The payloads of a snapshot, made one by one as they are asked for."""
+    yield cbor2.dumps(
         {
-            "counter": store.counter,
-            "jobs": _converter.unstructure(list(store.jobs.values()), list[Job]),
-            "boxes": _converter.unstructure(list(store.boxes.values()), list[Box]),
+            "counter": image.counter,
+            "jobs": len(image.jobs),
+            "boxes": len(image.boxes),
+            "next": image.next,
         }
     )
+    for n in range(0, len(image.jobs), PIECE):
+        piece = _converter.unstructure(image.jobs[n : n + PIECE], list[Job])
+        yield cbor2.dumps({"jobs": piece})
+    for n in range(0, len(image.boxes), PIECE):
+        piece = _converter.unstructure(image.boxes[n : n + PIECE], list[Box])
+        yield cbor2.dumps({"boxes": piece})
 
 
-def load_store(payload: bytes, name: str) -> Store:
-    """Raises BadState."""
-    parts = _structure(payload, dict[str, Any], name)
-    try:
-        jobs_kept = _converter.structure(parts["jobs"], list[Job])
-        boxes = _converter.structure(parts["boxes"], list[Box])
-        counter = _converter.structure(parts["counter"], int)
-        return Store({job.id: job for job in jobs_kept}, {box.name: box for box in boxes}, counter)
-    except Exception as error:
-        raise BadState(f"{name}: does not hold a store: {error!r}") from error
+def snapshot(image: Image) -> Iterator[bytes]:
+    """The bytes of a snapshot file, in pieces."""
+    yield frames.SNAPSHOT % frames.VERSION
+    for number, payload in enumerate(dump_image(image)):
+        yield frames.frame(payload, number)
+
+
+def dump_store(store: Store) -> bytes:
+    """All of a snapshot's payloads: equal bytes for equal stores."""
+    return b"".join(dump_image(image_of(store, 0)))
+
+
+@attrs.define
+class Loading:
+    """A snapshot on its way in.  `add` each payload; it is whole when `missing` is empty."""
+
+    name: str
+    counts: dict[str, int] | None = None
+    jobs: dict[str, Job] = attrs.Factory(dict)
+    boxes: dict[str, Box] = attrs.Factory(dict)
+
+    def add(self, payload: bytes) -> None:
+        """Raises BadState."""
+        parts = _structure(payload, dict[str, Any], self.name)
+        if self.counts is None and parts.keys() == {"counter", "jobs", "boxes", "next"}:
+            self.counts = _made(parts, dict[str, int], self.name)
+        elif parts.keys() == {"jobs"}:
+            self.jobs.update((job.id, job) for job in _made(parts["jobs"], list[Job], self.name))
+        elif parts.keys() == {"boxes"}:
+            boxes = _made(parts["boxes"], list[Box], self.name)
+            self.boxes.update((box.name, box) for box in boxes)
+        else:
+            raise BadState(f"{self.name}: holds a record that is none of ours")
+
+    @property
+    def missing(self) -> str:
+        """What is not there yet, in words."""
+        if self.counts is None:
+            return "its first record"
+        lacks = {
+            "jobs": self.counts["jobs"] - len(self.jobs),
+            "boxes": self.counts["boxes"] - len(self.boxes),
+        }
+        return " and ".join(f"{n} {word}" for word, n in lacks.items() if n)
+
+    @property
+    def next(self) -> int:
+        """The number of the journal record that follows."""
+        return (self.counts or {}).get("next", 0)
+
+    def store(self) -> Store:
+        """What was added.  Raises BadState where its jobs and boxes contradict each other."""
+        newest = max((job.number for job in self.jobs.values()), default=0)
+        counter = max(newest, (self.counts or {}).get("counter", 0))
+        try:
+            return Store(self.jobs, self.boxes, counter)
+        except Exception as error:  # a job on a box that is not there
+            raise BadState(f"{self.name}: does not hold a store: {error!r}") from error
 
 
 def _structure(payload: bytes, kind: Any, name: str) -> Any:
     try:
-        return _converter.structure(cbor2.loads(payload), kind)
-    except Exception as error:  # whatever a foreign payload makes cbor2 and cattrs say
+        value = cbor2.loads(payload)
+    except Exception as error:  # whatever foreign bytes make cbor2 say
+        raise BadState(f"{name}: holds a record that is not CBOR: {error!r}") from error
+    return _made(value, kind, name)
+
+
+def _made(value: Any, kind: Any, name: str) -> Any:
+    try:
+        return _converter.structure(value, kind)
+    except Exception as error:  # whatever a foreign value makes cattrs say
         raise BadState(f"{name}: holds a record that is none of ours: {error!r}") from error
