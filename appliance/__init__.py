@@ -61,6 +61,7 @@ holds them to it.
       frames      pure   the frames of state files: whole, torn or damaged
       records     pure   what stands in them: changes, or a store in pieces
       replay      pure   the way back from files to the store
+      export      pure   the store as JSON for people, and back
       gate        pure   whether new work is taken
       disk               the only writer of state files
       journal            changes, snapshots, and the way back from them

@@ -10,8 +10,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.errors import BadState
 from appliance.jobs.store import Store
-from appliance.keep import journal as journals
 from appliance.keep import frames, records
+from appliance.keep import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
 
@@ -311,5 +311,5 @@ async def test_changes_that_do_not_follow_from_each_other_are_refused(autojump_c
     for changes in made[20:]:
         journal.append(changes)
     await journal.write()
-    with pytest.raises(BadState, match="journal-000001: damaged at byte .* does not follow"):
+    with pytest.raises(BadState, match=r"journal-000001: damaged at byte .* does not follow"):
         await as_kept(disk.files)

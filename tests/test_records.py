@@ -105,7 +105,7 @@ def test_a_large_store_is_made_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_image_stays_as_it_was_while_the_store_goes_on(seed):
-    store, made = rich.grow(seed, 150)
+    _, made = rich.grow(seed, 150)
     again = records.Store()
     for changes in made[:75]:
         for change in changes:
@@ -134,7 +134,7 @@ def load_piece(payload, name):
 @pytest.mark.parametrize("seed", range(10))
 def test_any_bytes_load_or_are_refused_even_where_their_checksum_fits(seed):
     rng = random.Random(seed)
-    store, made = rich.grow(seed, 40)
+    _, made = rich.grow(seed, 40)
     for payload, load in (
         (list(records.dump_image(records.image_of(store, 0)))[1], load_piece),
         (records.dump_changes(made[-1]), records.load_changes),

@@ -128,7 +128,7 @@ def whole_behind(data: bytes, offset: int) -> Iterator[Part]:
 
 
 def kind_of(header: bytes) -> str:
-    """"journal" or "snapshot"."""
+    """ "journal" or "snapshot"."""
     return header.split()[1].decode()
 
 

@@ -156,7 +156,9 @@ class Journal:
         self._next += 1
         image = None
         if self._size + len(data) > JOURNAL_BYTES_MAX and self._turn is None:
-            image = records.image_of(self._store, self._next)  # with this batch, and nothing after it
+            image = records.image_of(
+                self._store, self._next
+            )  # with this batch, and nothing after it
         await self._append(replay.journal_name(self._number), data)
         self._size += len(data)
         self._mark(position)

@@ -28,6 +28,16 @@ configure_tagged_union(jobs.Event, _converter, tag_name="is")
 configure_tagged_union(Change, _converter, tag_name="is")
 
 
+def unstructure(value: Any, kind: Any = None) -> Any:
+    """A job, box or change as plain values."""
+    return _converter.unstructure(value, kind)
+
+
+def structure(value: Any, kind: Any) -> Any:
+    """The way back.  Raises whatever cattrs does."""
+    return _converter.structure(value, kind)
+
+
 def dump_changes(changes: list[Change]) -> bytes:
     """The payload of one journal record: the changes that share a write."""
     return cbor2.dumps(_converter.unstructure(changes, unstructure_as=list[Change]))
