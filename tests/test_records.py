@@ -134,7 +134,7 @@ def load_piece(payload, name):
 @pytest.mark.parametrize("seed", range(10))
 def test_any_bytes_load_or_are_refused_even_where_their_checksum_fits(seed):
     rng = random.Random(seed)
-    _, made = rich.grow(seed, 40)
+    store, made = rich.grow(seed, 40)
     for payload, load in (
         (list(records.dump_image(records.image_of(store, 0)))[1], load_piece),
         (records.dump_changes(made[-1]), records.load_changes),
