@@ -89,7 +89,10 @@ def test_an_address_is_whose_box_asked_from_it_last_also_after_a_restart():
     store.apply(Known(facts("a-box", OTHER), NOW))
     seen(store, "a-box", OTHER, "10.0.0.6", NOW + 1)
     seen(store, "box-1", MAC, "10.0.0.6", NOW + 2)
-    again = records.load_store(records.dump_store(store), "f")
+    loading = records.Loading("f")
+    for payload in records.dump_image(records.image_of(store, 0)):
+        loading.add(payload)
+    again = loading.store()
 
     assert ["box-1", "box-1"] == [one.box_at("10.0.0.6").name for one in (store, again)]
     assert store.box_at(ADDRESS) is None
