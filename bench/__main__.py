@@ -10,13 +10,14 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, files, lobby
+from bench import archive, boot, files, lobby
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "files": files.rows,
     "archive": archive.rows,
     "lobby": lobby.rows,
+    "boot": boot.rows,
 }
 
 

@@ -35,7 +35,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    server {{ listen {address}:{port}; root {root}; }}
 }}
 """
 
@@ -104,14 +104,21 @@ def appliance(folder: Path) -> Iterator[Appliance]:
 @contextlib.contextmanager
 def nginx(folder: Path, root: Path) -> Iterator[int]:
     """nginx that serves `root`; yields its port."""
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
     [port] = _free_ports(1)
-    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read our folder
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(user=user, folder=folder, port=port, root=root))
-    with _running([program, "-c", str(configuration)], folder / "nginx.log") as process:
+    with _running(nginx_command(folder, root, "127.0.0.1", port), folder / "nginx.log") as process:
         _until(lambda: _answers(port), process, folder / "nginx.log")
         yield port
+
+
+def nginx_command(folder: Path, root: Path, address: str, port: int) -> list[str]:
+    """How nginx is started to serve `root`; its configuration and its own files are in `folder`."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read our folder
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        _NGINX.format(user=user, folder=folder, address=address, port=port, root=root)
+    )
+    return [program, "-c", str(configuration)]
 
 
 def _image(srv: Path) -> None:
