@@ -16,11 +16,11 @@ from typing import Final
 import attrs
 
 # Linux Documentation/driver-api/early-userspace/buffer-format.rst: magic, 13 fields of 8 hex digits
-_MAGIC: Final = b"070701"
+_HEAD: Final = b"070701" + b"%08X" * 13
 _TRAILER: Final = "TRAILER!!!"
 _DIRECTORY: Final = stat.S_IFDIR | 0o755
-# Level 6 against 9 on a 30 KB job: 1 % larger, a third of the time.
-_LEVEL: Final = 6
+# Level 3 against 6 on a job of 7 KB: 1 % larger, half the time.
+_LEVEL: Final = 3
 
 
 @attrs.frozen
@@ -71,7 +71,7 @@ def _write(out: bytearray, entry: Entry, inode: int) -> None:
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     #        ino    mode        uid gid nlink mtime size            dev    rdev  namesize  check
     fields = (inode, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, 0, 0, len(name), 0)
-    out += _MAGIC + b"".join(b"%08X" % field for field in fields) + name
+    out += _HEAD % fields + name
     _align(out)
     out += entry.data
     _align(out)
