@@ -32,6 +32,7 @@ holds them to it.
       document    pure   a job document: fields, defaults, what is refused and with which words
       job         pure   a job's states, events and legal moves
       box         pure   a testbox: who it is, what it did last
+      changes     pure   what the store holds of a job, and every change there can be
       ready       pure   queued jobs, parked boxes, and the pairs between them
       store       pure   all jobs and testboxes; changes in one way only
       decisions   pure   what follows from what happens

@@ -22,9 +22,9 @@ from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
 from appliance.jobs import intake, reaper
+from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Pinned
 from appliance.keep import journal as journals
 from tests import fakes
 from tests.disks import MemoryDisk

@@ -12,7 +12,8 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.store import Job, Moment, Store, Submitted
+from appliance.jobs.changes import Job, Moment, Submitted
+from appliance.jobs.store import Store
 from tests.lab import PINNED
 
 WAITS = Waits()

@@ -12,7 +12,7 @@ from appliance.boot import ipxe, plan
 from appliance.config import Config, Defaults, Ports
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import box, document
-from appliance.jobs.store import Job, Pinned
+from appliance.jobs.changes import Job, Pinned
 
 # The example of the users' own description of the path, quoted whole.
 SEED = textwrap.dedent("""\

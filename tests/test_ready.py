@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 
-from appliance.jobs.ready import Ready
+from appliance.jobs.ready import Needs, Ready, Serves
 
 Q = ("default", "x86_64")
 OTHER = ("other", "x86_64")
@@ -21,7 +21,7 @@ def lined_up(*jobs, fits=everything):
     """`jobs` are (name, submitter, priority), queued in this order."""
     ready = Ready(fits)
     for name, submitter, priority in jobs:
-        ready.queue(name, Q, priority, submitter)
+        ready.queue(name, Needs(Q, priority, submitter))
     return ready
 
 
@@ -29,7 +29,7 @@ def served(ready, count=99):
     """The order in which one box after another is handed the jobs."""
     order = []
     for n in range(count):
-        ready.park(f"box-{n}", (Q,))
+        ready.park(f"box-{n}", Serves((Q,)))
         pairs = ready.pairs(1)
         if not pairs:
             break
@@ -53,23 +53,23 @@ def test_submitters_take_turns():
 
 def test_a_newcomer_waits_for_one_round_and_no_longer():
     ready = lined_up(("a0", "ann", 0), ("b0", "bob", 0), ("a1", "ann", 0), ("b1", "bob", 0))
-    ready.park("box", (Q,))
+    ready.park("box", Serves((Q,)))
     assert [("box", "a0")] == ready.pairs(1)
-    ready.queue("c0", Q, 0, "cat")
+    ready.queue("c0", Needs(Q, 0, "cat"))
 
     assert ["b0", "a1", "c0", "b1"] == served(ready)
 
 
 def test_a_job_that_came_back_is_first_again():
     ready = lined_up(("a0", "ann", 0), ("b0", "bob", 0), ("b1", "bob", 0))
-    ready.queue("b9", Q, 0, "bob", front=True)
+    ready.queue("b9", Needs(Q, 0, "bob"), front=True)
 
     assert ["b9", "a0", "b0", "b1"] == served(ready)
 
 
 def test_the_front_is_the_front_of_its_own_priority():
     ready = lined_up(("a0", "ann", 5))
-    ready.queue("b9", Q, 0, "bob", front=True)
+    ready.queue("b9", Needs(Q, 0, "bob"), front=True)
 
     assert ["a0", "b9"] == served(ready)
 
@@ -85,36 +85,36 @@ def test_a_job_that_does_not_fit_holds_nobody_up():
 def test_the_box_that_waits_longest_is_asked_first():
     ready = Ready(everything)
     for name in ("second", "first"):
-        ready.park(name, (Q,))
-    ready.park("second", (Q,))  # it asked again
-    ready.queue("a", Q, 0, "ann")
+        ready.park(name, Serves((Q,)))
+    ready.park("second", Serves((Q,)))  # it asked again
+    ready.queue("a", Needs(Q, 0, "ann"))
 
     assert [("first", "a")] == ready.pairs(9)
 
 
 def test_the_earlier_queue_of_a_box_comes_first_among_equals_and_priority_before_it():
     ready = Ready(everything)
-    ready.queue("in other", OTHER, 0, "ann")
-    ready.queue("in default", Q, 0, "ann")
-    assert "in default" == ready.best("box", (Q, OTHER))
-    assert "in other" == ready.best("box", (OTHER, Q))
-    ready.queue("urgent", OTHER, 1, "bob")
+    ready.queue("in other", Needs(OTHER, 0, "ann"))
+    ready.queue("in default", Needs(Q, 0, "ann"))
+    assert "in default" == ready.best("box", Serves((Q, OTHER)))
+    assert "in other" == ready.best("box", Serves((OTHER, Q)))
+    ready.queue("urgent", Needs(OTHER, 1, "bob"))
 
-    assert "urgent" == ready.best("box", (Q, OTHER))
+    assert "urgent" == ready.best("box", Serves((Q, OTHER)))
 
 
 def test_a_box_without_keys_gets_nothing():
     ready = lined_up(("a", "ann", 0))
-    ready.park("box", ())
+    ready.park("box", Serves(()))
 
     assert [] == ready.pairs(9)
-    assert ready.best("box", ()) is None
+    assert ready.best("box", Serves(())) is None
 
 
 def test_what_was_not_looked_at_for_want_of_room_is_looked_at_later():
     ready = lined_up(*[(f"a{n}", "ann", 0) for n in range(3)])
     for n in range(3):
-        ready.park(f"box-{n}", (Q,))
+        ready.park(f"box-{n}", Serves((Q,)))
     assert [] == ready.pairs(0)
 
     assert [("box-0", "a0"), ("box-1", "a1")] == ready.pairs(2)
@@ -130,11 +130,11 @@ def test_only_what_changed_is_looked_at():
         return False
 
     ready = Ready(fits)
-    ready.queue("a", Q, 0, "ann")
-    ready.park("box", (Q,))
+    ready.queue("a", Needs(Q, 0, "ann"))
+    ready.park("box", Serves((Q,)))
     ready.pairs(9)
     asked.clear()
-    ready.queue("b", OTHER, 0, "ann")
+    ready.queue("b", Needs(OTHER, 0, "ann"))
 
     assert [] == ready.pairs(9)
     assert [] == asked
@@ -142,15 +142,75 @@ def test_only_what_changed_is_looked_at():
 
 def test_a_box_that_left_and_a_job_that_was_cancelled_are_not_paired():
     ready = lined_up(("a", "ann", 0), ("b", "ann", 0))
-    ready.park("gone", (Q,))
+    ready.park("gone", Serves((Q,)))
     ready.unpark("gone")
     ready.unpark("gone")
     ready.unqueue("a")
-    ready.park("box", (Q,))
+    ready.park("box", Serves((Q,)))
 
     assert [("box", "b")] == ready.pairs(9)
     assert "a" not in ready
     assert [] == list(ready.parked)
+
+
+def test_a_job_with_tags_goes_to_a_box_that_has_them_all():
+    ready = Ready(everything)
+    for box, tags in (("plain", ""), ("half", "kvm"), ("both", "kvm nvme gpu")):
+        ready.park(box, Serves((Q,), frozenset(tags.split())))
+    ready.queue("picky", Needs(Q, tags=frozenset(["kvm", "nvme"])))
+
+    assert [("both", "picky")] == ready.pairs(9)
+
+
+def test_age_counts_across_jobs_with_different_tags():
+    ready = Ready(everything)
+    for name, tags in (("a", ""), ("b", "kvm"), ("c", ""), ("d", "kvm")):
+        ready.queue(name, Needs(Q, 0, "ann", frozenset(tags.split())))
+    ready.queue("z", Needs(Q, 0, "ann", frozenset(["kvm"])), front=True)
+    order = []
+    for n in range(5):
+        ready.park(f"box-{n}", Serves((Q,), frozenset(["kvm"])))
+        order += [job for _, job in ready.pairs(9)]
+
+    assert ["z", "a", "b", "c", "d"] == order
+
+
+def test_a_reserved_box_takes_the_jobs_of_one_submitter_only():
+    ready = lined_up(("a", "ann", 9), ("b", "bob", 0))
+    ready.park("box", Serves((Q,), only="bob"))
+    assert [("box", "b")] == ready.pairs(9)
+    ready.park("box", Serves((Q,), only="bob"))
+    ready.queue("a2", Needs(Q, 0, "ann"))
+
+    assert [] == ready.pairs(9)
+    assert "a" in ready
+
+
+def test_ten_thousand_jobs_of_one_do_not_delay_the_first_of_another():
+    ready = lined_up(*[(f"a{n}", "ann", 0) for n in range(10_000)], ("b", "bob", 0))
+
+    assert ["a0", "b", "a1"] == served(ready, 3)
+
+
+@pytest.mark.parametrize("tags", [frozenset(), frozenset(["kvm"])])
+def test_the_work_of_a_match_does_not_grow_with_the_queue(tags):
+    """Neither where jobs pile up that nobody can run, nor where boxes wait that fit none."""
+    asked = []
+
+    def fits(job, box):
+        asked.append((job, box))
+        return True
+
+    ready = Ready(fits)
+    for n in range(1000):
+        ready.queue(f"j{n}", Needs(Q, n % 3, f"user-{n % 7}", frozenset(["gpu"])))
+        ready.park(f"box-{n}", Serves((Q,), tags))
+    assert [] == ready.pairs(9)
+    assert [] == asked
+    ready.queue("new", Needs(Q, 0, "ann", tags))
+
+    assert [("box-0", "new")] == ready.pairs(9)
+    assert 3 >= len(asked)
 
 
 class Model:
@@ -158,65 +218,83 @@ class Model:
 
     def __init__(self, fits):
         self.fits = fits
-        self.jobs = {}  # name: (key, priority, submitter)
+        self.jobs = {}  # name: Needs
         self.order = []  # jobs, the front first
         self.turns = OrderedDict()  # (key, priority, submitter), whose turn is next first
-        self.boxes = {}
+        self.boxes = {}  # name: Serves
 
-    def queue(self, job, key, priority, submitter, front):
-        self.jobs[job] = (key, priority, submitter)
+    def queue(self, job, needs, front):
+        self.jobs[job] = needs
         self.order.insert(0 if front else len(self.order), job)
-        line = (key, priority, submitter)
+        line = (needs.key, needs.priority, needs.submitter)
         self.turns.setdefault(line)
         if front:
             self.turns.move_to_end(line, last=False)
 
     def unqueue(self, job):
-        line = self.jobs.pop(job)
+        needs = self.jobs.pop(job)
         self.order.remove(job)
-        if line not in self.jobs.values():
+        line = (needs.key, needs.priority, needs.submitter)
+        if line not in [(other.key, other.priority, other.submitter)
+                        for other in self.jobs.values()]:  # fmt: skip
             del self.turns[line]
 
     def best(self, box):
-        turns = list(self.turns)
+        turns, serves = list(self.turns), self.boxes[box]
         fitting = [
-            (-priority, self.boxes[box].index(key), turns.index((key, priority, submitter)), n, job)
+            (
+                -needs.priority,
+                serves.keys.index(needs.key),
+                turns.index((needs.key, needs.priority, needs.submitter)),
+                n,
+                job,
+            )
             for n, job in enumerate(self.order)
-            for key, priority, submitter in [self.jobs[job]]
-            if key in self.boxes[box] and self.fits(job, box)
+            for needs in [self.jobs[job]]
+            if needs.key in serves.keys
+            and needs.tags <= serves.tags
+            and serves.only in (None, needs.submitter)
+            and self.fits(job, box)
         ]
         return min(fitting)[-1] if fitting else None
 
     def took(self, box, job):
-        line = self.jobs[job]
-        self.turns.move_to_end(line)
+        needs = self.jobs[job]
+        self.turns.move_to_end((needs.key, needs.priority, needs.submitter))
         self.unqueue(job)
         del self.boxes[box]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(100))
 def test_it_agrees_with_the_model_whatever_happens(seed):
     rng = random.Random(seed)
     keys = [(f"q{n}", "x86_64") for n in range(3)]
-    tags = {}
+    avoided = {}
 
     def fits(job, box):
-        return (tags[job] + int(box[-1])) % 3 != 0
+        return avoided[job] != box
+
+    def some_tags(odds):
+        return frozenset(tag for tag in "xy" if rng.random() < odds)
 
     ready, model = Ready(fits), Model(fits)
-    for n in range(150):
+    for n in range(200):
         roll, where = rng.random(), f"seed {seed}, step {n}"
+        box = f"box-{rng.randrange(8)}"
         if roll < 0.4:
-            job, key, priority = f"j{n}", rng.choice(keys), rng.choice([0, 0, 1])
-            tags[job], front, who = rng.randrange(3), rng.random() < 0.2, rng.choice("abc")
-            ready.queue(job, key, priority, who, front=front)
-            model.queue(job, key, priority, who, front)
+            job, front = f"j{n}", rng.random() < 0.2
+            avoided[job] = rng.choice([box, None])
+            needs = Needs(rng.choice(keys), rng.choice([0, 0, 1]), rng.choice("abc"),
+                          some_tags(0.3))  # fmt: skip
+            ready.queue(job, needs, front=front)
+            model.queue(job, needs, front)
         elif roll < 0.5 and model.jobs:
             job = rng.choice(sorted(model.jobs))
             ready.unqueue(job)
             model.unqueue(job)
         elif roll < 0.8:
-            box, serves = f"box-{rng.randrange(8)}", tuple(rng.sample(keys, rng.randrange(1, 4)))
+            only = rng.choice("abc") if rng.random() < 0.2 else None
+            serves = Serves(tuple(rng.sample(keys, rng.randrange(1, 4))), some_tags(0.7), only)
             ready.park(box, serves)
             model.boxes[box] = serves
         elif roll < 0.9 and model.boxes:
@@ -232,4 +310,4 @@ def test_it_agrees_with_the_model_whatever_happens(seed):
         if len(pairs) < most:  # work and hands are never idle together
             assert [] == [box for box in model.boxes if model.best(box)], where
         assert set(model.boxes) == set(ready.parked), where
-        assert all((job in ready) == (job in model.jobs) for job in tags), where
+        assert all((job in ready) == (job in model.jobs) for job in avoided), where

@@ -9,7 +9,8 @@ from appliance.errors import IllegalMove, NotFound
 from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, Identity, Step
-from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX, Known, Moved, Seen, Stepped, Submitted
+from appliance.jobs.changes import Known, Moved, Seen, Stepped, Submitted
+from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX
 from appliance.keep import records
 from tests import rich
 from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered
@@ -201,6 +202,23 @@ def test_a_lost_boot_avoids_its_box_while_another_is_there():
     seen(store, "box-2", OTHER, "10.0.0.6", NOW - 3000)
     assert store.next_for(store.box("box-1")) is None
     assert "lab.1" == store.next_for(store.box("box-2")).id
+
+
+def test_a_box_that_went_away_since_is_waited_for_no_longer():
+    """Else the job would wait for it for ever, while the box that lost it asks every half hour."""
+    store = a_store()
+    store.apply(Known(facts("box-2", OTHER), NOW))
+    seen(store, "box-2", OTHER, "10.0.0.6", NOW - 60)
+    offered(store)
+    make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW, WAITS, 9))
+    assert store.next_for(store.box("box-1")) is None
+    seen(store, at=NOW + 1800)
+    assert store.next_for(store.box("box-1")) is None
+    seen(store, at=NOW + 3600)
+
+    assert "lab.1" == store.next_for(store.box("box-1")).id
 
 
 def test_tags_must_all_be_there():

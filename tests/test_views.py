@@ -11,8 +11,8 @@ import pytest
 from appliance.jobs import decisions, views
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
+from appliance.jobs.changes import Known, Moved, Seen
 from appliance.jobs.lobby import Lobby
-from appliance.jobs.store import Known, Moved, Seen
 from tests import rich
 from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered
 

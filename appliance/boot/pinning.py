@@ -14,8 +14,8 @@ import trio
 
 from appliance.boot import images
 from appliance.errors import BadImage
+from appliance.jobs.changes import Pinned
 from appliance.jobs.document import Document
-from appliance.jobs.store import Pinned
 
 
 class ImageFolder:

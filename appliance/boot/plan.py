@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from appliance.boot import ipxe
 from appliance.config import Config
 from appliance.jobs.box import Facts
-from appliance.jobs.store import Job
+from appliance.jobs.changes import Job
 
 RUNNER = "/runner.cgz"
 

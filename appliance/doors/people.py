@@ -19,10 +19,10 @@ from appliance.boot import dnsmasq
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions, hosts, intake, views
+from appliance.jobs.changes import Job
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Attempt, Finished, stage
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Job
 from appliance.keep import results
 
 READ_BYTES: Final = 2**20  # of a result file in one answer

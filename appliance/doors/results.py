@@ -19,9 +19,9 @@ from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.opening import parse_path
 from appliance.errors import BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import decisions
+from appliance.jobs.changes import Job
 from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Job
 from appliance.keep import results
 
 WRITE_BYTES: Final = 2**20  # gathered before a thread writes them

@@ -16,9 +16,10 @@ from appliance.config import Waits
 from appliance.errors import Refused
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box, Facts, Identity, Step
+from appliance.jobs.changes import Change, Job, Known, Missed, Moved, Seen, Stepped
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
-from appliance.jobs.store import Change, Job, Known, Missed, Moved, Seen, Stepped, Store
+from appliance.jobs.store import Store
 
 # Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
 HOLD_WORDS: Final = ("manual_check", "renew")

@@ -12,9 +12,9 @@ from appliance.config import Config
 from appliance.errors import NotFound, Refused
 from appliance.jobs import decisions
 from appliance.jobs.box import Box
+from appliance.jobs.changes import Change, Job
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Change, Job
 
 Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
 

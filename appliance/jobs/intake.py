@@ -9,9 +9,9 @@ import attrs
 from appliance.boot import ipxe, plan
 from appliance.errors import ApplianceError, BadDocument, BadImage, BadRequest, Problem, Refused
 from appliance.jobs import decisions, document
+from appliance.jobs.changes import Change, Job, Moment, Pinned, Submitted
 from appliance.jobs.document import Document
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Change, Job, Moment, Pinned, Submitted
 
 # The longest address there is, for a kernel line whose server is not known yet.
 _ANY_HOST = "255.255.255.255"

@@ -2,9 +2,12 @@
 
 Who gets what next: queued jobs on one side, parked testboxes on the other, and the pairs between.
 
-Work grows with what changed: a key is a (queue, arch), and only keys that a new job or a new box
-made dirty are looked at.  Among the jobs that fit a box: priority, then submitters in turn, then
-age (design.md §5).
+Work grows with what changed, not with the queue.  Jobs that ask for the same tags stand in one
+pile, boxes that have the same tags in another, and piles are compared, not jobs with boxes.
+Between two calls of `pairs` nothing fits that has not changed since, so a new job is held only
+against the boxes, and a new box only against the jobs.
+
+Among the jobs that fit a box: priority, then submitters in turn, then age (design.md §5).
 """
 
 from __future__ import annotations
@@ -15,51 +18,93 @@ from collections.abc import Callable, Iterable
 import attrs
 
 Key = tuple[str, str]  # queue, arch
+Tags = frozenset[str]
+
+
+@attrs.frozen
+class Needs:
+    """What a queued job asks of a box, and whose turn it takes."""
+
+    key: Key
+    priority: int = 0
+    submitter: str = ""
+    tags: Tags = frozenset()
+
+
+@attrs.frozen
+class Serves:
+    """What a parked box works for; among equals, an earlier key comes first."""
+
+    keys: tuple[Key, ...]
+    tags: Tags = frozenset()
+    only: str | None = None  # the submitter it is reserved for
+
+
+Pile = OrderedDict[str, int]  # a job or box, and its place in the order of all
+_Turns = OrderedDict[str, dict[Tags, Pile]]  # by submitter, whose turn is next first
 
 
 @attrs.define
 class _Line:
     """The queued jobs of one key."""
 
-    # {priority: {submitter, whose turn is next first: {job id, oldest first}}}
-    by_priority: dict[int, OrderedDict[str, OrderedDict[str, None]]] = attrs.Factory(dict)
+    by_priority: dict[int, _Turns] = attrs.Factory(dict)
 
-    def add(self, job: str, priority: int, submitter: str, *, front: bool) -> None:
-        turns = self.by_priority.setdefault(priority, OrderedDict())
-        jobs = turns.setdefault(submitter, OrderedDict())
-        jobs[job] = None
+    def add(self, job: str, needs: Needs, place: int, *, front: bool) -> None:
+        turns = self.by_priority.setdefault(needs.priority, OrderedDict())
+        pile = turns.setdefault(needs.submitter, {}).setdefault(needs.tags, OrderedDict())
+        pile[job] = place
         if front:
-            jobs.move_to_end(job, last=False)
-            turns.move_to_end(submitter, last=False)
+            pile.move_to_end(job, last=False)
+            turns.move_to_end(needs.submitter, last=False)
 
-    def remove(self, job: str, priority: int, submitter: str) -> None:
-        turns = self.by_priority[priority]
-        del turns[submitter][job]
-        if not turns[submitter]:
-            del turns[submitter]
+    def remove(self, job: str, needs: Needs) -> None:
+        turns = self.by_priority[needs.priority]
+        piles = turns[needs.submitter]
+        del piles[needs.tags][job]
+        if not piles[needs.tags]:
+            del piles[needs.tags]
+        if not piles:
+            del turns[needs.submitter]
         if not turns:
-            del self.by_priority[priority]
+            del self.by_priority[needs.priority]
 
-    def first(self, fits: Callable[[str], bool]) -> tuple[int, str] | None:
+    def first(self, serves: Serves, fits: Callable[[str], bool]) -> tuple[int, str] | None:
         """(priority, job) of the job whose turn it is, among those that fit."""
         for priority in sorted(self.by_priority, reverse=True):
-            for jobs in self.by_priority[priority].values():
-                for job in jobs:
-                    if fits(job):
-                        return priority, job
+            for submitter, piles in self.by_priority[priority].items():
+                if serves.only in (None, submitter):
+                    oldest = _first((p for t, p in piles.items() if t <= serves.tags), fits)
+                    if oldest is not None:
+                        return priority, oldest
         return None
+
+
+def _first(piles: Iterable[Pile], fits: Callable[[str], bool]) -> str | None:
+    """The first of all that fit; only what does not fit is looked at twice in a pile."""
+    found: tuple[int, str] | None = None
+    for pile in piles:
+        for name, place in pile.items():
+            if found is not None and place > found[0]:
+                break
+            if fits(name):
+                found = (place, name)
+                break
+    return found[1] if found else None
 
 
 @attrs.define
 class Ready:
     """Both sides of the match."""
 
-    fits: Callable[[str, str], bool]  # (job, box): what keys cannot say: tags, boxes to avoid
+    fits: Callable[[str, str], bool]  # (job, box): what needs cannot say; seldom False
     _lines: dict[Key, _Line] = attrs.field(factory=dict, init=False)
-    _queued: dict[str, tuple[Key, int, str]] = attrs.field(factory=dict, init=False)
-    _parked: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)  # oldest first
-    _keys: dict[str, tuple[Key, ...]] = attrs.field(factory=dict, init=False)  # of a parked box
-    _dirty: dict[Key, None] = attrs.field(factory=dict, init=False)
+    _queued: dict[str, Needs] = attrs.field(factory=dict, init=False)
+    _parked: dict[str, Serves] = attrs.field(factory=dict, init=False)
+    _idle: dict[Key, dict[tuple[Tags, str | None], Pile]] = attrs.field(factory=dict, init=False)
+    _new_jobs: dict[str, None] = attrs.field(factory=dict, init=False)
+    _new_boxes: dict[str, None] = attrs.field(factory=dict, init=False)
+    _places: int = attrs.field(default=0, init=False)
 
     def __contains__(self, job: str) -> bool:
         return job in self._queued
@@ -67,79 +112,99 @@ class Ready:
     @property
     def parked(self) -> Iterable[str]:
         """The boxes that could be handed a job."""
-        return self._keys.keys()
+        return self._parked.keys()
 
-    def queue(
-        self, job: str, key: Key, priority: int, submitter: str, *, front: bool = False
-    ) -> None:
+    def queue(self, job: str, needs: Needs, *, front: bool = False) -> None:
         """A job waits; at the `front` of its queue if it was given out and came back."""
         assert job not in self._queued, f"{job} is queued already"
-        self._queued[job] = (key, priority, submitter)
-        self._lines.setdefault(key, _Line()).add(job, priority, submitter, front=front)
-        self._dirty[key] = None
+        self._queued[job] = needs
+        self._places += 1
+        place = -self._places if front else self._places
+        self._lines.setdefault(needs.key, _Line()).add(job, needs, place, front=front)
+        self._new_jobs[job] = None
 
     def unqueue(self, job: str) -> None:
         """The job waits no longer."""
-        key, priority, submitter = self._queued.pop(job)
-        line = self._lines[key]
-        line.remove(job, priority, submitter)
+        needs = self._queued.pop(job)
+        line = self._lines[needs.key]
+        line.remove(job, needs)
         if not line.by_priority:
-            del self._lines[key]
+            del self._lines[needs.key]
+        self._new_jobs.pop(job, None)
 
-    def park(self, box: str, keys: tuple[Key, ...]) -> None:
-        """A box waits for work on any of `keys`."""
+    def park(self, box: str, serves: Serves) -> None:
+        """A box waits for work."""
         self.unpark(box)
-        self._keys[box] = keys
-        for key in keys:
-            self._parked.setdefault(key, {})[box] = None
-            self._dirty[key] = None
+        self._parked[box] = serves
+        self._places += 1
+        for key in serves.keys:
+            piles = self._idle.setdefault(key, {})
+            piles.setdefault((serves.tags, serves.only), OrderedDict())[box] = self._places
+        self._new_boxes[box] = None
 
     def unpark(self, box: str) -> None:
         """The box waits no longer; nothing happens if it did not."""
-        for key in self._keys.pop(box, ()):
-            del self._parked[key][box]
-            if not self._parked[key]:
-                del self._parked[key]
+        serves = self._parked.pop(box, None)
+        if serves is None:
+            return
+        for key in serves.keys:
+            piles, which = self._idle[key], (serves.tags, serves.only)
+            del piles[which][box]
+            if not piles[which]:
+                del piles[which]
+            if not piles:
+                del self._idle[key]
+        self._new_boxes.pop(box, None)
 
     def pairs(self, most: int) -> list[tuple[str, str]]:
         """Up to `most` (box, job) pairs, taken off both sides.
 
-        Keys that could not be looked at because `most` was reached stay dirty.
+        What could not be looked at because `most` was reached is looked at next time.
         """
         made: list[tuple[str, str]] = []
-        while self._dirty and len(made) < most:
-            key = next(iter(self._dirty))
-            pair = self._pair(key)
-            if pair is None:
-                del self._dirty[key]
-                continue
-            box, job = pair
-            self._take_turn(job)
-            self.unpark(box)
-            self.unqueue(job)
-            made.append(pair)
+        # New jobs first: a box that waits longer gets them before one that has just sat down.
+        while self._new_jobs and len(made) < most:
+            job = next(iter(self._new_jobs))
+            box = self._box_for(job)
+            if box is None:
+                del self._new_jobs[job]
+            else:
+                made.append(self._pair(box))
+        while self._new_boxes and len(made) < most:
+            box = next(iter(self._new_boxes))
+            if self.best(box, self._parked[box]) is None:
+                del self._new_boxes[box]
+            else:
+                made.append(self._pair(box))
         return made
 
-    def _pair(self, key: Key) -> tuple[str, str] | None:
-        if key not in self._lines:
-            return None
-        for box in self._parked.get(key, {}):
-            job = self.best(box, self._keys[box])
-            if job is not None:
-                return box, job
-        return None
+    def _box_for(self, job: str) -> str | None:
+        """The box that waits longest of those that could run the job."""
+        needs = self._queued[job]
+        piles = (
+            pile
+            for (tags, only), pile in self._idle.get(needs.key, {}).items()
+            if needs.tags <= tags and only in (None, needs.submitter)
+        )
+        return _first(piles, lambda box: self.fits(job, box))
 
-    def best(self, box: str, keys: tuple[Key, ...]) -> str | None:
-        """The job whose turn it is on a box that serves `keys`."""
+    def _pair(self, box: str) -> tuple[str, str]:
+        """`box` takes the job whose turn it is: which need not be the one that found it."""
+        job = self.best(box, self._parked[box])
+        assert job is not None
+        needs = self._queued[job]
+        self._lines[needs.key].by_priority[needs.priority].move_to_end(needs.submitter)
+        self.unpark(box)
+        self.unqueue(job)
+        return box, job
+
+    def best(self, box: str, serves: Serves) -> str | None:
+        """The job whose turn it is on a box that serves this; nothing is taken."""
         firsts = [
             first
-            for key in keys
+            for key in serves.keys
             if key in self._lines
-            and (first := self._lines[key].first(lambda job: self.fits(job, box))) is not None
+            and (first := self._lines[key].first(serves, lambda job: self.fits(job, box)))
         ]
         # the first of equals: a box's own name comes before its group and its other queues
         return max(firsts, key=lambda first: first[0])[1] if firsts else None
-
-    def _take_turn(self, job: str) -> None:
-        key, priority, submitter = self._queued[job]
-        self._lines[key].by_priority[priority].move_to_end(submitter)

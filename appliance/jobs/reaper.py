@@ -8,9 +8,9 @@ import structlog
 import trio
 
 from appliance.jobs import decisions
+from appliance.jobs.changes import Moved
 from appliance.jobs.job import Finished
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Moved
 
 # Two moments closer than this are one: the reaper must not spin on the last bit of a float.
 TICK_S: Final = 0.001

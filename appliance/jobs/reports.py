@@ -16,9 +16,9 @@ import structlog
 
 from appliance.errors import BadRequest, IllegalMove
 from appliance.jobs import decisions
+from appliance.jobs.changes import Change, Job
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.store import Change, Job
 
 log = structlog.get_logger()
 

@@ -21,10 +21,11 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.jobs import decisions
 from appliance.jobs.box import Box, Facts, Identity
+from appliance.jobs.changes import Change, Job, Missed, Moved, Pinned
 from appliance.jobs.document import Document
 from appliance.jobs.job import Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
-from appliance.jobs.store import Change, Job, Missed, Moved, Pinned, Store
+from appliance.jobs.store import Store
 from appliance.keep.journal import Journal
 
 log = structlog.get_logger()
@@ -159,8 +160,8 @@ class Scheduler:
             and self.lobby.seat(name) is not None
             and box.name not in self.resting
         )
-        if box is not None and idle and (keys := self.store.keys_of(box)):
-            self.store.ready.park(name, keys)
+        if box is not None and idle and (serves := self.store.serves(box)).keys:
+            self.store.ready.park(name, serves)
         else:
             self.store.ready.unpark(name)
 

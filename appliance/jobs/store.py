@@ -18,125 +18,23 @@ import attrs
 from appliance.errors import NotFound
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
-from appliance.jobs.document import Document
+from appliance.jobs.changes import (
+    Change,
+    Job,
+    Known,
+    Missed,
+    Moment,
+    Moved,
+    Seen,
+    Stepped,
+    Submitted,
+)
 from appliance.jobs.job import Attempt, Booting, Finished, Offered, Queued, State
-from appliance.jobs.ready import Key, Ready
+from appliance.jobs.ready import Key, Ready, Serves
 
 ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
-
-
-@attrs.frozen
-class Pinned:
-    """The image's files as they were at submit (protocol.md §1.6); URL paths, or whole URLs."""
-
-    kernel: str
-    initrds: tuple[str, ...]
-    root: str
-    kernel_version: str
-    packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
-
-
-@attrs.frozen
-class Moment:
-    """One line of a job's history."""
-
-    at: float
-    stage: str
-    what: str
-    box: str | None = None
-    attempt: int | None = None
-
-
-@attrs.frozen
-class Job:
-    """One job; its state moves only through `jobs.job.advance`."""
-
-    id: str
-    number: int
-    name: str  # of the document's file
-    document: Document
-    submitter: str
-    key: str  # the client's own, so that a repeat finds the same job
-    submitted: float
-    pinned: Pinned
-    result_root: str  # "/result/..."; on disk under srv
-    state: State = attrs.field(factory=Queued)
-    finished: float | None = None
-    history: tuple[Moment, ...] = ()
-    attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
-    forgotten: int = 0  # moments that its history had no room for
-
-    @property
-    def moments(self) -> int:
-        """How many there have been, whether its history still has them or not."""
-        return self.forgotten + len(self.history)
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """The attempt under way, or the last one of a finished job."""
-        return jobs.attempt_of(self.state)
-
-    @property
-    def match_key(self) -> Key:
-        """What a box must serve to run it."""
-        return (self.document.queue, self.document.arch)
-
-
-@attrs.frozen
-class Submitted:
-    """A job came in."""
-
-    job: Job
-
-
-@attrs.frozen
-class Moved:
-    """A job took an event; `at` in UTC seconds."""
-
-    job: str
-    event: jobs.Event
-    at: float
-    what: str = ""  # for its history
-
-
-@attrs.frozen
-class Known:
-    """A hosts file says who a box is."""
-
-    facts: Facts
-    at: float
-
-
-@attrs.frozen
-class Seen:
-    """A box asked for work; `box` is its name, found or made from its MAC."""
-
-    box: str
-    identity: Identity
-    at: float
-
-
-@attrs.frozen
-class Missed:
-    """A box lost a boot before it had everything, or (until 0) proved well again."""
-
-    box: str
-    until: float
-
-
-@attrs.frozen
-class Stepped:
-    """Something happened in a box's boot."""
-
-    box: str
-    step: Step
-    job: str | None = None
-    attempt: int | None = None
-
-
-Change = Submitted | Moved | Known | Seen | Missed | Stepped
 
 
 @attrs.define
@@ -153,6 +51,7 @@ class Store:
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
+    _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
     _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -215,11 +114,7 @@ class Store:
 
     def boots_in_flight(self) -> int:
         """How many boxes are loading files now."""
-        return sum(
-            isinstance(job.state, Offered)
-            or (isinstance(job.state, Booting) and not job.state.loaded)
-            for job in self.active()
-        )
+        return len(self._loading)
 
     def keys_of(self, box: Box) -> tuple[Key, ...]:
         """What a box works for; nothing while it is unknown or its arch is."""
@@ -227,26 +122,34 @@ class Store:
             return ()
         return tuple((queue, box.runs_arch) for queue in box.facts.served)
 
+    def serves(self, box: Box) -> Serves:
+        """What it takes while it is parked."""
+        return Serves(self.keys_of(box), frozenset(box.facts.tags if box.facts else ()))
+
     def serving(self, key: Key) -> list[str]:
         """The known boxes that work for `key`."""
         return list(self._serving.get(key, {}))
 
     def next_for(self, box: Box) -> Job | None:
         """The queued job that `box` would be handed now; nothing is taken."""
-        name = self.ready.best(box.name, self.keys_of(box))
+        name = self.ready.best(box.name, self.serves(box))
         return self.jobs[name] if name else None
 
     def _fits(self, job_id: str, box_name: str) -> bool:
-        job, box = self.jobs[job_id], self.boxes[box_name]
-        assert box.facts is not None
-        if not set(job.document.tags) <= set(box.facts.tags):
-            return False
-        assert isinstance(job.state, Queued)
-        if box_name not in job.state.avoid:
-            return True
-        others = self._serving.get(job.match_key, {}).keys() - set(job.state.avoid)
-        lost_at = job.history[-1].at
-        return not any(_there(self.boxes[other], lost_at) for other in others)
+        """A box that lost the job's boot gets it again only where no other could take it."""
+        state = self.jobs[job_id].state
+        assert isinstance(state, Queued)
+        return box_name not in state.avoid or not self._another(self.jobs[job_id], state, box_name)
+
+    def _another(self, job: Job, state: Queued, box_name: str) -> bool:
+        asked = self.boxes[box_name].boot
+        now = asked.began if asked is not None else 0.0  # it sat down then; it asks every half hour
+        return any(
+            _there(other, now) and job.needs.tags <= self.serves(other).tags
+            for name in self._serving.get(job.match_key, {})
+            if name not in state.avoid
+            for other in [self.boxes[name]]
+        )
 
     # ---- changes
 
@@ -346,13 +249,13 @@ class Store:
 
     def _index_job(self, job: Job, *, came_back: bool = False) -> None:
         if isinstance(job.state, Queued):
-            self.ready.queue(
-                job.id, job.match_key, job.document.priority, job.submitter, front=came_back
-            )
+            self.ready.queue(job.id, job.needs, front=came_back)
         for attempt in job.attempts:
             self._by_token[attempt.token] = job.id
         if job.attempt is not None and not isinstance(job.state, Finished):
             self._active[job.id] = None
+            if _loads(job.state):
+                self._loading.add(job.id)
             self.boxes[job.attempt.box].job = job.id
         ids = self._by_key.setdefault((job.submitter, job.key), [])
         if job.id not in ids:
@@ -364,6 +267,7 @@ class Store:
         for attempt in job.attempts:
             self._by_token.pop(attempt.token, None)
         self._active.pop(job.id, None)
+        self._loading.discard(job.id)
         if job.attempt is not None and self.boxes[job.attempt.box].job == job.id:
             self.boxes[job.attempt.box].job = None
 
@@ -400,10 +304,15 @@ class Store:
             assert box.job == holders.get(box.name), f"{box.name} thinks it holds {box.job}"
         for job in self.jobs.values():
             assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
+            assert (job.id in self._loading) == _loads(job.state), job.id
+
+
+def _loads(state: State) -> bool:
+    return isinstance(state, Offered) or (isinstance(state, Booting) and not state.loaded)
 
 
 def _there(box: Box, at: float) -> bool:
-    """Whether the box works, or has asked not long before `at`."""
+    """Whether the box works, or has asked not long before `at`, or since."""
     return box.job is not None or (box.boot is not None and box.boot.began > at - PRESENT_S)
 
 

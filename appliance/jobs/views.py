@@ -11,8 +11,9 @@ import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
+from appliance.jobs.changes import Job, Moment
 from appliance.jobs.job import Finished
-from appliance.jobs.store import Job, Moment, Store
+from appliance.jobs.store import Store
 
 
 class Seat(Protocol):

@@ -21,8 +21,9 @@ import cattrs
 
 from appliance.errors import BadState
 from appliance.jobs.box import Box
+from appliance.jobs.changes import Job
 from appliance.jobs.job import Finished
-from appliance.jobs.store import Job, Store
+from appliance.jobs.store import Store
 from appliance.keep import records
 
 VERSION: Final = 1

@@ -25,7 +25,8 @@ import structlog
 import trio
 
 from appliance.errors import BadState, DiskTrouble
-from appliance.jobs.store import Change, Store
+from appliance.jobs.changes import Change
+from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay
 from appliance.keep.disk import Disk
 from appliance.keep.gate import Gate

@@ -17,7 +17,8 @@ from cattrs.strategies import configure_tagged_union
 from appliance.errors import BadState
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BootLog, Box
-from appliance.jobs.store import Change, Job, Store
+from appliance.jobs.changes import Change, Job
+from appliance.jobs.store import Store
 from appliance.keep import frames
 
 PIECE: Final = 500  # jobs or boxes in one record of a snapshot: some hundred kB

@@ -15,7 +15,8 @@ from typing import Final
 import attrs
 
 from appliance.errors import BadState, IllegalMove
-from appliance.jobs.store import Change, Store
+from appliance.jobs.changes import Change
+from appliance.jobs.store import Store
 from appliance.keep import frames, records
 from appliance.keep.frames import Part
 

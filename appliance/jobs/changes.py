@@ -1,0 +1,133 @@
+"""Pure: no clock, no socket, no await.
+
+What the store holds of a job, and every change that there can be: what the journal keeps.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from appliance.jobs import job as jobs
+from appliance.jobs.box import Facts, Identity, Step
+from appliance.jobs.document import Document
+from appliance.jobs.job import Attempt, Queued, State
+from appliance.jobs.ready import Key, Needs
+
+
+@attrs.frozen
+class Pinned:
+    """The image's files as they were at submit (protocol.md §1.6); URL paths, or whole URLs."""
+
+    kernel: str
+    initrds: tuple[str, ...]
+    root: str
+    kernel_version: str
+    packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
+
+
+@attrs.frozen
+class Moment:
+    """One line of a job's history."""
+
+    at: float
+    stage: str
+    what: str
+    box: str | None = None
+    attempt: int | None = None
+
+
+@attrs.frozen
+class Job:
+    """One job; its state moves only through `jobs.job.advance`."""
+
+    id: str
+    number: int
+    name: str  # of the document's file
+    document: Document
+    submitter: str
+    key: str  # the client's own, so that a repeat finds the same job
+    submitted: float
+    pinned: Pinned
+    result_root: str  # "/result/..."; on disk under srv
+    state: State = attrs.field(factory=Queued)
+    finished: float | None = None
+    history: tuple[Moment, ...] = ()
+    attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
+    forgotten: int = 0  # moments that its history had no room for
+
+    @property
+    def moments(self) -> int:
+        """How many there have been, whether its history still has them or not."""
+        return self.forgotten + len(self.history)
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way, or the last one of a finished job."""
+        return jobs.attempt_of(self.state)
+
+    @property
+    def match_key(self) -> Key:
+        """What a box must serve to run it."""
+        return (self.document.queue, self.document.arch)
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a box, and whose turn it takes."""
+        document = self.document
+        tags = frozenset(document.tags)
+        return Needs(self.match_key, document.priority, self.submitter, tags)
+
+
+@attrs.frozen
+class Submitted:
+    """A job came in."""
+
+    job: Job
+
+
+@attrs.frozen
+class Moved:
+    """A job took an event; `at` in UTC seconds."""
+
+    job: str
+    event: jobs.Event
+    at: float
+    what: str = ""  # for its history
+
+
+@attrs.frozen
+class Known:
+    """A hosts file says who a box is."""
+
+    facts: Facts
+    at: float
+
+
+@attrs.frozen
+class Seen:
+    """A box asked for work; `box` is its name, found or made from its MAC."""
+
+    box: str
+    identity: Identity
+    at: float
+
+
+@attrs.frozen
+class Missed:
+    """A box lost a boot before it had everything, or (until 0) proved well again."""
+
+    box: str
+    until: float
+
+
+@attrs.frozen
+class Stepped:
+    """Something happened in a box's boot."""
+
+    box: str
+    step: Step
+    job: str | None = None
+    attempt: int | None = None
+
+
+Change = Submitted | Moved | Known | Seen | Missed | Stepped
