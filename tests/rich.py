@@ -9,17 +9,17 @@ import attrs
 from appliance.config import Defaults, Waits
 from appliance.errors import IllegalMove, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, document
+from appliance.jobs import decisions, document, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Job, Moment, Submitted
+from appliance.jobs.changes import Job, Moment, Quarantined, Submitted
 from appliance.jobs.store import Store
 from tests.lab import PINNED
 
 WAITS = Waits()
 TEXTS = (
     "script: echo hi\n",
-    "script: x\npriority: 7\nretry: true\nsecrets: {TOKEN: s3cret}\n",
+    "script: x\ndeadlines: {boot: 20m}\npriority: 7\nretry: true\nsecrets: {TOKEN: s3cret}\n",
     "script: x\nreboots: 2\ntags: [ssd]\npp: {iperf: {runtime: 20, rate: 0.5}}\n",
     "job2sh: {run_job: [a, b]}\nqueue: other\nany: [1, {b: [true, ~]}]\n",
     f"script: x\narch: aarch64\npkg_data: {{lkp: {{tag: v1, md5: {'0' * 32}}}}}\n",
@@ -71,6 +71,8 @@ def _happening(rng, store, now):
             rng.choice([None, f"0000000{number}-0000-0000-0000-000000000001"]), "serial", "product",
         )  # fmt: skip
         return decisions.asked(store, who, now, WAITS, 4)
+    if roll < 0.53:
+        return _an_operator_decides(rng, store, box, now)
     if roll < 0.6 and box.job is None and box.address is not None and box.known:
         queued = [job for job in store.jobs.values() if isinstance(job.state, jobs.Queued)]
         if queued:
@@ -98,6 +100,19 @@ def _happening(rng, store, now):
     if roll < 0.97:
         return decisions.cancelled(job, "ann", now)
     return decisions.due(store, {}, now + 10_000, WAITS)
+
+
+def _an_operator_decides(rng, store, box, now):
+    roll = rng.random()
+    if roll < 0.3:
+        return operator.reserved(box, rng.choice([None, "ann"]), now + 5000, "root", "why", now)
+    if roll < 0.5:
+        return operator.released(box, "root", now)
+    if roll < 0.6:
+        return [Quarantined(box.name, "3 boots lost in a row", "the appliance", now)]
+    if roll < 0.8:
+        return operator.expired(store, now)
+    return operator.resumed(store, now) if store.drained else operator.drained(store, "root", now)
 
 
 def _job(rng, store, now):

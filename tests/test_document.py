@@ -74,6 +74,7 @@ GOOD = [
     ("retry", "true", "rules", Rules(retry=True)),
     ("reboots", "100", "rules", Rules(reboots=100)),
     ("reboots", "0", "rules", Rules()),
+    ("deadlines", "{boot: 20m, post_run: 90}", "deadlines", {"boot": 1200.0, "post_run": 90.0}),
     ("runtime", "90", "runtime", 90),
     ("runtime", "90s", "runtime", 90),
     ("runtime", "10m", "runtime", 600),
@@ -153,6 +154,9 @@ OTHER = [
       for value in ("[a]", "{a: b}", "true")],
     *[("priority", value, "must be a whole number from -100 to 100")
       for value in ("101", "-101", "1.5", "high", "true", "'5'", "[5]")],
+    *[("deadlines", value, "must map some of boot, boot_max, post_run")
+      for value in ("3", "[boot]", "{bot: 3m}")],
+    *[("deadlines", value, "must be a time such as") for value in ("{boot: 0}", "{boot: soon}")],
     *[("reboots", value, "must be a whole number from 0 to 100")
       for value in ("-1", "101", "true")],
     *[("retry", value, "must be true or false") for value in ("1", "maybe", "'true'", "[]")],

@@ -56,7 +56,7 @@ def test_an_empty_state_is_a_state():
     assert records.dump_store(Store()) == records.dump_store(export.load(export.dump(Store()), "f"))
 
 
-def changed(path, value, seed=3):
+def changed(path, value, seed=5):
     """The export of a random store, with one value changed; `path` as in the messages."""
     whole = json.loads(export.dump(rich.grow(seed, 150)[0]))
     *way, last = path
@@ -120,7 +120,7 @@ def test_what_is_no_export_is_refused(text, message):
 
 
 def test_a_job_and_its_box_must_agree():
-    store, _ = rich.grow(3, 150)
+    store, _ = rich.grow(5, 150)
     held = next(n for n, box in enumerate(store.boxes.values()) if box.job is not None)
     other = next(n for n, box in enumerate(store.boxes.values()) if box.job is None)
     with pytest.raises(BadState, match=r"f: \$.jobs\[\d+\].state.attempt.box: there is no box"):

@@ -8,6 +8,7 @@ import pytest
 from appliance.errors import IllegalMove
 from appliance.jobs import job as jobs
 from appliance.jobs.job import (
+    BOXES_MAX,
     Asked,
     Attempt,
     Begin,
@@ -29,6 +30,7 @@ from appliance.jobs.job import (
     Renew,
     Rules,
     Running,
+    Undelivered,
     Verdict,
     Wrap,
     advance,
@@ -63,13 +65,14 @@ EVENTS = {
     "refuse": RefuseUpload("quota"),
     "close": Close(),
     "lapse": Lapse("silent"),
+    "undelivered": Undelivered(),
     "asked": Asked(NEXT, NOW),
     "fail": Fail("incomplete", "image gone"),
     "cancel": Cancel("ann"),
 }
 REFUSED = attrs.evolve(ONE, refused="quota")
-BACK = Queued(tries=1)  # nobody to blame
-BLAMED = Queued(tries=1, losses=1, avoid=("box-1",))
+BACK = Queued(tries=1, lost_by=("box-1",))  # nobody to blame
+BLAMED = Queued(tries=1, losses=1, avoid=("box-1",), lost_by=("box-1",))
 CANCELLED = Finished("cancel", "cancelled by ann", ONE)
 GONE = Finished("incomplete", "image gone", ONE)
 UNHEARD = attrs.evolve(ONE, health="incomplete")
@@ -89,6 +92,7 @@ LEGAL = {
     ("offered", "refuse"): Offered(REFUSED, AT),
     ("offered", "close"): Finished("incomplete", "closed before it ran", UNHEARD),
     ("offered", "lapse"): BACK,
+    ("offered", "undelivered"): Queued(tries=1),
     ("offered", "asked"): BACK,
     ("offered", "fail"): GONE,
     ("offered", "cancel"): CANCELLED,
@@ -235,7 +239,14 @@ def test_a_close_may_bring_the_verdict():
 def lose(state, event, number=2, box="box-2"):
     """`state` loses its attempt and is offered to another box."""
     queued = advance(state, event, Rules())
-    attempt = attrs.evolve(ONE, number=number, box=box, losses=queued.losses, avoid=queued.avoid)
+    attempt = attrs.evolve(
+        ONE,
+        number=number,
+        box=box,
+        losses=queued.losses,
+        avoid=queued.avoid,
+        lost_by=queued.lost_by,
+    )
     return advance(queued, Offer(attempt, NEXT), Rules())
 
 
@@ -265,7 +276,7 @@ def test_boots_lost_before_everything_was_fetched_never_count():
 
 
 def test_a_job_with_retry_runs_again_after_it_was_lost_but_not_after_its_deadline():
-    assert Queued(tries=1) == advance(STATES["running"], EVENTS["asked"], AGAIN)
+    assert BACK == advance(STATES["running"], EVENTS["asked"], AGAIN)
     assert "timeout" == advance(STATES["running"], EVENTS["lapse"], AGAIN).health
 
 
@@ -304,15 +315,54 @@ RESTARTING = {
 def test_a_job_lost_while_it_restarts_its_box_was_running_and_is_not_run_twice(name):
     rules = Rules(reboots=1)
 
-    assert "abnormal" == advance(RESTARTING[name], EVENTS["asked"], rules).health
+    if name != "offered":
+        assert "abnormal" == advance(RESTARTING[name], EVENTS["asked"], rules).health
     assert "timeout" == advance(RESTARTING[name], EVENTS["lapse"], rules).health
 
 
-@pytest.mark.parametrize("name", RESTARTING)
+@pytest.mark.parametrize("name", ["loading", "loaded"])
 def test_a_job_lost_while_it_restarts_its_box_runs_again_if_it_says_retry(name):
-    state = advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
+    assert BACK == advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
 
-    assert Queued(tries=1) == state
+
+@pytest.mark.parametrize("event", ["asked", "undelivered"])
+def test_a_restarted_box_that_asks_twice_is_told_the_same_until_the_offer_lapses(event):
+    assert RESTARTING["offered"] == advance(RESTARTING["offered"], EVENTS[event], Rules(reboots=1))
+
+
+@pytest.mark.parametrize("event", ["lapse", "asked"])
+def test_a_kernel_of_the_submitters_own_gets_no_second_boot(event):
+    end = advance(STATES["loaded"], EVENTS[event], Rules(own_kernel=True))
+
+    assert "boot_failed" == end.health
+    assert "its own kernel" in end.reason
+    assert BACK == advance(STATES["loading"], EVENTS[event], Rules(own_kernel=True))
+
+
+def lost_by_many(name, event, rules, count):
+    """The state after `count` boxes, one after another, lost an attempt in the state `name`."""
+    state = Queued()
+    for number in range(1, count + 1):
+        attempt = attrs.evolve(ONE, number=number, box=f"box-{number}", lost_by=state.lost_by)
+        state = advance(attrs.evolve(STATES[name], attempt=attempt), EVENTS[event], rules)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "health"),
+    [
+        ("offered", "lapse", "boot_failed"),
+        ("loading", "asked", "boot_failed"),
+        ("running", "asked", "abnormal"),
+    ],
+)
+def test_a_job_that_ten_boxes_lost_is_no_longer_handed_out(name, event, health):
+    nine = lost_by_many(name, event, AGAIN, BOXES_MAX - 1)
+    ten = lost_by_many(name, event, AGAIN, BOXES_MAX)
+
+    assert BOXES_MAX - 1 == len(nine.lost_by)
+    assert health == ten.health
+    assert ten.reason.startswith("quarantined: 10 testboxes lost it")
 
 
 def test_each_stage_has_the_fields_own_word():

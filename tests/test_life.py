@@ -74,6 +74,29 @@ async def test_an_offer_that_nobody_fetches_lapses_and_the_job_goes_to_the_next_
         assert 2 == lab.scheduler.store.job(job.id).attempt.number
 
 
+async def test_a_box_that_asks_again_before_it_was_told_lost_nothing(autojump_clock):
+    """The disk of the images may take its time; the box was never told, so nothing is lost."""
+    async with open_lab() as lab:
+        looked = trio.Event()
+
+        async def missing(pinned):
+            await looked.wait()
+            return []
+
+        lab.images.missing = missing
+        await lab.know()
+        job = await lab.submit()
+        await lab.ask()
+        await wait_all_tasks_blocked()
+        assert "offered" == lab.stage(job)
+        again = await lab.ask()
+        await wait_all_tasks_blocked()
+        looked.set()
+
+        assert f"/{job.id}/".encode() in await again.rest()
+        assert 0 == lab.scheduler.store.box("box-1").misses
+
+
 async def test_a_box_that_lost_an_offer_backs_off_before_it_gets_it_again(autojump_clock):
     async with open_lab() as lab:
         await lab.know()

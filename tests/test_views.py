@@ -110,6 +110,7 @@ def test_a_boxs_row():
         "uuid": "01234567-89ab-cdef-0123-456789abcdef",
         "serial": "S1",
         "product": "P1",
+        "kept": "",
     } == views.host_row(store, Lobby(), store.box("box-1"), NOW)
 
 

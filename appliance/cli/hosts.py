@@ -1,4 +1,4 @@
-"""`appliance hosts`, `appliance host ...` and `appliance status`: the testboxes."""
+"""`appliance hosts` and `appliance host ...`: the testboxes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from appliance.cli import moments
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
 
@@ -24,11 +25,11 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
         shows.as_json(rows)
         return
     shows.table(
-        ["BOX", "STATE", "FOR", "JOB", "ARCH", "ADDRESS", "MAC", "QUEUES", "PRODUCT"],
+        ["BOX", "STATE", "FOR", "JOB", "ARCH", "ADDRESS", "MAC", "QUEUES", "PRODUCT", "KEPT"],
         [
             [
                 row["name"], row["state"], shows.ago(row["since"]), row["job"], row["arch"],
-                row["address"], row["macs"], row["queues"], row["product"],
+                row["address"], row["macs"], row["queues"], row["product"], row["kept"],
             ]
             for row in sorted(rows, key=lambda row: (not row["known"], row["name"]))
         ],
@@ -39,7 +40,7 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
 
 @click.group()
 def host() -> None:
-    """One testbox: add it, see its last boots, preview its next."""
+    """One testbox: add it, see its last boots, preview its next, keep it for somebody."""
 
 
 @host.command()
@@ -78,7 +79,7 @@ def show(ctx: click.Context, box: str, as_json: bool) -> None:
         return
     row = answer["host"]
     click.echo(f"{row['name']}  {row['state']} for {shows.ago(row['since'])}")
-    for name in ("macs", "arch", "address", "queues", "uuid", "serial", "product"):
+    for name in ("kept", "macs", "arch", "address", "queues", "uuid", "serial", "product"):
         value = row[name]
         if value:
             click.echo(f"  {name:8} {', '.join(value) if isinstance(value, list) else value}")
@@ -113,19 +114,37 @@ def preview(ctx: click.Context, box: str, job: str | None) -> None:
     click.echo(answer["script"], nl=False)
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@host.command()
+@click.argument("box")
+@click.option("--for", "whom", help="The person who has it; told to others.")
+@click.option("--until", required=True, help="12h, 7d, or a date and time.")
 @click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
-    """The lab in one screen."""
+def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
+    """Keep BOX from all jobs for a while; one that runs on it goes on."""
+    why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
-        answer = server.ask("status")
-    if as_json:
-        shows.as_json(answer)
-        return
-    click.echo(
-        f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"
-    )
-    for what in ("boxes", "jobs"):
-        counts = ", ".join(f"{n} {word}" for word, n in sorted(answer[what].items())) or "none"
-        click.echo(f"{what}: {counts}")
+        row = server.ask("host-reserve", host=box, until=moments.moment(until), why=why)["host"]
+    click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
+
+
+@host.command()
+@click.argument("box")
+@click.option("--for", "whom", required=True, help="Whose jobs it takes, and no others.")
+@click.option("--until", required=True, help="12h, 7d, or a date and time.")
+@click.pass_context
+def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
+    """Keep BOX for one submitter's jobs for a while."""
+    with connect(ctx) as server:
+        answer = server.ask("host-reserve", host=box, until=moments.moment(until), **{"for": whom})
+    row = answer["host"]
+    click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
+
+
+@host.command()
+@click.argument("box")
+@click.pass_context
+def release(ctx: click.Context, box: str) -> None:
+    """Give BOX jobs again: ends quarantine, hold, reservation and back-off."""
+    with connect(ctx) as server:
+        row = server.ask("host-release", host=box)["host"]
+    click.echo(f"{row['name']} gets jobs again, now {row['state']}")

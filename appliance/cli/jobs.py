@@ -1,20 +1,17 @@
-"""`appliance jobs`, `show` and `cancel`."""
+"""`appliance jobs`, `show`, `cancel` and `renew`."""
 
 from __future__ import annotations
 
 import getpass
-import re
 import time
 from typing import Any
 
 import click
 
+from appliance.cli import moments
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
-from appliance.errors import BadRequest
 
-_SINCE = re.compile(r"(\d+)([smhd])\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
            "soft_timeout"]  # fmt: skip
 
@@ -31,7 +28,7 @@ _FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash"
 @click.pass_context
 def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wanted: Any) -> None:
     """List jobs, newest first."""
-    since = _since(wanted["since"]) if wanted["since"] else None
+    since = time.time() - moments.length(wanted["since"]) if wanted["since"] else None
     with connect(ctx) as server:
         answer = server.ask(
             "jobs",
@@ -57,13 +54,6 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
             for row in answer["jobs"]
         ],
     )  # fmt: skip
-
-
-def _since(text: str) -> float:
-    match = _SINCE.match(text)
-    if match is None:
-        raise BadRequest(f"--since {text}: write 90s, 30m, 12h or 7d")
-    return time.time() - int(match[1]) * _UNITS[match[2]]
 
 
 @click.command()
@@ -97,3 +87,14 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
         for job in jobs:
             row = server.ask("cancel", job=job)["job"]
             click.echo(f"{row['id']} {row['health']}")
+
+
+@click.command()
+@click.argument("job")
+@click.argument("length")
+@click.pass_context
+def renew(ctx: click.Context, job: str, length: str) -> None:
+    """Give a running JOB more time: LENGTH such as 90s, 30m, 12h."""
+    with connect(ctx) as server:
+        row = server.ask("renew", job=job, seconds=moments.length(length))["job"]
+    click.echo(f"{row['id']} has {length} more")

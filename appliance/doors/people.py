@@ -49,6 +49,11 @@ class People:
             "host-add": self._host_add,
             "host-show": self._host_show,
             "host-preview": self._host_preview,
+            "host-reserve": self._host_reserve,
+            "host-release": self._host_release,
+            "drain": self._drain,
+            "resume": self._resume,
+            "renew": self._renew,
             "status": self._status,
         }
 
@@ -141,8 +146,7 @@ class People:
         return views.host_row(scheduler.store, scheduler.lobby, box, scheduler.clock.now())
 
     async def _host_add(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        if user != "root":
-            raise Refused("only root says which testboxes there are")
+        _only_root(user, "says which testboxes there are")
         config = self._scheduler.config
         name = str(arguments["name"])
         fields = {key: value for key, value in arguments.items() if value and key != "name"}
@@ -186,16 +190,59 @@ class People:
         shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
         return {"script": shown, "why": f"{job.id} would be next"}
 
+    async def _host_reserve(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        """`for`: whose jobs it takes; without it nobody's."""
+        _only_root(user, "keeps testboxes")
+        box, whom = self._box(str(arguments["host"])), arguments.get("for")
+        until, why = float(arguments["until"]), str(arguments.get("why") or "")
+        await self._scheduler.reserve(box, str(whom) if whom else None, until, user, why)
+        return {"host": self._row(box)}
+
+    async def _host_release(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        _only_root(user, "releases testboxes")
+        box = self._box(str(arguments["host"]))
+        await self._scheduler.release(box, user)
+        return {"host": self._row(box)}
+
+    async def _drain(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        """Answers at once, or (`wait`) when no job holds a box any more."""
+        _only_root(user, "drains the lab")
+        await self._scheduler.drain(user)
+        while arguments.get("wait") and (active := self._scheduler.store.active()):
+            job = next(iter(active))
+            await event({"running": len(active), "job": views.job_row(job)})
+            await self._scheduler.changes_of(job.id, job.moments)
+        return {"jobs": [views.job_row(job) for job in self._scheduler.store.active()]}
+
+    async def _resume(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        _only_root(user, "resumes a drained lab")
+        await self._scheduler.resume()
+        return {}
+
+    async def _renew(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
+        job = self._scheduler.store.job(str(arguments["job"]))
+        if user not in ("root", job.submitter):
+            raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root renews it")
+        return {
+            "job": views.job_row(await self._scheduler.renew(job.id, float(arguments["seconds"])))
+        }
+
     async def _status(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         store = self._scheduler.store
         return {
             "lab": self._scheduler.config.lab,
+            "drained": store.drained,
             "version": appliance.__version__,
             "boxes": dict(Counter(self._row(box)["state"] for box in store.boxes.values())),
             "jobs": dict(Counter(stage(job.state) for job in store.jobs.values())),
             "parked": len(self._scheduler.lobby),
             "since": self._scheduler.clock.started_utc,
         }
+
+
+def _only_root(user: str, does: str) -> None:
+    if user != "root":
+        raise Refused(f"only root {does}")
 
 
 def _fits(job: Job, wanted: Arguments) -> bool:

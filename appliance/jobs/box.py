@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from appliance.errors import BadRequest
-from appliance.jobs.document import ARCHS, group_of
+from appliance.jobs.document import ARCHS, deadlines, group_of
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
 STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
@@ -95,6 +95,7 @@ class Facts:
     console: tuple[str, ...] | None = None
     kernel_params: str = ""
     nr_nic: int | None = None
+    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see document.DEADLINES
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -138,7 +139,15 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
         " ".join(_words(name, {"kernel_params": str(text.get("kernel_params") or "").split()},
                         "kernel_params")),
         int(str(nr_nic)) if re.fullmatch(r"[0-9]{1,3}", str(nr_nic)) else None,
+        _deadlines(name, text.get("deadlines") or {}),
     )  # fmt: skip
+
+
+def _deadlines(name: str, value: Any) -> dict[str, float]:
+    try:
+        return deadlines(value)
+    except ValueError as error:
+        raise BadRequest(f"{name}: deadlines: {error}") from error
 
 
 def _list(text: Mapping[str, Any], key: str) -> list[Any]:
@@ -178,6 +187,16 @@ class BootLog:
     ended: str | None = None
 
 
+@attrs.frozen
+class Reservation:
+    """A person keeps a box: for one submitter's jobs, or from all of them."""
+
+    user: str | None  # whose jobs it takes; None: nobody's
+    until: float  # UTC
+    by: str
+    why: str = ""
+
+
 @attrs.define
 class Box:
     """A testbox as the store knows it."""
@@ -194,12 +213,22 @@ class Box:
     job: str | None = None  # the job whose attempt it holds
     misses: int = 0  # boots in a row lost before everything was fetched
     backoff_until: float = 0.0
+    lost: tuple[str, ...] = ()  # the jobs whose boots it lost in a row
+    quick: tuple[tuple[str, str], ...] = ()  # (job, suite) of those that failed in a row, quickly
+    quarantine: str = ""  # why it gets no job until a person releases it
+    reservation: Reservation | None = None
     boots: list[BootLog] = attrs.Factory(list)
 
     @property
     def known(self) -> bool:
         """Whether a hosts file names it."""
         return self.facts is not None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether nothing keeps jobs from it: no quarantine, no person."""
+        held = self.reservation is not None and self.reservation.user is None
+        return not self.quarantine and not held
 
     @property
     def runs_arch(self) -> str | None:

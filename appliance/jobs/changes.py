@@ -8,7 +8,7 @@ from __future__ import annotations
 import attrs
 
 from appliance.jobs import job as jobs
-from appliance.jobs.box import Facts, Identity, Step
+from appliance.jobs.box import Facts, Identity, Reservation, Step
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Queued, State
 from appliance.jobs.ready import Key, Needs
@@ -130,4 +130,34 @@ class Stepped:
     attempt: int | None = None
 
 
-Change = Submitted | Moved | Known | Seen | Missed | Stepped
+@attrs.frozen
+class Quarantined:
+    """A box gets no job any more, for the reason `why`; empty: it was released."""
+
+    box: str
+    why: str
+    by: str
+    at: float
+
+
+@attrs.frozen
+class Reserved:
+    """A person keeps a box, or (None) lets it go, or its time is up."""
+
+    box: str
+    reservation: Reservation | None
+    by: str
+    at: float
+
+
+@attrs.frozen
+class Drained:
+    """No job is given out any more, or (empty) again; `by` whom."""
+
+    by: str
+    at: float
+
+
+Change = (
+    Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
+)  # fmt: skip

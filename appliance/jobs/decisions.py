@@ -26,8 +26,12 @@ HOLD_WORDS: Final = ("manual_check", "renew")
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
 
 
-def asked(store: Store, who: Identity, now: float, waits: Waits, unknown_max: int) -> list[Change]:
+def asked(
+    store: Store, who: Identity, now: float, waits: Waits, unknown_max: int, *, untold: bool = False
+) -> list[Change]:
     """A box asks for work: it has rebooted, so whatever it held is lost (design.md §5).
+
+    `untold`: it was never told what it is offered, so that is not lost but goes back.
 
     Raises Refused where it is unknown and `unknown_max` such boxes are known of already.
     """
@@ -37,10 +41,12 @@ def asked(store: Store, who: Identity, now: float, waits: Waits, unknown_max: in
             raise Refused(f"{unknown_max} unknown boxes have asked already; see `hosts`")
         return [Seen("unknown-" + who.mac.replace(":", "-"), who, now)]
     changes: list[Change] = []
-    if box.job is not None:
-        changes += lost(
-            store, store.job(box.job), jobs.Asked(now + waits.return_to_lobby, now), now, waits
-        )
+    job = store.job(box.job) if box.job is not None else None
+    if job is not None and untold and isinstance(job.state, Offered):
+        changes += undelivered(store, job.id, job.state.attempt.number, now)
+    elif job is not None:
+        event = jobs.Asked(now + _waits(job, waits).return_to_lobby, now)
+        changes += lost(store, job, event, now, waits)
     return [*changes, Seen(box.name, who, now)]
 
 
@@ -51,10 +57,7 @@ def lost(
     attempt = job.attempt
     assert attempt is not None
     changes: list[Change] = [Moved(job.id, event, now, _why(event))]
-    unfetched = isinstance(job.state, Offered) or (
-        isinstance(job.state, Booting) and not job.state.loaded
-    )
-    if unfetched and not attempt.reboots:
+    if jobs.is_loading(job.state) and not attempt.reboots:
         misses = store.box(attempt.box).misses
         pause = min(waits.backoff_first * 2 ** min(misses, 20), waits.backoff_max)
         changes.append(Missed(attempt.box, now + pause))
@@ -70,7 +73,7 @@ def undelivered(store: Store, job_id: str, number: int, now: float) -> list[Chan
     job = store.jobs.get(job_id)
     if job is None or not isinstance(job.state, Offered) or job.state.attempt.number != number:
         return []
-    return [Moved(job.id, jobs.Lapse("the box left before it was told"), now)]
+    return [Moved(job.id, jobs.Undelivered(), now, "the box left before it was told")]
 
 
 def offers(
@@ -96,12 +99,29 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
     assert isinstance(job.state, jobs.Queued)
     assert box.address is not None
     queued = job.state
-    return Attempt(queued.tries + 1, token, box_name, box.address, now, queued.losses, queued.avoid)
+    own = box.facts.deadlines if box.facts is not None else {}
+    return Attempt(
+        queued.tries + 1,
+        token,
+        box_name,
+        box.address,
+        now,
+        queued.losses,
+        queued.avoid,
+        queued.lost_by,
+        deadlines={**own, **job.document.deadlines},
+    )
+
+
+def _waits(job: Job, waits: Waits) -> Waits:
+    """The lab's, but for what the attempt's host and document say."""
+    own = job.attempt.deadlines if job.attempt is not None else None
+    return attrs.evolve(waits, **own) if own else waits
 
 
 def fetched_job(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
     """job.cgz went to its box: the offer has become a boot."""
-    if isinstance(job.state, Offered | Booting) and not _loaded(job):
+    if isinstance(job.state, Offered | Booting) and not jobs.is_loaded(job.state):
         return [Moved(job.id, jobs.Fetch(_boot_until(job, now, waits.offer_lease, waits)), now)]
     return []
 
@@ -110,7 +130,7 @@ def loaded(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
     """The box has every file of its script; it proved well."""
     if not isinstance(job.state, Booting) or job.state.loaded:
         return []
-    until = _boot_until(job, now, waits.boot, waits)
+    until = _boot_until(job, now, _waits(job, waits).boot, waits)
     return [Moved(job.id, jobs.Load(until), now), *_well(store, job.state.attempt.box)]
 
 
@@ -118,13 +138,9 @@ def _well(store: Store, box: str) -> list[Change]:
     return [Missed(box, 0.0)] if store.box(box).misses else []
 
 
-def _loaded(job: Job) -> bool:
-    return isinstance(job.state, Booting) and job.state.loaded
-
-
 def _boot_until(job: Job, now: float, stage_s: float, waits: Waits) -> float:
     assert job.attempt is not None
-    return min(now + stage_s, job.attempt.began + waits.boot_max)
+    return min(now + stage_s, job.attempt.began + _waits(job, waits).boot_max)
 
 
 def due(store: Store, moved: Mapping[str, float], now: float, waits: Waits) -> list[Change]:
@@ -150,7 +166,8 @@ def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
     attempt = state.attempt
     heard = moved.get(attempt.box, 0.0)
     if isinstance(state, Offered | Booting) and heard > attempt.began:
-        quiet = waits.boot if _loaded(job) else waits.offer_lease
+        waits = _waits(job, waits)
+        quiet = waits.boot if jobs.is_loaded(job.state) else waits.offer_lease
         return min(max(state.until, heard + quiet), attempt.began + waits.boot_max)
     return state.until
 
@@ -158,6 +175,7 @@ def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
 def reported(store: Store, job: Job, word: str, now: float, waits: Waits) -> list[Change]:
     """`job_state=<word>` from the job's own attempt.  Raises IllegalMove for a late one."""
     assert job.attempt is not None
+    waits = _waits(job, waits)
     event: jobs.Event
     if word == "running":
         event = jobs.Begin(now + job.document.run_s)
@@ -293,7 +311,7 @@ def renewed(job: Job, seconds: float, now: float) -> list[Change]:
 
 def rearmed(job: Job, now: float, waits: Waits) -> float:
     """After a restart: the smaller of what is stored and the stage's length (design.md §4)."""
-    state = job.state
+    state, waits = job.state, _waits(job, waits)
     if isinstance(state, Offered):
         return now + waits.offer_lease
     if isinstance(state, Booting):

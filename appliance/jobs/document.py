@@ -24,6 +24,8 @@ from appliance.jobs.reading import Reading, read
 
 OS_MOUNTS: Final = ("cifs", "nfs", "initramfs")
 ARCHS: Final = ("aarch64", "x86_64")
+# Of config.Waits, those that a hosts file or a document may choose for itself.
+DEADLINES: Final = ("boot", "boot_max", "post_run", "manual_check", "return_to_lobby")
 PRIORITY_MAX: Final = 100  # either way; a band wide enough for people, small enough to print
 REBOOTS_MAX: Final = 100
 RUNTIME_MAX_S: Final = 30 * 86400  # protocol.md §5.2: borrow time cannot exceed 30 days
@@ -71,6 +73,7 @@ class Document:
     priority: int = 0
     timeout: int | None = None
     rules: Rules = attrs.field(factory=Rules)
+    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see DEADLINES
     kernel_version: str | None = None
     kernel_uri: str | None = None
     modules_uri: str | None = None
@@ -143,6 +146,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
     group = r.take("tbox_group", _box, None)
     served = group or (group_of(testbox) if testbox else defaults.queue)
     arch = r.take("arch", _one_of(ARCHS), None) or r.take("os_arch", _one_of(ARCHS), defaults.arch)
+    kernel_uri = r.take("kernel_uri", _uri, None)
     document = Document(
         suite=r.take("suite", _word, stem[:100]),
         os=r.take("os", _word, defaults.os),
@@ -159,9 +163,11 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         rules=Rules(
             retry=r.take("retry", _truth, False),
             reboots=r.take("reboots", _whole(0, REBOOTS_MAX), 0),
+            own_kernel=kernel_uri is not None,
         ),
+        deadlines=r.take("deadlines", deadlines, {}),
         kernel_version=r.take("kernel_version", _word, None),
-        kernel_uri=r.take("kernel_uri", _uri, None),
+        kernel_uri=kernel_uri,
         modules_uri=r.take("modules_uri", _uri, None),
         kernel_custom_params=r.take("kernel_custom_params", _kernel_words, ""),
         rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
@@ -235,6 +241,13 @@ def _duration(value: Any) -> int:
     if not 0 < seconds <= RUNTIME_MAX_S:
         raise ValueError("must be a time such as 90, 10m, 2h or 1d, at most 30 days")
     return seconds
+
+
+def deadlines(value: Any) -> dict[str, float]:
+    """Stages and how long each may take.  Raises ValueError with what would be right."""
+    if not isinstance(value, dict) or not value.keys() <= set(DEADLINES):
+        raise ValueError(f"must map some of {', '.join(DEADLINES)} to times such as 90, 10m or 2h")
+    return {stage: float(_duration(length)) for stage, length in value.items()}
 
 
 def _uri(value: Any) -> str:

@@ -10,16 +10,19 @@ An attempt is one try of the job on one testbox.  A box that falls silent, or th
 again (so it has rebooted), loses its attempt; who is to blame decides what follows (design.md §5):
 
 * lost before every file of the script was fetched: nobody; the job goes back to its queue;
-* lost after that, before the first report: one more attempt, then `boot_failed`;
+* lost after that, before the first report: one more attempt, then `boot_failed`; none with a
+  kernel of the submitter's own;
 * lost while running: `abnormal`, or `timeout` when the deadline passed; run again only if the
   document says so;
-* lost after the verdict, or while results were handed over: closed with what it has.
+* lost after the verdict, or while results were handed over: closed with what it has;
+* lost by BOXES_MAX different boxes, at whatever stage: the job is at fault, and ends.
 
 Moments are UTC seconds.  The store computes each `until`; this file only carries it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 import attrs
@@ -28,6 +31,9 @@ from appliance.errors import IllegalMove
 
 # One more attempt after a boot that was lost with everything fetched (design.md §5, Blame).
 BOOT_LOSSES_MAX: Final = 2
+
+# A job that so many testboxes lost is no longer handed out (design.md §5).
+BOXES_MAX: Final = 10
 
 SUCCESS: Final = "success"
 
@@ -38,6 +44,7 @@ class Rules:
 
     retry: bool = False  # run again after `abnormal`
     reboots: int = 0  # times the job may restart its own box within one attempt
+    own_kernel: bool = False  # of the submitter's: a boot that it loses is its own fault
 
 
 @attrs.frozen
@@ -51,7 +58,9 @@ class Attempt:
     began: float  # the boot under way: a job that restarts its box begins another
     losses: int = 0  # earlier boots lost with everything fetched
     avoid: tuple[str, ...] = ()  # the boxes that lost them
+    lost_by: tuple[str, ...] = ()  # all boxes that lost it, at whatever stage; each once
     reboots: int = 0  # times the job has restarted its box so far
+    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # instead of the lab's, in seconds
     health: str | None = None  # the client's verdict, first writer wins
     refused: str | None = None  # why an upload was refused: such a job never ends as success
 
@@ -63,6 +72,7 @@ class Queued:
     tries: int = 0  # attempts given out so far
     losses: int = 0
     avoid: tuple[str, ...] = ()  # boxes that lost it: another one first, if there is one
+    lost_by: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -200,6 +210,11 @@ class Lapse:
 
 
 @attrs.frozen
+class Undelivered:
+    """The script that names the job never reached its box: nothing has happened yet."""
+
+
+@attrs.frozen
 class Asked:
     """The box asks for work again, so it has rebooted."""
 
@@ -224,7 +239,7 @@ class Cancel:
 
 Event = (
     Offer | Fetch | Load | Renew | Begin | Wrap | Hold | Verdict
-    | RefuseUpload | Close | Lapse | Asked | Fail | Cancel
+    | RefuseUpload | Close | Lapse | Undelivered | Asked | Fail | Cancel
 )  # fmt: skip
 
 
@@ -272,6 +287,10 @@ def advance(state: State, event: Event, rules: Rules) -> State:
 
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Lapse(reason)):
             return _lost(state, reason, rules, health="timeout")
+        case Offered(attempt), Undelivered() | Asked() if attempt.reboots:
+            return state  # it restarted its box, which asks again: until the offer lapses
+        case Offered(attempt), Undelivered():
+            return Queued(attempt.number, attempt.losses, attempt.avoid, attempt.lost_by)
         case ((Running(attempt) | PostRun(attempt)), Asked(until, at)) if (
             attempt.health is None and attempt.reboots < rules.reboots
         ):
@@ -294,12 +313,15 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
         case Offered() | Booting() if attempt.reboots:  # it ran before it restarted its box
             return _abnormal(attempt, reason, rules, health)
         case Offered() | Booting(loaded=False):
-            return Queued(attempt.number, attempt.losses, attempt.avoid)
+            return _again(attempt, reason, "boot_failed")
         case Booting():
             losses = attempt.losses + 1
             if losses >= BOOT_LOSSES_MAX:
                 return Finished("boot_failed", f"{losses} boots lost: {reason}", attempt)
-            return Queued(attempt.number, losses, (*attempt.avoid, attempt.box))
+            if rules.own_kernel:
+                return Finished("boot_failed", f"its own kernel did not boot: {reason}", attempt)
+            avoid = (*attempt.avoid, attempt.box)
+            return _again(attrs.evolve(attempt, losses=losses, avoid=avoid), reason, "boot_failed")
         case Running():
             return _abnormal(attempt, reason, rules, health)
         case PostRun() | Held():
@@ -309,7 +331,16 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
 
 def _abnormal(attempt: Attempt, reason: str, rules: Rules, health: str) -> Queued | Finished:
     if rules.retry and health == "abnormal":
-        return Queued(attempt.number, attempt.losses, attempt.avoid)
+        return _again(attempt, reason, health)
+    return Finished(health, reason, attempt)
+
+
+def _again(attempt: Attempt, reason: str, health: str) -> Queued | Finished:
+    """Back to the queue, unless too many boxes lost it already."""
+    lost_by = tuple(dict.fromkeys([*attempt.lost_by, attempt.box]))
+    if len(lost_by) < BOXES_MAX:
+        return Queued(attempt.number, attempt.losses, attempt.avoid, lost_by)
+    reason = f"quarantined: {len(lost_by)} testboxes lost it; the last: {reason}"
     return Finished(health, reason, attempt)
 
 
@@ -345,6 +376,16 @@ def stage(state: State) -> str:
         case Finished():
             return "finish"
     assert_never(state)
+
+
+def is_loading(state: State) -> bool:
+    """Whether a box fetches its files now."""
+    return isinstance(state, Offered) or (isinstance(state, Booting) and not state.loaded)
+
+
+def is_loaded(state: State) -> bool:
+    """Whether a box has all its files and has not reported yet."""
+    return isinstance(state, Booting) and state.loaded
 
 
 def attempt_of(state: State) -> Attempt | None:

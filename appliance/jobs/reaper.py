@@ -1,4 +1,7 @@
-"""Ends what is due: leases, deadlines, back-offs.  Sleeps until the next one, never by a tick."""
+"""Ends what is due: leases, deadlines, back-offs, reservations.
+
+Sleeps until the next one, never by a tick.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
-from appliance.jobs import decisions
+from appliance.jobs import decisions, operator
 from appliance.jobs.changes import Moved
 from appliance.jobs.job import Finished
 from appliance.jobs.scheduler import Scheduler
@@ -30,6 +33,7 @@ async def reap(
         now = scheduler.clock.now() + TICK_S
         _end_attempts(scheduler, now)
         _wake_boxes(scheduler, now)
+        _let_go(scheduler, now)
         scheduler.alarm.by(_next(scheduler))
         await scheduler.alarm.ring()
 
@@ -55,8 +59,16 @@ def _wake_boxes(scheduler: Scheduler, now: float) -> None:
         scheduler.change([])
 
 
+def _let_go(scheduler: Scheduler, now: float) -> None:
+    if expired := operator.expired(scheduler.store, now):
+        scheduler.change(expired)
+
+
 def _next(scheduler: Scheduler) -> float:
     waits, store = scheduler.config.waits, scheduler.store
     moments = [decisions.deadline(job, scheduler.heard, waits) for job in store.active()]
     moments += scheduler.resting.values()
+    moments += [
+        box.reservation.until for box in store.boxes.values() if box.reservation is not None
+    ]
     return scheduler.clock.trio_time(min(moments)) if moments else float("inf")

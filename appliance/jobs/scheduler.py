@@ -19,9 +19,9 @@ from appliance.boot import ipxe, plan
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import ApplianceError
-from appliance.jobs import decisions
+from appliance.jobs import decisions, operator
 from appliance.jobs.box import Box, Facts, Identity
-from appliance.jobs.changes import Change, Job, Missed, Moved, Pinned
+from appliance.jobs.changes import Change, Job, Missed, Moved, Pinned, Quarantined, Reserved
 from appliance.jobs.document import Document
 from appliance.jobs.job import Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
@@ -86,6 +86,7 @@ class Scheduler:
         self._token = token
         self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
+        self._untold: set[tuple[str, int]] = set()  # offers whose script is with nobody yet
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
         self.alarm = Alarm()
         self._changed: dict[str, trio.Event] = {}  # per watched job
@@ -100,17 +101,21 @@ class Scheduler:
             self.store.apply(change)
             if isinstance(change, Moved):
                 touched.update(dict.fromkeys(self._boxes_of(change)))
-            elif isinstance(change, Missed):
+            elif isinstance(change, Missed | Quarantined | Reserved):
                 touched[change.box] = None
-                self._rest(change)
+                self._note_pause(change)
+        suspects = operator.suspects(self.store, touched, self.clock.now())
+        for suspect in suspects:
+            self.store.apply(suspect)
         for box in touched:
             self.repark(box)
         offers = self._match()
-        made = [*changes, *offers]
+        made = [*changes, *suspects, *offers]
         position = self._journal.append(made) if made else self._journal.appended
         for offer in offers:
             job = self.store.jobs[offer.job]
             assert job.attempt is not None
+            self._untold.add((job.id, job.attempt.number))
             self._to_hand.send_nowait(
                 _HandOver(job.attempt.box, job.id, job.attempt.number, position)
             )
@@ -125,12 +130,14 @@ class Scheduler:
         """Make changes; returns once the disk knows them."""
         await self._journal.durable(self.change(changes))
 
-    def _rest(self, missed: Missed) -> None:
-        if missed.until:
-            self.resting[missed.box] = missed.until
-            self.alarm.by(self.clock.trio_time(missed.until))
-        else:
-            self.resting.pop(missed.box, None)
+    def _note_pause(self, change: Missed | Quarantined | Reserved) -> None:
+        if isinstance(change, Reserved) and change.reservation is not None:
+            self.alarm.by(self.clock.trio_time(change.reservation.until))
+        elif isinstance(change, Missed) and change.until:
+            self.resting[change.box] = change.until
+            self.alarm.by(self.clock.trio_time(change.until))
+        elif isinstance(change, Missed):
+            self.resting.pop(change.box, None)
 
     def _set_alarm(self, job_id: str) -> None:
         job = self.store.jobs[job_id]
@@ -143,6 +150,8 @@ class Scheduler:
         return [attempts[-1].box] if attempts else []
 
     def _match(self) -> list[Moved]:
+        if self.store.drained:
+            return []
         room = self._boots_max - self.store.boots_in_flight()
         pairs = self.store.ready.pairs(max(room, 0))
         waits = self.config.waits
@@ -159,6 +168,7 @@ class Scheduler:
             and box.job is None
             and self.lobby.seat(name) is not None
             and box.name not in self.resting
+            and box.takes_jobs
         )
         if box is not None and idle and (serves := self.store.serves(box)).keys:
             self.store.ready.park(name, serves)
@@ -171,7 +181,8 @@ class Scheduler:
         """A seat for the box that asks.  Raises Refused where it may not wait here."""
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
-        changes = decisions.asked(self.store, who, now, self.config.waits, limit)
+        untold = self._is_untold(who)
+        changes = decisions.asked(self.store, who, now, self.config.waits, limit, untold=untold)
         position = self.change(changes)
         box = self.store.box_of(who)
         assert box is not None
@@ -189,6 +200,12 @@ class Scheduler:
         self.repark(seat.box)
         self.change([])
         return seat
+
+    def _is_untold(self, who: Identity) -> bool:
+        box = self.store.box_of(who)
+        job = self.store.jobs[box.job] if box is not None and box.job else None
+        attempt = job.attempt if job is not None else None
+        return job is not None and attempt is not None and (job.id, attempt.number) in self._untold
 
     def leave(self, seat: Seat) -> None:
         """The box is told, or gone."""
@@ -209,6 +226,7 @@ class Scheduler:
         async for hand_over in self._handing:
             await self._journal.durable(hand_over.position)
             await self._hand(hand_over)
+            self._untold.discard((hand_over.job, hand_over.number))
         raise AssertionError("the hand-overs never end")
 
     async def _hand(self, hand_over: _HandOver) -> None:
@@ -266,6 +284,28 @@ class Scheduler:
     def known(self, facts: Facts) -> list[Change]:
         """The change that a hosts file makes.  Raises Refused."""
         return decisions.registered(self.store, facts, self.clock.now())
+
+    async def reserve(self, box: Box, user: str | None, until: float, by: str, why: str) -> None:
+        """Keep a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
+        now = self.clock.now()
+        await self.keep(operator.reserved(box, user, until, by, why, now))
+
+    async def release(self, box: Box, by: str) -> None:
+        """It gets jobs again.  Raises Refused where nothing keeps them from it."""
+        await self.keep(operator.released(box, by, self.clock.now()))
+
+    async def drain(self, by: str) -> None:
+        """Give out no more jobs."""
+        await self.keep(operator.drained(self.store, by, self.clock.now()))
+
+    async def resume(self) -> None:
+        """Give out jobs again.  Raises Refused."""
+        await self.keep(operator.resumed(self.store, self.clock.now()))
+
+    async def renew(self, job_id: str, seconds: float) -> Job:
+        """More time for a running job.  Raises NotFound, Refused."""
+        await self.keep(decisions.renewed(self.store.job(job_id), seconds, self.clock.now()))
+        return self.store.jobs[job_id]
 
     async def cancel(self, job_id: str, by: str) -> Job:
         """Raises NotFound, and Refused for a job that is over."""

@@ -10,27 +10,31 @@ restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from appliance.errors import NotFound
 from appliance.jobs import job as jobs
+from appliance.jobs import suspicion
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
     Change,
+    Drained,
     Job,
     Known,
     Missed,
     Moment,
     Moved,
+    Quarantined,
+    Reserved,
     Seen,
     Stepped,
     Submitted,
 )
-from appliance.jobs.job import Attempt, Booting, Finished, Offered, Queued, State
+from appliance.jobs.job import Attempt, Finished, Queued
 from appliance.jobs.ready import Key, Ready, Serves
+from appliance.jobs.suspicion import Evidence
 
 ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
@@ -44,6 +48,7 @@ class Store:
     jobs: dict[str, Job] = attrs.Factory(dict)
     boxes: dict[str, Box] = attrs.Factory(dict)
     counter: int = 0  # the number of the newest job; never goes back
+    drained: str = ""  # by whom: no job is given out until somebody resumes
     ready: Ready = attrs.field(init=False)
     _by_mac: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_uuid: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -53,6 +58,7 @@ class Store:
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
     _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
     _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
+    evidence: Evidence = attrs.field(factory=Evidence, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.ready = Ready(self._fits)
@@ -108,7 +114,7 @@ class Store:
         """The jobs that this submitter made with this key; empty for a new key."""
         return [self.jobs[name] for name in self._by_key.get((submitter, key), [])]
 
-    def active(self) -> Iterable[Job]:
+    def active(self) -> list[Job]:
         """The jobs that hold a box."""
         return [self.jobs[name] for name in self._active]
 
@@ -124,7 +130,9 @@ class Store:
 
     def serves(self, box: Box) -> Serves:
         """What it takes while it is parked."""
-        return Serves(self.keys_of(box), frozenset(box.facts.tags if box.facts else ()))
+        tags = frozenset(box.facts.tags if box.facts else ())
+        only = box.reservation.user if box.reservation is not None else None
+        return Serves(self.keys_of(box), tags, only)
 
     def serving(self, key: Key) -> list[str]:
         """The known boxes that work for `key`."""
@@ -173,6 +181,18 @@ class Store:
                 box.backoff_until = until
             case Stepped(name, step, job_id, number):
                 _log(self.boxes[name], step, job_id, number)
+            case Quarantined(name, why, by, at):
+                box = self.boxes[name]
+                box.quarantine, box.lost, box.quick = why, (), ()
+                _log(box, Step(at, "quarantined" if why else "released", why or by), None, None)
+            case Reserved(name, reservation, by, at):
+                self.boxes[name].reservation = reservation
+                what = (
+                    "let go" if reservation is None else "reserved" if reservation.user else "held"
+                )
+                _log(self.boxes[name], Step(at, what, by), None, None)
+            case Drained(by):
+                self.drained = by
 
     def _move(self, change: Moved) -> None:
         old = self.jobs[change.job]
@@ -206,8 +226,11 @@ class Store:
         self._unindex_job(old)
         self.jobs[new.id] = new
         self._index_job(new, came_back=not isinstance(old.state, Queued))
-        if stage != jobs.stage(old.state) and attempt is not None:
-            self.boxes[attempt.box].since = change.at
+        if attempt is not None:
+            box = self.boxes[attempt.box]
+            if stage != jobs.stage(old.state):
+                box.since = change.at
+            suspicion.note(self.evidence, box, old, new, change.event, change.at)
 
     def _know(self, facts: Facts, at: float) -> None:
         names = {self._by_mac[mac] for mac in facts.macs if mac in self._by_mac}
@@ -254,7 +277,7 @@ class Store:
             self._by_token[attempt.token] = job.id
         if job.attempt is not None and not isinstance(job.state, Finished):
             self._active[job.id] = None
-            if _loads(job.state):
+            if jobs.is_loading(job.state):
                 self._loading.add(job.id)
             self.boxes[job.attempt.box].job = job.id
         ids = self._by_key.setdefault((job.submitter, job.key), [])
@@ -304,11 +327,7 @@ class Store:
             assert box.job == holders.get(box.name), f"{box.name} thinks it holds {box.job}"
         for job in self.jobs.values():
             assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
-            assert (job.id in self._loading) == _loads(job.state), job.id
-
-
-def _loads(state: State) -> bool:
-    return isinstance(state, Offered) or (isinstance(state, Booting) and not state.loaded)
+            assert (job.id in self._loading) == jobs.is_loading(job.state), job.id
 
 
 def _there(box: Box, at: float) -> bool:

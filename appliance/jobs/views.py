@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import attrs
 
 from appliance.jobs import job as jobs
+from appliance.jobs import operator
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Job, Moment
 from appliance.jobs.job import Finished
@@ -80,7 +81,16 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
         "uuid": box.uuid,
         "serial": box.serial,
         "product": box.product,
+        "kept": _kept(box),
     }
+
+
+def _kept(box: Box) -> str:
+    """Why it gets no jobs, or only some; empty for most."""
+    words = [f"quarantined: {box.quarantine}"] if box.quarantine else []
+    if box.reservation is not None:
+        words.append(operator.told(box.reservation))
+    return "; ".join(words)
 
 
 def _doing(store: Store, seats: Seats, box: Box, now: float) -> tuple[str, float]:
@@ -89,6 +99,8 @@ def _doing(store: Store, seats: Seats, box: Box, now: float) -> tuple[str, float
         return {"boot": "booting"}.get(stage, stage), box.since
     seat = seats.seat(box.name)
     if seat is not None:
+        if not box.takes_jobs:
+            return ("quarantined" if box.quarantine else "held"), seat.since
         return ("backing-off" if box.backoff_until > now else "parked"), seat.since
     if box.boot is not None and box.boot.job is not None and box.boot.ended is None:
         return "returning", box.since

@@ -2,7 +2,7 @@
 
 The state as JSON for people, and back: exactly the same store.
 
-    {"appliance state": 1, "counter": 7, "jobs": [...], "boxes": [...]}
+    {"appliance state": 1, "counter": 7, "drained": "", "jobs": [...], "boxes": [...]}
 
 JSON knows fewer values than a job document may hold; what it lacks is an object with one key:
 {"$map": [[key, value], ...]} for a map whose keys are no strings, {"$float": "nan"} for what is
@@ -28,7 +28,7 @@ from appliance.keep import records
 
 VERSION: Final = 1
 _FORMAT: Final = "appliance state"
-_KEYS: Final = (_FORMAT, "counter", "jobs", "boxes")
+_KEYS: Final = (_FORMAT, "counter", "drained", "jobs", "boxes")
 _SHOWN_MAX: Final = 10  # mistakes named at once
 # what cattrs calls the places in a list and in a class, as JSON has them
 _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a truth"}
@@ -39,6 +39,7 @@ def dump(store: Store) -> str:
     value = {
         _FORMAT: VERSION,
         "counter": store.counter,
+        "drained": store.drained,
         "jobs": [_plain(records.unstructure(job, Job)) for job in store.jobs.values()],
         "boxes": [_plain(records.unstructure(box, Box)) for box in store.boxes.values()],
     }
@@ -61,7 +62,12 @@ def load(text: str, name: str) -> Store:
     _check_names([job.id for job in jobs], "$.jobs[{}].id", name)
     _check_names([box.name for box in boxes], "$.boxes[{}].name", name)
     _check_references(value["counter"], jobs, boxes, name)
-    store = Store({job.id: job for job in jobs}, {box.name: box for box in boxes}, value["counter"])
+    store = Store(
+        {job.id: job for job in jobs},
+        {box.name: box for box in boxes},
+        value["counter"],
+        value["drained"],
+    )
     try:
         store.check()
     except AssertionError as error:
@@ -128,6 +134,8 @@ def _check_top(value: Any, name: str) -> None:
     counter = value["counter"]
     if isinstance(counter, bool) or not isinstance(counter, int) or counter < 0:
         raise BadState(f"{name}: $.counter: must be a whole number, the newest job's")
+    if not isinstance(value["drained"], str):
+        raise BadState(f"{name}: $.drained: must be a name, or empty")
     for key in ("jobs", "boxes"):
         if not isinstance(value[key], list):
             raise BadState(f"{name}: $.{key}: must be a list")

@@ -54,6 +54,7 @@ class Image:
     """A store as it was at one moment: it stays so while the store goes on."""
 
     counter: int
+    drained: str
     jobs: list[Job]
     boxes: list[Box]
     next: int  # the number of the first journal record that comes after
@@ -65,7 +66,7 @@ def image_of(store: Store, following: int) -> Image:
         attrs.evolve(box, boots=[*box.boots[:-1], *map(_copy, box.boots[-1:])])
         for box in store.boxes.values()
     ]
-    return Image(store.counter, list(store.jobs.values()), boxes, following)
+    return Image(store.counter, store.drained, list(store.jobs.values()), boxes, following)
 
 
 def _copy(boot: BootLog) -> BootLog:
@@ -77,6 +78,7 @@ def dump_image(image: Image) -> Iterator[bytes]:
     yield cbor2.dumps(
         {
             "counter": image.counter,
+            "drained": image.drained,
             "jobs": len(image.jobs),
             "boxes": len(image.boxes),
             "next": image.next,
@@ -108,13 +110,15 @@ class Loading:
 
     name: str
     counts: dict[str, int] | None = None
+    drained: str = ""
     jobs: dict[str, Job] = attrs.Factory(dict)
     boxes: dict[str, Box] = attrs.Factory(dict)
 
     def add(self, payload: bytes) -> None:
         """Raises BadState."""
         parts = _structure(payload, dict[str, Any], self.name)
-        if self.counts is None and parts.keys() == {"counter", "jobs", "boxes", "next"}:
+        if self.counts is None and parts.keys() == {"counter", "drained", "jobs", "boxes", "next"}:
+            self.drained = _made(parts.pop("drained"), str, self.name)
             self.counts = _made(parts, dict[str, int], self.name)
         elif parts.keys() == {"jobs"}:
             self.jobs.update((job.id, job) for job in _made(parts["jobs"], list[Job], self.name))
@@ -145,7 +149,7 @@ class Loading:
         newest = max((job.number for job in self.jobs.values()), default=0)
         counter = max(newest, (self.counts or {}).get("counter", 0))
         try:
-            return Store(self.jobs, self.boxes, counter)
+            return Store(self.jobs, self.boxes, counter, self.drained)
         except Exception as error:  # a job on a box that is not there
             raise BadState(f"{self.name}: does not hold a store: {error!r}") from error
 

@@ -1,0 +1,87 @@
+"""Pure: no clock, no socket, no await.
+
+What an operator decides about testboxes, and about the lab: changes, or Refused with the reason.
+Nothing is changed here.  `now` is UTC in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from appliance.errors import BadRequest, Refused
+from appliance.jobs import suspicion
+from appliance.jobs.box import Box, Reservation
+from appliance.jobs.changes import Change, Drained, Missed, Quarantined, Reserved
+from appliance.jobs.store import Store
+
+RESERVED_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
+_ITSELF: Final = "the appliance"
+
+
+def suspects(store: Store, names: Iterable[str], now: float) -> list[Change]:
+    """Those of the boxes that get no more jobs (design.md §5)."""
+    return [
+        Quarantined(box.name, why, _ITSELF, now)
+        for box in (store.boxes[name] for name in names if name in store.boxes)
+        if not box.quarantine and (why := suspicion.against(box, store.jobs, store.evidence))
+    ]
+
+
+def reserved(
+    box: Box, user: str | None, until: float, by: str, why: str, now: float
+) -> list[Change]:
+    """The box is kept for the jobs of `user`, or from all jobs (None).
+
+    Raises Refused where somebody else keeps it already, BadRequest for a time that makes no sense.
+    """
+    if not box.known:
+        raise Refused(f"{box.name} is unknown and gets no jobs anyway: `host add` it first")
+    there = box.reservation
+    if there is not None and (there.by, there.user) != (by, user):
+        raise Refused(f"{box.name} is {told(there)}: `host release {box.name}` first")
+    if not now < until <= now + RESERVED_MAX_S:
+        raise BadRequest("until: must be a moment to come, within 30 days")
+    return [Reserved(box.name, Reservation(user, until, by, why), by, now)]
+
+
+def released(box: Box, by: str, now: float) -> list[Change]:
+    """Whatever keeps jobs from the box is over.  Raises Refused where nothing does."""
+    changes: list[Change] = []
+    if box.quarantine:
+        changes.append(Quarantined(box.name, "", by, now))
+    if box.reservation is not None:
+        changes.append(Reserved(box.name, None, by, now))
+    if box.backoff_until > now:
+        changes.append(Missed(box.name, 0.0))
+    if not changes:
+        raise Refused(f"{box.name} is neither quarantined, held, reserved nor backing off")
+    return changes
+
+
+def expired(store: Store, now: float) -> list[Change]:
+    """The reservations whose time is up."""
+    return [
+        Reserved(box.name, None, "its time is up", now)
+        for box in store.boxes.values()
+        if box.reservation is not None and box.reservation.until <= now
+    ]
+
+
+def drained(store: Store, by: str, now: float) -> list[Change]:
+    """No job is given out any more; nothing to change where that is so already."""
+    return [] if store.drained else [Drained(by, now)]
+
+
+def resumed(store: Store, now: float) -> list[Change]:
+    """Jobs are given out again.  Raises Refused where they are."""
+    if not store.drained:
+        raise Refused("nobody drains this lab: jobs are given out")
+    return [Drained("", now)]
+
+
+def told(reservation: Reservation) -> str:
+    """A reservation in words."""
+    kind = f"reserved for {reservation.user}" if reservation.user else "held"
+    why = f" ({reservation.why})" if reservation.why else ""
+    return f"{kind} by {reservation.by}{why}"

@@ -1,0 +1,110 @@
+"""Pure: no clock, no socket, no await.
+
+A bad box doesn't eat the queue (design.md §5): what is held against a testbox, and when it is
+enough to give it no more jobs until a person has looked at it.
+
+Two things are.  Boots lost in a row, of different jobs: unless the job was lost by other boxes too
+and its image has never run on another, for then the job or the image is at fault.  And jobs that
+fail within seconds, in a row, while their suites pass elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import attrs
+
+from appliance.jobs import job as jobs
+from appliance.jobs.box import Box
+from appliance.jobs.changes import Job
+from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Queued, Running
+
+LOST_MAX: Final = 3  # boots of different jobs lost in a row: design.md §5
+QUICK_MAX: Final = 5  # quick failures in a row; a suite may well have two flaky jobs side by side
+QUICK_S: Final = 60.0  # a job that fails for a reason of its own has hardly begun by then
+_BOXES_KEPT: Final = 2  # of an image or suite: one of them is another than the one in question
+_NAMES_MAX: Final = 1000  # images and suites remembered; the oldest is forgotten first
+
+
+@attrs.define
+class Evidence:
+    """Which boxes an image ran on, and a suite passed on, lately.  A restart begins anew."""
+
+    ran: OrderedDict[str, dict[str, None]] = attrs.Factory(OrderedDict)  # image -> boxes
+    passed: OrderedDict[str, dict[str, None]] = attrs.Factory(OrderedDict)  # suite -> boxes
+
+
+def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at: float) -> None:
+    """What the move of a job from `old` to `new` says of its box."""
+    if isinstance(event, jobs.Begin):
+        box.lost = ()
+        _remember(evidence.ran, new.pinned.root, box.name)
+    elif isinstance(event, jobs.Lapse | jobs.Asked):
+        _note_loss(box, old)
+    if not isinstance(new.state, Finished) or not isinstance(old.state, Running | PostRun | Held):
+        return
+    if new.state.health == jobs.SUCCESS:
+        box.quick = ()
+        _remember(evidence.passed, new.document.suite, box.name)
+    elif new.state.health != "cancel" and at - _began(new) < QUICK_S:
+        box.quick = (*box.quick[-QUICK_MAX + 1 :], (new.id, new.document.suite))
+    else:
+        box.quick = ()
+
+
+def _note_loss(box: Box, old: Job) -> None:
+    attempt = old.attempt
+    if isinstance(old.state, Offered | Booting) and attempt is not None and not attempt.reboots:
+        own = old.document.rules.own_kernel and jobs.is_loaded(old.state)
+        if attempt.health is None and not own and old.id not in box.lost:
+            box.lost = (*box.lost[-2 * LOST_MAX :], old.id)
+
+
+def _began(job: Job) -> float:
+    """When its newest attempt began to run."""
+    number = job.attempt.number if job.attempt is not None else 0
+    running = (m.at for m in reversed(job.history) if (m.stage, m.attempt) == ("running", number))
+    return next(running, 0.0)
+
+
+def _remember(names: OrderedDict[str, dict[str, None]], name: str, box: str) -> None:
+    boxes = names.setdefault(name, {})
+    boxes.pop(box, None)
+    boxes[box] = None
+    if len(boxes) > _BOXES_KEPT:
+        del boxes[next(iter(boxes))]
+    names.move_to_end(name)
+    if len(names) > _NAMES_MAX:
+        names.popitem(last=False)
+
+
+def against(box: Box, jobs_: dict[str, Job], evidence: Evidence) -> str:
+    """Why the box should get no more jobs; empty while nothing is wrong with it."""
+    blamed = [name for name in box.lost if _is_to_blame(box, jobs_.get(name), evidence)]
+    if len(blamed) >= LOST_MAX:
+        return f"{len(blamed)} boots lost in a row: {', '.join(blamed)}"
+    if len(box.quick) >= QUICK_MAX and all(
+        evidence.passed.get(suite, {}).keys() - {box.name} for _, suite in box.quick
+    ):
+        names = ", ".join(name for name, _ in box.quick)
+        return f"{len(box.quick)} jobs failed within seconds, and pass elsewhere: {names}"
+    return ""
+
+
+def _is_to_blame(box: Box, job: Job | None, evidence: Evidence) -> bool:
+    """Whether the box, and not the job, is to blame for a boot that it lost."""
+    if job is None:
+        return True
+    others = set(_lost_by(job)) - {box.name}
+    return not others or bool(evidence.ran.get(job.pinned.root, {}).keys() - {box.name})
+
+
+def _lost_by(job: Job) -> tuple[str, ...]:
+    if isinstance(job.state, Queued):
+        return job.state.lost_by
+    attempt = job.attempt
+    if attempt is None:
+        return ()
+    failed = isinstance(job.state, Finished) and job.state.health == "boot_failed"
+    return (*attempt.lost_by, attempt.box) if failed else attempt.lost_by

@@ -1,0 +1,212 @@
+"""What an operator decides: boxes quarantined, held, reserved and released; the lab drained."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.errors import BadRequest, Refused
+from appliance.jobs import decisions, operator
+from appliance.jobs.changes import Known
+from appliance.jobs.suspicion import LOST_MAX
+from tests.lab import open_lab
+from tests.test_decisions import NOW, WAITS, a_store, facts, make, offered
+
+HOUR = 3600.0
+SOON = 1500.0  # before the box is sent to ask again
+
+
+async def nothing(event):
+    await trio.lowlevel.checkpoint()
+
+
+async def do(lab, verb, user="root", **arguments):
+    return await lab.people.do(verb, arguments, user, nothing)
+
+
+async def state(lab, box="box-1"):
+    rows = (await do(lab, "hosts"))["hosts"]
+    return next(row["state"] for row in rows if row["name"] == box)
+
+
+def now(lab):
+    return lab.scheduler.clock.now()
+
+
+async def test_a_box_that_loses_three_boots_is_given_no_more_until_it_is_released(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for _ in range(LOST_MAX):
+            job = await lab.submit(key=f"key{now(lab):.0f}aaaa"[:20].replace(".", ""))
+            await (await lab.ask()).rest()
+            await trio.sleep(200)  # the offer lapses
+            await do(lab, "cancel", job=job.id)
+            await trio.sleep(1000)  # it has rested
+        await lab.submit(key="another1")
+        parked = await lab.ask()
+        await wait_all_tasks_blocked()
+        assert "quarantined" == await state(lab)
+
+        await do(lab, "host-release", host="box-1")
+        assert b"job.cgz" in await parked.rest()
+        assert "offered" == await state(lab)
+
+
+async def test_a_held_box_gets_no_job_until_its_time_is_up_also_after_a_restart(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        until = now(lab) + SOON
+        row = (await do(lab, "host-reserve", host="box-1", until=until, why="for ann"))["host"]
+        assert "held by root (for ann)" == row["kept"]
+        disk = lab.disk
+    async with open_lab(disk=disk) as lab:
+        await lab.submit()
+        parked = await lab.ask()
+        await trio.sleep(until - now(lab) - 1)
+        assert "held" == await state(lab)
+        await trio.sleep(2)
+
+        assert b"job.cgz" in await parked.rest()
+
+
+async def test_a_reserved_box_takes_the_jobs_of_its_person_only(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        until = now(lab) + HOUR
+        await do(lab, "host-reserve", host="box-1", until=until, **{"for": "bob"})
+        await lab.submit(user="ann", key="annskey1")
+        parked = await lab.ask()
+        await trio.sleep(10)
+        assert "parked" == await state(lab)
+        job = await lab.submit(user="bob", key="bobskey1")
+
+        assert f"/{job.id}/".encode() in await parked.rest()
+
+
+async def test_a_box_is_held_while_it_runs_and_the_job_goes_on(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await do(lab, "host-reserve", host="box-1", until=now(lab) + HOUR)
+        await lab.report(job, "job_state=running")
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+
+        assert "finish" == lab.stage(job)
+
+
+async def test_a_drained_lab_gives_out_nothing_until_it_is_resumed_also_after_a_restart(
+    autojump_clock,
+):
+    async with open_lab() as lab:
+        await lab.know()
+        await do(lab, "drain")
+        await lab.submit()
+        parked = await lab.ask()
+        await trio.sleep(10)
+        assert "parked" == await state(lab)
+        assert "root" == (await do(lab, "status"))["drained"]
+        disk = lab.disk
+    async with open_lab(disk=disk) as lab:
+        parked = await lab.ask()
+        await trio.sleep(10)
+        assert "parked" == await state(lab)
+        await do(lab, "resume")
+
+        assert b"job.cgz" in await parked.rest()
+
+
+async def test_a_drain_can_wait_for_the_jobs_that_run(autojump_clock, nursery):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        done = []
+
+        async def drain():
+            done.append(await do(lab, "drain", wait=True))
+
+        nursery.start_soon(drain)
+        await lab.report(job, "job_state=running")
+        await trio.sleep(60)
+        assert [] == done
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        await wait_all_tasks_blocked()
+
+        assert [{"jobs": []}] == done
+
+
+async def test_a_running_job_is_given_more_time(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit("script: x\ntimeout: 10m\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        with pytest.raises(Refused, match="Only running job can renew"):
+            await do(lab, "renew", job=job.id, seconds=600.0)
+        await lab.report(job, "job_state=running")
+        await do(lab, "renew", "ann", job=job.id, seconds=600.0)
+        await trio.sleep(1100)
+        assert "running" == lab.stage(job)
+        await trio.sleep(110)
+
+        assert "finish" == lab.stage(job)
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("host-reserve", {"host": "box-1", "until": 0.0}),
+        ("host-release", {"host": "box-1"}),
+        ("drain", {}),
+        ("resume", {}),
+        ("renew", {"job": "lab.1", "seconds": 1.0}),
+    ],
+)
+async def test_only_root_decides_and_a_submitter_of_their_own_jobs(autojump_clock, verb, more):
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.submit(user="ann")
+        with pytest.raises(Refused, match="root"):
+            await do(lab, verb, "bob", **more)
+
+
+def test_what_makes_no_sense_is_refused_with_what_would():
+    store = a_store()
+    box = store.box("box-1")
+    for until in (NOW, NOW - 1, NOW + operator.RESERVED_MAX_S + 1, float("nan"), float("inf")):
+        with pytest.raises(BadRequest, match="within 30 days"):
+            operator.reserved(box, None, until, "root", "", NOW)
+    with pytest.raises(Refused, match="neither quarantined"):
+        operator.released(box, "root", NOW)
+    with pytest.raises(Refused, match="nobody drains"):
+        operator.resumed(store, NOW)
+    for change in operator.reserved(box, "ann", NOW + 9, "root", "", NOW):
+        store.apply(change)
+    with pytest.raises(Refused, match="box-1 is reserved for ann by root: `host release box-1`"):
+        operator.reserved(box, "bob", NOW + 9, "root", "", NOW)
+    assert operator.reserved(box, "ann", NOW + 99, "root", "", NOW)  # longer
+
+
+def test_a_reservation_of_an_unknown_box_is_refused():
+    store = a_store()
+    store.box("box-1").facts = None
+    with pytest.raises(Refused, match="host add"):
+        operator.reserved(store.box("box-1"), None, NOW + 9, "root", "", NOW)
+
+
+def test_the_deadlines_of_a_document_win_over_those_of_its_host_and_of_the_lab():
+    store = a_store(job_text="script: x\ndeadlines: {post_run: 5m}\n")
+    store.apply(Known(facts(deadlines={"post_run": "2h", "boot": "20m"}), NOW))
+    offered(store)
+    make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    assert NOW + 1200 == decisions.deadline(store.job("lab.1"), {}, WAITS)
+    make(store, decisions.reported(store, store.job("lab.1"), "post_run", NOW, WAITS))
+
+    assert NOW + 300 == decisions.deadline(store.job("lab.1"), {}, WAITS)
