@@ -16,6 +16,7 @@ holds them to it.
       image_build        a rootfs, its kernel and its initramfs from Debian's packages
       image_import       the same for a rootfs that exists
       contained          runs the programs that make a rootfs; nothing of them outlives us
+      inside             paths in a rootfs, resolved inside it as after a chroot
       rootfs             what turns a rootfs into one that boots over the network
       snapshot           a folder in the making; it gets its name when it is whole
       dracut/            the dracut module that makes an initramfs.lkp

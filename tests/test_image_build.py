@@ -115,7 +115,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 def test_a_build_under_way_is_not_swept(tmp_path: Path) -> None:
     with snapshot.new(tmp_path, "debian", "x86_64", "12") as making:
         (making.root / "file").write_text("here")
-        snapshot.sweep(making.root.parent)
+        snapshot.sweep(making.root.parents[1])
 
         assert (making.root / "file").exists()
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained, images, rootfs, snapshot
+from appliance.boot import contained, images, inside, rootfs, snapshot
 from appliance.boot.contained import Say
 from appliance.errors import BadImage
 
@@ -138,22 +137,16 @@ def _apt_options() -> list[str]:
 
 def _fit_for_network(root: Path) -> None:
     """What a box without a disk of its own does not do at boot."""
-    units = root / "etc/systemd/system"
+    units = "etc/systemd/system"
     for name in _MASKED:
-        (units / name).unlink(missing_ok=True)
-        (units / name).symlink_to("/dev/null")
-    default = units / "default.target"
-    default.unlink(missing_ok=True)
-    default.symlink_to("/usr/lib/systemd/system/multi-user.target")
-    (root / "etc/fstab").write_text("# The root filesystem comes over the network.\n")
+        inside.link(root, f"{units}/{name}", "/dev/null")
+    inside.link(root, f"{units}/default.target", "/usr/lib/systemd/system/multi-user.target")
+    inside.write(root, "etc/fstab", b"# The root filesystem comes over the network.\n")
     for name in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
-        (root / name).unlink(missing_ok=True)
+        inside.remove(root, name)
     for folder in ("var/cache/apt", "var/lib/apt/lists"):
-        for left in (root / folder).iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+        for left in os.listdir(inside.resolve(root, folder)):
+            inside.remove(root, f"{folder}/{left}")
     # As new as /usr: else every boot of every box would bring its caches up to date again.
     for folder in ("etc", "var"):
-        (root / folder / ".updated").touch()
+        inside.write(root, f"{folder}/.updated", b"")

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained, images, rootfs, snapshot
+from appliance.boot import contained, images, inside, rootfs, snapshot
 from appliance.boot.contained import Say
 from appliance.errors import BadImage
 
@@ -56,13 +56,17 @@ def import_(srv: Path, source: Path, os_name: str, version: str, arch: str, say:
 
 def missing(root: Path) -> list[str]:
     """What `root` lacks for a boot over the network, in the words of a person who can help."""
-    lacks = [f"{name}/" for name in ("etc", "usr") if not (root / name).is_dir()]
-    if not any(root.glob("boot/vmlinuz-*")):
+    lacks = [f"{name}/" for name in ("etc", "usr") if not inside.resolve(root, name).is_dir()]
+    if not any(inside.resolve(root, "boot").glob("vmlinuz-*")):
         lacks.append("boot/vmlinuz-<kernel version> (a kernel package)")
     lacks += [
         help_
         for programs, help_ in _NEEDED
-        if not any(os.path.lexists(root / place / name) for place in _SBIN for name in programs)
+        if not any(
+            os.path.lexists(inside.entry(root, f"{place}/{name}"))
+            for place in _SBIN
+            for name in programs
+        )
     ]
     return lacks
 

@@ -7,14 +7,16 @@ with their firmware.  One initramfs so serves whichever kernel a document names.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained
+from appliance.boot import contained, images, inside
 from appliance.boot.cgz import Entry, pack
 from appliance.boot.contained import Say
 from appliance.errors import BadImage
@@ -33,69 +35,46 @@ _EARLY: Final = (
     "fs/netfs", "fs/overlayfs", "fs/nls",
     "net/sunrpc", "net/dns_resolver", "net/core", "net/packet", "net/8021q", "net/802", "net/llc",
 )  # fmt: skip
-# Every folder that what follows writes to, deletes from, or reads from.
-_TOUCHED: Final = (
-    "etc", "etc/ssh", "boot", "usr", "lib", "lib/modules", "lib/firmware", *_DRACUT_MODULES,
-    "var", "var/tmp", "var/tmp/appliance-modules", "var/lib/dbus", "var/lib/systemd",
-)  # fmt: skip
-_STAGING: Final = "var/tmp/appliance-modules"
+_STAGING: Final = ".appliance-modules"  # at the top: no link of the image is on the way
 _SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
 
 def finish(root: Path, say: Say, lock: int) -> str:
     """Adds what is missing for a boot; returns the kernel version.  Raises BadImage."""
     version = kernel_version(root)
-    check_closed(root, version)
-    boot = root / "boot"
+    check_boot_folder(root)
     say("packing the kernel's modules")
-    write(boot / f"modules-{version}.cgz", modules(root, version, say, lock))
+    inside.write(root, f"boot/modules-{version}.cgz", modules(root, version, say, lock))
     say("building the initramfs")
     initramfs(root, version, say, lock)
-    for name, target in (
-        ("boot/vmlinuz", f"vmlinuz-{version}"),
-        ("initrd.lkp", f"./boot/initramfs.lkp-{version}.img"),
-    ):
-        (root / name).unlink(missing_ok=True)
-        (root / name).symlink_to(target)
+    inside.link(root, "boot/vmlinuz", f"vmlinuz-{version}")
+    inside.link(root, "initrd.lkp", f"./boot/initramfs.lkp-{version}.img")
     tidy(root)
     return version
 
 
-def check_closed(root: Path, version: str) -> None:
-    """Raises BadImage where a folder that we write to or read from lies outside of `root`.
+def check_boot_folder(root: Path) -> None:
+    """Raises BadImage where /boot is one place for a box and another for our own doors.
 
-    We are root on the server: through `etc -> /etc` we would delete the server's own machine-id.
+    They look at it from outside, where a link that begins with / leads out of the image.
     """
-    for place in (*_TOUCHED, f"lib/modules/{version}"):
-        _inside(root, root / place)
-
-
-def write(path: Path, data: bytes) -> None:
-    """A file of ours; a link that stands in its place is replaced, not followed."""
-    path.unlink(missing_ok=True)
-    path.write_bytes(data)
-
-
-def _inside(root: Path, path: Path) -> Path:
-    """`path`, if it lies in `root` with every symlink followed.  Raises BadImage."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BadImage(
-            f"/{path.relative_to(root)} leads out of this root filesystem: make it a relative link"
-            " or a folder"
-        )
-    return path
+    if (root / "boot").resolve() != inside.resolve(root.resolve(), "boot"):
+        raise BadImage("/boot leads out of this root filesystem: make it a relative link")
 
 
 def kernel_version(root: Path) -> str:
     """That of boot/vmlinuz, else the newest kernel that has its modules.  Raises BadImage."""
-    named = root / "boot/vmlinuz"
+    named = inside.entry(root, "boot/vmlinuz")
     if named.is_symlink():
-        versions = [Path(os.readlink(named)).name.removeprefix("vmlinuz-")]
+        files = [Path(os.readlink(named)).name]
     else:
-        versions = [path.name.removeprefix("vmlinuz-") for path in root.glob("boot/vmlinuz-*")]
+        files = [path.name for path in inside.resolve(root, "boot").glob("vmlinuz-*")]
+    versions = [name.removeprefix("vmlinuz-") for name in files if name.startswith("vmlinuz-")]
     if not versions:
         raise BadImage("boot/vmlinuz-<kernel version> is missing: install a kernel in it")
-    whole = [name for name in versions if (root / f"lib/modules/{name}/modules.dep").exists()]
+    for name in versions:
+        images.check_word("the kernel's version", name)  # it becomes a part of paths and URLs
+    whole = [name for name in versions if inside.has(root, f"lib/modules/{name}/modules.dep")]
     if not whole:
         raise BadImage(f"lib/modules/{versions[0]}/modules.dep is missing: the kernel's modules")
     return max(whole, key=_natural)
@@ -103,57 +82,57 @@ def kernel_version(root: Path) -> str:
 
 def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
     """modules-<version>.cgz.  Raises BadImage."""
-    tree = root / "lib/modules" / version
-    staging = root / _STAGING
+    tree = f"lib/modules/{version}"
     try:
-        target = staging / "lib/modules" / version
-        target.mkdir(parents=True)
-        for path in sorted(_needed(tree)):
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(_inside(root, tree / path), target / path)
+        inside.remove(root, _STAGING)
+        for path in sorted(_needed(root, tree)):
+            _stage(root, f"{tree}/{path}")
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
-            if (tree / name).exists():
-                shutil.copyfile(_inside(root, tree / name), target / name)
+            if inside.has(root, f"{tree}/{name}"):
+                _stage(root, f"{tree}/{name}")
         contained.run_inside(root, ("depmod", "-b", f"/{_STAGING}", version), say, keep=(lock,))
-        _copy_firmware(root, staging, lock)
-        return pack(_entries(staging, "usr/" if (root / "lib").is_symlink() else ""))
+        _stage_firmware(root, lock)
+        return pack(_entries(root / _STAGING, "usr/" if (root / "lib").is_symlink() else ""))
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        inside.remove(root, _STAGING)
 
 
 def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
     """boot/initramfs.lkp-<version>.img, made by the dracut that is in the root filesystem."""
-    homes = [root / home for home in _DRACUT_MODULES if (root / home).is_dir()]
+    homes = [home for home in _DRACUT_MODULES if inside.resolve(root, home).is_dir()]
     if not homes:
         raise BadImage("dracut is missing: install dracut and its network modules in it")
-    ours = homes[0] / _MODULE.name
-    shutil.rmtree(ours, ignore_errors=True)
-    shutil.copytree(_MODULE, ours)
-    for script in ours.iterdir():
-        script.chmod(0o755)
+    ours = f"{homes[0]}/{_MODULE.name}"
     name = f"boot/initramfs.lkp-{version}.img"
-    (root / name).unlink(missing_ok=True)
+    inside.remove(root, name)
+    inside.remove(root, ours)
     try:
+        shutil.copytree(_MODULE, inside.entry(root, ours))
+        for script in inside.entry(root, ours).iterdir():
+            script.chmod(0o755)
         contained.run_inside(root, _dracut(f"/{name}", version), say, keep=(lock,))
     finally:
-        shutil.rmtree(ours)
-    problem = without_our_module(root / name)
+        inside.remove(root, ours)
+    if not inside.has(root, name):
+        raise BadImage(f"dracut made no /{name}")
+    problem = without_our_module(inside.resolve(root, name))
     if problem is not None:
         raise BadImage(f"dracut made a broken initramfs: {problem}")
 
 
 def tidy(root: Path) -> None:
     """A root filesystem that many boxes share keeps no secret and no identity."""
-    for key in root.glob("etc/ssh/ssh_host_*"):
-        key.unlink()
-    write(root / "etc/machine-id", b"")
-    (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
-    (root / "var/lib/systemd/random-seed").unlink(missing_ok=True)
-    (root / "etc/resolv.conf").unlink(missing_ok=True)
-    (root / "etc/hostname").unlink(missing_ok=True)
-    for path in (root, root / "boot"):
+    for key in inside.resolve(root, "etc/ssh").glob("ssh_host_*"):
+        inside.remove(root, f"etc/ssh/{key.name}")
+    inside.write(root, "etc/machine-id", b"")
+    for name in (
+        "var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "etc/resolv.conf", "etc/hostname",
+    ):  # fmt: skip
+        inside.remove(root, name)
+    boot = inside.resolve(root, "boot")
+    for path in (root, boot):
         path.chmod(0o755)
-    for path in (root / "boot").iterdir():
+    for path in boot.iterdir():
         if path.is_file() and not path.is_symlink():
             path.chmod(0o644)
 
@@ -183,7 +162,7 @@ def flaws(root: Path) -> list[str]:
     """What is wrong inside the boot files of a finished image; slow, it unpacks them."""
     found: list[str] = []
     image = root / "initrd.lkp"
-    if image.exists():
+    if image.is_file():
         problem = without_our_module(image)
         found += [problem] if problem is not None else []
     for archive in sorted(root.glob("boot/modules-*.cgz")):
@@ -205,14 +184,14 @@ def _names(archive: Path) -> set[str]:
     return set(listing.stdout.decode(errors="replace").splitlines())
 
 
-def _needed(tree: Path) -> set[str]:
+def _needed(root: Path, tree: str) -> set[str]:
     """The early modules and, again and again, the modules that those need."""
     needs: dict[str, list[str]] = {}
-    for line in (tree / "modules.dep").read_text().splitlines():
+    for line in inside.read(root, f"{tree}/modules.dep").decode(errors="replace").splitlines():
         module, _, others = line.partition(":")
         needs[module] = others.split()
         for name in (module, *needs[module]):
-            if name.startswith("/") or ".." in name.split("/"):
+            if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
                 raise BadImage(f"modules.dep names {name!r}, which is no place below its folder")
     wanted = {module for module in needs if _is_early(module)}
     waiting = list(wanted)
@@ -223,6 +202,13 @@ def _needed(tree: Path) -> set[str]:
     return wanted
 
 
+def _stage(root: Path, path: str) -> None:
+    """The file, under the same name below the staging folder."""
+    target = root / _STAGING / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(inside.read(root, path))
+
+
 def _is_early(module: str) -> bool:
     name = module.removeprefix("kernel/")
     for suffix in _SUFFIXES:
@@ -230,25 +216,44 @@ def _is_early(module: str) -> bool:
     return any(name == early or name.startswith(f"{early}/") for early in _EARLY)
 
 
-def _copy_firmware(root: Path, staging: Path, lock: int) -> None:
-    """What the packed modules ask for, as far as the root filesystem has it."""
+def _stage_firmware(root: Path, lock: int) -> None:
+    """What the staged modules ask for, as far as the root filesystem has it."""
+    files = [
+        f"/{path.relative_to(root)}"
+        for path in _files(root / _STAGING)
+        if path.name.endswith(_SUFFIXES)
+    ]
     asked: list[str] = []
-    files = [f"/{path.relative_to(root)}" for path in staging.rglob("*.ko*")]
-    contained.run_inside(root, ("modinfo", "-F", "firmware", *files), asked.append, keep=(lock,))
-    for name in sorted(set(asked) - {""}):
-        for found in root.glob(f"lib/firmware/{name}"):
-            if found.is_file() and ".." not in found.parts:
-                _inside(root, found)
-                target = staging / found.relative_to(root)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(found, target)
+    if files:
+        ask = ("modinfo", "-F", "firmware", *files)
+        contained.run_inside(root, ask, asked.append, keep=(lock,))
+    for pattern in sorted(set(asked) - {""}):
+        for name in _matching(root, pattern):
+            if inside.has(root, name):
+                _stage(root, name)
+
+
+def _matching(root: Path, pattern: str) -> list[str]:
+    """Paths of firmware; a module may ask for `brcm/brcmfmac43430-sdio.*.txt`."""
+    folder, _, last = f"lib/firmware/{pattern}".rpartition("/")
+    if ".." in pattern.split("/") or not pattern.isprintable():
+        return []
+    there = inside.resolve(root, folder)
+    names = sorted(os.listdir(there)) if there.is_dir() else []
+    return [f"{folder}/{name}" for name in names if fnmatch.fnmatchcase(name, last)]
+
+
+def _files(tree: Path) -> list[Path]:
+    """The regular files below it; no link is followed."""
+    found = [Path(place, name) for place, _, names in os.walk(tree) for name in names]
+    return sorted(path for path in found if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _entries(tree: Path, prefix: str) -> Iterator[Entry]:
     """Of a merged /usr, `prefix` says so: a folder /lib would replace the initramfs's symlink."""
-    for path in tree.rglob("*"):
-        if path.is_file():
-            yield Entry(f"{prefix}{path.relative_to(tree)}", path.read_bytes())
+    for path in _files(tree):
+        name = str(path.relative_to(tree))
+        yield Entry(f"{prefix}{name}", inside.read(tree, name))
 
 
 def _natural(version: str) -> tuple[tuple[int, str], ...]:

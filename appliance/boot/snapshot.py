@@ -1,6 +1,8 @@
 """A folder in the making, beside the images of its kind; it gets its name when it is whole.
 
 Half-made folders are hidden (".building-<pid>"), so neither `resolve` nor a person sees them.
+They are root's alone until then: a root filesystem has folders that everybody may write to, and
+a local user's link in /var/tmp of one must not meet a maker who is root.
 Their maker holds a lock on the folder: one that nobody locks was left by a crash, and goes.
 """
 
@@ -35,15 +37,16 @@ class Snapshot:
         """`<version>-<timestamp>`, and the version's symlink moves to it, in one step each."""
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(now))
         name = f"{self.version}-{stamp}"
-        final = self.root.with_name(name)
+        place = self.root.parents[1]
+        final = place / name
         if os.path.lexists(final):
             raise BadImage(f"{final} exists already")
-        link = self.root.with_name(self.version)
+        link = place / self.version
         if link.exists() and not link.is_symlink():
             raise BadImage(f"{link} is not a symlink to a snapshot: move it away first")
         os.sync()  # a machine that loses power has the whole image or none
         self.root.rename(final)
-        passing = self.root.with_name(f"{_LINK}{os.getpid()}")
+        passing = place / f"{_LINK}{os.getpid()}"
         passing.unlink(missing_ok=True)
         passing.symlink_to(name)
         passing.rename(link)
@@ -56,15 +59,17 @@ def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
     place = srv / "os" / os_name / arch
     made = _make(place)
     sweep(place)
-    root = place / f"{_BUILDING}{os.getpid()}"
-    root.mkdir(mode=0o755)
-    root.chmod(0o755)
-    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    private = place / f"{_BUILDING}{os.getpid()}"
+    private.mkdir(mode=0o700)
+    lock = os.open(private, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        root = private / "root"
+        root.mkdir()
+        root.chmod(0o755)
         yield Snapshot(root, version, lock)
     finally:
-        _remove(root)
+        _remove(private)
         os.close(lock)
         for folder in made:
             if not any(folder.iterdir()):

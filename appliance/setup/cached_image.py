@@ -21,6 +21,7 @@ IMAGE: Final = ("debian", "x86_64", "12")  # os, arch, version
 SOURCES: Final = (
     "image_build.py",
     "rootfs.py",
+    "inside.py",
     "snapshot.py",
     "contained.py",
     "cgz.py",
