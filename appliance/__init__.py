@@ -26,6 +26,7 @@ holds them to it.
       lkp         pure   job -> job.sh, job.yaml
       cgz         pure   files -> cpio newc -> gzip
       smb         pure   Config -> smb.conf, for a CIFS rootfs
+      ganesha     pure   Config -> ganesha.conf, for an NFS rootfs
       runner/            the built-in client that runs the job on the testbox (POSIX sh)
 
     jobs/                what work is, and who gets it

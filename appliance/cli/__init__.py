@@ -48,6 +48,7 @@ _COMMANDS: Final = {
     "tftpboot": "appliance.cli.render:tftpboot",
     "dnsmasq-config": "appliance.cli.render:dnsmasq_config",
     "smb-config": "appliance.cli.render:smb_config",
+    "nfs-config": "appliance.cli.render:nfs_config",
 }
 
 

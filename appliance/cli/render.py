@@ -1,4 +1,4 @@
-"""`appliance dnsmasq-config`, `smb-config`, `tftpboot`: what other programs are told."""
+"""`appliance dnsmasq-config`, `smb-config`, `nfs-config`, `tftpboot`: what others are told."""
 
 from __future__ import annotations
 
@@ -35,6 +35,23 @@ def smb_config(ctx: click.Context, directories: bool) -> None:
     config = load_config(ctx)
     click.echo(smb.configuration(config), nl=False)
     for path in smb.directories(config) if directories else ():
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+@click.command("nfs-config")
+@click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
+@click.pass_context
+def nfs_config(ctx: click.Context, directories: bool) -> None:
+    """Print a complete ganesha.conf that shows the images to testboxes by NFS 4, read-only.
+
+    Use it as `ganesha.nfsd -F -f FILE`, for documents that say `os_mount: nfs`.
+    ganesha starts only when its directories exist.
+    """
+    from appliance.boot import ganesha
+
+    config = load_config(ctx)
+    click.echo(ganesha.configuration(config), nl=False)
+    for path in ganesha.directories(config) if directories else ():
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 

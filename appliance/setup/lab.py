@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from appliance.boot import dnsmasq, smb
+from appliance.boot import dnsmasq, ganesha, smb
 from appliance.config import Config, Network, Paths
 from appliance.errors import ApplianceError
 from appliance.setup import tftp
@@ -140,11 +140,13 @@ async def lab(
     change: Callable[[Config], Config] = lambda config: config,
     watch: Watch = lambda who, line: None,
     serve: Sequence[str] = (sys.executable, "-m", "appliance", "serve", "--config"),
+    nfs: bool = False,
 ) -> AsyncIterator[Lab]:
     """A lab with the images of `os_images`, ready for boxes; it ends when the block does.
 
     `keep` receives logs and results.  `change` makes other choices in the configuration.
     `serve` is the server's command, completed with the configuration file.
+    `nfs` starts ganesha as well, for jobs that say `os_mount: nfs`.
     """
     directory = _directory(keep)
     try:
@@ -158,6 +160,8 @@ async def lab(
             accel = await accelerator(directory)
             made = Lab(config, config_file, keep, inside, nursery, watch, accel)
             await _start_daemons(made, directory, serve)
+            if nfs:
+                await _start_ganesha(made, directory)
             yield made
             await _stop(made)
             nursery.cancel_scope.cancel()
@@ -183,6 +187,14 @@ async def _start_daemons(made: Lab, directory: Path, serve: Sequence[str]) -> No
         ],
         *(67, 69),
     )
+
+
+async def _start_ganesha(made: Lab, directory: Path) -> None:
+    command = ganesha.command(made.config, directory / "ganesha.conf")
+    await made.start("ganesha", command, ganesha.PORT)
+    # It says so and goes on without: an overlay that has no file handles, for one.
+    if "Lookup failed on path" in (made.keep / "ganesha.log").read_text(errors="replace"):
+        raise ApplianceError(f"ganesha cannot show the images\n{_tail(made.keep / 'ganesha.log')}")
 
 
 async def _stop(made: Lab) -> None:
@@ -218,10 +230,11 @@ def _lay_out(config: Config, directory: Path) -> Path:
     """Makes all directories and files that the daemons want; the configuration file's path."""
     paths = config.paths
     wanted = (paths.srv / "os", paths.state, paths.run, paths.hosts, paths.dhcp_hosts)
-    for path in (*wanted, *smb.directories(config)):
+    for path in (*wanted, *smb.directories(config), *ganesha.directories(config)):
         path.mkdir(parents=True, exist_ok=True)
     (directory / "dnsmasq.conf").write_text(dnsmasq.configuration(config))
     (directory / "smb.conf").write_text(smb.configuration(config))
+    (directory / "ganesha.conf").write_text(ganesha.configuration(config))
     tftp.lay_out(config)
     config_file = directory / "appliance.toml"
     config_file.write_text(toml(config))

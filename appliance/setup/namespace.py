@@ -25,7 +25,9 @@ BRIDGE: Final = "lab0"
 SERVER: Final = "172.28.0.1"
 
 # $1 = taps, then pairs LOWER MERGED: directories shown as they are, and changes to them kept in
-# memory, so that a test may spoil an image that others use.
+# memory, so that a test may spoil an image that others use.  An NFS server asks for file handles,
+# which an overlay has only with an index, and for one device under all of it (xino).  One that
+# cannot have them goes on without.
 _BEGIN: Final = """\
 set -e
 ip link set lo up
@@ -43,7 +45,8 @@ while [ "$#" -gt 1 ]; do
     mkdir -p "$2"
     mount -t tmpfs tmpfs "$2"
     mkdir "$2/changes" "$2/work"
-    mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/changes,workdir=$2/work" "$2"
+    mount -t overlay overlay \
+        -o "lowerdir=$1,upperdir=$2/changes,workdir=$2/work,index=on,nfs_export=on,xino=on" "$2"
     shift 2
 done
 echo up

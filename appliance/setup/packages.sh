@@ -5,7 +5,8 @@
 #   packages.sh --list    print the list
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
-# Some of these packages start a daemon when they are installed (samba, nginx).  None is wanted
+# Some of these packages start a daemon when they are installed (samba, nfs-ganesha and the rpcbind
+# that it brings, nginx).  None is wanted
 # here, so a policy-rc.d forbids it for as long as apt runs.  One that exists already is somebody's
 # decision and stays as it is.
 set -eu
@@ -18,7 +19,7 @@ NEWER=trixie # the first Debian whose ipxe package has arm64
 # virtual hardware and firmware; what serves them; images; the lab; Python; checks and benchmarks
 PACKAGES='
 qemu-system-x86 ovmf
-ipxe dnsmasq-base samba
+ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
