@@ -15,6 +15,7 @@ from tests.test_cgz import listing
 ADDON = "lkp/lkp/src/rootfs/addon"
 LISTING = f"""\
 -rw-r--r-- {ADDON}/usr/lib/systemd/system/lkp-bootstrap.service
+-rw-r--r-- usr/lib/systemd/system/lkp-bootstrap.service
 -rwxr-xr-x {ADDON}/etc/init.d/lkp-bootstrap
 -rwxr-xr-x {ADDON}/etc/init.d/lkp-bootstrap-openrc
 -rwxr-xr-x lkp/lkp/src/runner/attempt.sh
@@ -27,6 +28,8 @@ LISTING = f"""\
 -rwxr-xr-x lkp/lkp/src/runner/runner.sh
 -rwxr-xr-x lkp/lkp/src/runner/upload.sh
 -rwxr-xr-x lkp/lkp/src/runner/watchdog.sh
+lrwxrwxrwx etc/systemd/system/multi-user.target.wants/lkp-bootstrap.service\
+ -> /usr/lib/systemd/system/lkp-bootstrap.service
 lrwxrwxrwx {ADDON}/etc/rc2.d/S77lkp-bootstrap -> ../init.d/lkp-bootstrap
 lrwxrwxrwx {ADDON}/etc/rc3.d/S77lkp-bootstrap -> ../init.d/lkp-bootstrap
 lrwxrwxrwx {ADDON}/etc/rc4.d/S77lkp-bootstrap -> ../init.d/lkp-bootstrap

@@ -1,4 +1,4 @@
-"""Two scenes on real firmware, played once, side by side, each in a lab of its own.
+"""Scenes on real firmware, played once, two side by side, each in a lab of its own.
 
 What happened is kept as evidence, and the tests are about the evidence.
 """
@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -17,6 +18,8 @@ import trio
 from appliance.config import Config
 from appliance.setup.lab import Lab, lab
 from appliance.setup.qemu import Box
+
+from . import osimage
 
 IMAGES = Path(__file__).parents[2] / ".cache/srv/os"
 SCENE_S = 1200.0  # two minutes each on an idle machine with two cores and no KVM; CI is neither
@@ -30,6 +33,30 @@ script: |
   echo "sum $(sha256sum <"$RESULT_ROOT/random")"
   cat /proc/mounts
   stat -c '%A %U %n' /usr/bin/su /etc/shadow
+"""
+# Read-only is the server's doing: the box, which is root, tries to have it otherwise.
+RUNS_ON_NFS = """\
+suite: end-to-end
+testbox: box
+os_mount: nfs
+script: |
+  echo "$id runs on $testbox"
+  head -c 300000 /dev/urandom >"$RESULT_ROOT/random"
+  echo "sum $(sha256sum <"$RESULT_ROOT/random")"
+  cat /proc/mounts
+  stat -c '%A %U %n' /usr/bin/su /etc/shadow
+  image=/run/rootfs/image
+  mount -o remount,rw "$image" && : >"$image/written" && echo written || echo refused
+"""
+RUNS_IN_AN_INITRAMFS = """\
+suite: end-to-end
+testbox: box
+os_mount: initramfs
+script: |
+  echo "$id runs on $testbox"
+  head -c 300000 /dev/urandom >"$RESULT_ROOT/random"
+  echo "sum $(sha256sum <"$RESULT_ROOT/random")"
+  cat /proc/mounts
 """
 # The word that must never reach another job.
 MARK = "mark-of-the-job-that-could-not-boot"
@@ -94,7 +121,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(keep: Path, evidence: Evidence) -> AsyncIterator[Stage]:
+async def stage(keep: Path, evidence: Evidence, **more: Any) -> AsyncIterator[Stage]:
     """A lab that parks for three seconds; a failure in it shows the serial log's end."""
     cues: dict[str, Callable[[], None]] = {}
 
@@ -109,7 +136,7 @@ async def stage(keep: Path, evidence: Evidence) -> AsyncIterator[Stage]:
         return attrs.evolve(config, waits=attrs.evolve(config.waits, park=3.0, drip=1.0))
 
     with trio.fail_after(SCENE_S):
-        async with lab(IMAGES, keep, change=impatient, watch=watch) as made:
+        async with lab(IMAGES, keep, change=impatient, watch=watch, **more) as made:
             box = made.box("box")
             evidence.serial = box.lines
             try:
@@ -134,6 +161,27 @@ async def a_job_runs(keep: Path, evidence: Evidence) -> None:
         again = len(on.box.lines)
         await on.box.line("No job now", after=again)
         (evidence.host,) = json.loads(await on.lab.run("hosts", "--json"))
+
+
+async def a_job_runs_on_nfs(keep: Path, evidence: Evidence) -> None:
+    """From power-on to the results, with the root filesystem from ganesha."""
+    async with stage(keep, evidence, nfs=True) as on:
+        job = await on.submit(RUNS_ON_NFS)
+        await on.lab.power_on(on.box)
+        row = await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
+        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+
+
+async def a_job_runs_in_an_initramfs(keep: Path, evidence: Evidence) -> None:
+    """From power-on to the results, and the root filesystem is what the initrds unpacked."""
+    async with stage(keep, evidence) as on:
+        osimage.lay_out(on.lab.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        job = await on.submit(RUNS_IN_AN_INITRAMFS)
+        await on.lab.power_on(on.box)
+        row = await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
+        evidence.uploaded = keep / row["result_root"].removeprefix("/")
 
 
 async def files_are_gone(keep: Path, evidence: Evidence) -> None:
@@ -165,10 +213,29 @@ def on_disk(boot: Path, pattern: str) -> Path:
     return boot / found.name
 
 
-async def play(keep: Path) -> tuple[Evidence, Evidence]:
-    """Both scenes at once."""
-    first, second = Evidence(), Evidence()
+@attrs.define
+class Played:
+    """What all scenes left."""
+
+    ran: Evidence = attrs.field(factory=Evidence)
+    gone: Evidence = attrs.field(factory=Evidence)
+    nfs: Evidence = attrs.field(factory=Evidence)
+    initramfs: Evidence = attrs.field(factory=Evidence)
+
+
+async def play(keep: Path) -> Played:
+    """Two at once, as many as a small machine has cores."""
+    played = Played()
+
+    async def first() -> None:
+        await a_job_runs(keep / "ran", played.ran)
+        await a_job_runs_on_nfs(keep / "nfs", played.nfs)
+
+    async def second() -> None:
+        await files_are_gone(keep / "gone", played.gone)
+        await a_job_runs_in_an_initramfs(keep / "initramfs", played.initramfs)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(a_job_runs, keep / "first", first)
-        nursery.start_soon(files_are_gone, keep / "second", second)
-    return first, second
+        nursery.start_soon(first)
+        nursery.start_soon(second)
+    return played

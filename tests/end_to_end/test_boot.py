@@ -19,21 +19,33 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def played(tmp_path_factory):
     faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; scenes have a limit
     return trio.run(scenes.play, tmp_path_factory.mktemp("labs"))
 
 
 @pytest.fixture
-def ran(both):
+def ran(played):
     """A job runs, from power-on to results."""
-    return both[0]
+    return played.ran
 
 
 @pytest.fixture
-def gone(both):
+def gone(played):
     """Files are gone after dispatch."""
-    return both[1]
+    return played.gone
+
+
+@pytest.fixture
+def nfs(played):
+    """A job runs, from power-on to results, and its root filesystem comes by NFS."""
+    return played.nfs
+
+
+@pytest.fixture
+def initramfs(played):
+    """A job runs in what its initrds unpacked to."""
+    return played.initramfs
 
 
 def test_the_firmware_loaded_ipxe_by_tftp(ran):
@@ -135,3 +147,56 @@ def test_the_firmware_was_asked_once_only_until_a_job_booted(gone):
     booted = gone.index("Linux version")
 
     assert 1 == sum("Start PXE over IPv4" in line for line in gone.serial[:booted])
+
+
+def test_an_nfs_root_is_mounted_under_an_overlay(nfs):
+    mounted = nfs.index(r"appliance: root: 172\.28\.0\.1:/os/debian/x86_64/12-\S+ \(nfs,\)")
+
+    assert nfs.index("Linux version") < mounted < nfs.index("appliance: /lkp is in the root")
+    assert not any("CIFS:" in line for line in nfs.serial)
+    mounts = {line.split()[1]: line.split() for line in nfs.stdout.splitlines() if " /" in line}
+    assert "overlay" == mounts["/"][2]
+    (source, _, kind, options, *_) = mounts["/run/rootfs/image"]
+    assert re.match(r"172\.28\.0\.1:/os/debian/x86_64/12-", source)
+    assert "nfs4" == kind
+    assert {"ro", "vers=4.2"} <= set(options.split(","))
+
+
+def test_a_job_runs_on_an_nfs_root_and_its_results_arrive(nfs):
+    (row,) = nfs.jobs
+
+    assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
+    assert nfs.index("lab.1 runs on box")
+    on_serial = re.search(r"sum ([0-9a-f]{64})", nfs.serial[nfs.index(r"\bsum [0-9a-f]{64}")])[1]
+    assert on_serial == hashlib.sha256((nfs.uploaded / "random").read_bytes()).hexdigest()
+
+
+def test_an_nfs_root_arrives_as_it_is_on_disk(nfs):
+    assert "-rwsr-xr-x root /usr/bin/su" in nfs.stdout
+    assert "-rw-r----- root /etc/shadow" in nfs.stdout
+
+
+def test_the_nfs_server_lets_nobody_write(nfs):
+    assert "refused" in nfs.stdout.splitlines()
+    assert "written" not in nfs.stdout.splitlines()
+
+
+def test_an_initramfs_is_the_root_and_nothing_is_mounted_over_it(initramfs):
+    said = initramfs.serial[initramfs.index("tiny init: ")]
+
+    assert "rdinit=/sbin/init prompt_ramdisk=0" in said
+    assert not re.search(r"\broot=", said)
+    mounts = {line.split()[1]: line.split()[2] for line in initramfs.stdout.splitlines()
+              if " /" in line}  # fmt: skip
+    assert mounts["/"] in ("rootfs", "tmpfs", "ramfs")
+    assert not {"overlay", "cifs", "nfs4"} & set(mounts.values())
+    assert not any("appliance: root:" in line for line in initramfs.serial)
+
+
+def test_a_job_runs_in_an_initramfs_and_its_results_arrive(initramfs):
+    (row,) = initramfs.jobs
+
+    assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
+    line = initramfs.serial[initramfs.index(r"\bsum [0-9a-f]{64}", initramfs.index("lab.1 runs"))]
+    data = (initramfs.uploaded / "random").read_bytes()
+    assert re.search(r"sum ([0-9a-f]{64})", line)[1] == hashlib.sha256(data).hexdigest()

@@ -1,7 +1,8 @@
 """runner.cgz: the client that runs a job on a testbox without lkp-tests.
 
 An initrd after job.cgz.  The initramfs copies /lkp into the new root and lays the addon tree over
-it, so the service is there whatever the image holds.
+it, so the service is there whatever the image holds.  With `os_mount: initramfs` there is no new
+root and nobody copies: for those images systemd's unit also lies where systemd looks.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LINK: Final = stat.S_IFLNK | 0o777
 
 def archive() -> bytes:
     """The archive: the same bytes as long as the package is the same."""
-    return pack([*_parts(), *_addon()])
+    return pack([*_parts(), *_addon(), *_units("")])
 
 
 def _parts() -> Iterator[Entry]:
@@ -40,9 +41,7 @@ def _addon() -> Iterator[Entry]:
 
     No rc.local: an image may have one of its own.
     """
-    yield Entry(f"{_ADDON}/usr/lib/systemd/system/{_UNIT}", _read(_UNIT))
-    wants = f"{_ADDON}/etc/systemd/system/multi-user.target.wants"
-    yield _link(f"{wants}/{_UNIT}", f"/usr/lib/systemd/system/{_UNIT}")
+    yield from _units(f"{_ADDON}/")
     etc = f"{_ADDON}/etc"
     yield Entry(f"{etc}/init.d/lkp-bootstrap", _read("lkp-bootstrap.init"), _EXECUTABLE)
     for level in "2345":
@@ -50,6 +49,16 @@ def _addon() -> Iterator[Entry]:
     # OpenRC takes only scripts of its own kind, and finds them by the link's name.
     yield Entry(f"{etc}/init.d/lkp-bootstrap-openrc", _read("lkp-bootstrap.openrc"), _EXECUTABLE)
     yield _link(f"{etc}/runlevels/default/lkp-bootstrap-openrc", "/etc/init.d/lkp-bootstrap-openrc")
+
+
+def _units(place: str) -> Iterator[Entry]:
+    """At the top, nothing but this: the kernel replaces a link by a folder of the same name.
+
+    /lib and /etc/init.d are links in many images, these folders are in none.
+    """
+    yield Entry(f"{place}usr/lib/systemd/system/{_UNIT}", _read(_UNIT))
+    wants = f"{place}etc/systemd/system/multi-user.target.wants"
+    yield _link(f"{wants}/{_UNIT}", f"/usr/lib/systemd/system/{_UNIT}")
 
 
 def _link(path: str, target: str) -> Entry:
