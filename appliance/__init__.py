@@ -14,6 +14,7 @@ holds them to it.
       dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, boot.ipxe
       images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
       image_build        a rootfs, its kernel and its initramfs from Debian's packages
+      archives           where those packages come from
       image_import       the same for a rootfs that exists
       contained          runs the programs that make a rootfs; nothing of them outlives us
       inside             paths in a rootfs, resolved inside it as after a chroot

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.boot import image_build, image_import, snapshot
+from appliance.boot import archives, image_build, image_import, snapshot
 from appliance.errors import BadImage
 
 root = pytest.mark.root
@@ -23,9 +23,9 @@ PATIENCE_S = 20.0
 
 
 def tools(place: Path, **scripts: str) -> str:
-    """A PATH on which these programs come first."""
+    """A PATH on which these programs come first, and a mirror that has all it is asked for."""
     place.mkdir(exist_ok=True)
-    for name, script in scripts.items():
+    for name, script in {"apt-helper": ":", **scripts}.items():
         (place / name).write_text(f"#!/bin/sh\n{script}\n")
         (place / name).chmod(0o755)
     return f"{place}:{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -110,6 +110,107 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         image_build.build(srv, "12", "x86_64", lambda line: None, "http://mirror.test/debian")
 
     assert left(srv) == []
+
+
+class Bootstrap:
+    """What is run instead of the programs that fill a root filesystem; it keeps what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.root = Path()
+        contained = image_build.contained
+        monkeypatch.setattr(contained, "program", lambda name, more="": name in programs or None)
+        monkeypatch.setattr(contained, "run", self.run)
+        monkeypatch.setattr(contained, "run_inside", self.run_inside)
+        monkeypatch.setattr(image_build.archives, "sources", lambda *words: self.sources)
+        monkeypatch.setattr(image_build.rootfs, "finish", self.finish)
+
+    sources = (
+        archives.Source("http://m.test/debian", "bookworm", "main", None),
+        archives.Source("http://m.test/debian-security", "bookworm-security", "main", None),
+    )
+
+    def run(self, argv, say, *, keep=(), environment=None):  # type: ignore[no-untyped-def]
+        self.asked.append(tuple(argv))
+        self.root = next(Path(word) for word in argv if "/.building-" in word)
+        wanted = self.root / "usr/lib/systemd/system/multi-user.target.wants"
+        wanted.mkdir(parents=True)
+        for name in ("dbus.service", "systemd-user-sessions.service"):
+            (wanted / name).symlink_to(f"../{name}")
+        for folder in ("etc/apt/apt.conf.d", "etc/dpkg/dpkg.cfg.d", "etc/systemd/system",
+                       "var/cache/apt/archives", "var/lib/apt/lists"):  # fmt: skip
+            (self.root / folder).mkdir(parents=True)
+
+    def run_inside(self, root, argv, say, *, keep=(), environment=None):  # type: ignore[no-untyped-def]
+        self.asked.append(tuple(argv))
+        self.lines = (root / "etc/apt/sources.list").read_text().splitlines()
+
+    def finish(self, root, say, lock):  # type: ignore[no-untyped-def]
+        units = root / "etc/systemd/system"
+        wanted = root / "usr/lib/systemd/system/multi-user.target.wants"
+        self.wanted = {path.name for path in wanted.iterdir()}
+        self.masked = {path.name for path in units.iterdir() if os.readlink(path) == "/dev/null"}
+
+
+@root
+def test_debootstrap_does_it_where_mmdebstrap_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = Bootstrap(monkeypatch, "debootstrap")
+    image_build.build(tmp_path, "12", os.uname().machine, lambda line: None)
+
+    (unpack, (shell, *_, script, _, place)) = stand_in.asked
+    assert "debootstrap" == unpack[0]
+    assert ("bookworm", str(stand_in.root), "http://m.test/debian") == unpack[-3:]
+    assert [source.line for source in stand_in.sources] == stand_in.lines
+    assert ("sh", "/") == (shell, place)
+    for word in ("dist-upgrade", "dracut-network", "linux-image-", "firmware-realtek"):
+        assert word in script
+
+
+@root
+def test_mmdebstrap_is_taken_where_there_are_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = Bootstrap(monkeypatch, "debootstrap", "mmdebstrap")
+    image_build.build(tmp_path, "12", os.uname().machine, lambda line: None)
+
+    ((program, *_, first, second),) = stand_in.asked
+    assert "mmdebstrap" == program
+    assert tuple(source.line for source in stand_in.sources) == (first, second)
+
+
+@root
+def test_with_neither_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bootstrap(monkeypatch)
+    with pytest.raises(BadImage, match="mmdebstrap is not installed, nor is debootstrap"):
+        image_build.build(tmp_path, "12", os.uname().machine, lambda line: None)
+
+    assert [] == left(tmp_path)
+
+
+@root
+def test_no_module_is_loaded_by_name_before_the_job_may_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what requires such a service is masked with it: else it would fail."""
+    stand_in = Bootstrap(monkeypatch, "mmdebstrap")
+    image_build.build(tmp_path, "12", os.uname().machine, lambda line: None)
+
+    for name in ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop"):
+        assert f"modprobe@{name}.service" in stand_in.masked
+    assert {"sys-kernel-config.mount", "sys-fs-fuse-connections.mount"} <= stand_in.masked
+
+
+@root
+def test_the_bus_starts_when_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = Bootstrap(monkeypatch, "mmdebstrap")
+    image_build.build(tmp_path, "12", os.uname().machine, lambda line: None)
+
+    assert {"systemd-user-sessions.service"} == stand_in.wanted
+    assert "dbus.socket" not in stand_in.masked
 
 
 def test_a_build_under_way_is_not_swept(tmp_path: Path) -> None:
@@ -199,4 +300,22 @@ def test_no_file_of_an_archive_lands_outside(
         imported(srv, archive(tmp_path / "bad.tar", *members))
 
     assert list(tmp_path.rglob("escaped")) == []
+    assert left(srv) == []
+
+
+@root
+@pytest.mark.parametrize("target", ["{outside}/secret", "../../../../../outside/secret"])
+def test_no_hard_link_of_an_archive_reaches_a_file_outside(tmp_path: Path, target: str) -> None:
+    """Through one, a box's root filesystem would hold the server's file, and change it."""
+    srv = tmp_path / "srv"
+    (tmp_path / "outside").mkdir()
+    srv.mkdir()
+    secret = tmp_path / "outside/secret"
+    secret.write_text("the server's own")
+    link = member("secret", target.replace("{outside}", str(secret.parent)), tarfile.LNKTYPE)
+
+    with pytest.raises(BadImage):
+        imported(srv, archive(tmp_path / "bad.tar", (link, b"")))
+
+    assert secret.stat().st_nlink == 1
     assert left(srv) == []

@@ -1,11 +1,14 @@
 """boot/images: what boots a name, what is said when it does not, and that nothing leaves srv."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from appliance.boot import images
+from appliance.boot import images, rootfs
+from appliance.cli import group
 from appliance.errors import BadImage
 
 KERNEL = "6.1.0-9-amd64"
@@ -170,3 +173,44 @@ def test_the_list_names_each_image_once_and_says_what_is_wrong(srv: Path) -> Non
     assert [one.complete for one in found] == [False, True]
     assert "not readable by others" in found[0].problems[0]
     assert found[1].kernels == (KERNEL,)
+
+
+def listed(srv: Path, *options: str) -> str:
+    done = CliRunner().invoke(group, ["image", "list", "--srv", str(srv), *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_list_shows_the_size_that_was_counted_when_it_was_made(srv: Path) -> None:
+    put(srv / "os/debian/x86_64/12" / images.SIZE, b"790052864\n")
+
+    heading, row = listed(srv).splitlines()
+    assert "SIZE" in heading
+    assert "753.5 MiB" in row
+    assert json.loads(listed(srv, "--json"))[0]["size_bytes"] == 790052864
+
+
+@pytest.mark.parametrize("figure", [None, b"", b"-1", b"many", b"9" * 5000, b"\xff\xfe", b"1e9"])
+def test_an_image_without_a_figure_has_no_size(srv: Path, figure: bytes | None) -> None:
+    if figure is not None:
+        put(srv / "os/debian/x86_64/12" / images.SIZE, figure)
+
+    assert json.loads(listed(srv, "--json"))[0]["size_bytes"] is None
+    assert "  -  " in listed(srv).splitlines()[1]
+
+
+def test_a_size_is_not_read_from_outside(srv: Path) -> None:
+    put(srv.parent / "elsewhere", b"12345")
+    (srv / "os/debian/x86_64/12" / images.SIZE).symlink_to(srv.parent / "elsewhere")
+
+    assert json.loads(listed(srv, "--json"))[0]["size_bytes"] is None
+
+
+def test_a_size_counts_what_the_disk_gives(tmp_path: Path) -> None:
+    put(tmp_path / "one/large", b"x" * 2**20)
+    os.link(tmp_path / "one/large", tmp_path / "one/again")
+    (tmp_path / "one/link").symlink_to("/etc")
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 2**30)
+
+    assert 2**20 <= rootfs.size(tmp_path) < 2**20 + 2**16

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,11 @@ def run(
         raise BadImage(f"{argv[0]} failed with exit code {program.returncode}:\n{said}")
 
 
+def program(name: str, more: str = "") -> str | None:
+    """The path of a program that `run` would find, or that is in the folder `more`."""
+    return shutil.which(name, path=os.pathsep.join((_path(), more)))
+
+
 def run_inside(
     root: Path,
     argv: Sequence[str],
@@ -92,9 +98,9 @@ def run_inside(
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    return {"PATH": _path(), "LC_ALL": "C.UTF-8", "HOME": "/root"} | kept | dict(more or {})
+
+
+def _path() -> str:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return (
-        {"PATH": os.environ.get("PATH", path), "LC_ALL": "C.UTF-8", "HOME": "/root"}
-        | kept
-        | dict(more or {})
-    )
+    return os.environ.get("PATH", path)

@@ -1,18 +1,19 @@
 """`image build debian`: a root filesystem from Debian's packages, ready to boot over the network.
 
-mmdebstrap unpacks, dracut (inside) makes the initramfs, `Snapshot` gives it its name at the end.
+mmdebstrap unpacks (or debootstrap), dracut (inside) makes the initramfs, `Snapshot` gives it its
+name at the end.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained, images, inside, rootfs, snapshot
+from appliance.boot import archives, contained, images, inside, rootfs, snapshot
+from appliance.boot.archives import Source
 from appliance.boot.contained import Say
+from appliance.boot.snapshot import Snapshot
 from appliance.errors import BadImage
 
 _CODENAMES: Final = {"11": "bullseye", "12": "bookworm", "13": "trixie"}
@@ -31,13 +32,25 @@ _FIRMWARE: Final = (
     "firmware-bnx2", "firmware-bnx2x", "firmware-cavium", "firmware-misc-nonfree",
     "firmware-myricom", "firmware-netxen", "firmware-qlogic", "firmware-realtek",
 )  # fmt: skip
+# Run by sh with the root filesystem as $1.
 _FIRMWARE_HOOK: Final = """\
+root=$1; shift
 for name in {names}; do
-    if chroot "$1" apt-cache show "$name" >/dev/null 2>&1; then set -- "$@" "$name"
+    if {chroot} apt-cache show "$name" >/dev/null 2>&1; then set -- "$@" "$name"
     else echo "I: firmware not to be had from this mirror: $name"; fi
 done
-root=$1; shift
-[ $# -eq 0 ] || chroot "$root" apt-get -qq -y --no-install-recommends install "$@"
+[ $# -eq 0 ] || {chroot} apt-get -qq -y --no-install-recommends install "$@"
+"""
+# In the chroot, after debootstrap.  No daemon starts there: nobody would stop it.
+_INSTALL: Final = """\
+set -e
+printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+apt-get -qq update
+apt-get -qq -y --no-install-recommends dist-upgrade
+apt-get -qq -y --no-install-recommends install {packages}
+apt-get clean
 """
 # A box without a disk, a keyboard or a user waits for none of these.
 _MASKED: Final = (
@@ -49,12 +62,23 @@ _MASKED: Final = (
     "man-db.timer", "remote-fs.target", "ldconfig.service", "systemd-machine-id-commit.service",
     "run-rpc_pipefs.mount", "rpc_pipefs.target", "nfs-blkmap.service", "dracut-shutdown.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
+    # Modules by name, before anything else may start: six modprobes at once over the network root
+    # kept an emulated box for 20 s and a busy one for minutes.  The kernel loads each of them when
+    # somebody opens its device or mounts its file system.
+    "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service",
+    "modprobe@efi_pstore.service", "modprobe@fuse.service", "modprobe@loop.service",
+    "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "systemd-repart.service",
+    # Nobody sits at a seat; it and the bus that it wants took turns with the job's first seconds.
+    "systemd-logind.service",
 )  # fmt: skip
-_EXCLUDED: Final = (
-    "/usr/share/doc/*",
-    "/usr/share/man/*",
-    "/usr/share/info/*",
-    "/usr/share/locale/*",
+# Not at every boot, but when somebody asks: its socket starts it.
+_ON_DEMAND: Final = ("usr/lib/systemd/system/multi-user.target.wants/dbus.service",)
+_DPKG_OPTIONS: Final = (
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-include=/usr/share/doc/*/copyright",
 )
 
 
@@ -74,65 +98,77 @@ def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = Non
     if os.geteuid() != 0:
         raise BadImage("building an image needs root: it makes files of other owners")
     with snapshot.new(srv, "debian", arch, version) as making:
+        from_ = archives.sources(codename, mirror, say)
         say(f"installing Debian {version} ({codename})")
-        command = _mmdebstrap(codename, arch, making.root, _sources(codename, mirror))
-        contained.run(command, say, keep=(making.lock,), environment={"INITRD": "No"})
+        _bootstrap(codename, arch, making, from_, say)
         _fit_for_network(making.root)
         rootfs.finish(making.root, say, making.lock)
         return making.publish()
 
 
-def _mmdebstrap(codename: str, arch: str, root: Path, sources: list[str]) -> list[str]:
-    hook = _FIRMWARE_HOOK.format(names=" ".join(_FIRMWARE))
+def _bootstrap(codename: str, arch: str, making: Snapshot, from_: list[Source], say: Say) -> None:
+    """With mmdebstrap, or with debootstrap where that is all there is."""
+    if contained.program("mmdebstrap"):
+        command = _mmdebstrap(codename, arch, making.root, from_)
+        contained.run(command, say, keep=(making.lock,), environment={"INITRD": "No"})
+        _bring_keyrings(making.root, from_)
+    elif contained.program("debootstrap"):
+        say("mmdebstrap is not installed; debootstrap takes longer")
+        _debootstrap(codename, arch, making, from_, say)
+    else:
+        raise BadImage("mmdebstrap is not installed, nor is debootstrap: install one of them")
+
+
+def _mmdebstrap(codename: str, arch: str, root: Path, from_: list[Source]) -> list[str]:
+    hook = _firmware('chroot "$root"')
     return [
         "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory",
         f"--architectures={_ARCHITECTURES[arch]}",
         f"--include={','.join((*_PACKAGES, _KERNELS[arch]))}",
-        *(f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED),
-        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        *(f"--aptopt={option}" for option in _apt_options()),
+        *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
+        *(f"--aptopt={option}" for option in archives.apt_options()),
         f"--customize-hook={hook}",
         # mmdebstrap wants an empty folder, and ours is
-        codename, str(root), *sources,
+        codename, str(root), *(source.line for source in from_),
     ]  # fmt: skip
 
 
-def _sources(codename: str, mirror: str | None) -> list[str]:
-    """One-line sources: the mirror's, else this system's own for that release."""
-    components = "main non-free-firmware" if codename != "bullseye" else "main"
-    if mirror is not None:
-        if not re.fullmatch(r"[a-z]+:[!-~]+", mirror):
-            raise BadImage(f"--mirror {mirror!r} should be a URI such as http://mirror/debian")
-        return [f"deb {mirror} {suite} {components}" for suite in (codename,)]
-    found: list[str] = []
-    for uri, suite in _system_sources():
-        if suite == codename or suite.startswith((f"{codename}-", f"{codename}/")):
-            found.append(f"deb {uri} {suite} {components}")
-    if not any(line.split()[2] == codename for line in found):
-        raise BadImage(f"this system's apt sources do not have Debian {codename}: use --mirror URI")
-    return found
-
-
-def _system_sources() -> list[tuple[str, str]]:
-    """(URI, suite) of the archives that this system's apt reads, in order, each once.
-
-    An archive has a component main; others that are named after the release have theirs alone.
-    """
-    listed = subprocess.run(
-        ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"),
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+def _debootstrap(codename: str, arch: str, making: Snapshot, from_: list[Source], say: Say) -> None:
+    """The same in three steps: debootstrap knows one suite, and no package that we choose."""
+    root, keep = making.root, (making.lock,)
+    first = from_[0]
+    keyring = [f"--keyring={first.signed_by}"] if first.signed_by else []
+    command = [
+        "debootstrap", "--variant=minbase", f"--arch={_ARCHITECTURES[arch]}",
+        "--include=ca-certificates", *keyring, codename, str(root), first.uri,
+    ]  # fmt: skip
+    contained.run(command, say, keep=keep)
+    lines = "".join(f"{source.line}\n" for source in from_)
+    inside.write(root, "etc/apt/sources.list", lines.encode())
+    options = "".join(f"{option}\n" for option in _DPKG_OPTIONS)
+    inside.write(root, "etc/dpkg/dpkg.cfg.d/99appliance", options.encode())
+    options = "".join(f"{option}\n" for option in archives.apt_options())
+    inside.write(root, "etc/apt/apt.conf.d/99appliance", options.encode())
+    _bring_keyrings(root, from_)
+    packages = " ".join((*_PACKAGES, _KERNELS[arch]))
+    script = _INSTALL.format(packages=packages) + _firmware("")
+    contained.run_inside(
+        root, ("sh", "-c", script, "sh", "/"), say, keep=keep,
+        environment={"INITRD": "No", "DEBIAN_FRONTEND": "noninteractive"},
     )  # fmt: skip
-    pairs = [line.split() for line in listed.stdout.decode().splitlines()]
-    return list(dict.fromkeys((pair[0], pair[1]) for pair in pairs if pair[2:] == ["main"]))
 
 
-def _apt_options() -> list[str]:
-    """How this system's apt gets at its mirror: proxies, time-outs, checks."""
-    dump = subprocess.run(
-        ("apt-config", "dump"), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    kept = re.compile(r"Acquire::(http|https|Check|Retries|ForceIPv|Languages)", re.IGNORECASE)
-    return [line for line in dump.stdout.decode().splitlines() if kept.match(line) and '"' in line]
+def _firmware(chroot: str) -> str:
+    return _FIRMWARE_HOOK.format(names=" ".join(_FIRMWARE), chroot=chroot)
+
+
+def _bring_keyrings(root: Path, from_: list[Source]) -> None:
+    """A keyring that the sources name is in the root filesystem too, or its apt trusts nobody."""
+    for key in {source.signed_by for source in from_ if source.signed_by}:
+        if not inside.has(root, key) and Path(key).is_file():
+            inside.resolve(root, os.path.dirname(key)).mkdir(parents=True, exist_ok=True)
+            inside.write(root, key, Path(key).read_bytes())
+            inside.resolve(root, key).chmod(0o644)
 
 
 def _fit_for_network(root: Path) -> None:
@@ -140,7 +176,11 @@ def _fit_for_network(root: Path) -> None:
     units = "etc/systemd/system"
     for name in _MASKED:
         inside.link(root, f"{units}/{name}", "/dev/null")
+    for name in _ON_DEMAND:
+        inside.remove(root, name)
     inside.link(root, f"{units}/default.target", "/usr/lib/systemd/system/multi-user.target")
+    # Debian's own empty list: with nothing there, systemd-modules-load does not run.
+    inside.remove(root, "etc/modules-load.d/modules.conf")
     inside.write(root, "etc/fstab", b"# The root filesystem comes over the network.\n")
     for name in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
         inside.remove(root, name)

@@ -23,6 +23,8 @@ from appliance.errors import BadImage
 # What a document may call an os, an arch, a version, a kernel: no path, nothing iPXE would expand.
 _WORD: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}\Z")
 _KERNEL: Final = "vmlinuz-"
+SIZE: Final = "boot/size"  # in an image that we made: its bytes on disk, as a number
+_SIZE_DIGITS_MAX: Final = 18  # more than any disk has; an int of a hostile file stays small
 
 
 @attrs.frozen
@@ -45,6 +47,7 @@ class Image:
     snapshot: str  # URL path of the folder it stands for
     kernels: tuple[str, ...]  # kernel versions, the default one first
     problems: tuple[str, ...]  # why it does not boot; empty is good
+    size_bytes: int | None = None  # None: made elsewhere, and nobody counted
 
     @property
     def name(self) -> str:
@@ -163,7 +166,16 @@ def _image(srv: Path, name: str, folder: Path) -> Image:
     if boot is not None:
         kernels.sort(key=lambda kernel: kernel != boot.kernel_version)
     url = url_path(srv, folder)
-    return Image(system, arch, version, url, tuple(kernels), tuple(problems))
+    return Image(system, arch, version, url, tuple(kernels), tuple(problems), _size(srv, folder))
+
+
+def _size(srv: Path, folder: Path) -> int | None:
+    file = real(srv, folder / SIZE)
+    if file is None or not _readable(file):
+        return None
+    with file.open("rb") as opened:
+        word = opened.read(_SIZE_DIGITS_MAX + 1).strip()
+    return int(word) if word.isdigit() and len(word) <= _SIZE_DIGITS_MAX else None
 
 
 def _names(srv: Path) -> Iterator[tuple[str, Path]]:

@@ -50,7 +50,19 @@ def finish(root: Path, say: Say, lock: int) -> str:
     inside.link(root, "boot/vmlinuz", f"vmlinuz-{version}")
     inside.link(root, "initrd.lkp", f"./boot/initramfs.lkp-{version}.img")
     tidy(root)
+    # Counted once, here, where it is all in memory: `image list` must not walk a tree.
+    inside.write(root, images.SIZE, f"{size(root)}\n".encode())
     return version
+
+
+def size(root: Path) -> int:
+    """Bytes that it takes on the disk; a file of several names counts once."""
+    counted: dict[int, int] = {}
+    for place, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            found = os.lstat(os.path.join(place, name))
+            counted[found.st_ino] = found.st_blocks * 512
+    return sum(counted.values())
 
 
 def check_boot_folder(root: Path) -> None:

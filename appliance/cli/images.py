@@ -31,7 +31,11 @@ def image() -> None:
 @click.argument("system", metavar="OS", type=click.Choice(["debian"]))
 @click.argument("version")
 @click.argument("arch")
-@click.option("--mirror", metavar="URI", help="Where packages come from; else apt's own sources.")
+@click.option(
+    "--mirror",
+    metavar="URI",
+    help="Where packages come from, with updates and security fixes; else apt's own sources.",
+)
 @_SRV
 @click.pass_context
 def build(
@@ -78,10 +82,12 @@ def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
         shows.as_json(rows)
         return
     shows.table(
-        ["OS", "VERSION", "ARCH", "KERNELS", "SNAPSHOT", "PROBLEMS"],
+        ["OS", "VERSION", "ARCH", "KERNELS", "SIZE", "SNAPSHOT", "PROBLEMS"],
         [
             [
-                *(row["os"], row["version"], row["arch"], row["kernels"], row["snapshot"]),
+                *(row["os"], row["version"], row["arch"], row["kernels"]),
+                None if row["size_bytes"] is None else shows.size(row["size_bytes"]),
+                row["snapshot"],
                 "; ".join(row["problems"]),
             ]
             for row in rows
@@ -119,6 +125,7 @@ def _row(one: Image) -> dict[str, Any]:
         "arch": one.arch,
         "snapshot": one.snapshot,
         "kernels": list(one.kernels),
+        "size_bytes": one.size_bytes,
         "complete": one.complete,
         "problems": list(one.problems),
     }

@@ -20,6 +20,7 @@ from appliance.errors import ApplianceError, BadImage
 IMAGE: Final = ("debian", "x86_64", "12")  # os, arch, version
 SOURCES: Final = (
     "image_build.py",
+    "archives.py",
     "rootfs.py",
     "inside.py",
     "snapshot.py",
