@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 
 import pytest
@@ -12,6 +13,7 @@ from appliance.config import Limits
 from appliance.errors import BadDocument, Refused
 from appliance.jobs.job import Finished
 from tests import lab as labs
+from tests.disks import MemoryDisk as Disk
 from tests.lab import PINNED, open_lab
 
 
@@ -457,3 +459,19 @@ async def test_a_uuid_in_the_hosts_file_makes_a_second_card_the_same_box(autojum
 
         assert f"/{job.id}/" in (await (await lab.ask(other_card)).rest()).decode()
         assert ["box-1"] == list(lab.scheduler.store.boxes)
+
+
+async def test_a_repeat_of_a_submit_waits_for_the_disk_as_the_first_did(autojump_clock):
+    """Found by the simulation: it was acknowledged at once, and a kill then lost the job."""
+    disk = Disk()
+    async with open_lab(disk=disk) as lab, trio.open_nursery() as nursery:
+        await lab.know()
+        disk.calls.broken = errno.EIO
+        nursery.start_soon(lab.submit)
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(60) as impatient:
+            await lab.submit()
+        disk.calls.broken = None
+
+        assert impatient.cancelled_caught
+        assert "lab.1" == (await lab.submit()).id

@@ -34,8 +34,8 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
-    if earlier := scheduler.store.jobs_with_key(submitter, key):
-        return earlier
+    if scheduler.store.jobs_with_key(submitter, key):
+        return await _found(scheduler, submitter, key)
     accepted = []
     problems: list[Problem] = []
     for paper in papers:
@@ -48,13 +48,19 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
             )
     if problems:
         raise BadDocument(problems)
-    if earlier := scheduler.store.jobs_with_key(submitter, key):  # the same submit, twice at once
-        return earlier
+    if scheduler.store.jobs_with_key(submitter, key):  # the same submit, twice at once
+        return await _found(scheduler, submitter, key)
     changes: list[Change] = [
         Submitted(_job(scheduler, name, fits, pinned, submitter, key, ahead))
         for ahead, (name, fits, pinned) in enumerate(accepted, start=1)
     ]
     await scheduler.keep(changes)
+    return scheduler.store.jobs_with_key(submitter, key)
+
+
+async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
+    """The jobs of an earlier submit, which may be waiting for the disk itself."""
+    await scheduler.keep([])
     return scheduler.store.jobs_with_key(submitter, key)
 
 

@@ -1,0 +1,278 @@
+"""Storm, calm, and the demands at the end: `simulate(seed)`."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from unittest import mock
+
+import attrs
+import trio
+
+from appliance.config import Config, Network, Paths, Waits
+from appliance.jobs.job import Finished
+from appliance.jobs.store import Store
+from tests import lab as labs
+from tests.disks import MemoryDisk
+from tests.simulation import determinism, network, people
+from tests.simulation.box import Box
+from tests.simulation.oracle import Oracle, Violation, demand
+from tests.simulation.server import Server
+from tests.simulation.weather import CALM, Weather
+
+BEGAN_UTC: Final = 1_800_000_000.0
+HOUR: Final = 3600.0
+# The longest that a job can still take when the storm is over: a running limit, and a few boots.
+CALM_H: Final = 9.0
+# From then on nothing of the storm is left in the lab: no lease, no back-off, no boot under way.
+SETTLED_H: Final = 4.0
+
+
+@attrs.frozen
+class Size:
+    """How large a run is."""
+
+    boxes: int = 4
+    hours: float = 6.0  # of storm
+    jobs: int = 8  # of each person
+    people: int = 3
+    http: bool = False
+    drip: float = 300.0  # between comment lines
+    job_s: tuple[float, float] = (60.0, 2400.0)
+
+
+@attrs.frozen
+class Report:
+    """What a run did: equal seeds give equal reports."""
+
+    seed: int
+    sometimes: dict[str, int]
+    box_hours: float
+    digest: str  # of every change of every store, in order
+
+
+class World:
+    """What everybody in one lab shares."""
+
+    def __init__(self, seed: int, size: Size) -> None:
+        rng = random.Random(seed)
+        self.size, self.weather = size, Weather.draw(rng)
+        self.rng = determinism.child(rng)
+        nowhere = labs.config().paths
+        waits = Waits(drip=size.drip)
+        network_ = Network(check_neighbour=False)
+        self.config = Config(paths=Paths(*attrs.astuple(nowhere)), network=network_, waits=waits)
+        self.oracle = Oracle()
+        self.sometimes: Counter[str] = self.oracle.sometimes
+        self.net: Any = network.Http() if size.http else network.Direct()
+        self.server: Server | None = None
+        self.boxes = [Box(self, n, determinism.child(rng)) for n in range(size.boxes)]
+        self.persons = [
+            people.Person(self, f"person{n}", size.jobs, determinism.child(rng))
+            for n in range(size.people)
+        ]
+        self.people_left = size.people
+        self.restarting: set[str] = set()  # jobs that restart their box once
+        self.disk = MemoryDisk(seed)
+        self.nursery: trio.Nursery
+        self._utc_shift = 0.0
+        self._tokens = itertools.count()
+        self._trace = determinism.Trace()
+
+    # ---- what its inhabitants use
+
+    def token(self) -> str:
+        """A fence; never the same twice, across restarts too."""
+        return f"token{next(self._tokens)}"
+
+    def wall(self) -> float:
+        """What the server's clock says: UTC."""
+        return BEGAN_UTC + trio.current_time() + self._utc_shift
+
+    def later(self, seconds: float, what: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Do this in a while; the one who asked need not live."""
+
+        async def do() -> None:
+            await trio.sleep(seconds)
+            await what(*args)
+
+        self.nursery.start_soon(do)
+
+    def loses_power(self, line: Any) -> None:
+        """A box that waits is gone; the server learns of it soon or late."""
+        line.silent = True
+        no_fin = self.rng.random() < self.weather.no_fin
+        self.sometimes["half-open" if no_fin else "hung up"] += 1
+
+        async def tell() -> None:
+            hang_up = line.hang_up()
+            if hang_up is not None:
+                await hang_up
+
+        self.later(self.rng.uniform(1, network.SEEN_DEAD_S) if no_fin else 0.0, tell)
+
+    def refuse_upload(self, job: str, number: int) -> None:
+        """A result of that attempt did not fit."""
+        from appliance.jobs import decisions
+
+        if self.server is not None:
+            scheduler = self.server.scheduler
+            refused = decisions.refused_upload(
+                scheduler.store.jobs[job], number, "quota", scheduler.clock.now()
+            )
+            scheduler.change(refused)
+
+    def server_is_up(self, server: Server) -> None:
+        """Boxes and people find it."""
+        self.server = server
+
+    def server_is_down(self, server: Server) -> None:
+        """Nobody does."""
+        if self.server is server:
+            self.server = None
+
+    def applied(self, store: Store, change: Any) -> None:
+        """A change was made to a store; that of the server, or one that is read from disk."""
+        self._trace.note(trio.current_time(), change)
+        if self.server is not None and self.server.scheduler.store is store:
+            self.oracle.applied(self.server.scheduler, change)
+
+    # ---- its course
+
+    async def run(self) -> Report:
+        """The storm, the calm, the demands."""
+        async with trio.open_nursery() as self.nursery:
+            self.nursery.start_soon(self._keep_serving)
+            for box in self.boxes:
+                self.nursery.start_soon(box.life)
+            for person in self.persons:
+                self.nursery.start_soon(person.life)
+            self.nursery.start_soon(people.operator, self)
+            storm = trio.CancelScope(deadline=self.size.hours * HOUR)
+            with storm:
+                async with trio.open_nursery() as trouble:
+                    for box in self.boxes:
+                        trouble.start_soon(self._cut_power_of, box)
+                    trouble.start_soon(self._trouble_the_server)
+            await self._calm()
+            self._demand_peace()
+            self.nursery.cancel_scope.cancel()
+        box_hours = self.size.boxes * trio.current_time() / HOUR
+        return Report(0, dict(sorted(self.sometimes.items())), box_hours, self._trace.digest)
+
+    async def _calm(self) -> None:
+        self.weather = CALM
+        self.disk.calls.broken = self.disk.calls.room = None
+        while self.people_left:
+            await trio.sleep(60)
+        await trio.sleep(SETTLED_H * HOUR)
+        self.oracle.calm = True
+        await trio.sleep((CALM_H - SETTLED_H) * HOUR)
+
+    def _demand_peace(self) -> None:
+        demand(self.server is not None, "the server does not come up")
+        assert self.server is not None
+        scheduler = self.server.scheduler
+        scheduler.store.check()
+        jobs = self.size.people * self.size.jobs
+        demand(len(self.oracle.acknowledged) == jobs, "a submit was never acknowledged")
+        demand(len(scheduler.store.jobs) == jobs, f"{len(scheduler.store.jobs)} jobs, not {jobs}")
+        waiting = [job.id for job in scheduler.store.jobs.values()
+                   if not isinstance(job.state, Finished)]  # fmt: skip
+        demand(not waiting, f"never over: {waiting}")
+        seated = {seat.box for seat in scheduler.lobby}
+        there = {box.name for box in self.boxes if box.waiting}
+        demand(seated == there, f"seats of {seated ^ there}")
+        demand(len(there) == len(self.boxes), f"only {len(there)} boxes wait at the end")
+
+    async def _keep_serving(self) -> None:
+        while True:
+            server = Server(self, self.disk)
+            await server.live()
+            self.sometimes["the server died"] += 1
+            if self.rng.random() < self.weather.power_loss:
+                self.disk = self.disk.after_kill()
+                self.sometimes["it lost what was not synced"] += 1
+            else:
+                files, self.disk = self.disk.files, MemoryDisk(self.rng.randrange(2**32))
+                self.disk.files = files
+            if self.rng.random() < self.weather.clock_jumps:
+                self._utc_shift += self.rng.choice([-7200.0, -60.0, 60.0, 86400.0])
+                self.sometimes["the clock jumped"] += 1
+            await trio.sleep(self.rng.uniform(1, 300))
+
+    async def _cut_power_of(self, box: Box) -> None:
+        while self.weather.power_cut > 0.001:
+            await trio.sleep(box.rng.expovariate(self.weather.power_cut / HOUR))
+            self.sometimes["a box lost power"] += 1
+            box.cut_power()
+
+    async def _trouble_the_server(self) -> None:
+        weather = self.weather
+        faults: dict[Callable[[], Awaitable[None]], float] = {
+            self._kill: weather.kill,
+            self._kill_in_disk: weather.kill_in_disk,
+            self._fill_disk: weather.disk_full,
+            self._break_disk: weather.disk_broken,
+            self._fail_a_sync: weather.sync_fails,
+        }
+        total = sum(faults.values())
+        while total > 0.001:
+            await trio.sleep(self.rng.expovariate(total / HOUR))
+            (fault,) = self.rng.choices(list(faults), list(faults.values()))
+            if self.server is not None:
+                await fault()
+
+    async def _kill(self) -> None:
+        assert self.server is not None
+        self.server.kill_after(self.rng.choice([1, self.rng.randrange(1, 400)]))
+
+    async def _kill_in_disk(self) -> None:
+        self.disk.calls.kill_at(self.rng.randrange(1, 10))
+
+    async def _fail_a_sync(self) -> None:
+        self.disk.calls.fail_at(self.rng.randrange(1, 5), errno.EIO, syncs=True)
+
+    async def _fill_disk(self) -> None:
+        calls = self.disk.calls
+        calls.room = sum(map(len, calls.files.values())) + self.rng.randrange(2000)
+        self.sometimes["the disk was full"] += 1
+        await trio.sleep(self.rng.uniform(10, 900))
+        calls.room = None
+
+    async def _break_disk(self) -> None:
+        calls = self.disk.calls
+        calls.broken = self.rng.choice([errno.EIO, errno.EROFS])
+        self.sometimes["the disk refused"] += 1
+        await trio.sleep(self.rng.uniform(10, 900))
+        calls.broken = None
+
+
+def simulate(seed: int, size: Size = Size()) -> Report:
+    """One run.  Raises Violation, with the seed; whatever else escapes is a failure too."""
+    world = World(seed, size)
+    apply = Store.apply
+
+    def watched(store: Store, change: Any) -> None:
+        apply(store, change)
+        world.applied(store, change)
+
+    with mock.patch.object(Store, "apply", watched):
+        try:
+            report: Report = determinism.run(seed, world.run)
+        except BaseExceptionGroup as group:
+            found = group.subgroup(Violation)
+            if found is None:
+                raise
+            raise _first(found) from group
+    return attrs.evolve(report, seed=seed)
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -1,0 +1,137 @@
+"""What must be true of a lab, from outside: what people and boxes were told and saw.
+
+It reads what reached the disk by itself, from the bytes of the journal, and never asks the store
+whether the store is right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from appliance.jobs import job as jobs
+from appliance.jobs.changes import Moved, Submitted
+from appliance.jobs.job import Finished
+from appliance.keep import frames, records
+
+if TYPE_CHECKING:
+    from appliance.jobs.scheduler import Scheduler
+
+# Health words that only a box can say; all others are the appliance's own.
+SAID = ("success", "failed")
+
+
+class Violation(AssertionError):
+    """What must not be."""
+
+
+def demand(holds: object, what: str) -> None:
+    """Raises Violation."""
+    if not holds:
+        raise Violation(what)
+
+
+class Oracle:
+    """Everything that outsiders know."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[str, str] = {}  # the key of a submit -> its job
+        self.durable_jobs: set[str] = set()
+        self.durable_offers: set[tuple[str, int]] = set()
+        self.told_ends: dict[str, str] = {}  # what a person heard of the end of a job
+        self.attempts: dict[tuple[str, int], tuple[str, str]] = {}  # -> (box, token)
+        self.verdicts: dict[tuple[str, int], set[str]] = defaultdict(set)  # what its box said
+        self.latest: dict[str, int] = {}  # the newest attempt of a job, as the disk knows it
+        self.runs: dict[str, set[int]] = defaultdict(set)  # attempts that began to run, likewise
+        self.retrying: set[str] = set()  # jobs that may run again
+        self.calm = False
+        self.sometimes: Counter[str] = Counter()
+
+    # ---- the disk
+
+    def wrote(self, name: str, data: bytes) -> None:
+        """These bytes are durable at the end of a journal."""
+        if not name.startswith("journal-"):
+            return
+        start = data.index(b"\n") + 1 if data.startswith(b"appliance journal") else 0
+        for part in frames.parts(data, start):
+            assert part.payload is not None
+            for change in records.load_changes(part.payload, name):
+                self._is_durable(change)
+
+    def _is_durable(self, change: Any) -> None:
+        if isinstance(change, Submitted):
+            self.durable_jobs.add(change.job.id)
+            if change.job.document.rules.retry:
+                self.retrying.add(change.job.id)
+        elif isinstance(change, Moved) and isinstance(change.event, jobs.Offer):
+            self.latest[change.job] = change.event.attempt.number
+            self.durable_offers.add((change.job, change.event.attempt.number))
+        elif isinstance(change, Moved) and isinstance(change.event, jobs.Begin):
+            runs = self.runs[change.job]
+            runs.add(self.latest[change.job])
+            demand(len(runs) == 1 or change.job in self.retrying, f"{change.job} ran as {runs}")
+
+    # ---- what leaves the appliance
+
+    def submitted(self, key: str, job: str) -> None:
+        """A person has the answer to a submit."""
+        demand(job in self.durable_jobs, f"{job} was acknowledged and is not on disk")
+        before = self.acknowledged.setdefault(key, job)
+        demand(before == job, f"the key {key} made {before} and {job}")
+
+    def scripted(self, job: str, number: int) -> None:
+        """A box was sent a script."""
+        demand((job, number) in self.durable_offers, f"{job} attempt {number} left unkept")
+
+    def handed(self, job: str, number: int, box: str, token: str) -> None:
+        """A box fetched job.cgz."""
+        before = self.attempts.setdefault((job, number), (box, token))
+        demand(before == (box, token), f"{job} attempt {number}: {before} and then {box}")
+
+    def ended(self, job: str, health: str) -> None:
+        """A person heard how a job ended."""
+        before = self.told_ends.setdefault(job, health)
+        demand(before == health, f"{job} ended as {before}, and then as {health}")
+
+    # ---- the store, after each change and each start
+
+    def applied(self, scheduler: Scheduler, change: Any) -> None:
+        """A change was made."""
+        if not isinstance(change, Moved):
+            return
+        job = scheduler.store.jobs[change.job]
+        self.sometimes[f"{type(change.event).__name__.lower()}"] += 1
+        if self.calm and isinstance(change.event, jobs.Lapse):
+            raise Violation(f"{job.id} lapsed in calm weather: {change.event.reason}")
+        if isinstance(job.state, Finished):
+            self._finished(job)
+
+    def _finished(self, job: Any) -> None:
+        health, attempt = job.state.health, job.state.attempt
+        self.sometimes[f"end {health}"] += 1
+        if health in SAID:
+            said = self.verdicts[job.id, attempt.number]
+            demand(health in said, f"{job.id} ended as {health}, but its box said {said}")
+
+    def started(self, scheduler: Scheduler) -> None:
+        """A server has read its disk: nothing that anybody was told is different."""
+        store = scheduler.store
+        store.check()
+        for job in store.jobs.values():  # of the last words of its forerunner we may not know
+            self.durable_jobs.add(job.id)
+            self.durable_offers |= {(job.id, attempt.number) for attempt in job.attempts}
+            if job.attempts:
+                self.latest[job.id] = job.attempts[-1].number
+        for key, name in self.acknowledged.items():
+            demand(name in store.jobs, f"{name} was acknowledged and is lost")
+            found = [job.id for job in store.jobs.values() if job.key == key]
+            demand(found == [name], f"the key {key} made {found}")
+        for name, health in self.told_ends.items():
+            state = store.jobs[name].state
+            demand(isinstance(state, Finished) and state.health == health, f"{name} is not over")
+        for (name, number), (box, token) in self.attempts.items():
+            known = {attempt.number: attempt for attempt in store.jobs[name].attempts}
+            if number in known:
+                same = (known[number].box, known[number].token) == (box, token)
+                demand(same, f"{name} attempt {number} is not what {box} fetched")

@@ -1,0 +1,97 @@
+"""Who submit, ask again when an answer was lost, cancel, read how it ended, and release boxes."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.jobs import intake
+from appliance.jobs.intake import Paper
+from appliance.jobs.job import Finished
+
+if TYPE_CHECKING:
+    from tests.simulation.lab import World
+
+RETRY_S: Final = 20.0
+LOOKS_S: Final = 600.0
+PATIENCE_S: Final = 60.0  # for an answer; then they ask again with the same key
+
+
+class Person:
+    """Submits `jobs` jobs during the storm, each until it is acknowledged."""
+
+    def __init__(self, world: World, name: str, jobs: int, rng: random.Random) -> None:
+        self.world, self.name, self.jobs, self.rng = world, name, jobs, rng
+
+    async def life(self) -> None:
+        """All jobs, one after another."""
+        for n in range(self.jobs):
+            await trio.sleep(self.rng.expovariate(self.jobs / self.world.size.hours / 3600))
+            await self._submit(f"{self.name}key{n:06}")
+        self.world.people_left -= 1
+
+    async def _submit(self, key: str) -> None:
+        retry, reboots = self.rng.random() < 0.2, int(self.rng.random() < 0.2)
+        text = f"script: x\npriority: {self.rng.choice([0, 0, 5])}\n"
+        text += f"retry: {str(retry).lower()}\nreboots: {reboots}\n"
+        while True:
+            try:
+                server = self.world.server
+                if server is None:
+                    raise ConnectionRefusedError
+                with trio.fail_after(PATIENCE_S):
+                    (job,) = await server.call(
+                        intake.submit, server.scheduler, [Paper("job.yaml", text)], self.name, key
+                    )
+            except (ConnectionError, ApplianceError, trio.TooSlowError):
+                await trio.sleep(RETRY_S)
+                continue
+            if self.rng.random() < self.world.weather.answer_lost:
+                self.world.sometimes["submitted again with the same key"] += 1
+                await trio.sleep(self.rng.uniform(0, 60))
+                continue
+            break
+        self.world.oracle.submitted(key, job.id)
+        if reboots:
+            self.world.restarting.add(job.id)
+        if self.rng.random() < self.world.weather.cancels:
+            self.world.later(self.rng.uniform(0, 3600), self._cancel, job.id)
+
+    async def _cancel(self, job: str) -> None:
+        server = self.world.server
+        if server is None:
+            return
+        try:
+            await server.call(server.scheduler.cancel, job, self.name)
+        except (ConnectionError, ApplianceError):
+            return
+        self.world.oracle.ended(job, "cancel")
+        self.world.sometimes["a cancel was acknowledged"] += 1
+
+
+async def operator(world: World) -> None:
+    """Reads how jobs ended, and releases the boxes that were quarantined."""
+    while True:
+        await trio.sleep(LOOKS_S)
+        server = world.server
+        if server is None:
+            continue
+        try:
+            await server.call(_look, server)
+        except (ConnectionError, ApplianceError):
+            continue
+
+
+async def _look(server: Any) -> None:
+    scheduler, oracle = server.scheduler, server.world.oracle
+    await scheduler._journal.durable(scheduler._journal.appended)
+    for job in scheduler.store.jobs.values():
+        if isinstance(job.state, Finished) and job.finished < scheduler.clock.now() - LOOKS_S:
+            oracle.ended(job.id, job.state.health)
+    for box in scheduler.store.boxes.values():
+        if box.quarantine:
+            server.world.sometimes["a box was quarantined"] += 1
+            await scheduler.release(box, "root")

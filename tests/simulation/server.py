@@ -1,0 +1,137 @@
+"""One life of the appliance on a disk in memory: the real scheduler, lobby, store and journal.
+
+It dies at any await (`kill`, `kill_after` so many steps of its tasks), or in the middle of a call
+of the disk; what it leaves is what the next one starts from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from appliance.clock import Clock
+from appliance.doors import ports
+from appliance.doors.asgi import Doors
+from appliance.doors.boxes import Boots
+from appliance.errors import DiskTrouble, SyncFailed
+from appliance.jobs import box as boxes
+from appliance.jobs import decisions, reaper
+from appliance.jobs.fetches import Fetches
+from appliance.jobs.reports import Reports
+from appliance.jobs.scheduler import Scheduler
+from appliance.keep import journal as journals
+from tests import fakes
+from tests.disks import Killed, MemoryDisk
+from tests.lab import FakeImages
+from tests.simulation.oracle import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.lab import World
+
+
+class Server:
+    """A running one, as long as its nursery is open."""
+
+    scheduler: Scheduler
+    fetches: Fetches
+    reports: Reports
+    boots: Boots
+    wire: fakes.Wire
+
+    def __init__(self, world: World, disk: MemoryDisk) -> None:
+        self.world, self.disk = world, disk
+        self.nursery: trio.Nursery | None = None
+        self.dead = trio.Event()
+
+    async def live(self) -> None:
+        """Start, and serve until somebody kills it or the disk does."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                await self._start(self.nursery)
+                self.world.server_is_up(self)
+                await trio.sleep_forever()
+        except* (Killed, SyncFailed, DiskTrouble):
+            self.world.sometimes["died of its disk"] += 1
+        finally:
+            self.dead.set()
+            self.world.server_is_down(self)
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        world, config = self.world, self.world.config
+        store, journal = await journals.restore(self.disk)
+        clock = Clock(trio.current_time(), world.wall())
+        self.scheduler = Scheduler(
+            config, store, journal, FakeImages(), clock=clock, token=world.token
+        )
+        world.oracle.started(self.scheduler)
+        self._watch_disk()
+        self.scheduler.change(decisions.restarted(store, clock.now(), config.waits))
+        for box in world.boxes:
+            facts = boxes.facts(box.name, {"mac": [box.mac]}, config.defaults.queue)
+            self.scheduler.change(self.scheduler.known(facts))
+        await nursery.start(journal.serve)
+        await nursery.start(self.scheduler.dispatch)
+        await nursery.start(reaper.reap, self.scheduler)
+        self.fetches, self.reports = Fetches(self.scheduler), Reports(self.scheduler)
+        self.boots = Boots(self.scheduler)
+        if world.size.http:
+            talking, giving = ports.make_doors(self.scheduler, b"runner")
+            self.wire = fakes.Wire(nursery, Doors(talking | giving))
+
+    def _watch_disk(self) -> None:
+        append, oracle = self.disk.append, self.world.oracle
+
+        async def watched(name: str, data: bytes) -> None:
+            await append(name, data)
+            oracle.wrote(name, data)
+
+        self.disk.append = watched  # type: ignore[method-assign]
+
+    # ---- its end
+
+    def kill(self) -> None:
+        """As `kill -9`: no task of it runs on but to be unwound."""
+        assert self.nursery is not None
+        self.nursery.cancel_scope.cancel()
+
+    def kill_after(self, steps: int) -> None:
+        """At any await: when its tasks have made so many steps more."""
+        trio.lowlevel.add_instrument(_Countdown(self, steps))
+
+    async def call(self, verb: Any, *args: Any) -> Any:
+        """Do this inside, as a request; ConnectionError if it dies before the answer is there."""
+        answer: list[Any] = []
+        done = trio.Event()
+
+        async def request() -> None:
+            try:
+                answer.append(await verb(*args))
+            except Violation:
+                raise
+            except Exception as error:
+                answer.append(error)
+            finally:
+                done.set()
+
+        if self.nursery is None or self.dead.is_set() or self.nursery.cancel_scope.cancel_called:
+            raise ConnectionRefusedError
+        self.nursery.start_soon(request)
+        await done.wait()
+        if not answer:
+            raise ConnectionResetError
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return answer[0]
+
+
+class _Countdown(trio.abc.Instrument):
+    def __init__(self, server: Server, steps: int) -> None:
+        self._server, self._steps = server, steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._steps -= 1
+        if self._steps <= 0:
+            trio.lowlevel.remove_instrument(self)
+            if not self._server.dead.is_set():
+                self._server.kill()

@@ -1,0 +1,63 @@
+"""Pure: no clock, no socket, no await.
+
+What goes wrong in one run.  Swarm testing: in each run some faults do not happen at all and the
+others have wildly different weights, so that rare combinations are not drowned by common ones.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import attrs
+
+
+def _most(value: float) -> Any:
+    """A rate per hour, or a chance per occasion, that is drawn up to `value`."""
+    return attrs.field(default=0.0, metadata={"most": value})
+
+
+@attrs.frozen
+class Weather:
+    """Rates are per hour of virtual time; chances are per occasion."""
+
+    # boxes
+    power_cut: float = _most(2.0)  # rate, per box
+    no_fin: float = _most(0.9)  # chance that a power cut is not seen by the server for a while
+    slow_post: float = _most(0.3)
+    fetch_breaks: float = _most(0.15)
+    fetch_stalls: float = _most(0.1)  # longer than the lease
+    refetches: float = _most(0.4)
+    boot_panics: float = _most(0.2)
+    slow_boot: float = _most(0.15)  # longer than the boot's deadline, and then it runs
+    run_panics: float = _most(0.2)
+    overruns: float = _most(0.1)
+    ignores_wanted: float = _most(0.5)  # a client that never asks whether it is still wanted
+    never_closes: float = _most(0.2)  # it reboots without lkp-post-run
+    upload_refused: float = _most(0.15)
+    told_twice: float = _most(0.4)  # the same report again at once
+    told_late: float = _most(0.4)  # the same report again, up to two hours later
+    # people
+    cancels: float = _most(0.2)
+    answer_lost: float = _most(0.5)  # they submit again with the same key
+    # the server: rates
+    kill: float = _most(3.0)
+    kill_in_disk: float = _most(2.0)
+    disk_full: float = _most(1.0)
+    disk_broken: float = _most(1.0)
+    sync_fails: float = _most(1.0)
+    # the server: chances
+    power_loss: float = _most(0.7)  # of a kill: what was not synced is lost
+    clock_jumps: float = _most(0.5)  # of a restart
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Weather:
+        """Each fault: off in two of five runs, else anything from rare to the most there is."""
+        drawn = {}
+        for field in attrs.fields(cls):
+            strength = rng.choice((0.0, 0.0, 0.1, 0.4, 1.0))
+            drawn[field.name] = strength * field.metadata["most"] * (0.5 + rng.random() / 2)
+        return cls(**drawn)
+
+
+CALM = Weather()
