@@ -1,15 +1,15 @@
 """A whole lab in one process, in virtual time, from one seed (style.md, habit 15).
 
-    determinism   one seed, one history: Trio's shuffles, and what else could differ
-    weather       what goes wrong in one run, drawn from the seed
-    server        the real appliance on a disk in memory: dies at any await, starts again
-    network       how boxes reach it: the doors by hand, or the whole HTTP stack
-    box           a testbox that obeys iPXE's rules, and the job it runs
-    people        who submit, cancel, ask again, and release boxes
-    oracle        what must be true, written down without looking at the code under test
-    lab           storm, calm, and the demands at the end: `simulate(seed)`
-    mutants       bugs planted on purpose, which the oracle must find
+determinism   one seed, one history: Trio's shuffles, and what else could differ
+weather       what goes wrong in one run, drawn from the seed
+server        the real appliance on a disk in memory: dies at any await, starts again
+network       how boxes reach it: the doors by hand, or the whole HTTP stack
+box           a testbox that obeys iPXE's rules, and the job it runs
+people        who submit, cancel, ask again, and release boxes
+oracle        what must be true, written down without looking at the code under test
+lab           storm, calm, and the demands at the end: `simulate(seed)`
+mutants       bugs planted on purpose, which the oracle must find
 
-    SIM_SEED=123 pytest tests/test_simulation.py    that one run again
-    SIM_RUNS=1000 pytest tests/test_simulation.py   as many runs more
+SIM_SEED=123 pytest tests/test_simulation.py    that one run again
+SIM_RUNS=1000 pytest tests/test_simulation.py   as many runs more
 """

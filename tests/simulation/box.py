@@ -43,13 +43,15 @@ class Box:
         return self.rng.random() < probability
 
     async def life(self) -> None:
-        """Power on, and again after each cut."""
+        """Power on, and again after each cut, unless it stays off for good."""
         await trio.sleep(self.rng.uniform(0, 60))
         while True:
             with trio.CancelScope() as self._power:
                 while True:
                     await self._boots()
             self.waiting = False
+            if self.chance(self.world.weather.stays_off) and self.world.may_spare(self):
+                return
             await trio.sleep(self.rng.uniform(5, 900))
 
     def cut_power(self) -> None:
@@ -125,7 +127,9 @@ class Box:
 
     async def _runs(self, job: str, token: str) -> None:
         weather, oracle = self.world.weather, self.world.oracle
-        number = next(n for (name, n), (_, t) in oracle.attempts.items() if (name, t) == (job, token))
+        number = next(
+            n for (name, n), (_, t) in oracle.attempts.items() if (name, t) == (job, token)
+        )
         if self.chance(weather.boot_panics):
             self.world.sometimes["a boot panicked"] += 1
             await trio.sleep(self.rng.uniform(*PANICKED_S))

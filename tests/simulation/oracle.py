@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from appliance.jobs import job as jobs
-from appliance.jobs.changes import Moved, Submitted
+from appliance.jobs.changes import Missed, Moved, Submitted
 from appliance.jobs.job import Finished
 from appliance.keep import frames, records
 
@@ -61,9 +61,7 @@ class Oracle:
 
     def _is_durable(self, change: Any) -> None:
         if isinstance(change, Submitted):
-            self.durable_jobs.add(change.job.id)
-            if change.job.document.rules.retry:
-                self.retrying.add(change.job.id)
+            self._knows_job(change.job)
         elif isinstance(change, Moved) and isinstance(change.event, jobs.Offer):
             self.latest[change.job] = change.event.attempt.number
             self.durable_offers.add((change.job, change.event.attempt.number))
@@ -71,6 +69,11 @@ class Oracle:
             runs = self.runs[change.job]
             runs.add(self.latest[change.job])
             demand(len(runs) == 1 or change.job in self.retrying, f"{change.job} ran as {runs}")
+
+    def _knows_job(self, job: Any) -> None:
+        self.durable_jobs.add(job.id)
+        if job.document.rules.retry:
+            self.retrying.add(job.id)
 
     # ---- what leaves the appliance
 
@@ -89,6 +92,10 @@ class Oracle:
         before = self.attempts.setdefault((job, number), (box, token))
         demand(before == (box, token), f"{job} attempt {number}: {before} and then {box}")
 
+    def number_of(self, job: str, token: str) -> int:
+        """Which attempt of the job carries the token."""
+        return next(n for (name, n), (_, t) in self.attempts.items() if (name, t) == (job, token))
+
     def ended(self, job: str, health: str) -> None:
         """A person heard how a job ended."""
         before = self.told_ends.setdefault(job, health)
@@ -98,6 +105,8 @@ class Oracle:
 
     def applied(self, scheduler: Scheduler, change: Any) -> None:
         """A change was made."""
+        if self.calm and isinstance(change, Missed) and change.until:
+            raise Violation(f"{change.box} backs off in calm weather")
         if not isinstance(change, Moved):
             return
         job = scheduler.store.jobs[change.job]
@@ -119,7 +128,7 @@ class Oracle:
         store = scheduler.store
         store.check()
         for job in store.jobs.values():  # of the last words of its forerunner we may not know
-            self.durable_jobs.add(job.id)
+            self._knows_job(job)
             self.durable_offers |= {(job.id, attempt.number) for attempt in job.attempts}
             if job.attempts:
                 self.latest[job.id] = job.attempts[-1].number

@@ -31,7 +31,7 @@ class Person:
         for n in range(self.jobs):
             await trio.sleep(self.rng.expovariate(self.jobs / self.world.size.hours / 3600))
             await self._submit(f"{self.name}key{n:06}")
-        self.world.people_left -= 1
+        self.world.person_is_done()
 
     async def _submit(self, key: str) -> None:
         retry, reboots = self.rng.random() < 0.2, int(self.rng.random() < 0.2)
@@ -70,6 +70,33 @@ class Person:
             return
         self.world.oracle.ended(job, "cancel")
         self.world.sometimes["a cancel was acknowledged"] += 1
+
+
+async def punctual(world: World, tries: int, rng: random.Random) -> None:
+    """In calm weather: has jobs handed over on the very tick of a comment line, or of a wait's end,
+    or while the comment line is on its way."""
+    for n in range(tries):
+        await trio.sleep(world.config.waits.park)  # all sit again
+        server = world.server
+        assert server is not None
+        seat = rng.choice(list(server.scheduler.lobby))
+        moment = await _tick_of(world, server, seat, at_its_end=n % 2 == 0)
+        if not seat.open or moment < trio.current_time() + 1:
+            continue
+        world.looks_until = moment + rng.choice([0.0, 0.0, 0.25])
+        await trio.sleep_until(moment - 1)
+        paper = Paper("job.yaml", f"script: x\nqueue: {seat.box}\n")
+        await server.call(intake.submit, server.scheduler, [paper], "punctual", f"punctual{n}")
+
+
+async def _tick_of(world: World, server: Any, seat: Any, *, at_its_end: bool) -> float:
+    """When the seat's sleep ends: the next one, or the last."""
+    clock, waits = server.scheduler.clock, world.config.waits
+    end = clock.trio_time(seat.since) + waits.park
+    while at_its_end and seat.open and seat._scope.deadline < end:  # noqa: ASYNC110 - of a seat
+        await trio.sleep_until(seat._scope.deadline + 1)
+    moment: float = seat._scope.deadline
+    return moment
 
 
 async def operator(world: World) -> None:

@@ -30,6 +30,18 @@ if TYPE_CHECKING:
     from tests.simulation.lab import World
 
 
+class _Images(FakeImages):
+    """A disk that may take until a certain moment for its look."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    async def missing(self, pinned: Any) -> list[str]:
+        await trio.sleep_until(max(self._world.looks_until, trio.current_time()))
+        return self.gone
+
+
 class Server:
     """A running one, as long as its nursery is open."""
 
@@ -62,7 +74,7 @@ class Server:
         store, journal = await journals.restore(self.disk)
         clock = Clock(trio.current_time(), world.wall())
         self.scheduler = Scheduler(
-            config, store, journal, FakeImages(), clock=clock, token=world.token
+            config, store, journal, _Images(world), clock=clock, token=world.token
         )
         world.oracle.started(self.scheduler)
         self._watch_disk()

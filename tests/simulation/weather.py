@@ -24,6 +24,7 @@ class Weather:
     # boxes
     power_cut: float = _most(2.0)  # rate, per box
     no_fin: float = _most(0.9)  # chance that a power cut is not seen by the server for a while
+    stays_off: float = _most(0.1)  # chance that nobody switches it on again
     slow_post: float = _most(0.3)
     fetch_breaks: float = _most(0.15)
     fetch_stalls: float = _most(0.1)  # longer than the lease
