@@ -35,6 +35,7 @@ class Box:
         self.address = f"10.0.{number // 250}.{number % 250 + 1}"
         self.line: Any = None
         self.waiting = False
+        self.left = 0.0  # when it stopped waiting
         self.restarted: set[str] = set()  # tokens of attempts that have restarted us
         self._power = trio.CancelScope()
 
@@ -49,7 +50,6 @@ class Box:
             with trio.CancelScope() as self._power:
                 while True:
                     await self._boots()
-            self.waiting = False
             if self.chance(self.world.weather.stays_off) and self.world.may_spare(self):
                 return
             await trio.sleep(self.rng.uniform(5, 900))
@@ -84,7 +84,7 @@ class Box:
         try:
             return await self.world.net.ask(server, self)
         finally:
-            self.waiting = False
+            self.waiting, self.left = False, trio.current_time()
 
     async def _loads(self, job: str) -> str:
         """All files of the script; the token of the attempt.  ConnectionError: it gave up."""

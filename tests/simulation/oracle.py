@@ -7,18 +7,23 @@ whether the store is right.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from appliance.jobs import job as jobs
 from appliance.jobs.changes import Missed, Moved, Submitted
-from appliance.jobs.job import Finished
+from appliance.jobs.job import Finished, Offered
 from appliance.keep import frames, records
 
 if TYPE_CHECKING:
     from appliance.jobs.scheduler import Scheduler
+    from tests.simulation.box import Box
 
 # Health words that only a box can say; all others are the appliance's own.
-SAID = ("success", "failed")
+SAID: Final = ("success", "failed")
+FREE_S: Final = 70.0  # a seat is free so long after its box lost power: a minute, and a send
 
 
 class Violation(AssertionError):
@@ -122,6 +127,18 @@ class Oracle:
         if health in SAID:
             said = self.verdicts[job.id, attempt.number]
             demand(health in said, f"{job.id} ended as {health}, but its box said {said}")
+
+    def looked_into_the_lobby(self, scheduler: Scheduler, boxes: Iterable[Box]) -> None:
+        """Who sits there is there, and runs nothing: it has rebooted."""
+        seated = {seat.box for seat in scheduler.lobby}
+        for box in boxes:
+            if box.name not in seated:
+                continue
+            gone = 0.0 if box.waiting else trio.current_time() - box.left
+            demand(gone < FREE_S, f"the seat of {box.name}, which left {gone:.0f} s ago")
+            job = scheduler.store.boxes[box.name].job
+            state = scheduler.store.jobs[job].state if job else None
+            demand(isinstance(state, Offered | None), f"{box.name} waits, and holds {job}")
 
     def started(self, scheduler: Scheduler) -> None:
         """A server has read its disk: nothing that anybody was told is different."""

@@ -79,7 +79,10 @@ async def punctual(world: World, tries: int, rng: random.Random) -> None:
         await trio.sleep(world.config.waits.park)  # all sit again
         server = world.server
         assert server is not None
-        seat = rng.choice(list(server.scheduler.lobby))
+        seats = [seat for seat in server.scheduler.lobby if seat._scope is not None]
+        if not seats:
+            continue
+        seat = rng.choice(seats)
         moment = await _tick_of(world, server, seat, at_its_end=n % 2 == 0)
         if not seat.open or moment < trio.current_time() + 1:
             continue
@@ -118,6 +121,7 @@ async def _look(server: Any) -> None:
     for job in scheduler.store.jobs.values():
         if isinstance(job.state, Finished) and job.finished < scheduler.clock.now() - LOOKS_S:
             oracle.ended(job.id, job.state.health)
+    oracle.looked_into_the_lobby(scheduler, server.world.boxes)
     for box in scheduler.store.boxes.values():
         if box.quarantine:
             server.world.sometimes["a box was quarantined"] += 1
