@@ -25,9 +25,12 @@ async def reap(
     scheduler: Scheduler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> NoReturn:
     """End what is due, for ever."""
+    now = scheduler.clock.now()
     for box in scheduler.store.boxes.values():
-        if box.backoff_until > scheduler.clock.now():
-            scheduler.resting[box.name] = box.backoff_until
+        if box.backoff_until > now:
+            # The wall may have been set back since: no rest is longer than the longest there is.
+            longest = now + scheduler.config.waits.backoff_max
+            scheduler.resting[box.name] = min(box.backoff_until, longest)
     task_status.started()
     while True:
         now = scheduler.clock.now() + TICK_S
