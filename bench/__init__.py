@@ -9,4 +9,5 @@ files       one large file, against nginx
 archive     job.cgz, against find, cpio and gzip
 lobby       submit to first script byte, and memory, with 3,000 parked boxes
 boot        a whole boot, against a fixed script from dnsmasq and nginx
+simulation  hours of a whole simulated lab that one second plays
 """

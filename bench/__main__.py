@@ -1,6 +1,6 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
-python -m bench [files] [archive] [lobby] [boot]
+python -m bench [files] [archive] [lobby] [boot] [simulation]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby
+from bench import archive, boot, files, lobby, simulation
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "archive": archive.rows,
     "lobby": lobby.rows,
     "boot": boot.rows,
+    "simulation": simulation.rows,
 }
 
 
