@@ -214,6 +214,12 @@ class MemoryDisk(StateDisk):
     def writes(self) -> int:
         return self.calls.writes
 
+    def reopened(self) -> MemoryDisk:
+        """The same files for another process: the kernel has what was written, synced or not."""
+        disk = MemoryDisk()
+        disk.calls = disk._calls = self.calls
+        return disk
+
     def after_kill(self) -> MemoryDisk:
         """A healthy disk with what a restart would find."""
         disk = MemoryDisk(self.calls.rng.randrange(2**32))

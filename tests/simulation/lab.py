@@ -42,7 +42,7 @@ class Size:
     jobs: int = 8  # of each person
     people: int = 3
     http: bool = False
-    drip: float = 300.0  # between comment lines
+    drip: float = 100.0  # between comment lines; iPXE's watchdog bites after 120
     job_s: tuple[float, float] = (60.0, 2400.0)
 
 
@@ -83,6 +83,7 @@ class World:
         self.disk = MemoryDisk(seed)
         self.nursery: trio.Nursery
         self.looks_until = 0.0  # how long the disk of the images takes for its look
+        self.disk_well_since = 0.0
         self._utc_shift = 0.0
         self._tokens = itertools.count()
         self._trace = determinism.Trace()
@@ -143,6 +144,10 @@ class World:
         self.boxes_off.add(box.name)
         self.sometimes["a box stayed off"] += 1
         return True
+
+    def vanishes(self) -> bool:
+        """Whether the server that dies now loses its power."""
+        return self.rng.random() < self.weather.power_loss
 
     def server_is_up(self, server: Server) -> None:
         """Boxes and people find it."""
@@ -214,12 +219,11 @@ class World:
             server = Server(self, self.disk)
             await server.live()
             self.sometimes["the server died"] += 1
-            if self.rng.random() < self.weather.power_loss:
+            if server.vanished or self.vanishes():
                 self.disk = self.disk.after_kill()
                 self.sometimes["it lost what was not synced"] += 1
             else:
-                files, self.disk = self.disk.files, MemoryDisk(self.rng.randrange(2**32))
-                self.disk.files = files
+                self.disk = self.disk.reopened()
             if self.rng.random() < self.weather.clock_jumps:
                 self._utc_shift += self.rng.choice([-7200.0, -60.0, 60.0, 86400.0])
                 self.sometimes["the clock jumped"] += 1
@@ -261,15 +265,20 @@ class World:
         calls = self.disk.calls
         calls.room = sum(map(len, calls.files.values())) + self.rng.randrange(2000)
         self.sometimes["the disk was full"] += 1
-        await trio.sleep(self.rng.uniform(10, 900))
+        await self._trouble_lasts()
         calls.room = None
 
     async def _break_disk(self) -> None:
         calls = self.disk.calls
         calls.broken = self.rng.choice([errno.EIO, errno.EROFS])
         self.sometimes["the disk refused"] += 1
-        await trio.sleep(self.rng.uniform(10, 900))
+        await self._trouble_lasts()
         calls.broken = None
+
+    async def _trouble_lasts(self) -> None:
+        length = self.rng.uniform(10, 900)
+        self.disk_well_since = trio.current_time() + length
+        await trio.sleep(length)
 
 
 def simulate(seed: int, size: Size = Size()) -> Report:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SERVER: Final = "10.255.0.1"
 SEEN_DEAD_S: Final = 60.0  # by then a seat whose box lost power is free (facts.md §4)
+WATCHDOG_S: Final = 120.0  # iPXE 2.0 gives up without a body byte (facts.md §1)
 SEND_S: Final = (0.0, 0.0, 0.5)  # that a send may take
 _JOB: Final = re.compile(r"/job_initrd_tmpfs/([^/]+)/job\.cgz")
 _TOKEN: Final = re.compile(rb"/~lkp/(token[0-9]+)")
@@ -75,6 +76,7 @@ class _Line:
         self._data = b""
         self._whole = False
         self._over = trio.Event()  # the server's side of it
+        self._byte = trio.Event()  # something came
         self._gone = trio.Event()  # the client's, as the server knows it
         self.silent = False  # the client lost power, and nobody knows yet
 
@@ -82,27 +84,38 @@ class _Line:
         try:
             await self._server.boots(scope, self._receive, self._send)
         finally:
-            self._over.set()
+            if not self._server.vanished:
+                self._over.set()
+                self._byte.set()
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not self._gone.is_set():
+            _check_kept(self._server, message["body"].decode())
         await trio.sleep(self._box.rng.choice(SEND_S))
         if self._gone.is_set() or message["type"] != "http.response.body":
             return
-        _check_kept(self._server, message["body"].decode())
         if not self.silent:
             self._data += message["body"]
+            self._byte.set()
             self._whole = not message.get("more_body", False)
 
     async def body(self) -> str:
         try:
-            await self._over.wait()
+            while not self._over.is_set():
+                self._byte = trio.Event()
+                with trio.fail_after(WATCHDOG_S):
+                    await self._byte.wait()
         except trio.Cancelled:
             self._box.world.loses_power(self)
             raise
+        except trio.TooSlowError as error:
+            self._box.world.sometimes["iPXE's watchdog bit"] += 1
+            self.hang_up()
+            raise ConnectionResetError from error
         if not self._whole:
             raise ConnectionResetError
         return self._data.decode()

@@ -121,7 +121,8 @@ async def _look(server: Any) -> None:
     for job in scheduler.store.jobs.values():
         if isinstance(job.state, Finished) and job.finished < scheduler.clock.now() - LOOKS_S:
             oracle.ended(job.id, job.state.health)
-    oracle.looked_into_the_lobby(scheduler, server.world.boxes)
+    if trio.current_time() > server.world.disk_well_since + LOOKS_S:  # else boxes wait for it
+        oracle.looked_into_the_lobby(scheduler, server.world.boxes)
     for box in scheduler.store.boxes.values():
         if box.quarantine:
             server.world.sometimes["a box was quarantined"] += 1

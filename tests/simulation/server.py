@@ -55,6 +55,7 @@ class Server:
         self.world, self.disk = world, disk
         self.nursery: trio.Nursery | None = None
         self.dead = trio.Event()
+        self.vanished = False  # it lost power: nobody gets a FIN
 
     async def live(self) -> None:
         """Start, and serve until somebody kills it or the disk does."""
@@ -103,8 +104,9 @@ class Server:
     # ---- its end
 
     def kill(self) -> None:
-        """As `kill -9`: no task of it runs on but to be unwound."""
+        """As `kill -9`, or a power cut: no task of it runs on but to be unwound."""
         assert self.nursery is not None
+        self.vanished = self.world.vanishes()
         self.nursery.cancel_scope.cancel()
 
     def kill_after(self, steps: int) -> None:
