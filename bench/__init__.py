@@ -8,6 +8,7 @@ parked      thousands of boxes that wait, in one process
 files       one large file, against nginx
 archive     job.cgz, against find, cpio and gzip
 lobby       submit to first script byte, and memory, with 3,000 parked boxes
+queue       one submit among 100,000 queued jobs and 5,000 parked boxes
 boot        a whole boot, against a fixed script from dnsmasq and nginx
 simulation  hours of a whole simulated lab that one second plays
 """

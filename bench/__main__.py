@@ -10,13 +10,14 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby, simulation
+from bench import archive, boot, files, lobby, queue, simulation
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "files": files.rows,
     "archive": archive.rows,
     "lobby": lobby.rows,
+    "queue": queue.rows,
     "boot": boot.rows,
     "simulation": simulation.rows,
 }
