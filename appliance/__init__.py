@@ -69,6 +69,7 @@ holds them to it.
       replay      pure   the way back from files to the store
       export      pure   the store as JSON for people, and back
       gate        pure   whether new work is taken
+      space              the room for the state: set aside, and watched
       disk               the only writer of state files
       journal            changes, snapshots, and the way back from them
       results            result files: whole or not at all

@@ -101,6 +101,8 @@ class Waits:
     backoff_first: float = 30.0  # a box that lost a boot before everything was fetched
     backoff_max: float = 600.0
     shutdown_transfers: float = 60.0  # transfers under way at a stop
+    # A disk that hiccups is back within seconds; then a person is told that it is not known yet.
+    answer: float = 15.0
 
 
 @attrs.frozen
@@ -112,6 +114,21 @@ class Limits:
     upload_file_bytes: int = 2**30  # one result file
     upload_attempt_bytes: int = 10 * 2**30  # all results of one attempt
     document_bytes: int = 2**20  # one job document
+
+
+@attrs.frozen
+class Space:
+    """Bytes on the file system of the state."""
+
+    # Set aside at the start and given up when the disk is full: the reports of some 100,000 jobs
+    # that run already, or a last snapshot of 20,000 jobs.
+    reserve: int = 64 * 2**20
+    warn: int = 2 * 2**30  # free; one line in the log while there is still time to make room
+    # Free; below it no new job is taken, so that those taken can end.
+    low: int = 256 * 2**20
+    # A journal longer than this becomes a snapshot; at 300 bytes a change, a start replays it in
+    # about two seconds.
+    journal: int = 16 * 2**20
 
 
 @attrs.frozen
@@ -136,6 +153,7 @@ class Config:
     paths: Paths = Paths()
     waits: Waits = Waits()
     limits: Limits = Limits()
+    space: Space = Space()
     defaults: Defaults = Defaults()
 
 

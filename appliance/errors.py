@@ -49,6 +49,10 @@ class DiskTrouble(ApplianceError):
     """The disk does not take the state now; nothing was decided, ask again with the same key."""
 
 
+class Unknown(ApplianceError):
+    """Whether it was done is not known; asking again with the same key finds out, or does it."""
+
+
 class SyncFailed(ApplianceError):
     """A sync of the state failed: what the disk holds, only a restart can find out."""
 

@@ -31,6 +31,7 @@ from appliance.errors import Refused
 from appliance.jobs import decisions, hosts, reaper
 from appliance.jobs.scheduler import Images, Scheduler
 from appliance.keep import journal as journals
+from appliance.keep import space
 from appliance.keep.disk import Disk, StateFolder
 
 log = structlog.get_logger()
@@ -54,7 +55,7 @@ async def serve(
     task_status: trio.TaskStatus[Open] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the appliance until Open.close is set, then close in order."""
-    store, journal = await journals.restore(disk)
+    store, journal = await journals.restore(disk, config.space.journal)
     scheduler = Scheduler(
         config,
         store,
@@ -75,6 +76,7 @@ async def serve(
 
     async with trio.open_nursery() as behind:  # outlives the doors
         await behind.start(journal.serve)
+        await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(scheduler.dispatch)
         await behind.start(reaper.reap, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)

@@ -9,10 +9,11 @@ from appliance.errors import IllegalMove, NotFound
 from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, Identity, Step
-from appliance.jobs.changes import Known, Moved, Seen, Stepped, Submitted
-from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX
+from appliance.jobs.changes import Known, Missed, Moved, Seen, Stepped, Submitted
+from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX, Store
 from appliance.keep import records
 from tests import rich
+from tests.lab import open_lab
 from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered
 
 OTHER = "52:54:00:00:00:02"
@@ -249,3 +250,34 @@ def test_a_store_says_what_it_holds():
     offered(store)
 
     assert "<Store 1 jobs, 1 active, 1 boxes>" == repr(store)
+
+
+async def test_a_list_of_changes_is_made_whole_or_not_at_all(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        scheduler, now = lab.scheduler, lab.scheduler.clock.now()
+        before = records.dump_store(scheduler.store)
+        box = scheduler.store.boxes["box-1"]
+        for several in (
+            [Missed("box-1", now + 9), Moved(job.id, jobs.Begin(now), now)],
+            [Moved(job.id, jobs.Cancel("ann"), now), Moved(job.id, jobs.Cancel("bob"), now)],
+            [decisions.step(box, now, "file", "x"), Moved(job.id, jobs.Begin(now), now)],
+        ):
+            position = scheduler._journal.appended
+            with pytest.raises(IllegalMove):
+                scheduler.change(several)
+
+            assert before == records.dump_store(scheduler.store)
+            assert position == scheduler._journal.appended
+            assert {} == scheduler.resting
+
+
+def test_what_is_foreseen_begins_with_what_was_submitted_in_the_same_list():
+    store, job = Store(), next(iter(rich.grow(1, 40)[0].jobs.values()))
+    fresh = attrs.evolve(job, state=jobs.Queued())
+    store.foresee([Submitted(fresh), Moved(job.id, jobs.Cancel("ann"), 1.0)])
+    with pytest.raises(IllegalMove):
+        store.foresee([Submitted(fresh), Moved(job.id, jobs.Begin(1.0), 1.0)])
+
+    assert {} == store.jobs

@@ -33,7 +33,9 @@ DATA = frozenset(
     attrs cattrs cattrs.preconf.cbor2 cattrs.strategies cbor2 google_crc32c yaml""".split()  # noqa: SIM905
 )
 # Types of the configuration are data; `appliance.config` itself reads files, so it is not pure.
-CONFIG_TYPES = frozenset(["Config", "Defaults", "Limits", "Network", "Paths", "Ports", "Waits"])
+CONFIG_TYPES = frozenset(
+    ["Config", "Defaults", "Limits", "Network", "Paths", "Ports", "Space", "Waits"]
+)
 # A path is a name as long as nobody opens it; the calls that would are forbidden below.
 PATH_TYPES = frozenset(["Path", "PurePath", "PurePosixPath"])
 # What reaches outside, however it was imported.

@@ -19,6 +19,7 @@ USAGE: Final = 2  # the command line or the document is wrong
 NOT_FOUND: Final = 3
 REFUSED: Final = 4  # it may not be done, or the server could not
 NO_SERVER: Final = 5
+UNKNOWN: Final = 6  # it may have been done: ask again with the same key
 
 _EXIT_CODES: Final = {
     errors.BadDocument: USAGE,
@@ -27,6 +28,7 @@ _EXIT_CODES: Final = {
     errors.BadImage: USAGE,
     errors.NotFound: NOT_FOUND,
     errors.NotRunning: NO_SERVER,
+    errors.Unknown: UNKNOWN,
 }
 
 # command -> module:attribute, in the order of a job's life
@@ -80,7 +82,7 @@ def group(ctx: click.Context, config: Path | None) -> None:
     """One lab server's appliance: from power-on to a finished job.
 
     Exit codes: 0 done, 1 the job failed, 2 wrong usage or document, 3 no such thing,
-    4 refused, 5 no server.
+    4 refused, 5 no server, 6 not known: ask again.
     """
     ctx.obj = config
 

@@ -21,6 +21,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
     click.echo(
         f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"
     )
+    for reason in answer["gate"]:
+        click.echo(f"no new jobs are taken: {reason}")
     if answer["drained"]:
         click.echo(f"drained by {answer['drained']}: no job is given out; see `appliance resume`")
     for what in ("boxes", "jobs"):

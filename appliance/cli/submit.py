@@ -11,7 +11,7 @@ import click
 
 from appliance.cli import FAILED, USAGE, show
 from appliance.cli.wire import Server, connect
-from appliance.errors import BadDocument, BadRequest
+from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
 
 
 @click.command()
@@ -29,9 +29,15 @@ def submit(
     overrides the file.
     """
     documents = _documents(words)
+    key = key or secrets.token_hex(16)
     with connect(ctx) as server:
         try:
-            answer = server.ask("submit", documents=documents, key=key or secrets.token_hex(16))
+            answer = server.ask("submit", documents=documents, key=key)
+        except (Unknown, NotRunning) as error:
+            raise Unknown(
+                f"{error}\nIt is not known whether the jobs were taken."
+                f" To find them, or else submit them, say the same again with --key {key}"
+            ) from error
         except BadDocument as error:
             for problem in error.problems:
                 click.echo(f"appliance: {problem}", err=True)

@@ -22,6 +22,7 @@ _ERRORS: dict[str, type[errors.ApplianceError]] = {
     "bad-image": errors.BadImage,
     "no-space": errors.NoSpace,
     "disk-trouble": errors.DiskTrouble,
+    "unknown": errors.Unknown,
 }
 
 
@@ -41,7 +42,7 @@ class Server:
             ) from error
         self._messages = self._receive()
         self.hello = next(self._messages)
-        self._socket.sendall(cbor2.dumps({"appliance": PROTOCOL}))
+        self._send({"appliance": PROTOCOL})
 
     def __enter__(self) -> Server:
         return self
@@ -62,7 +63,7 @@ class Server:
 
     def follow(self, verb: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """The events of one verb as {"event": ...}, then its {"result": ...}."""
-        self._socket.sendall(cbor2.dumps({"verb": verb, **arguments}))
+        self._send({"verb": verb, **arguments})
         for message in self._messages:
             if "error" in message:
                 raise _error(message["error"])
@@ -71,9 +72,15 @@ class Server:
                 return
         raise errors.NotRunning("the server went away")
 
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.sendall(cbor2.dumps(message))
+        except OSError as error:
+            raise errors.NotRunning("the server went away") from error
+
     def _receive(self) -> Iterator[dict[str, Any]]:
         buffer = b""
-        while data := self._socket.recv(2**20):
+        while data := self._data():
             buffer += data
             while buffer:
                 file = io.BytesIO(buffer)
@@ -84,6 +91,12 @@ class Server:
                 buffer = buffer[file.tell() :]
                 yield message
         raise errors.NotRunning("the server went away")
+
+    def _data(self) -> bytes:
+        try:
+            return self._socket.recv(2**20)
+        except ConnectionError:  # killed, with something of ours unread
+            return b""
 
 
 def _error(error: dict[str, Any]) -> errors.ApplianceError:

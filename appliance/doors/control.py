@@ -18,7 +18,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, NoReturn
 
 import cbor2
@@ -42,6 +42,7 @@ _KINDS: Final = {
     errors.BadImage: "bad-image",
     errors.NoSpace: "no-space",
     errors.DiskTrouble: "disk-trouble",
+    errors.Unknown: "unknown",
     errors.Refused: "refused",
     errors.IllegalMove: "refused",
 }
@@ -91,9 +92,8 @@ async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: P
     user = _peer(stream)
     hello = {"appliance": PROTOCOL, "version": appliance.__version__, "lab": scheduler.config.lab}
     try:
-        async with stream:
+        async with stream, contextlib.aclosing(_messages(stream)) as requests:
             await stream.send_all(cbor2.dumps(hello))
-            requests = _messages(stream)
             greeting = await anext(requests, None)
             if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
                 raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
@@ -133,7 +133,7 @@ def _error(error: errors.ApplianceError) -> dict[str, Any]:
     return shown
 
 
-async def _messages(stream: trio.SocketStream) -> AsyncIterator[Any]:
+async def _messages(stream: trio.SocketStream) -> AsyncGenerator[Any, None]:
     """The items of a CBOR sequence.  Raises BadRequest for what is none, or is too long."""
     buffer = b""
     while data := await stream.receive_some(2**16):

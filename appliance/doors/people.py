@@ -232,6 +232,7 @@ class People:
         return {
             "lab": self._scheduler.config.lab,
             "drained": store.drained,
+            "gate": self._scheduler.gate.reasons,  # why no new jobs are taken
             "version": appliance.__version__,
             "boxes": dict(Counter(self._row(box)["state"] for box in store.boxes.values())),
             "jobs": dict(Counter(stage(job.state) for job in store.jobs.values())),

@@ -30,7 +30,8 @@ class Paper:
 async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key: str) -> list[Job]:
     """The jobs, once the disk knows them.  A key seen before finds the same jobs.
 
-    All or nothing.  Raises BadDocument with every mistake of every paper, BadImage, BadRequest.
+    All or nothing.  Raises BadDocument with every mistake of every paper, BadImage, BadRequest,
+    DiskTrouble while the gate is shut (nothing was taken), Unknown where the disk takes too long.
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
@@ -50,17 +51,18 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
         raise BadDocument(problems)
     if scheduler.store.jobs_with_key(submitter, key):  # the same submit, twice at once
         return await _found(scheduler, submitter, key)
+    scheduler.gate.check()
     changes: list[Change] = [
         Submitted(_job(scheduler, name, fits, pinned, submitter, key, ahead))
         for ahead, (name, fits, pinned) in enumerate(accepted, start=1)
     ]
-    await scheduler.keep(changes)
+    await scheduler.settle(changes)
     return scheduler.store.jobs_with_key(submitter, key)
 
 
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
     """The jobs of an earlier submit, which may be waiting for the disk itself."""
-    await scheduler.keep([])
+    await scheduler.settle([])
     return scheduler.store.jobs_with_key(submitter, key)
 
 

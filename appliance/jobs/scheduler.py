@@ -26,6 +26,7 @@ from appliance.jobs.document import Document
 from appliance.jobs.job import Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Store
+from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
 
 log = structlog.get_logger()
@@ -95,8 +96,12 @@ class Scheduler:
     # ---- the one way in
 
     def change(self, changes: list[Change]) -> int:
-        """Apply, match, note.  Returns the journal's position; nothing has left us yet."""
+        """Apply, match, note.  Returns the journal's position; nothing has left us yet.
+
+        All or nothing: raises IllegalMove before anything is done.
+        """
         touched: dict[str, None] = {}
+        self.store.foresee(changes)
         for change in changes:
             self.store.apply(change)
             if isinstance(change, Moved):
@@ -129,6 +134,15 @@ class Scheduler:
     async def keep(self, changes: list[Change]) -> None:
         """Make changes; returns once the disk knows them."""
         await self._journal.durable(self.change(changes))
+
+    async def settle(self, changes: list[Change]) -> None:
+        """The same for a person, who is told after a while (Unknown) that the disk does not."""
+        await self._journal.durable(self.change(changes), self.config.waits.answer)
+
+    @property
+    def gate(self) -> Gate:
+        """Whether new work is taken."""
+        return self._journal.gate
 
     def _note_pause(self, change: Missed | Quarantined | Reserved) -> None:
         if isinstance(change, Reserved) and change.reservation is not None:
@@ -278,7 +292,7 @@ class Scheduler:
             self.lobby.rename(name, facts.name)
         self.repark(facts.name)
         self.change([])
-        await self._journal.durable(position)
+        await self._journal.durable(position, self.config.waits.answer)
         return self.store.boxes[facts.name]
 
     def known(self, facts: Facts) -> list[Change]:
@@ -288,29 +302,29 @@ class Scheduler:
     async def reserve(self, box: Box, user: str | None, until: float, by: str, why: str) -> None:
         """Keep a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
         now = self.clock.now()
-        await self.keep(operator.reserved(box, user, until, by, why, now))
+        await self.settle(operator.reserved(box, user, until, by, why, now))
 
     async def release(self, box: Box, by: str) -> None:
         """It gets jobs again.  Raises Refused where nothing keeps them from it."""
-        await self.keep(operator.released(box, by, self.clock.now()))
+        await self.settle(operator.released(box, by, self.clock.now()))
 
     async def drain(self, by: str) -> None:
         """Give out no more jobs."""
-        await self.keep(operator.drained(self.store, by, self.clock.now()))
+        await self.settle(operator.drained(self.store, by, self.clock.now()))
 
     async def resume(self) -> None:
         """Give out jobs again.  Raises Refused."""
-        await self.keep(operator.resumed(self.store, self.clock.now()))
+        await self.settle(operator.resumed(self.store, self.clock.now()))
 
     async def renew(self, job_id: str, seconds: float) -> Job:
         """More time for a running job.  Raises NotFound, Refused."""
-        await self.keep(decisions.renewed(self.store.job(job_id), seconds, self.clock.now()))
+        await self.settle(decisions.renewed(self.store.job(job_id), seconds, self.clock.now()))
         return self.store.jobs[job_id]
 
     async def cancel(self, job_id: str, by: str) -> Job:
         """Raises NotFound, and Refused for a job that is over."""
         job = self.store.job(job_id)
-        await self.keep(decisions.cancelled(job, by, self.clock.now()))
+        await self.settle(decisions.cancelled(job, by, self.clock.now()))
         return self.store.jobs[job_id]
 
     async def changes_of(self, job_id: str, seen: int) -> Job:

@@ -161,6 +161,21 @@ class Store:
 
     # ---- changes
 
+    def foresee(self, changes: list[Change]) -> None:
+        """Whether all of `changes` can be made, one after the other.  Raises IllegalMove."""
+        if len(changes) < 2:  # `apply` is all or nothing by itself
+            return
+        states: dict[str, tuple[jobs.State, jobs.Rules]] = {}
+        for change in changes:
+            if isinstance(change, Submitted):
+                states[change.job.id] = (change.job.state, change.job.document.rules)
+            elif isinstance(change, Moved):
+                job = self.jobs.get(change.job)
+                if change.job not in states and job is not None:
+                    states[job.id] = (job.state, job.document.rules)
+                state, rules = states[change.job]
+                states[change.job] = (jobs.advance(state, change.event, rules), rules)
+
     def apply(self, change: Change) -> None:
         """Make one change.  Raises IllegalMove, with nothing changed, where the table says so."""
         match change:

@@ -17,14 +17,15 @@ what the disk holds then, only a restart can find out.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import math
 from typing import Final, NoReturn
 
 import attrs
 import structlog
 import trio
 
-from appliance.errors import BadState, DiskTrouble
+from appliance.config import Space
+from appliance.errors import BadState, DiskTrouble, Unknown
 from appliance.jobs.changes import Change
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay
@@ -33,8 +34,7 @@ from appliance.keep.gate import Gate
 from appliance.keep.records import Image
 from appliance.keep.replay import State
 
-# A start replays at most this much; at 300 bytes a change that is about two seconds.
-JOURNAL_BYTES_MAX: Final = 16 * 2**20
+JOURNAL_BYTES_MAX: Final = Space().journal
 # Soon enough that an offer's lease of 180 s survives a disk that was full for a moment, seldom
 # enough that a dead disk costs nothing.
 RETRY_S: Final = 2.0
@@ -46,15 +46,17 @@ PENDING_MAX: Final = 100_000
 log = structlog.get_logger()
 
 
-async def restore(disk: Disk) -> tuple[Store, Journal]:
+async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Journal]:
     """The store as the disk knows it, and the journal that goes on from there.
+
+    A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.
 
     Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record;
     DiskTrouble: there is no room for a new snapshot.
     """
     files = replay.files_among(await disk.names())
     state = await _read(disk, files)
-    journal = Journal(disk, state, files.newest + 1)
+    journal = Journal(disk, state, files.newest + 1, bytes_max or JOURNAL_BYTES_MAX)
     await journal.begin()
     return state.store, journal
 
@@ -95,10 +97,10 @@ class _Turn:
 class Journal:
     """The one who writes the store's changes down."""
 
-    def __init__(self, disk: Disk, state: State, number: int) -> None:
+    def __init__(self, disk: Disk, state: State, number: int, bytes_max: int) -> None:
         self.disk = disk
         self.gate = Gate()
-        self.reopened: Callable[[], object] = lambda: None  # called when trouble is over
+        self._bytes_max = bytes_max
         self._store = state.store
         self._next = state.next  # the number of the next record
         self._number = number
@@ -128,10 +130,17 @@ class Journal:
         """Whether the last write went through, as far as we know."""
         return not self.gate.is_shut_by("disk")
 
-    async def durable(self, position: int) -> None:
-        """Returns when the disk knows everything up to `position`."""
-        while self._durable < position:
-            await self._kept.wait()
+    async def durable(self, position: int, within: float = math.inf) -> None:
+        """Returns when the disk knows everything up to `position`.
+
+        Raises Unknown after `within` seconds; the disk may know it later.
+        """
+        with trio.move_on_after(within):
+            while self._durable < position:
+                await self._kept.wait()
+        if self._durable < position:
+            why = "; ".join(self.gate.reasons) or "the disk takes its time"
+            raise Unknown(f"not done within {within:.0f} s, and may be done yet: {why}")
 
     async def serve(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -156,10 +165,9 @@ class Journal:
         data = frames.frame(records.dump_changes(changes), self._next)
         self._next += 1
         image = None
-        if self._size + len(data) > JOURNAL_BYTES_MAX and self._turn is None:
-            image = records.image_of(
-                self._store, self._next
-            )  # with this batch, and nothing after it
+        if self._size + len(data) > self._bytes_max and self._turn is None:
+            # with this batch, and nothing after it
+            image = records.image_of(self._store, self._next)
         await self._append(replay.journal_name(self._number), data)
         self._size += len(data)
         self._mark(position)
@@ -216,7 +224,6 @@ class Journal:
                 if not self.writable:
                     log.warning("the disk takes the state again")
                     self.gate.open("disk")
-                    self.reopened()
                 return
 
     async def _wait_out(self, error: OSError) -> None:
@@ -227,7 +234,7 @@ class Journal:
             raise DiskTrouble(f"{len(self._pending)} changes wait for a disk that refuses them")
         if error.errno == errno.ENOSPC and await self.disk.release():
             log.warning("released the reserve")
-            self.gate.shut("space", "there is no room left for the state")  # until there is
+            self.gate.shut("space", "there is no room left for the state")  # `space` opens it
             return  # and try at once
         await trio.sleep(RETRY_S)
 

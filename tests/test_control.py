@@ -1,0 +1,187 @@
+"""The command line's door: whatever is lost on the way, the same key finds the same job."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+from contextlib import asynccontextmanager
+
+import cbor2
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.doors import control
+from tests import lab as labs
+from tests.disks import Killed, MemoryDisk
+from tests.lab import KEY, open_lab
+
+PAPER = {"name": "job.yaml", "text": "script: echo hi\n", "defaults": {}, "overrides": {}}
+SUBMIT = cbor2.dumps({"verb": "submit", "documents": [PAPER], "key": KEY})
+HELLO = cbor2.dumps({"appliance": 1})
+
+
+@asynccontextmanager
+async def open_door(tmp_path, disk=None):
+    """A lab with the real control door, on a socket of its own."""
+    async with open_lab(labs.config(tmp_path), disk) as lab, trio.open_nursery() as nursery:
+        await nursery.start(control.serve, lab.scheduler, lab.people)
+        yield lab
+        nursery.cancel_scope.cancel()
+
+
+async def connect(lab):
+    return await trio.open_unix_socket(str(lab.config.paths.control_socket))
+
+
+def items(data):
+    """The items of a CBOR sequence, as far as they are whole."""
+    file, found = io.BytesIO(data), []
+    with contextlib.suppress(cbor2.CBORDecodeEOF):
+        while file.tell() < len(data):
+            found.append(cbor2.CBORDecoder(file).decode())
+    return found
+
+
+async def ask(lab, message):
+    """The answer to one question on a connection of its own."""
+    async with await connect(lab) as stream:
+        await stream.send_all(
+            HELLO + (message if isinstance(message, bytes) else cbor2.dumps(message))
+        )
+        data = b""
+        while len(items(data)) < 2:
+            data += await stream.receive_some(65536)
+    return items(data)[1]
+
+
+def ids(answer):
+    return [job["id"] for job in answer["result"]["jobs"]]
+
+
+@pytest.mark.parametrize("sent", [0, 1, len(SUBMIT) // 2, len(SUBMIT) - 1, len(SUBMIT)])
+async def test_a_question_that_was_cut_off_is_asked_again(autojump_clock, tmp_path, sent):
+    async with open_door(tmp_path) as lab:
+        async with await connect(lab) as stream:
+            assert {"appliance", "version", "lab"} == items(await stream.receive_some())[0].keys()
+            await stream.send_all(HELLO + SUBMIT[:sent])
+        await trio.sleep(1)
+        taken = len(lab.scheduler.store.jobs)
+
+        assert taken == (1 if sent == len(SUBMIT) else 0)
+        assert ["lab.1"] == ids(await ask(lab, SUBMIT))
+        assert ["lab.1"] == list(lab.scheduler.store.jobs)
+
+
+async def test_an_answer_lost_after_any_byte_is_found_again(autojump_clock, tmp_path):
+    async with open_door(tmp_path) as lab:
+        whole = len(cbor2.dumps(await ask(lab, SUBMIT)))
+        for n in range(whole):
+            key = f"key{n:010}"
+            message = cbor2.dumps({"verb": "submit", "documents": [PAPER], "key": key})
+            async with await connect(lab) as stream:
+                await stream.send_all(HELLO + message)
+                data = await stream.receive_some(65536)
+                while len(items(data)) < 1:
+                    data += await stream.receive_some(65536)
+                if n:
+                    await stream.receive_some(n)
+
+            assert [f"lab.{n + 2}"] == ids(await ask(lab, message))
+        assert whole + 1 == len(lab.scheduler.store.jobs)
+
+
+async def killed_at(tmp_path, number, seed):
+    """(the disk, the answer or None) of a submit whose server is killed at that system call."""
+    disk, answers = MemoryDisk(seed), []
+    try:
+        async with open_door(tmp_path, disk) as lab:
+            disk.calls.kill_at(number)
+            answers.append(await ask(lab, SUBMIT))
+            if disk.calls.untouched:
+                return None, answers[0]
+            lab.scheduler.change([])
+            await trio.sleep(1)
+    except* Killed:
+        pass
+    return disk, (answers or [None])[0]
+
+
+async def test_a_server_killed_at_any_system_call_of_a_submit_has_the_job_once(
+    autojump_clock, tmp_path
+):
+    for seed in range(20):
+        number = 0
+        while True:
+            number += 1
+            disk, answer = await killed_at(tmp_path, number, seed)
+            if disk is None:
+                break
+            async with open_door(tmp_path, disk.after_kill()) as lab:
+                before = list(lab.scheduler.store.jobs)
+                again = ids(await ask(lab, SUBMIT))
+
+                assert ["lab.1"] == list(lab.scheduler.store.jobs) == again
+                assert answer is None or before == again, "acknowledged, and gone"
+        assert number > 2
+
+
+async def test_a_submit_is_refused_at_once_while_the_disk_refuses_and_taken_when_it_is_well(
+    autojump_clock, tmp_path
+):
+    disk = MemoryDisk()
+    async with open_door(tmp_path, disk) as lab:
+        disk.calls.broken = errno.EROFS
+        lab.scheduler.change(lab.scheduler.known(labs.boxes.facts("b", {"mac": [labs.MAC]}, "x")))
+        await wait_all_tasks_blocked()
+        refused = await ask(lab, SUBMIT)
+        status = await ask(lab, {"verb": "status"})
+        disk.calls.broken = None
+        await trio.sleep(3)
+
+        assert "disk-trouble" == refused["error"]["kind"]
+        assert (
+            "the state cannot be written: Read-only file system. Nothing was taken: submit again"
+            " when there is room, and see `appliance status`"
+        ) == refused["error"]["message"]
+        assert ["the state cannot be written: Read-only file system"] == status["result"]["gate"]
+        assert ["lab.1"] == ids(await ask(lab, SUBMIT))
+        assert [] == (await ask(lab, {"verb": "status"}))["result"]["gate"]
+
+
+async def test_who_waits_on_a_stuck_submit_is_told_that_it_is_not_known(autojump_clock, tmp_path):
+    disk = MemoryDisk()
+    async with open_door(tmp_path, disk) as lab:
+        disk.calls.broken = errno.EIO
+        began = trio.current_time()
+        first = await ask(lab, SUBMIT)
+        waited = trio.current_time() - began
+        second = await ask(lab, SUBMIT)  # the same key: still not known, and no second job
+        disk.calls.broken = None
+        await trio.sleep(3)
+
+        assert lab.config.waits.answer == pytest.approx(waited)
+        for answer in (first, second):
+            assert "unknown" == answer["error"]["kind"]
+            assert "may be done yet: the state cannot be written" in answer["error"]["message"]
+        assert ["lab.1"] == ids(await ask(lab, SUBMIT))
+        assert ["lab.1"] == list(lab.scheduler.store.jobs)
+
+
+async def test_a_person_who_cancels_on_a_stuck_disk_is_told_too(autojump_clock, tmp_path):
+    disk = MemoryDisk()
+    async with open_door(tmp_path, disk) as lab:
+        job = await lab.submit(user="root")
+        disk.calls.broken = errno.EIO
+        answer = await ask(lab, {"verb": "cancel", "job": job.id})
+
+        assert "unknown" == answer["error"]["kind"]
+        disk.calls.broken = None
+
+
+async def test_a_submit_is_as_atomic_as_its_documents_are_many(autojump_clock, tmp_path):
+    message = cbor2.dumps({"verb": "submit", "documents": [PAPER, PAPER], "key": KEY})
+    async with open_door(tmp_path) as lab:
+        assert ["lab.1", "lab.2"] == ids(await ask(lab, message))
+        assert ["lab.1", "lab.2"] == ids(await ask(lab, message))
