@@ -1,0 +1,6 @@
+"""kill -9 under load, hundreds of times (style.md, habit 15): the real process on loopback.
+
+starter       forks `appliance serve` from a process that has imported it already
+load          submitters and testboxes on real sockets, and what they were told
+test_kill     the rounds, and what must be true of the state after each
+"""
