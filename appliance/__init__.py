@@ -67,10 +67,12 @@ holds them to it.
       frames      pure   the frames of state files: whole, torn or damaged
       records     pure   what stands in them: changes, or a store in pieces
       replay      pure   the way back from files to the store
+      survey      pure   what state files hold, damaged or not, and what a repair saves
       export      pure   the store as JSON for people, and back
       gate        pure   whether new work is taken
       space              the room for the state: set aside, and watched
       disk               the only writer of state files
+      offline            state files while no server runs: read, repaired, imported
       journal            changes, snapshots, and the way back from them
       results            result files: whole or not at all
 

@@ -53,6 +53,7 @@ class Part:
     payload: bytes | None  # None: not whole
     number: int = -1  # of a whole record
     torn: bool = False  # the last write never ended: dropped, since nobody was told of it
+    bounded: bool = False  # its head is whole, so it ends at `end` whatever its payload says
     why: str = ""
 
 
@@ -87,7 +88,7 @@ def _part(data: bytes, offset: int) -> Part:
         return Part(offset, end, payload, number)
     if end == size and _lost_sector(data, offset, end):
         return Part(offset, end, None, torn=True)
-    return Part(offset, end, None, why="the checksum of a record does not fit")
+    return Part(offset, end, None, why="the checksum of a record does not fit", bounded=True)
 
 
 def _head(data: bytes, offset: int) -> tuple[int | None, int, int]:
@@ -127,17 +128,40 @@ def whole_behind(data: bytes, offset: int) -> Iterator[Part]:
         offset += 1
 
 
+def stretches(data: bytes, start: int) -> Iterator[Part]:
+    """Everything from `start` on: whole records, and each damaged stretch between them as one.
+
+    Inside a record whose head is whole nothing is looked for: its payload is somebody's document,
+    and may hold what looks like a record.
+    """
+    offset = start
+    while offset < len(data):
+        part = next(parts(data, offset))
+        if part.payload is None and not part.torn and not part.bounded:
+            behind = next(whole_behind(data, offset), None)
+            part = attrs.evolve(part, end=behind.start if behind is not None else len(data))
+        yield part
+        offset = part.end
+
+
 def kind_of(header: bytes) -> str:
     """ "journal" or "snapshot"."""
     return header.split()[1].decode()
 
 
+def is_ours(data: bytes, header: bytes) -> bool:
+    """Whether a file of this kind begins so, of whatever version."""
+    line, newline, _ = data[:80].partition(b"\n")
+    kind = kind_of(header).encode()
+    return bool(newline and re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind, line))
+
+
 def check_header(data: bytes, header: bytes, name: str) -> int:
     """The offset of the first record.  Raises BadState for a file that is not ours, or newer."""
     kind = kind_of(header)
-    line, newline, _ = data[:80].partition(b"\n")
-    if not newline or not re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind.encode(), line):
+    if not is_ours(data, header):
         raise BadState(f"{name}: not a {kind} of the appliance")
+    line = data[: data.index(b"\n")]
     version = int(line.split()[-1])
     if version > VERSION:
         raise BadState(f"{name}: {kind} version {version} is newer than this program's")

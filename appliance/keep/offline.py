@@ -1,0 +1,98 @@
+"""State files while no server uses them: read as they are, repaired, or made from an export.
+
+A repair is done in an order that a kill at any point survives: damaged files are linked into a
+folder beside them, then a new snapshot gets its name, then the old names go.  Until the snapshot
+has its name a start finds what it found before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.errors import BadState, NotFound
+from appliance.jobs.store import Store
+from appliance.keep import records, replay
+from appliance.keep.disk import StateFolder, lock
+from appliance.keep.survey import Contents, Survey
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[Contents]:
+    """The state files in `folder`; no server may use it meanwhile.
+
+    Raises NotFound without such a folder, BadState where a server runs, OSError.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"{folder}: there is no state; see `[paths] state` in the configuration")
+    try:
+        held = lock(folder)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        yield _contents(folder)  # nobody can change it
+        return
+    try:
+        yield _contents(folder)
+    finally:
+        os.close(held)
+
+
+def _contents(folder: Path) -> Contents:
+    found: dict[str, bytes | OSError] = {}
+    for name in sorted(os.listdir(folder)):
+        if replay.NAME.match(name):
+            try:
+                found[name] = (folder / name).read_bytes()
+            except OSError as error:
+                found[name] = error
+    return found
+
+
+async def repair(folder: Path, found: Survey) -> Path:
+    """Make what was found the state; returns the folder that keeps all older files.
+
+    Raises BadState where a server runs, OSError and SyncFailed; what is there then is as before,
+    or repaired.
+    """
+    with contextlib.closing(StateFolder(folder)) as disk:
+        names = [file.name for file in found.files]
+        kept = _set_aside(folder, names)
+        image = records.image_of(found.store, found.next)
+        await disk.replace(replay.snapshot_name(found.newest + 1), records.snapshot(image))
+        for name in names:
+            await disk.remove(name)
+    return kept
+
+
+def _set_aside(folder: Path, names: list[str]) -> Path:
+    """A new folder beside the files, with a second name for each."""
+    number = 1
+    while (kept := folder / f"damaged-{number}").exists():
+        number += 1
+    kept.mkdir(mode=0o700)
+    for name in names:
+        os.link(folder / name, kept / name)
+    for changed in (kept, folder):
+        descriptor = os.open(changed, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return kept
+
+
+async def begin(folder: Path, store: Store) -> None:
+    """Make `store` the state.
+
+    Raises BadState where there is one already or a server runs, OSError and SyncFailed.
+    """
+    with contextlib.closing(StateFolder(folder)) as disk:
+        there = [name for name in await disk.names() if replay.NAME.match(name)]
+        if there:
+            raise BadState(f"{folder}: there is a state already: {', '.join(there[:3])}")
+        image = records.image_of(store, 0)
+        await disk.replace(replay.snapshot_name(1), records.snapshot(image))

@@ -1,0 +1,296 @@
+"""`appliance state`: what an operator does with state files that no server uses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import stat
+import sys
+
+import pytest
+import trio
+
+from appliance import cli
+from appliance.keep import export, offline, records, survey
+from appliance.keep import journal as journals
+from appliance.keep.disk import StateFolder
+from tests import rich
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """The program, on a state folder of its own: (exit code, stdout, stderr)."""
+    config = tmp_path / "appliance.toml"
+    config.write_text(f'[paths]\nstate = "{tmp_path}/state"\n')
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["appliance", "--config", str(config), "state", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A folder with a snapshot and 29 records behind it."""
+    grown, made = rich.grow(1, 60)
+
+    async def write():
+        with contextlib.closing(StateFolder(tmp_path / "state")) as disk:
+            store, journal = await journals.restore(disk)
+            for n, changes in enumerate(made):
+                for change in changes:
+                    store.apply(change)
+                journal.append(changes)
+                await journal.write()
+                if n == 30:
+                    await journal.snapshot()
+
+    trio.run(write)
+    return tmp_path / "state", grown
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def restored(folder):
+    """The store that a server would start with; BadState if it would not."""
+
+    async def start():
+        with contextlib.closing(StateFolder(folder)) as disk:
+            return (await journals.restore(disk))[0]
+
+    return trio.run(start)
+
+
+def test_a_whole_state_is_counted_and_nothing_is_changed(run, state):
+    folder, grown = state
+    before = files(folder)
+    code, out, _ = run("check")
+
+    assert 0 == code
+    assert f"{len(grown.jobs)} jobs (" in out
+    assert f"{len(grown.boxes)} testboxes; the newest job was number {grown.counter}" in out
+    assert "29 whole records" in out
+    assert before == files(folder)
+
+
+def test_programs_are_told_the_jobs_by_id(run, state):
+    folder, grown = state
+    code, out, _ = run("check", "--json")
+    row = json.loads(out)
+
+    assert 0 == code
+    assert list(grown.jobs) == [job["id"] for job in row["jobs"]]
+    assert list(grown.boxes) == row["boxes"]
+    assert ["journal-000002", "snapshot-000002"] == [file["name"] for file in row["files"]]
+    assert ([], "") == (row["damage"], row["torn"])
+    assert run("check", str(folder), "--json")[1] == out
+
+
+def test_a_torn_last_record_is_told_and_is_no_damage(run, state):
+    folder, _ = state
+    journal = folder / "journal-000002"
+    journal.write_bytes(journal.read_bytes()[:-3])
+    code, out, _ = run("check")
+
+    assert 0 == code
+    assert "journal-000002: torn at byte" in out
+
+
+def test_a_repair_says_what_it_would_lose_and_does_it_only_when_told_to(run, state):
+    folder, grown = state
+    flip(folder / "journal-000002", 400)
+    before = files(folder)
+    for command in ("check", "repair"):
+        code, out, _ = run(command)
+        assert 1 == code
+        assert "journal-000002: damaged at byte" in out
+        assert "a repair loses record " in out
+        assert before == files(folder)
+    code, out, _ = run("repair", "--yes")
+
+    assert 0 == code
+    assert f"repaired; the files as they were are in {folder}/damaged-1" in out
+    kept = files(folder / "damaged-1")
+    assert {name: data for name, data in before.items() if "-" in name} == kept
+    assert (0, "nothing to repair") == (run("repair")[0], run("repair")[1].splitlines()[-1])
+    assert restored(folder).jobs.keys() <= grown.jobs.keys()
+
+
+def test_a_second_repair_keeps_its_files_elsewhere(run, state):
+    folder, _ = state
+    for number in (1, 2, 3):
+        flip(next(folder.glob("snapshot-*")), 40)
+        assert 1 == run("check")[0]
+        assert 0 == run("repair", "--yes")[0]
+        assert (folder / f"damaged-{number}").is_dir()
+        restored(folder)
+
+
+def test_jobs_that_stand_in_what_is_lost_are_named(run, state):
+    folder, _ = state
+    _, made = rich.grow(1, 60)
+    part = next(n for n, changes in enumerate(made[31:]) if hasattr(changes[0], "job")
+                and not isinstance(changes[0].job, str) and changes[0].job)  # fmt: skip
+    lost = made[31 + part][0].job.id
+    data = (folder / "journal-000002").read_bytes()
+    flip(folder / "journal-000002", data.index(lost.encode()) + 40)
+    _, out, _ = run("repair")
+
+    assert f"it names {lost}" in out
+    assert f"jobs that a repair would not bring back: {lost}" in out
+
+
+def test_the_state_goes_out_as_json_and_comes_back(run, state, tmp_path):
+    _, grown = state
+    code, text, _ = run("export")
+    assert (0, export.dump(grown)) == (code, text)
+    assert 0 == run("export", "--output", str(tmp_path / "out.json"))[0]
+    assert 0o600 == stat.S_IMODE((tmp_path / "out.json").stat().st_mode)
+    code, out, _ = run("import", str(tmp_path / "out.json"), str(tmp_path / "other"))
+
+    assert 0 == code
+    assert f"{len(grown.jobs)} jobs, {len(grown.boxes)} testboxes" in out
+    assert records.dump_store(grown) == records.dump_store(restored(tmp_path / "other"))
+
+
+def test_a_state_is_never_imported_over_another(run, state, tmp_path):
+    folder, _ = state
+    run("export", "--output", str(tmp_path / "out.json"))
+    before = files(folder)
+    code, _, err = run("import", str(tmp_path / "out.json"))
+
+    assert 4 == code
+    assert f"{folder}: there is a state already: journal-000002, snapshot-000002" in err
+    assert before == files(folder)
+
+
+def test_a_damaged_state_is_not_exported(run, state):
+    folder, _ = state
+    flip(folder / "snapshot-000002", 60)
+    code, out, err = run("export")
+
+    assert (4, "") == (code, out)
+    assert "snapshot-000002: damaged at byte" in err
+    assert "`appliance state repair` comes first" in err
+
+
+def test_no_command_touches_the_state_of_a_running_server(run, state, tmp_path):
+    folder, _ = state
+    run("export", "--output", str(tmp_path / "out.json"))
+    before = files(folder)
+    with contextlib.closing(StateFolder(folder)):
+        for words in (["check"], ["repair"], ["repair", "--yes"], ["export"],
+                      ["import", str(tmp_path / "out.json")]):  # fmt: skip
+            code, _, err = run(*words)
+            assert 4 == code
+            assert f"{folder}: in use by another server, pid {os.getpid()}" in err
+    assert before == files(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("check",), 3, "state: there is no state; see `[paths] state`"),
+        (("repair", "--yes"), 3, "there is no state"),
+        (("export",), 3, "there is no state"),
+        (("import", "/nonexistent"), 2, "No such file"),
+        (("import", "/"), 2, "Is a directory"),
+        (("import", "/dev/null"), 4, "null: line 1, column 1: not JSON"),
+        (("import",), 2, "Missing argument"),
+        (("mend",), 2, "No such command"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_an_exit_code(run, words, code, message):
+    ended, _, err = run(*words)
+
+    assert code == ended
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_rubbish_never_ends_in_a_traceback(run, tmp_path):
+    rng = random.Random(5)
+    folder = tmp_path / "state"
+    folder.mkdir()
+    for _ in range(40):
+        for path in folder.glob("*-0*"):
+            path.rmdir() if path.is_dir() else path.unlink()
+        for _ in range(rng.randrange(4)):
+            path = folder / f"{rng.choice(['snapshot', 'journal'])}-{rng.randrange(4):06}"
+            head = rng.choice([b"", b"appliance journal 1\n", b"appliance snapshot 1\n"])
+            if not path.exists() and rng.random() < 0.1:
+                path.mkdir()
+            elif not path.is_dir():
+                path.write_bytes(head + rng.randbytes(rng.randrange(300)))
+        code, out, err = run("check")
+        assert code in (0, 1), err
+        assert bool(code) == ("damaged" in out or "journal" in out or "snapshot" in out)
+
+
+class Killed(BaseException):
+    """The power went."""
+
+
+@contextlib.contextmanager
+def killed_at(monkeypatch, number):
+    """The `number`-th call that changes something on the disk is not made any more."""
+    left = [number]
+
+    def dies(function):
+        def call(*args, **kwargs):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("link", "mkdir", "rename", "unlink", "write", "fsync"):
+            patch.setattr(os, name, dies(getattr(os, name)))
+        yield
+
+
+def test_a_repair_killed_anywhere_has_happened_or_not(state, monkeypatch):
+    folder, _ = state
+    flip(folder / "journal-000002", 400)
+    before = {name: data for name, data in files(folder).items() if "-" in name}
+
+    def look():
+        with offline.reading(folder) as contents:
+            return dict(contents), survey.survey(contents, "lab")
+
+    _, found = look()
+    wanted, number, done = records.dump_store(found.store), 0, False
+    while not done:
+        number += 1
+        try:
+            with killed_at(monkeypatch, number):
+                trio.run(offline.repair, folder, found)
+            done = True
+        except Killed:
+            pass
+        contents, now = look()
+        assert wanted == records.dump_store(now.store)
+        assert any(before.items() <= files(kept).items() for kept in folder.glob("damaged-*")) or (
+            before.items() <= contents.items()
+        )
+        if not now.damage:
+            break
+
+    assert number > 4
+    assert wanted == records.dump_store(restored(folder))
