@@ -9,6 +9,7 @@
     disk.calls.kill_at(3)                the third call from now raises Killed, half done
     disk.calls.broken = errno.EROFS      every write is refused until it is None again
     disk.calls.room = 1000               bytes in all; beyond them ENOSPC
+    disk.calls.short_writes = True       each write takes only a part
 
     disk.after_kill()                    a healthy disk with what a restart would find
 
@@ -47,6 +48,7 @@ class MemoryCalls:
         self.writes = 0
         self.broken: int | None = None
         self.room: int | None = None
+        self.short_writes = False
         self._fail: tuple[int, int] = (0, 0)  # at which operation, with which errno
         self._fail_sync: tuple[int, int] = (0, 0)
         self._kill = 0
@@ -94,6 +96,8 @@ class MemoryCalls:
         left = len(data) if self.room is None else max(self.free(), 0)
         if code != NO_FAULT:
             left = min(left, self.rng.randrange(len(data) + 1))
+        elif self.short_writes:
+            left = min(left, self.rng.randint(1, len(data)))
         self._make(name)
         self._safe.setdefault(name, len(self.files[name]))
         self.files[name] += bytes(data[:left])

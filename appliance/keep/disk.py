@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from appliance.errors import BadState, SyncFailed
+from appliance.errors import BadState, DiskTrouble, SyncFailed
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
@@ -189,14 +189,17 @@ class StateFolder(StateDisk):
     """A Disk on a real folder, locked against a second server."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BadState where another process holds the lock; names its pid."""
+        """Raises BadState where another process holds the lock (names its pid), DiskTrouble."""
         limiter = trio.CapacityLimiter(_THREADS)
 
         async def run(function: Callable[..., Any], *args: Any) -> Any:
             return await trio.to_thread.run_sync(function, *args, limiter=limiter)
 
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(folder)
+        except OSError as error:
+            raise DiskTrouble(f"{folder}: cannot hold the state: {error.strerror}") from error
         self._files = FileCalls(folder)
         super().__init__(self._files, run)
 

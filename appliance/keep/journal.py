@@ -54,7 +54,10 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record;
     DiskTrouble: there is no room for a new snapshot.
     """
-    files = replay.files_among(await disk.names())
+    try:
+        files = replay.files_among(await disk.names())
+    except OSError as error:
+        raise BadState(f"the state folder cannot be read: {_why(error)}") from error
     state = await _read(disk, files)
     journal = Journal(disk, state, files.newest + 1, bytes_max or JOURNAL_BYTES_MAX)
     await journal.begin()
@@ -104,6 +107,7 @@ class Journal:
         self._store = state.store
         self._next = state.next  # the number of the next record
         self._number = number
+        self._begun = 0  # the newest journal that has its header
         self._size = 0
         self._pending: list[list[Change]] = []
         self._appended = 0  # positions: how many lists of changes so far
@@ -174,6 +178,7 @@ class Journal:
         if image is not None:
             await self._append(replay.journal_name(self._number + 1), _JOURNAL_HEADER)
             self._number += 1
+            self._begun = self._number
             self._size = 0
             self._turn = _Turn(self._number, image)
             self._turned.set()
@@ -254,10 +259,10 @@ class Journal:
     async def _keep_snapshot(self, turn: _Turn) -> None:
         """Raises OSError; what was there before is there still, then."""
         await self.disk.replace(replay.snapshot_name(turn.number), records.snapshot(turn.image))
-        files = replay.files_among(await self.disk.names())
-        if turn.number not in files.journals:
+        if self._begun < turn.number:  # a file may be there already, and lack its header
             await self.disk.append(replay.journal_name(turn.number), _JOURNAL_HEADER)
-        for old in files.before(turn.number):
+            self._begun = turn.number
+        for old in replay.files_among(await self.disk.names()).before(turn.number):
             await self.disk.remove(old)
 
     def _mark(self, position: int) -> None:
