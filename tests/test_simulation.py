@@ -16,7 +16,7 @@ from tests.simulation.lab import Size, simulate
 from tests.simulation.mutants import MUTANTS
 
 QUICK = range(5)
-FIXED = range(1000, 1080)
+FIXED = range(1000, 1050)
 HTTP = range(2000, 2012)
 HARD_ENOUGH = 60  # seeds within which each planted bug must be found
 WEB = Size(http=True)
