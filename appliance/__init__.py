@@ -62,6 +62,7 @@ holds them to it.
       results            uploads by WebDAV
       control            the command line's unix socket
       people             the verbs behind it
+      retention          those about results that have grown old
 
     keep/                how it survives
       frames      pure   the frames of state files: whole, torn or damaged

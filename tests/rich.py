@@ -12,7 +12,7 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Job, Moment, Quarantined, Submitted
+from appliance.jobs.changes import Job, Moment, Quarantined, Submitted, Swept
 from appliance.jobs.store import Store
 from tests.lab import PINNED
 
@@ -104,6 +104,11 @@ def _happening(rng, store, now):
 
 def _an_operator_decides(rng, store, box, now):
     roll = rng.random()
+    over = [job for job in store.jobs.values() if isinstance(job.state, jobs.Finished)]
+    if roll < 0.1 and over:
+        return operator.kept(rng.choice(over), rng.random() < 0.7, "ann", now)
+    if roll < 0.2:
+        return [Swept(job.id, now) for job in operator.sweepable(store, now - 3000)]
     if roll < 0.3:
         return operator.reserved(box, rng.choice([None, "ann"]), now + 5000, "root", "why", now)
     if roll < 0.5:

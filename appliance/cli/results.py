@@ -8,17 +8,21 @@ from pathlib import Path
 
 import click
 
-from appliance.cli import show
+from appliance.cli import moments, show
 from appliance.cli.wire import Server, connect
 from appliance.errors import BadRequest
 
 
 @click.command()
-@click.argument("job")
-@click.argument("action", type=click.Choice(["list", "cat", "fetch"]), default="list")
+@click.argument("job", metavar="JOB|gc")
+@click.argument(
+    "action", type=click.Choice(["list", "cat", "fetch", "keep", "unkeep"]), default="list"
+)
 @click.argument("paths", nargs=-1)
 @click.option("--to", type=click.Path(path_type=Path), help="fetch: into this folder (./JOB).")
-@click.option("--json", "as_json", is_flag=True, help="list: for programs.")
+@click.option("--older-than", "older", help="gc: what was over so long ago: 30d, 12h.")
+@click.option("--dry-run", is_flag=True, help="gc: only say what it would remove.")
+@click.option("--json", "as_json", is_flag=True, help="list, gc: for programs.")
 @click.pass_context
 def results(
     ctx: click.Context,
@@ -26,10 +30,22 @@ def results(
     action: str,
     paths: tuple[str, ...],
     to: Path | None,
+    older: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
-    """The results of JOB: list them, cat PATHS to stdout, or fetch all or PATHS into a folder."""
+    """The results of JOB: list them, cat PATHS to stdout, or fetch all or PATHS into a folder.
+
+    keep: no `results gc` removes them; unkeep: it may again.
+    gc removes the results of all jobs that were over before --older-than.
+    """
     with connect(ctx) as server:
+        if job == "gc":
+            _sweep(server, older, dry_run=dry_run, as_json=as_json)
+            return
+        if action in ("keep", "unkeep"):
+            server.ask("results-keep", job=job, on=action == "keep")
+            return
         listed = server.ask("results", job=job)
         if action == "list" and as_json:
             show.as_json(listed)
@@ -49,6 +65,19 @@ def results(
             for path in paths or [file["path"] for file in listed["files"]]:
                 _fetch(server, job, path, folder)
             click.echo(str(folder))
+
+
+def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -> None:
+    if older is None:
+        raise BadRequest("say how old: appliance results gc --older-than 30d")
+    rows = server.ask("results-gc", older=moments.length(older), dry_run=dry_run)["jobs"]
+    if as_json:
+        show.as_json(rows)
+        return
+    show.table(["JOB", "SIZE", "FOLDER"],
+               [[row["job"], show.size(row["bytes"]), row["root"]] for row in rows])  # fmt: skip
+    total = show.size(sum(row["bytes"] for row in rows))
+    click.echo(f"{'would free' if dry_run else 'freed'} {total}")
 
 
 def _parts(server: Server, job: str, path: str) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ import trio
 
 import appliance
 from appliance.boot import dnsmasq
+from appliance.doors.retention import Retention
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions, hosts, intake, views
@@ -37,6 +38,7 @@ class People:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        retention = Retention(scheduler)
         self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
             "submit": self._submit,
             "jobs": self._jobs,
@@ -55,6 +57,8 @@ class People:
             "resume": self._resume,
             "renew": self._renew,
             "status": self._status,
+            "results-keep": lambda arguments, user, event: retention.keep(arguments, user),
+            "results-gc": lambda arguments, user, event: retention.sweep(arguments, user),
         }
 
     async def do(self, verb: str, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Job:
     finished: float | None = None
     history: tuple[Moment, ...] = ()
     attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
+    kept: bool = False  # a person wants its results for good
+    swept: float | None = None  # when its results were removed
     forgotten: int = 0  # moments that its history had no room for
 
     @property
@@ -158,6 +160,25 @@ class Drained:
     at: float
 
 
+@attrs.frozen
+class Kept:
+    """A person wants a job's results for good, or no longer."""
+
+    job: str
+    on: bool
+    by: str
+    at: float
+
+
+@attrs.frozen
+class Swept:
+    """A job's results are removed."""
+
+    job: str
+    at: float
+
+
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
+    | Kept | Swept
 )  # fmt: skip

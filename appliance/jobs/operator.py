@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What an operator decides about testboxes, and about the lab: changes, or Refused with the reason.
+What an operator decides about testboxes, results and the lab: changes, or Refused with the reason.
 Nothing is changed here.  `now` is UTC in seconds.
 """
 
@@ -12,7 +12,8 @@ from typing import Final
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import suspicion
 from appliance.jobs.box import Box, Reservation
-from appliance.jobs.changes import Change, Drained, Missed, Quarantined, Reserved
+from appliance.jobs.changes import Change, Drained, Job, Kept, Missed, Quarantined, Reserved
+from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
 RESERVED_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
@@ -78,6 +79,26 @@ def resumed(store: Store, now: float) -> list[Change]:
     if not store.drained:
         raise Refused("nobody drains this lab: jobs are given out")
     return [Drained("", now)]
+
+
+def kept(job: Job, on: bool, by: str, now: float) -> list[Change]:
+    """Its results stay for good, or no longer.  Raises Refused where there is nothing to keep."""
+    if not isinstance(job.state, Finished):
+        raise Refused(f"{job.id} is not over; its results stay at least until then")
+    if job.swept is not None:
+        raise Refused(f"the results of {job.id} are removed already")
+    return [Kept(job.id, on, by, now)] if on != job.kept else []
+
+
+def sweepable(store: Store, before: float) -> list[Job]:
+    """The jobs that were over before that moment and whose results nobody keeps, oldest first."""
+    found = [
+        job
+        for job in store.jobs.values()
+        if job.finished is not None and job.finished < before
+        if job.swept is None and not job.kept
+    ]
+    return sorted(found, key=lambda job: job.finished or 0.0)
 
 
 def told(reservation: Reservation) -> str:

@@ -10,7 +10,7 @@ restart.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -22,6 +22,7 @@ from appliance.jobs.changes import (
     Change,
     Drained,
     Job,
+    Kept,
     Known,
     Missed,
     Moment,
@@ -31,6 +32,7 @@ from appliance.jobs.changes import (
     Seen,
     Stepped,
     Submitted,
+    Swept,
 )
 from appliance.jobs.job import Attempt, Finished, Queued
 from appliance.jobs.ready import Key, Ready, Serves
@@ -208,6 +210,18 @@ class Store:
                 _log(self.boxes[name], Step(at, what, by), None, None)
             case Drained(by):
                 self.drained = by
+            case Kept(name, on, by, at):
+                moment = Moment(at, "finish", f"results {'kept' if on else 'let go'} by {by}")
+                self._replace(name, moment, kept=on)
+            case Swept(name, at):
+                self._replace(name, Moment(at, "finish", "results removed"), swept=at)
+
+    def _replace(self, name: str, moment: Moment, **fields: Any) -> None:
+        """A finished job has one moment more, and other fields that no index knows."""
+        job = self.jobs[name]
+        history = (*job.history[-HISTORY_MAX + 1 :], moment)
+        forgotten = job.moments + 1 - len(history)
+        self.jobs[name] = attrs.evolve(job, history=history, forgotten=forgotten, **fields)
 
     def _move(self, change: Moved) -> None:
         old = self.jobs[change.job]

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -118,3 +119,21 @@ def listing(root: Path) -> list[tuple[str, int, float]]:
                 if not name.startswith(PART) and path.is_file():
                     found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
     return sorted(found)
+
+
+def remove(root: Path, below: Path) -> int:
+    """Remove the folder `root`, and parents of it that are empty then; the bytes that were freed.
+
+    Links are removed, not followed.  Raises Refused where `root` is not inside of `below`.
+    """
+    if not root.resolve().is_relative_to(below.resolve()) or root.resolve() == below.resolve():
+        raise Refused(f"{root} is not inside of {below}")
+    freed = sum(size for _, size, _ in listing(root))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(root)
+    for parent in root.parents:
+        if parent == below:
+            break
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+    return freed
