@@ -7,6 +7,7 @@ reader      clients that read and throw away
 parked      thousands of boxes that wait, in one process
 files       one large file, against nginx
 archive     job.cgz, against find, cpio and gzip
+submits     acknowledged submits per second, against SQLite and redis-server
 lobby       submit to first script byte, and memory, with 3,000 parked boxes
 queue       one submit among 100,000 queued jobs and 5,000 parked boxes
 boot        a whole boot, against a fixed script from dnsmasq and nginx

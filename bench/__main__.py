@@ -1,6 +1,6 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
-python -m bench [files] [archive] [lobby] [boot] [simulation]
+python -m bench [files] [archive] [lobby] [queue] [submits] [boot] [simulation]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby, queue, simulation
+from bench import archive, boot, files, lobby, queue, simulation, submits
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "archive": archive.rows,
     "lobby": lobby.rows,
     "queue": queue.rows,
+    "submits": submits.rows,
     "boot": boot.rows,
     "simulation": simulation.rows,
 }

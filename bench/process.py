@@ -132,6 +132,14 @@ def _image(srv: Path) -> None:
 
 
 @contextlib.contextmanager
+def running(command: list[str], log: Path, ready: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Any other program, once `ready()`; stopped at the end."""
+    with _running(command, log) as process:
+        _until(ready, process, log)
+        yield process
+
+
+@contextlib.contextmanager
 def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
@@ -17,16 +18,52 @@ from appliance.errors import BadImage
 from appliance.jobs.changes import Pinned
 from appliance.jobs.document import Document
 
+# Many who submit at once share one look: a thread for each was most of what a submit cost.  An
+# image built anew is seen within this, and dispatch looks again anyway.
+FRESH_S: Final = 1.0
+FOUND_MAX: Final = 1000  # images remembered; a lab has some ten
+
+_Image = tuple[str, str, str, str, str | None]  # os, arch, version, os_mount, kernel_version
+
 
 class ImageFolder:
     """The tree under /srv."""
 
     def __init__(self, srv: Path) -> None:
         self._srv = srv
+        self._found: dict[_Image, tuple[float, images.Boot]] = {}  # and when
 
     async def pin(self, document: Document) -> Pinned:
-        """The files that boot `document`.  Raises BadImage."""
-        return await trio.to_thread.run_sync(self._pin, document)
+        """The files that boot `document`, as they were FRESH_S ago at most.  Raises BadImage."""
+        image = (
+            document.os,
+            document.arch,
+            document.os_version,
+            document.os_mount,
+            document.kernel_version,
+        )
+        boot = await self._boot(image)
+        packages: tuple[str, ...] = ()
+        if document.packages:
+            packages = await trio.to_thread.run_sync(self._packages, document)
+        return _pinned(document, boot, packages)
+
+    async def _boot(self, image: _Image) -> images.Boot:
+        at, known = self._found.pop(image, (0.0, None))
+        now = trio.current_time()
+        if known is not None:
+            self._found[image] = (at if now - at <= FRESH_S else now, known)
+            if now - at <= FRESH_S:
+                return known
+        try:  # whoever comes meanwhile takes what was known
+            boot = await trio.to_thread.run_sync(images.resolve, self._srv, *image)
+        except BadImage:
+            self._found.pop(image, None)
+            raise
+        self._found[image] = (now, boot)
+        while len(self._found) > FOUND_MAX:
+            del self._found[next(iter(self._found))]  # the one that was asked for least lately
+        return boot
 
     async def missing(self, pinned: Pinned) -> list[str]:
         """Those of its files that are gone."""
@@ -41,26 +78,6 @@ class ImageFolder:
         )
         return await trio.to_thread.run_sync(
             partial(self._missing, ours, pinned.kernel, pinned.packages)
-        )
-
-    def _pin(self, document: Document) -> Pinned:
-        boot = images.resolve(
-            self._srv,
-            document.os,
-            document.arch,
-            document.os_version,
-            document.os_mount,
-            document.kernel_version,
-        )
-        initrds = boot.initrds
-        if document.modules_uri is not None:
-            initrds = (initrds[0], document.modules_uri, *initrds[2:])
-        return Pinned(
-            document.kernel_uri or boot.kernel,
-            initrds,
-            boot.root,
-            boot.kernel_version,
-            self._packages(document),
         )
 
     def _packages(self, document: Document) -> tuple[str, ...]:
@@ -79,3 +96,12 @@ class ImageFolder:
         if kernel.startswith("/"):
             gone += images.missing(self._srv, boot)
         return gone
+
+
+def _pinned(document: Document, boot: images.Boot, packages: tuple[str, ...]) -> Pinned:
+    initrds = boot.initrds
+    if document.modules_uri is not None:
+        initrds = (initrds[0], document.modules_uri, *initrds[2:])
+    return Pinned(
+        document.kernel_uri or boot.kernel, initrds, boot.root, boot.kernel_version, packages
+    )

@@ -6,7 +6,7 @@
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
 # Some of these packages start a daemon when they are installed (samba, nfs-ganesha and the rpcbind
-# that it brings, nginx).  None is wanted
+# that it brings, nginx, redis-server).  None is wanted
 # here, so a policy-rc.d forbids it for as long as apt runs.  One that exists already is somebody's
 # decision and stays as it is.
 set -eu
@@ -23,7 +23,7 @@ ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
-busybox ca-certificates curl dash nginx-light perl shellcheck wget
+busybox ca-certificates curl dash nginx-light perl redis-server shellcheck wget
 '
 
 missing() {
