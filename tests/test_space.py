@@ -190,8 +190,12 @@ async def test_while_the_disk_refuses_parked_boxes_stay_and_reports_wait(autojum
 
         disk.calls.broken = errno.EIO
         nursery.start_soon(report)
-        await trio.sleep(600)
+        await trio.sleep(2000)
         assert [] == answered
+        assert b"No job now" in await parked.rest()  # its half hour is over, and it asks again
+        with trio.fail_after(60):
+            parked = await lab.ask("/boot.ipxe/mac/52-54-00-00-00-02?arch=x86_64", "10.0.0.6")
+        await trio.sleep(200)
         with pytest.raises(DiskTrouble):
             await lab.submit(key="another1")
         assert ["box-2"] == [seat.box for seat in seats(lab)]

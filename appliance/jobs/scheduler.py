@@ -192,7 +192,12 @@ class Scheduler:
     # ---- testboxes
 
     async def sit(self, who: Identity, reached: str) -> Seat:
-        """A seat for the box that asks.  Raises Refused where it may not wait here."""
+        """A seat for the box that asks.  Raises Refused where it may not wait here.
+
+        It is told to wait whether the disk takes that or not: what it is told to do comes by
+        `dispatch`, once the disk knows it.
+        """
+        await trio.lowlevel.checkpoint()  # not below: a seat without its box would stay
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
         untold = self._is_untold(who)
@@ -202,12 +207,6 @@ class Scheduler:
         assert box is not None
         seat = self.lobby.sit(box.name, now, reached)
         again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
-        try:
-            await self._journal.durable(position)
-        except BaseException:
-            self.leave(seat)
-            self.undelivered(seat)
-            raise
         if again is not None and isinstance(again.state, Offered):
             hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)
             self._to_hand.send_nowait(hand_over)

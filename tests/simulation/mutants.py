@@ -41,7 +41,7 @@ def lease_not_lapsed() -> Iterator[Any]:
 def act_before_fsync() -> Iterator[Any]:
     """Whoever waits for the disk does not."""
 
-    async def durable(self: Journal, position: int) -> None:
+    async def durable(self: Journal, position: int, within: float = 0.0) -> None:
         await trio.lowlevel.checkpoint()
 
     with _instead(Journal, "durable", durable):
