@@ -185,3 +185,21 @@ async def test_a_submit_is_as_atomic_as_its_documents_are_many(autojump_clock, t
     async with open_door(tmp_path) as lab:
         assert ["lab.1", "lab.2"] == ids(await ask(lab, message))
         assert ["lab.1", "lab.2"] == ids(await ask(lab, message))
+
+
+async def test_a_hosts_file_that_cannot_be_written_is_named_and_no_box_is_known(tmp_path):
+    (tmp_path / "hosts").write_text("in the way")
+    async with open_door(tmp_path) as lab:
+        answer = await ask(lab, {"verb": "host-add", "name": "box-1", "macs": [labs.MAC]})
+
+        assert "no-space" == answer["error"]["kind"]
+        assert f"{tmp_path}/hosts: File exists" == answer["error"]["message"]
+        assert {} == lab.scheduler.store.boxes
+
+
+async def test_a_lease_file_that_cannot_be_written_keeps_no_box_away(tmp_path):
+    (tmp_path / "state").write_text("in the way")
+    async with open_door(tmp_path) as lab:
+        answer = await ask(lab, {"verb": "host-add", "name": "box-1", "macs": [labs.MAC]})
+
+        assert "box-1" == answer["result"]["host"]["name"]

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import trio
 
 import appliance
 from appliance.boot import dnsmasq
 from appliance.doors.retention import Retention
-from appliance.errors import BadRequest, NotFound, Refused
+from appliance.errors import BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions, hosts, intake, views
 from appliance.jobs.changes import Job
@@ -28,6 +29,8 @@ from appliance.keep import results
 
 READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
+
+log = structlog.get_logger()
 
 Event = Callable[[dict[str, Any]], Awaitable[None]]
 Arguments = dict[str, Any]
@@ -160,9 +163,15 @@ class People:
 
         async def write() -> None:
             folder = config.paths.hosts
-            where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
+            try:
+                where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
+            except OSError as error:
+                raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
             entry = dnsmasq.host_entry(name, facts.macs)
-            await trio.to_thread.run_sync(write_lease, config.paths.dhcp_hosts, name, entry)
+            try:
+                await trio.to_thread.run_sync(write_lease, config.paths.dhcp_hosts, name, entry)
+            except OSError as error:  # the next start writes it
+                log.warning("no lease file", host=name, why=str(error))
 
         box = await self._scheduler.register(facts, write)
         return {"host": self._row(box), "file": str(where[0])}
