@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,CRASH_SEED,CRASH_ROUNDS)
 SRV := $(CURDIR)/.cache/srv
 KEEP ?=
 
