@@ -37,8 +37,9 @@ from appliance.keep import space
 from appliance.keep.disk import Disk, StateFolder
 
 # Python looks for garbage in circles after every 700 new objects, and a submit alone makes some
-# hundred that stay: a fifth of its time.  Circles are few here, so more of them may gather.
-GC_THRESHOLDS: Final = (20_000, 20, 20)
+# hundred that stay: a fifth of its time.  Here circles may gather for half a million objects,
+# some 50 MB at the worst.
+GC_THRESHOLDS: Final = (10_000, 10, 5)
 
 log = structlog.get_logger()
 
@@ -177,6 +178,7 @@ async def until_signalled(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 images = pinning.ImageFolder(config.paths.srv)
                 opened = await nursery.start(serve, config, disk, sockets, images, runner.archive())
+                gc.freeze()  # what a start loads stays: to look through it takes a second
                 notify("READY=1")
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
                 async for _ in signals:

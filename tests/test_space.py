@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Space
 from appliance.errors import DiskTrouble, SyncFailed, Unknown
+from appliance.keep import journal as journals
 from appliance.keep import space
 from appliance.keep.disk import RESERVE
 from appliance.keep.gate import Gate
@@ -245,6 +246,30 @@ async def test_a_failed_sync_ends_the_server(autojump_clock):
         await lab.submit()
 
         assert ["lab.1"] == list(lab.scheduler.store.jobs)
+
+
+async def test_what_waits_for_a_disk_that_refuses_has_an_end(autojump_clock, monkeypatch):
+    """Rather a restart, which boxes and people survive, than all of the memory."""
+    monkeypatch.setattr(journals, "PENDING_MAX", 20)
+    disk, ended = MemoryDisk(), []
+    try:
+        async with open_lab(disk=disk) as lab, trio.open_nursery() as nursery:
+            job = await running(lab)
+            disk.calls.broken = errno.EIO
+            nursery.start_soon(lab.report, job, "loops=1")
+            await trio.sleep(1)  # it is the batch that is tried again and again
+            for number in range(20):
+                nursery.start_soon(lab.report, job, f"waits={number}")
+            await trio.sleep(100)
+            nursery.start_soon(lab.report, job, "waits=20")
+            await trio.sleep(10)
+            raise AssertionError("the server lives")
+    except* DiskTrouble as group:
+        ended.append(repr(group))
+
+    assert "21 changes wait for a disk that refuses them" in ended[0]
+    async with open_lab(disk=disk.after_kill()) as lab:
+        assert "running" == lab.stage(job)
 
 
 async def test_a_gate_that_is_shut_decides_nothing(autojump_clock):
