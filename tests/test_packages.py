@@ -23,6 +23,8 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.policy = directory / "policy-rc.d"
+        self.mtab = directory / "mtab"
+        self.mtab.write_text("")
         self.calls = directory / "calls"
         self.installed = directory / "installed"
         self.bin = directory / "bin"
@@ -38,6 +40,7 @@ class Machine:
             env={
                 "PATH": f"{self.bin}:{os.environ['PATH']}",
                 "POLICY": str(self.policy),
+                "MTAB": str(self.mtab),
                 "CALLS": str(self.calls),
                 "INSTALLED": str(self.installed),
                 **environment,
@@ -138,3 +141,11 @@ def _without_sudo(machine: Machine) -> str:
             f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}"
         )
     return str(folder)
+
+
+def test_a_root_that_was_never_booted_gets_the_list_of_mounts_that_ganesha_reads(machine):
+    machine.lacks("nfs-ganesha")
+    machine.mtab.unlink()
+    assert 0 == machine.run().returncode
+
+    assert "../proc/self/mounts" == os.readlink(machine.mtab)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def unpacked(tmp_path):
     return tmp_path
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.slow  # likewise
 def test_shellcheck_has_nothing_to_say(unpacked) -> None:
     scripts = (
         unpacked / "lkp/lkp/src/runner/runner.sh",
@@ -79,7 +78,7 @@ def test_shellcheck_has_nothing_to_say(unpacked) -> None:
     assert "" == out.stdout.decode()
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.slow  # `make check` needs no package of the system
 def test_systemd_understands_the_unit(unpacked) -> None:
     unit = unpacked / ADDON / "usr/lib/systemd/system/lkp-bootstrap.service"
 

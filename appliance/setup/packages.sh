@@ -6,12 +6,12 @@
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
 # Some of these packages start a daemon when they are installed (samba, nfs-ganesha and the rpcbind
-# that it brings, nginx, redis-server).  None is wanted
-# here, so a policy-rc.d forbids it for as long as apt runs.  One that exists already is somebody's
-# decision and stays as it is.
+# that it brings, nginx, redis-server).  None is wanted here, so a policy-rc.d forbids it for as long
+# as apt runs.  One that exists already is somebody's decision and stays as it is.
 set -eu
 
 : "${POLICY:=/usr/sbin/policy-rc.d}"
+: "${MTAB:=/etc/mtab}"
 : "${IPXE:=/usr/local/lib/appliance/ipxe}"
 MARK='# written by packages.sh for the time of one installation'
 NEWER=trixie # the first Debian whose ipxe package has arm64
@@ -23,7 +23,7 @@ ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
-busybox ca-certificates curl dash nginx-light perl redis-server shellcheck wget
+busybox ca-certificates curl dash nginx-light perl redis-server shellcheck systemd wget
 '
 
 missing() {
@@ -139,6 +139,8 @@ trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 install_packages
+# nfs-ganesha reads it; the first boot makes it, and a container never had one.
+[ -e "$MTAB" ] || ln -s ../proc/self/mounts "$MTAB"
 if [ "${1:-}" = --arm64 ]; then
     newer_ipxe
 fi
