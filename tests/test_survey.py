@@ -54,7 +54,9 @@ async def test_whole_files_are_what_a_start_finds(autojump_clock):
         assert [] == found.damage
         assert "" == found.torn
         assert records.dump_store(store) == records.dump_store(found.store)
-        assert [("journal-000002", 29, True), ("snapshot-000002", 3, True)] == [
+        kept = replay.load_snapshot(files["snapshot-000002"], "s").store
+        pieces = sum(-(-len(what) // records.PIECE) for what in (kept.jobs, kept.boxes))
+        assert [("journal-000002", 29, True), ("snapshot-000002", 1 + pieces, True)] == [
             (file.name, file.records, file.used) for file in found.files
         ]
 
@@ -203,6 +205,23 @@ def break_something(files, rng):
         files[name] = data[:at] + rng.randbytes(rng.randrange(600)) + data[at:]
     else:
         del files[name]
+
+
+async def test_a_flipped_bit_in_a_snapshot_costs_one_piece_at_the_most(autojump_clock):
+    store, _ = rich.grow(2, 400)
+    assert len(store.jobs) > 4 * records.PIECE
+    whole = b"".join(records.snapshot(records.image_of(store, 0)))
+    rng = random.Random(3)
+    for _ in range(100):
+        files, _, at = flipped({"snapshot-000001": whole}, rng)
+        found = survey_of(files)
+        if found is None:
+            continue
+        lost = store.jobs.keys() - found.store.jobs.keys()
+        assert len(lost) <= records.PIECE, at
+        assert lost <= set(surveys.ids(found.damage)), at
+        assert found.damage
+        check_repairable(found)
 
 
 async def test_a_missing_journal_costs_its_records_and_no_more(autojump_clock):

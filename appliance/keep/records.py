@@ -21,7 +21,7 @@ from appliance.jobs.changes import Change, Job
 from appliance.jobs.store import Store
 from appliance.keep import frames
 
-PIECE: Final = 500  # jobs or boxes in one record of a snapshot: some hundred kB
+PIECE: Final = 10  # jobs or boxes in one record of a snapshot: all that one flipped bit can cost
 
 _converter = cattrs.preconf.cbor2.make_converter(forbid_extra_keys=True)
 configure_tagged_union(jobs.State, _converter, tag_name="is")

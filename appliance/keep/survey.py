@@ -203,7 +203,8 @@ class _Surveyor:
             names = dict.fromkeys(_job_of(change) for change, _ in left)
             change, reason = left[0]
             why = f"{type(change).__name__} does not follow from what stands before it: {reason}"
-            lost = f"{len(left)} changes ({words}) of record {part.number}"
+            many = "change" if len(left) == 1 else "changes"
+            lost = f"{len(left)} {many} ({words}) of record {part.number}"
             jobs_ = tuple(name for name in names if name)
             found.damage.append(Damage(name, part.start, why, lost, jobs_))
 
