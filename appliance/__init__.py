@@ -69,6 +69,7 @@ holds them to it.
       records     pure   what stands in them: changes, or a store in pieces
       replay      pure   the way back from files to the store
       survey      pure   what state files hold, damaged or not, and what a repair saves
+      salvage     pure   a store out of what is left of one
       export      pure   the store as JSON for people, and back
       gate        pure   whether new work is taken
       space              the room for the state: set aside, and watched

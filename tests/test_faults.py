@@ -112,6 +112,7 @@ async def test_any_call_that_is_refused_once_costs_nothing(autojump_clock, code)
     assert await sweep(refuse, ends=(DiskTrouble, SyncFailed)) > 50
 
 
+@pytest.mark.slow
 async def test_writes_cut_short_are_continued_and_one_refused_within_leaves_nothing(
     autojump_clock,
 ):
@@ -139,6 +140,7 @@ async def test_a_kill_at_any_call_loses_nothing_that_was_told(autojump_clock, se
     assert await sweep(kill, seed=seed, ends=(Killed,)) > 50
 
 
+@pytest.mark.slow
 async def test_a_kill_at_any_call_of_a_disk_with_short_writes_loses_nothing(autojump_clock):
     def kill(calls, number):
         calls.short_writes = True

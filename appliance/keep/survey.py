@@ -17,16 +17,12 @@ from typing import Final
 
 import attrs
 
-from appliance.errors import BadState, IllegalMove
+from appliance.errors import BadState
 from appliance.jobs import job as jobs
-from appliance.jobs.box import Box
-from appliance.jobs.changes import Change, Job, Moved, Submitted
-from appliance.jobs.job import Attempt
+from appliance.jobs.changes import Change, Moved, Submitted
 from appliance.jobs.store import Store
-from appliance.keep import frames, records, replay
+from appliance.keep import frames, records, replay, salvage
 from appliance.keep.frames import Part
-
-ENDED_UNSEEN: Final = "how it ended is lost: the state was repaired"
 
 Contents = Mapping[str, bytes | OSError]  # by name; the error of a file that cannot be read
 
@@ -142,7 +138,7 @@ class _Surveyor:
         for n, damage in enumerate(broken):
             lost = lacks if n == 0 and lacks else ""
             self._found.damage.append(attrs.evolve(damage, lost=lost))
-        self._found.store = _store_of(loading)
+        self._found.store = salvage.store_of(loading)
         self._found.next = loading.next
         self._known_next = loading.counts is not None
         self._labs |= {job.id.rpartition(".")[0] for job in self._found.store.jobs.values()}
@@ -195,8 +191,8 @@ class _Surveyor:
             if isinstance(change, Submitted):
                 self._labs.add(change.job.id.rpartition(".")[0])
             if found.damage and isinstance(change, Moved) and isinstance(change.event, jobs.Offer):
-                found.store = _caught_up(found.store, change, change.event.attempt)
-            if (why := _apply(found.store, change)) is not None:
+                found.store = salvage.caught_up(found.store, change, change.event.attempt)
+            if (why := salvage.make(found.store, change)) is not None:
                 left.append((change, why))
         if left:
             words = ", ".join(dict.fromkeys(type(change).__name__ for change, _ in left))
@@ -299,52 +295,6 @@ def _job_of(change: Change) -> str | None:
         return change.job.id
     name = getattr(change, "job", None)
     return name if isinstance(name, str) else None
-
-
-def _store_of(loading: records.Loading) -> Store:
-    """The store of a snapshot that may lack some of its jobs and boxes."""
-    found, boxes = loading.jobs, loading.boxes
-    active = [job for job in found.values() if _is_active(job)]
-    for box in boxes.values():
-        box.job = None  # as the jobs say, those that are there
-    for job in active:
-        assert job.attempt is not None
-        boxes.setdefault(job.attempt.box, Box(job.attempt.box, ()))
-    for job in found.values():
-        for attempt in job.attempts:
-            boxes.setdefault(attempt.box, Box(attempt.box, ()))
-    return loading.store()
-
-
-def _is_active(job: Job) -> bool:
-    return job.attempt is not None and not isinstance(job.state, jobs.Finished)
-
-
-def _apply(store: Store, change: Change) -> str | None:
-    """Make a change; why it cannot be made."""
-    try:
-        store.apply(change)
-    except (IllegalMove, KeyError, AssertionError) as error:
-        return f"{error}" or type(error).__name__
-    return None
-
-
-def _caught_up(store: Store, change: Moved, attempt: Attempt) -> Store:
-    """The store as it must have been when a job was offered: the job queued, its box free."""
-    job, box = store.jobs.get(change.job), store.boxes.get(attempt.box)
-    if job is None:
-        return store
-    if box is None:
-        store.boxes[attempt.box] = Box(attempt.box, ())
-    elif box.job is not None and box.job != job.id:
-        store.apply(Moved(box.job, jobs.Lapse(ENDED_UNSEEN), change.at, ENDED_UNSEEN))
-    if isinstance(job.state, jobs.Queued) and job.state.tries == attempt.number - 1:
-        return store
-    queued = jobs.Queued(attempt.number - 1, attempt.losses, attempt.avoid, attempt.lost_by)
-    store.jobs[job.id] = attrs.evolve(job, state=queued, finished=None)
-    for other in store.boxes.values():
-        other.job = None  # as the jobs say
-    return Store(store.jobs, store.boxes, store.counter, store.drained)
 
 
 def ids(damage: Iterable[Damage]) -> list[str]:
