@@ -41,6 +41,8 @@ _PIPELINED_BYTES_MAX: Final = 64 * 1024
 # byte in each says enough.
 _PROBE_EVERY: Final = 128 * 1024
 _DISK_THREADS_MAX: Final = 16
+# At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
+TURN_BYTES: Final = 2**20
 
 _one_byte: Final = memoryview(bytearray(1))
 
@@ -242,7 +244,7 @@ class _Exchange:
         end = offset + count
         while offset < end:
             try:
-                offset += await self._sendfile(file, offset, end - offset)
+                offset += await self._sendfile(file, offset, min(TURN_BYTES, end - offset))
             except BlockingIOError:
                 await self._writable()
 
