@@ -103,6 +103,22 @@ def test_the_earlier_queue_of_a_box_comes_first_among_equals_and_priority_before
     assert "urgent" == ready.best("box", Serves((Q, OTHER)))
 
 
+def test_a_queue_named_after_a_box_is_served_by_it_first_and_by_others_that_serve_it():
+    ready = Ready(everything)
+    own = ("late", "x86_64")
+    ready.park("early", Serves((("early", "x86_64"), own)))
+    ready.park("late", Serves((own, Q)))
+    for job in ("a", "b", "c"):
+        ready.queue(job, Needs(own))
+
+    assert [("late", "a"), ("early", "b")] == ready.pairs(9)
+    ready.park("late", Serves((own,), only="bob"))
+    assert [] == ready.pairs(9)
+    ready.unpark("late")
+    ready.park("late", Serves((("late", "aarch64"),)))
+    assert [] == ready.pairs(9)
+
+
 def test_a_box_without_keys_gets_nothing():
     ready = lined_up(("a", "ann", 0))
     ready.park("box", Serves(()))

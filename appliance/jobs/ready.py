@@ -13,7 +13,7 @@ Among the jobs that fit a box: priority, then submitters in turn, then age (desi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -39,8 +39,14 @@ class Serves:
     tags: Tags = frozenset()
     only: str | None = None  # the submitter it is reserved for
 
+    def take(self, needs: Needs) -> bool:
+        """Whether such a job could run there."""
+        mine = self.only in (None, needs.submitter)
+        return mine and needs.key in self.keys and needs.tags <= self.tags
 
-Pile = OrderedDict[str, int]  # a job or box, and its place in the order of all
+
+Pile = OrderedDict[str, int]  # jobs, each with its place in the order of all
+Idle = dict[str, int]  # boxes, likewise; thousands of these, and a dict is half of an OrderedDict
 _Turns = OrderedDict[str, dict[Tags, Pile]]  # by submitter, whose turn is next first
 
 
@@ -80,7 +86,12 @@ class _Line:
         return None
 
 
-def _first(piles: Iterable[Pile], fits: Callable[[str], bool]) -> str | None:
+def _shared(box: str, serves: Serves) -> Iterable[Key]:
+    """The keys that others may serve too; each box has a queue of its own name besides."""
+    return (key for key in serves.keys if key[0] != box)
+
+
+def _first(piles: Iterable[Mapping[str, int]], fits: Callable[[str], bool]) -> str | None:
     """The first of all that fit; only what does not fit is looked at twice in a pile."""
     found: tuple[int, str] | None = None
     for pile in piles:
@@ -101,7 +112,7 @@ class Ready:
     _lines: dict[Key, _Line] = attrs.field(factory=dict, init=False)
     _queued: dict[str, Needs] = attrs.field(factory=dict, init=False)
     _parked: dict[str, Serves] = attrs.field(factory=dict, init=False)
-    _idle: dict[Key, dict[tuple[Tags, str | None], Pile]] = attrs.field(factory=dict, init=False)
+    _idle: dict[Key, dict[tuple[Tags, str | None], Idle]] = attrs.field(factory=dict, init=False)
     _new_jobs: dict[str, None] = attrs.field(factory=dict, init=False)
     _new_boxes: dict[str, None] = attrs.field(factory=dict, init=False)
     _places: int = attrs.field(default=0, init=False)
@@ -137,9 +148,9 @@ class Ready:
         self.unpark(box)
         self._parked[box] = serves
         self._places += 1
-        for key in serves.keys:
+        for key in _shared(box, serves):
             piles = self._idle.setdefault(key, {})
-            piles.setdefault((serves.tags, serves.only), OrderedDict())[box] = self._places
+            piles.setdefault((serves.tags, serves.only), {})[box] = self._places
         self._new_boxes[box] = None
 
     def unpark(self, box: str) -> None:
@@ -147,7 +158,7 @@ class Ready:
         serves = self._parked.pop(box, None)
         if serves is None:
             return
-        for key in serves.keys:
+        for key in _shared(box, serves):
             piles, which = self._idle[key], (serves.tags, serves.only)
             del piles[which][box]
             if not piles[which]:
@@ -179,8 +190,12 @@ class Ready:
         return made
 
     def _box_for(self, job: str) -> str | None:
-        """The box that waits longest of those that could run the job."""
+        """The box that the queue is named after, else the one that waits longest."""
         needs = self._queued[job]
+        named = needs.key[0]
+        serves = self._parked.get(named)
+        if serves is not None and serves.take(needs) and self.fits(job, named):
+            return named
         piles = (
             pile
             for (tags, only), pile in self._idle.get(needs.key, {}).items()
