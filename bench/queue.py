@@ -3,6 +3,7 @@ that fits.  In one process, on a real disk, from the submit to the script in the
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import structlog
 import trio
 
 from appliance.clock import Clock
@@ -42,6 +44,8 @@ class _Images:
 
 def rows() -> list[Row]:
     """The one row."""
+    quiet = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(wrapper_class=quiet)  # a line for each script is not the measurement
     with tempfile.TemporaryDirectory() as folder:
         empty = trio.run(_measure, Path(folder, "empty"), 0, SUBMITS)
         full = trio.run(_measure, Path(folder, "full"), QUEUED, PARKED)
