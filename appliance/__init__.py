@@ -44,6 +44,7 @@ holds them to it.
       lobby              idle testboxes: one seat, one cancel scope per testbox
       scheduler          joins store, journal and lobby: decide, keep, act
       reaper             ends what is due: leases, deadlines, back-offs
+      filing             moves to the archive what memory need not hold
       intake             how documents become jobs
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
@@ -76,6 +77,8 @@ holds them to it.
       disk               the only writer of state files
       offline            state files while no server runs: read, repaired, imported
       journal            changes, snapshots, and the way back from them
+      archive            documents' bodies, and jobs that are over, in one SQLite file
+      rescue             the archive while no server runs: checked, mended, exported
       results            result files: whole or not at all
 
     setup/               the demo lab: packages, namespace, QEMU

@@ -114,6 +114,9 @@ class Limits:
     upload_file_bytes: int = 2**30  # one result file
     upload_attempt_bytes: int = 10 * 2**30  # all results of one attempt
     document_bytes: int = 2**20  # one job document
+    # Finished jobs that stay in memory, some 5 MB: late reports and people ask for the newest.
+    # All others are in the archive alone.
+    finished_in_memory: int = 1000
 
 
 @attrs.frozen

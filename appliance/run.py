@@ -7,6 +7,7 @@ the doors, and writes the last snapshot when nobody can change the store any mor
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -30,10 +31,11 @@ from appliance.config import Config
 from appliance.doors import bulk, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.errors import Refused
-from appliance.jobs import decisions, hosts, reaper
+from appliance.jobs import decisions, filing, hosts, reaper
 from appliance.jobs.scheduler import Images, Scheduler
 from appliance.keep import journal as journals
 from appliance.keep import space
+from appliance.keep.archive import Archive
 from appliance.keep.disk import Disk, StateFolder
 
 # Python looks for garbage in circles after every 700 new objects, and a submit alone makes some
@@ -55,6 +57,7 @@ class Open:
 async def serve(
     config: Config,
     disk: Disk,
+    archive: Archive,
     sockets: list[socket.socket],
     images: Images,
     runner_cgz: bytes,
@@ -63,10 +66,12 @@ async def serve(
 ) -> None:
     """Run the appliance until Open.close is set, then close in order."""
     store, journal = await journals.restore(disk, config.space.journal)
+    await archive.check(store)
     scheduler = Scheduler(
         config,
         store,
         journal,
+        archive,
         images,
         clock=Clock.of_this_run(),
         token=partial(secrets.token_hex, 16),
@@ -86,6 +91,7 @@ async def serve(
         await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(scheduler.dispatch)
         await behind.start(reaper.reap, scheduler)
+        await behind.start(filing.file, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler)
@@ -171,13 +177,16 @@ async def until_signalled(config: Config) -> None:
     """Serve until SIGTERM or SIGINT.  Raises BadConfig and BadState."""
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
-    disk = StateFolder(config.paths.state)
-    sockets = listen.sockets(config)
-    try:
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(contextlib.closing(StateFolder(config.paths.state)))
+        sockets = listen.sockets(config)
+        for sock in sockets:
+            stack.callback(sock.close)
+        archive = stack.enter_context(contextlib.closing(Archive.of_folder(config.paths.state)))
+        parts = (disk, archive, sockets, pinning.ImageFolder(config.paths.srv), runner.archive())
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
-                images = pinning.ImageFolder(config.paths.srv)
-                opened = await nursery.start(serve, config, disk, sockets, images, runner.archive())
+                opened = await nursery.start(serve, config, *parts)
                 gc.freeze()  # what a start loads stays: to look through it takes a second
                 notify("READY=1")
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
@@ -185,10 +194,6 @@ async def until_signalled(config: Config) -> None:
                     notify("STOPPING=1")
                     opened.close.set()
                     break
-    finally:
-        for sock in sockets:
-            sock.close()
-        disk.close()
 
 
 def notify(state: str) -> None:

@@ -17,13 +17,14 @@ import trio
 from appliance.clock import Clock
 from appliance.config import Config, Limits, Network
 from appliance.jobs import box as boxes
-from appliance.jobs import intake, reaper
+from appliance.jobs import filing, intake, reaper
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Change, Pinned, Submitted
 from appliance.jobs.document import Document
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import journal as journals
+from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
 from bench.table import Row, median_and_p99, percentile
 
@@ -62,7 +63,7 @@ def rows() -> list[Row]:
 
 
 async def _measure(folder: Path, queued: int, parked: int) -> list[float]:
-    disk = StateFolder(folder)
+    disk, archive = StateFolder(folder), Archive.of_folder(folder)
     store, journal = await journals.restore(disk)
     config = Config(
         network=Network(address="10.0.0.1", check_neighbour=False),
@@ -70,15 +71,18 @@ async def _measure(folder: Path, queued: int, parked: int) -> list[float]:
     )
     tokens = iter(map(str, range(10**9)))
     scheduler = Scheduler(
-        config, store, journal, _Images(), clock=Clock.of_this_run(), token=lambda: next(tokens)
-    )
+        config, store, journal, archive, _Images(),
+        clock=Clock.of_this_run(), token=lambda: next(tokens),
+    )  # fmt: skip
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
         await nursery.start(scheduler.dispatch)
         await nursery.start(reaper.reap, scheduler)
+        await nursery.start(filing.file, scheduler)
         await _fill(scheduler, queued, parked)
         taken = [await _one(scheduler, n) for n in range(SUBMITS)]
         nursery.cancel_scope.cancel()
+    archive.close()
     disk.close()
     return taken
 

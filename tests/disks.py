@@ -27,6 +27,8 @@ from typing import Final
 
 import trio
 
+from appliance.keep import archive
+from appliance.keep.archive import Archive
 from appliance.keep.disk import StateDisk
 from appliance.keep.frames import SECTOR_BYTES
 
@@ -204,7 +206,13 @@ class MemoryDisk(StateDisk):
 
     def __init__(self, seed: int = 0) -> None:
         self.calls = MemoryCalls(seed)
+        self.sqlite = archive.connect(":memory:")
         super().__init__(self.calls, _at_once)
+
+    @property
+    def archive(self) -> Archive:
+        """The archive on this disk, without threads; SQLite keeps what it has committed."""
+        return Archive(self.sqlite, self.sqlite, threads=False)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -222,12 +230,14 @@ class MemoryDisk(StateDisk):
         """The same files for another process: the kernel has what was written, synced or not."""
         disk = MemoryDisk()
         disk.calls = disk._calls = self.calls
+        disk.sqlite = self.sqlite
         return disk
 
     def after_kill(self) -> MemoryDisk:
         """A healthy disk with what a restart would find."""
         disk = MemoryDisk(self.calls.rng.randrange(2**32))
         disk.files = self.calls.after_kill()
+        disk.sqlite = self.sqlite
         return disk
 
 

@@ -21,7 +21,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import intake, reaper
+from appliance.jobs import filing, intake, reaper
 from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
@@ -151,6 +151,7 @@ async def open_lab(
         chosen,
         store,
         journal,
+        disk.archive,
         images,
         clock=Clock(trio.current_time(), 1_800_000_000.0 + trio.current_time()),
         token=lambda: f"token{next(numbers)}",
@@ -159,6 +160,7 @@ async def open_lab(
         await nursery.start(journal.serve)
         await nursery.start(scheduler.dispatch)
         await nursery.start(reaper.reap, scheduler)
+        await nursery.start(filing.file, scheduler)
         wire = fakes.Wire(nursery, _doors(scheduler))
         lab = Lab(chosen, scheduler, People(scheduler), wire, images, disk)
         yield lab

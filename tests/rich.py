@@ -12,8 +12,9 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Job, Moment, Quarantined, Submitted, Swept
+from appliance.jobs.changes import Archived, Filed, Job, Moment, Quarantined, Submitted, Swept
 from appliance.jobs.store import Store
+from appliance.keep import archive
 from tests.lab import PINNED
 
 WAITS = Waits()
@@ -46,6 +47,15 @@ def grow(seed: int, steps: int) -> tuple[Store, list[list[object]]]:
     return store, made
 
 
+def shelve(connection, store, change):
+    """What the archive is given before the store is told so."""
+    if isinstance(change, Filed):
+        bodies = [(job.number, job.document.body) for job in map(store.job, change.jobs)]
+        archive.file_bodies(connection, bodies)
+    elif isinstance(change, Archived):
+        archive.take(connection, map(store.job, change.jobs))
+
+
 def _happening(rng, store, now):
     roll = rng.random()
     box = rng.choice(list(store.boxes.values()) or [None])
@@ -71,7 +81,11 @@ def _happening(rng, store, now):
             rng.choice([None, f"0000000{number}-0000-0000-0000-000000000001"]), "serial", "product",
         )  # fmt: skip
         return decisions.asked(store, who, now, WAITS, 4)
+    if roll < 0.52:
+        return [Filed(names)] if (names := tuple(job.id for job in store.unfiled(9))) else []
     if roll < 0.53:
+        return [Archived(names)] if (names := tuple(job.id for job in store.over(3, 2))) else []
+    if roll < 0.55:
         return _an_operator_decides(rng, store, box, now)
     if roll < 0.6 and box.job is None and box.address is not None and box.known:
         queued = [job for job in store.jobs.values() if isinstance(job.state, jobs.Queued)]

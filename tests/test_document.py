@@ -42,8 +42,7 @@ def test_a_script_alone_is_a_whole_document():
             os_mount="cifs",
             queue="default",
             runtime=3600,
-            script="#!/bin/sh\necho hi\n",
-            fields={},
+            body=document.Body(script="#!/bin/sh\necho hi\n"),
         )
         == found
     )
@@ -102,7 +101,8 @@ GOOD = [
 
 @pytest.mark.parametrize(("field", "written", "attribute", "value"), GOOD)
 def test_what_fits_is_taken(field, written, attribute, value):
-    found = getattr(run(f"{field}: {written}\n"), attribute)
+    document = run(f"{field}: {written}\n")
+    found = getattr(document.body if attribute == "secrets" else document, attribute)
     if attribute == "kernel_custom_params":
         found, value = found.split(), value.split()
 
@@ -235,17 +235,17 @@ def test_a_wrong_script_is_one_mistake_and_not_two():
     ],
 )
 def test_a_script_gets_a_shebang_and_a_last_newline(written, kept):
-    assert kept == parse("", after={"script": f"{written!r}".replace("'", '"')}).script
+    assert kept == parse("", after={"script": f"{written!r}".replace("'", '"')}).body.script
 
 
 def test_a_script_with_carriage_returns_is_read_as_lines():
-    assert "#!/bin/sh\na\nb\n" == parse("script: |\r\n  a\r\n  b\r\n").script
+    assert "#!/bin/sh\na\nb\n" == parse("script: |\r\n  a\r\n  b\r\n").body.script
 
 
 def test_job2sh_takes_lists_and_text():
     found = parse("job2sh:\n  run_job: [a, 5]\n  define_files: |\n    b\n    c\n")
 
-    assert {"run_job": ["a", "5"], "define_files": ["b", "c"]} == found.job2sh
+    assert {"run_job": ["a", "5"], "define_files": ["b", "c"]} == found.body.job2sh
 
 
 @pytest.mark.parametrize(
@@ -266,8 +266,8 @@ def test_the_files_name_is_the_suite_where_none_is_written(name, suite):
 
 @pytest.mark.parametrize("field", sorted(SERVER_FIELDS))
 def test_what_the_server_sets_is_dropped_and_not_believed(field):
-    assert field not in run(f"{field}: mine\n").fields
-    assert field not in parse("script: x\n", before={field: "x"}, after={field: "y"}).fields
+    assert field not in run(f"{field}: mine\n").body.fields
+    assert field not in parse("script: x\n", before={field: "x"}, after={field: "y"}).body.fields
 
 
 def test_what_lies_apart_is_never_among_the_fields():
@@ -276,8 +276,8 @@ def test_what_lies_apart_is_never_among_the_fields():
         f"pkg_data: {{lkp-tests: {{tag: v1, md5: {MD5}}}}}\n"
     )
 
-    assert {"extra": 1} == found.fields
-    assert not APART & found.fields.keys()
+    assert {"extra": 1} == found.body.fields
+    assert not APART & found.body.fields.keys()
     assert "s3cret" not in repr(found)
 
 
@@ -298,8 +298,8 @@ def test_a_secret_in_a_dotted_field_is_refused_since_everybody_would_read_it():
 def test_secrets_on_the_command_line_are_secrets():
     found = parse("script: x\n", after={"secrets": "{TOKEN: s3cret}"})
 
-    assert {"TOKEN": "s3cret"} == found.secrets
-    assert {} == found.fields
+    assert {"TOKEN": "s3cret"} == found.body.secrets
+    assert {} == found.body.fields
 
 
 def test_fields_hold_what_was_understood():
@@ -310,7 +310,7 @@ def test_fields_hold_what_was_understood():
         "priority": 5,
         "os_version": "22.10",
         "anything": [1, {"a": "b"}],
-    } == found.fields
+    } == found.body.fields
 
 
 def test_empty_fields_are_as_if_absent():

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from appliance.errors import BadState
+from appliance.jobs.document import Body
 from appliance.jobs.store import Store
 from appliance.keep import export, records
 from tests import rich
@@ -29,7 +30,9 @@ def test_what_is_exported_comes_back_exactly(seed):
 def with_fields(fields):
     store, _ = rich.grow(1, 40)
     job = next(iter(store.jobs.values()))
-    store.jobs[job.id] = attrs.evolve(job, document=attrs.evolve(job.document, fields=fields))
+    store.jobs[job.id] = attrs.evolve(
+        job, document=attrs.evolve(job.document, body=Body(fields=fields))
+    )
     return store, job.id
 
 
@@ -42,14 +45,14 @@ def test_values_that_json_does_not_know_come_back():
     store, name = with_fields(fields)
     text = export.dump(store)
 
-    assert fields == export.load(text, "f").jobs[name].document.fields
+    assert fields == export.load(text, "f").jobs[name].document.body.fields
     assert records.dump_store(store) == records.dump_store(export.load(text, "f"))
 
 
 def test_what_is_no_number_comes_back_as_what_is_no_number():
     store, name = with_fields({"x": float("nan")})
 
-    assert math.isnan(export.load(export.dump(store), "f").jobs[name].document.fields["x"])
+    assert math.isnan(export.load(export.dump(store), "f").jobs[name].document.body.fields["x"])
 
 
 def test_an_empty_state_is_a_state():
@@ -95,8 +98,12 @@ def changed(path, value, seed=SEED):
         (["jobs", 1, "id"], "lab.1", "f: $.jobs[1].id: 'lab.1' is there already: $.jobs[0].id"),
         (["jobs", 0, "state", "is"], "Lost", "f: $.jobs[0].state: 'Lost' is not one of the kinds"),
         (["jobs", 0, "state"], 5, "f: $.jobs[0].state"),
-        (["jobs", 0, "document", "fields"], {"$x": 1}, "f: $.jobs[0].document.fields: only"),
-        (["jobs", 0, "document", "fields"], {"$map": [[[], 1]]}, "fields: only"),
+        (
+            ["jobs", 0, "document", "body"],
+            {"fields": {"$x": 1}},
+            "f: $.jobs[0].document.body.fields: only",
+        ),
+        (["jobs", 0, "document", "body"], {"fields": {"$map": [[[], 1]]}}, "fields: only"),
         (["boxes", 0, "job"], "lab.77", "f: $.boxes[0].job: must be"),
         (["boxes", 0, "macs"], "x", 'f: $.boxes[0].macs: "x" must be written ["x"]'),
     ],

@@ -18,7 +18,7 @@ WAY = lkp.Way("10.0.0.1", 3000, 3080, "http://10.0.0.1:3000/~lkp/token")
 def fields_of(text, **changes):
     fits = document.parse(text, "hello.yaml", Defaults())
     fields = lkp.fields(
-        fits, job="lab.1", testbox="box-1", result_root="/result/hello/lab.1",
+        fits, fits.body, job="lab.1", testbox="box-1", result_root="/result/hello/lab.1",
         submitted="2026-01-01T00:00:00+0000", way=WAY, **changes,
     )  # fmt: skip
     return fits, fields
@@ -28,7 +28,7 @@ def run(tmp_path, text, *arguments):
     """What `. job.sh` leaves in the environment, or what `job.sh ARGUMENTS` prints."""
     fits, fields = fields_of(text)
     job_sh = tmp_path / "job.sh"
-    job_sh.write_text(lkp.job_sh(fits, fields))
+    job_sh.write_text(lkp.job_sh(fits.body, fields))
     command = f". {job_sh}; export_top_env; env -0" if not arguments else None
     done = subprocess.run(
         ["sh", "-c", command] if command else ["sh", str(job_sh), *arguments],
@@ -44,7 +44,7 @@ def environment(tmp_path, text):
 
 def test_the_layout_is_the_one_clients_of_2021_read():
     fits, fields = fields_of("script: echo hi\nruntime: 10m\nempty:\nmap: {a: b}\nlist: [1, two]\n")
-    text = lkp.job_sh(fits, fields)
+    text = lkp.job_sh(fits.body, fields)
 
     assert text.startswith("#!/bin/sh\n\nexport_top_env()\n{\n\texport runtime=600\n")
     assert "\texport list='1\ntwo'\n" in text
@@ -112,7 +112,7 @@ def test_a_clients_own_shell_lines_are_the_functions(tmp_path):
 
 def test_job_yaml_is_block_style_without_what_has_its_own_file():
     fits, fields = fields_of("script: echo hi\nsecrets: {a: hush}\nn: 3\ntext: {b: [1, 2]}\n")
-    members = {entry.path: entry for entry in lkp.entries(fits, fields)}
+    members = {entry.path: entry for entry in lkp.entries(fits.body, fields)}
     text = members["lkp/scheduled/job.yaml"].data.decode()
 
     assert "\nid: lab.1\n" in text
@@ -128,6 +128,6 @@ def test_job_yaml_is_block_style_without_what_has_its_own_file():
 
 def test_a_script_with_a_shebang_keeps_it():
     fits, fields = fields_of('script: "#!/usr/bin/python3\\nprint(1)"\n')
-    members = {entry.path: entry for entry in lkp.entries(fits, fields)}
+    members = {entry.path: entry for entry in lkp.entries(fits.body, fields)}
 
     assert b"#!/usr/bin/python3\nprint(1)\n" == members["lkp/scheduled/script"].data

@@ -62,7 +62,7 @@ def test_the_random_stores_hold_every_state_and_every_change():
     assert {kind.__name__ for kind in Change.__args__} == changes
 
 
-COUNTS = {"counter": 1, "jobs": 1, "boxes": 0, "next": 0}
+COUNTS = {"counter": 1, "drained": "", "archived": 0, "jobs": 1, "boxes": 0, "next": 0}
 FOREIGN = [
     {},
     [],

@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from appliance import cli
-from appliance.keep import export, offline, records, survey
+from appliance.jobs.changes import Archived, Filed
+from appliance.jobs.store import Store
+from appliance.keep import archive, export, offline, records, rescue, survey
 from appliance.keep import journal as journals
 from appliance.keep.disk import StateFolder
 from tests import rich
@@ -38,13 +40,21 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def state(tmp_path):
     """A folder with a snapshot and 29 records behind it."""
-    grown, made = rich.grow(1, 60)
+    return tmp_path / "state", written(tmp_path / "state", 1)
+
+
+def written(folder, seed, steps=60):
+    """Write the state that a random lab leaves; the store."""
+    grown, made = rich.grow(seed, steps)
 
     async def write():
-        with contextlib.closing(StateFolder(tmp_path / "state")) as disk:
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(contextlib.closing(StateFolder(folder)))
+            shelf = stack.enter_context(contextlib.closing(archive.connect(folder / archive.NAME)))
             store, journal = await journals.restore(disk)
             for n, changes in enumerate(made):
                 for change in changes:
+                    rich.shelve(shelf, store, change)
                     store.apply(change)
                 journal.append(changes)
                 await journal.write()
@@ -52,7 +62,26 @@ def state(tmp_path):
                     await journal.snapshot()
 
     trio.run(write)
-    return tmp_path / "state", grown
+    return grown
+
+
+def has_an_archive(seed):
+    store, _ = rich.grow(seed, 150)
+    waiting = [job for job in store.jobs.values() if job.document.body is None]
+    return store.archived > 1 and len(waiting) > 1
+
+
+ARCHIVING = next(filter(has_an_archive, range(1000)))
+
+
+def everything(seed):
+    """The store of a lab that files nothing and archives nothing, by job."""
+    store = Store()
+    for changes in rich.grow(seed, 150)[1]:
+        for change in changes:
+            if not isinstance(change, Filed | Archived):
+                store.apply(change)
+    return store
 
 
 def flip(path, at):
@@ -154,17 +183,46 @@ def test_jobs_that_stand_in_what_is_lost_are_named(run, state):
     assert f"jobs that a repair would not bring back: {lost}" in out
 
 
-def test_the_state_goes_out_as_json_and_comes_back(run, state, tmp_path):
-    _, grown = state
+def test_the_state_goes_out_as_json_and_comes_back(run, tmp_path):
+    grown = written(tmp_path / "state", ARCHIVING, 150)
+    whole = everything(ARCHIVING)
+    assert len(grown.jobs) < len(whole.jobs)  # the archive has the others
     code, text, _ = run("export")
-    assert (0, export.dump(grown)) == (code, text)
+    assert (0, by_number(export.dump(whole))) == (code, by_number(text))
     assert 0 == run("export", "--output", str(tmp_path / "out.json"))[0]
     assert 0o600 == stat.S_IMODE((tmp_path / "out.json").stat().st_mode)
     code, out, _ = run("import", str(tmp_path / "out.json"), str(tmp_path / "other"))
 
     assert 0 == code
-    assert f"{len(grown.jobs)} jobs, {len(grown.boxes)} testboxes" in out
-    assert records.dump_store(grown) == records.dump_store(restored(tmp_path / "other"))
+    assert f"{len(whole.jobs)} jobs, {len(whole.boxes)} testboxes" in out
+    again = restored(tmp_path / "other")
+    assert (whole.jobs, whole.boxes) == (again.jobs, again.boxes)
+    assert 0 == run("check", str(tmp_path / "other"))[0]
+
+
+def by_number(text):
+    """An export, its jobs in the order in which they came."""
+    whole = json.loads(text)
+    whole["jobs"].sort(key=lambda job: job["number"])
+    return whole
+
+
+def test_a_lost_archive_is_told_and_mended_only_when_told_to(run, tmp_path):
+    folder = tmp_path / "state"
+    grown = written(folder, ARCHIVING, 150)
+    for name in rescue.files(folder):
+        (folder / name).unlink()
+    code, out, _ = run("check")
+    waiting = [job.id for job in grown.jobs.values() if job.document.body is None]
+    assert 1 == code
+    assert "archive.sqlite: is missing" in out
+    lost = f"{grown.archived} jobs that are over and the documents of {len(waiting)} jobs"
+    assert f"a repair loses {lost}; it names {', '.join(waiting)}" in out
+    assert [1, 4] == [run("repair")[0], run("export")[0]]
+
+    assert 0 == run("repair", "--yes")[0]
+    assert 0 == restored(folder).archived
+    assert "the documents of" in run("check")[1]  # these stay lost
 
 
 def test_a_state_is_never_imported_over_another(run, state, tmp_path):
@@ -174,7 +232,7 @@ def test_a_state_is_never_imported_over_another(run, state, tmp_path):
     code, _, err = run("import", str(tmp_path / "out.json"))
 
     assert 4 == code
-    assert f"{folder}: there is a state already: journal-000002, snapshot-000002" in err
+    assert f"{folder}: there is a state already: archive.sqlite, journal-000002" in err
     assert before == files(folder)
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from appliance.boot.cgz import Entry
 from appliance.jobs import document as documents
-from appliance.jobs.document import Document
+from appliance.jobs.document import Body, Document
 
 SCHEDULED: Final = "lkp/scheduled"
 JOB_YAML: Final = f"/{SCHEDULED}/job.yaml"
@@ -52,7 +52,14 @@ class Way:
 
 
 def fields(
-    document: Document, *, job: str, testbox: str, result_root: str, submitted: str, way: Way
+    document: Document,
+    body: Body,
+    *,
+    job: str,
+    testbox: str,
+    result_root: str,
+    submitted: str,
+    way: Way,
 ) -> dict[str, Any]:
     """The job as its testbox sees it: the document's own fields, then ours over them."""
     ours = {
@@ -82,34 +89,32 @@ def fields(
         "RESULT_WEBDAV_PORT": way.upload_port,
         "HTTP_PREFIX": way.prefix,
     }
-    return {**document.fields, **ours}
+    return {**body.fields, **ours}
 
 
-def entries(document: Document, job_fields: Mapping[str, Any]) -> list[Entry]:
+def entries(body: Body, job_fields: Mapping[str, Any]) -> list[Entry]:
     """The members of job.cgz."""
     members = [
-        Entry(f"{SCHEDULED}/job.sh", job_sh(document, job_fields).encode(), _EXECUTABLE),
+        Entry(f"{SCHEDULED}/job.sh", job_sh(body, job_fields).encode(), _EXECUTABLE),
         Entry(f"{SCHEDULED}/job.yaml", documents.dump(job_fields).encode(), _PLAIN),
     ]
-    if document.script is not None:
-        members.append(Entry(f"{SCHEDULED}/script", document.script.encode(), _EXECUTABLE))
-    if document.secrets:
-        lines = "".join(f"{name}: {value}\n" for name, value in sorted(document.secrets.items()))
+    if body.script is not None:
+        members.append(Entry(f"{SCHEDULED}/script", body.script.encode(), _EXECUTABLE))
+    if body.secrets:
+        lines = "".join(f"{name}: {value}\n" for name, value in sorted(body.secrets.items()))
         members.append(Entry(f"{SCHEDULED}/secrets.yaml", lines.encode(), 0o100600))
     return members
 
 
-def job_sh(document: Document, job_fields: Mapping[str, Any]) -> str:
+def job_sh(body: Body, job_fields: Mapping[str, Any]) -> str:
     """The job as shell functions; its last line runs the one named by the arguments."""
     exports = "".join(
         f"\texport {name}={quoted}\n"
         for name, value in job_fields.items()
         if _IDENTIFIER.match(name) and (quoted := _value(value))
     )
-    if document.job2sh is not None:
-        functions = "".join(
-            "\n".join(lines) + "\n\n" for lines in document.job2sh.values() if lines
-        )
+    if body.job2sh is not None:
+        functions = "".join("\n".join(lines) + "\n\n" for lines in body.job2sh.values() if lines)
     else:
         functions = _SCRIPT_FUNCTIONS + "\n"
     return (

@@ -20,7 +20,7 @@ from appliance.cli import show as shows
 from appliance.errors import BadRequest, BadState, Refused
 from appliance.jobs.job import stage
 from appliance.keep import export as exports
-from appliance.keep import offline, survey
+from appliance.keep import offline, rescue, survey
 from appliance.keep.survey import Survey
 
 _OWNER_ONLY = 0o600  # documents hold secrets
@@ -83,7 +83,7 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
     folder, found = _survey(ctx, folder)
     if found.damage:
         raise BadState(f"{folder / str(found.damage[0])}; `appliance state repair` comes first")
-    text = exports.dump(found.store)
+    text = exports.dump(rescue.whole(folder, found.store))
     if output is None:
         click.echo(text, nl=False)
         return
@@ -117,7 +117,10 @@ def _survey(ctx: click.Context, folder: Path | None) -> tuple[Path, Survey]:
     folder = folder or config.paths.state
     assert folder is not None
     with _told(folder), offline.reading(folder) as contents:
-        return folder, survey.survey(contents, config.lab)
+        found = survey.survey(contents, config.lab)
+        if (damage := rescue.damage(folder, found.store)) is not None:
+            found.damage.append(damage)
+        return folder, found
 
 
 @contextlib.contextmanager
@@ -137,6 +140,7 @@ def _row(folder: Path, found: Survey) -> dict[str, Any]:
         "jobs": [{"id": job.id, "stage": stage(job.state)} for job in jobs],
         "boxes": list(found.store.boxes),
         "counter": found.store.counter,
+        "archived": found.store.archived,
         "torn": found.torn,
         "damage": [attrs.asdict(damage) for damage in found.damage],
     }
@@ -156,6 +160,8 @@ def _tell(folder: Path, found: Survey) -> None:
         f" {_count(len(store.boxes), 'testbox', 'testboxes')}; the newest job was number"
         f" {store.counter}"
     )
+    if store.archived:
+        click.echo(f"{_count(store.archived, 'job')} more in the archive")
     if found.torn:
         click.echo(f"{found.torn}; nobody was told of it")
     for damage in found.damage:

@@ -5,6 +5,7 @@ Each verb takes plain values and returns plain values (the shapes stand in `jobs
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from appliance.jobs.intake import Paper
 from appliance.jobs.job import Attempt, Finished, stage
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
+from appliance.keep.archive import Wanted
 
 READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
@@ -91,24 +93,27 @@ class People:
         return {"jobs": rows, "warnings": warnings}
 
     async def _jobs(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        rows = []
-        for job in reversed(self._scheduler.store.jobs.values()):
-            if _fits(job, arguments):
-                rows.append(views.job_row(job))
-            if len(rows) >= int(arguments.get("limit") or JOBS_SHOWN):
-                break
-        return {"jobs": rows}
+        most = int(arguments.get("limit") or JOBS_SHOWN)
+        in_memory = reversed(self._scheduler.store.jobs.values())
+        found = list(itertools.islice((job for job in in_memory if _fits(job, arguments)), most))
+        wanted = _of_the_archive(arguments)
+        if wanted is not None and self._scheduler.store.archived:
+            there = {job.id for job in found}
+            old = await self._scheduler.archive.search(wanted, most)
+            found += [job for job in old if job.id not in there]
+        newest = sorted(found, key=lambda job: job.number, reverse=True)[:most]
+        return {"jobs": [views.job_row(job) for job in newest]}
 
     async def _show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        job = self._scheduler.store.job(str(arguments["job"]))
+        job = await self._scheduler.find(str(arguments["job"]))
         return {
             "job": views.job_row(job),
-            "document": views.document_row(job),
+            "document": views.document_row(job, await self._scheduler.body(job)),
             "history": [views.moment_row(moment) for moment in job.history],
         }
 
     async def _cancel(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        job = self._scheduler.store.job(str(arguments["job"]))
+        job = await self._scheduler.find(str(arguments["job"]))
         if user not in ("root", job.submitter):
             raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root cancels it")
         return {"job": views.job_row(await self._scheduler.cancel(job.id, user))}
@@ -124,7 +129,7 @@ class People:
                 return {"job": views.job_row(job)}
 
     async def _results(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        job = self._scheduler.store.job(str(arguments["job"]))
+        job = await self._scheduler.find(str(arguments["job"]))
         attempt = job.attempts[-1] if job.attempts else None
         root = self._root(job, attempt)
         listed = await trio.to_thread.run_sync(results.listing, root)
@@ -133,7 +138,7 @@ class People:
         return {"root": str(root), "files": files, "complete": complete}
 
     async def _read(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        job = self._scheduler.store.job(str(arguments["job"]))
+        job = await self._scheduler.find(str(arguments["job"]))
         root = self._root(job, job.attempts[-1] if job.attempts else None)
         offset = int(arguments.get("offset") or 0)
         read = partial(_read_part, root, str(arguments["path"]), offset)
@@ -197,7 +202,7 @@ class People:
         box = self._box(str(arguments["host"]))
         store, seat = self._scheduler.store, self._scheduler.lobby.seat(box.name)
         wanted = arguments.get("job")
-        job = store.job(str(wanted)) if wanted else store.next_for(box)
+        job = await self._scheduler.find(str(wanted)) if wanted else store.next_for(box)
         if job is None:
             return {"script": "", "why": "no queued job fits it; it would be parked"}
         shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
@@ -233,7 +238,7 @@ class People:
         return {}
 
     async def _renew(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        job = self._scheduler.store.job(str(arguments["job"]))
+        job = await self._scheduler.find(str(arguments["job"]))
         if user not in ("root", job.submitter):
             raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root renews it")
         return {
@@ -242,13 +247,16 @@ class People:
 
     async def _status(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         store = self._scheduler.store
+        stages = Counter(stage(job.state) for job in store.jobs.values())
+        if store.archived:
+            stages["finish"] += store.archived
         return {
             "lab": self._scheduler.config.lab,
             "drained": store.drained,
             "gate": self._scheduler.gate.reasons,  # why no new jobs are taken
             "version": appliance.__version__,
             "boxes": dict(Counter(self._row(box)["state"] for box in store.boxes.values())),
-            "jobs": dict(Counter(stage(job.state) for job in store.jobs.values())),
+            "jobs": dict(stages),
             "parked": len(self._scheduler.lobby),
             "since": self._scheduler.clock.started_utc,
         }
@@ -268,6 +276,20 @@ def _fits(job: Job, wanted: Arguments) -> bool:
         and wanted.get("box") in (None, row["box"])
         and wanted.get("queue") in (None, row["queue"])
         and job.submitted >= float(wanted.get("since") or 0.0)
+    )
+
+
+def _of_the_archive(wanted: Arguments) -> Wanted | None:
+    """The same filters for the archive; None where it can have none of those jobs."""
+    states = wanted.get("state")
+    if states and "finish" not in states:
+        return None
+    return Wanted(
+        wanted.get("user"),
+        tuple(wanted.get("health") or ()),
+        wanted.get("box"),
+        wanted.get("queue"),
+        float(wanted.get("since") or 0.0),
     )
 
 

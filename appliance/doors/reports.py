@@ -49,7 +49,7 @@ def make_app(reports: Reports) -> QuartTrio:
         return SUCCESS
 
     async def still_wanted(source: Source, query: Mapping[str, str]) -> str:
-        return "yes" if reports.still_wanted(source, query) else "no"
+        return "yes" if await reports.still_wanted(source, query) else "no"
 
     verbs: dict[str, Verb] = {
         "lkp-wtmp": wtmp,

@@ -59,7 +59,7 @@ class Results:
             await answer(send, 405, "results take PUT and MKCOL", _DAV)
             return
         try:
-            job, attempt, root, path = self._place(scope)
+            job, attempt, root, path = await self._place(scope)
         except BadRequest as error:
             await answer(send, 400, str(error))
         except (Refused, NotFound) as error:
@@ -73,14 +73,14 @@ class Results:
             else:
                 await self._put(scope, receive, send, job, attempt, root, path)
 
-    def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
+    async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
         """Whose upload this is, and where it goes."""
         job_id = _cookie(scope)
         names = [name.decode("utf-8", "surrogateescape") for name in _names(scope)]
         url = "/" + "/".join(names)
         if any(name.startswith(results.PART) for name in names):
             raise BadRequest(f"no file is called {results.PART}...")
-        job = self._scheduler.store.job(job_id)
+        job = await self._scheduler.find(job_id)
         fits = [
             (root, attempt)
             for attempt in job.attempts
@@ -166,7 +166,7 @@ class Results:
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         log.warning("upload refused", job=job.id, box=attempt.box, why=reason)
-        job = self._scheduler.store.job(job.id)
+        job = await self._scheduler.find(job.id)
         now = self._scheduler.clock.now()
         await self._scheduler.keep(decisions.refused_upload(job, attempt.number, reason, now))
 

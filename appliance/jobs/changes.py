@@ -5,6 +5,8 @@ What the store holds of a job, and every change that there can be: what the jour
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import attrs
 
 from appliance.jobs import job as jobs
@@ -12,6 +14,8 @@ from appliance.jobs.box import Facts, Identity, Reservation, Step
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Queued, State
 from appliance.jobs.ready import Key, Needs
+
+HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
 
 
 @attrs.frozen
@@ -78,6 +82,13 @@ class Job:
         document = self.document
         tags = frozenset(document.tags)
         return Needs(self.match_key, document.priority, self.submitter, tags)
+
+
+def with_moment(job: Job, moment: Moment, **fields: Any) -> Job:
+    """The job with one moment more, and other fields."""
+    history = (*job.history[-HISTORY_MAX + 1 :], moment)
+    forgotten = job.moments + 1 - len(history)
+    return attrs.evolve(job, history=history, forgotten=forgotten, **fields)
 
 
 @attrs.frozen
@@ -178,7 +189,31 @@ class Swept:
     at: float
 
 
+@attrs.frozen
+class Filed:
+    """The archive has the bodies of these jobs' documents; memory need not hold them."""
+
+    jobs: tuple[str, ...]
+
+
+@attrs.frozen
+class Archived:
+    """The archive has these jobs, which are over; memory need not hold them."""
+
+    jobs: tuple[str, ...]
+
+
+def marked(job: Job, change: Kept | Swept) -> Job:
+    """What becomes of a job that is over."""
+    match change:
+        case Kept(_, on, by, at):
+            moment = Moment(at, "finish", f"results {'kept' if on else 'let go'} by {by}")
+            return with_moment(job, moment, kept=on)
+        case Swept(_, at):
+            return with_moment(job, Moment(at, "finish", "results removed"), swept=at)
+
+
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
-    | Kept | Swept
+    | Kept | Swept | Filed | Archived
 )  # fmt: skip

@@ -271,7 +271,7 @@ def result_root(document: Document, job_id: str, now: float) -> str:
     """Where a job's results go (protocol.md §4); on disk under srv."""
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     system = f"{document.os}-{document.os_version}-{document.arch}"
-    parameters = _parameters(document.fields.get("pp"))
+    parameters = _parameters(document.body.fields.get("pp") if document.body else None)
     parts = [document.suite, day, document.group, system, parameters, job_id]
     return "/result/" + "/".join(part for part in parts if part)
 

@@ -57,6 +57,16 @@ class Package:
 
 
 @attrs.frozen
+class Body:
+    """The large part of a document, which only the job itself needs: job.cgz is made of it."""
+
+    script: str | None = None
+    job2sh: Mapping[str, list[str]] | None = None
+    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    fields: Mapping[str, Any] = attrs.field(factory=dict)  # as written, without APART
+
+
+@attrs.frozen
 class Document:
     """A document that fits, with every default filled in."""
 
@@ -79,11 +89,8 @@ class Document:
     modules_uri: str | None = None
     kernel_custom_params: str = ""
     rootfs_disk: tuple[str, ...] | None = None  # a choice among the disks of the hosts file
-    script: str | None = None
-    job2sh: Mapping[str, list[str]] | None = None
     packages: tuple[Package, ...] = ()  # its pkg_data
-    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    fields: Mapping[str, Any] = attrs.field(factory=dict)  # as written, without APART
+    body: Body | None = None  # None: it lies in the archive
 
     @property
     def run_s(self) -> float:
@@ -171,23 +178,25 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         modules_uri=r.take("modules_uri", _uri, None),
         kernel_custom_params=r.take("kernel_custom_params", _kernel_words, ""),
         rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
+        packages=r.take("pkg_data", _packages, ()),
+    )
+    body = Body(
         script=r.take("script", _script, None),
         job2sh=r.take("job2sh", _job2sh, None),
-        packages=r.take("pkg_data", _packages, ()),
         secrets=r.take("secrets", _secrets, {}, secret=True),
         fields={key: value for key, value in r.fields.items() if key not in APART},
     )
     if r.ok("script") and r.ok("job2sh"):
-        _something_to_run(r, document)
-    return document
+        _something_to_run(r, body)
+    return attrs.evolve(document, body=body)
 
 
-def _something_to_run(r: Reading, document: Document) -> None:
-    if document.script is None and document.job2sh is None:
+def _something_to_run(r: Reading, body: Body) -> None:
+    if body.script is None and body.job2sh is None:
         near = r.nearest("script")
         hint = f" (line {r.lines.get(near)} says {near!r})" if near else ""
         r.wrong("script", f"nothing to run: write `script: |` and the commands below it{hint}")
-    if document.script is not None and document.job2sh is not None:
+    if body.script is not None and body.job2sh is not None:
         r.wrong("script", "a document brings a script or job2sh, not both")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
-from appliance.errors import NotFound, Refused
+from appliance.errors import ApplianceError, NotFound, Refused
 from appliance.jobs import decisions
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job
+from appliance.jobs.document import Body
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 
@@ -85,19 +86,34 @@ class Fetches:
         await scheduler.keep(
             decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
         )
-        return pack(scheduler.config, job, attempt, scheduler.host(reached))
+        body = await self._body(job)
+        return pack(scheduler.config, job, body, attempt, scheduler.host(reached))
+
+    async def _body(self, job: Job) -> Body:
+        """Raises NotFound where the disk does not give it back: then no box can run the job."""
+        scheduler = self._scheduler
+        try:
+            return await scheduler.body(job)
+        except ApplianceError as error:
+            reason = f"its document cannot be read: {error}"
+            now = scheduler.clock.now()
+            await scheduler.keep(
+                decisions.failed(scheduler.store.jobs[job.id], "incomplete", reason, now)
+            )
+            raise NotFound(f"{job.id}: {reason}") from error
 
 
-def pack(config: Config, job: Job, attempt: Attempt, host: str) -> bytes:
+def pack(config: Config, job: Job, body: Body, attempt: Attempt, host: str) -> bytes:
     """job.cgz of one attempt; the same bytes each time."""
     prefix = f"http://{host}:{config.ports.scheduler}/~lkp/{attempt.token}"
     way = lkp.Way(host, config.ports.scheduler, config.ports.upload, prefix)
     fields = lkp.fields(
         job.document,
+        body,
         job=job.id,
         testbox=attempt.box,
         result_root=decisions.attempt_root(job, attempt.number),
         submitted=decisions.iso(job.submitted),
         way=way,
     )
-    return cgz.pack(lkp.entries(job.document, fields))
+    return cgz.pack(lkp.entries(body, fields))

@@ -35,7 +35,7 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
-    if scheduler.store.jobs_with_key(submitter, key):
+    if await scheduler.jobs_with_key(submitter, key):
         return await _found(scheduler, submitter, key)
     accepted = []
     problems: list[Problem] = []
@@ -63,7 +63,7 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
     """The jobs of an earlier submit, which may be waiting for the disk itself."""
     await scheduler.settle([])
-    return scheduler.store.jobs_with_key(submitter, key)
+    return await scheduler.jobs_with_key(submitter, key)
 
 
 def _of_file(problem: Problem, name: str) -> Problem:

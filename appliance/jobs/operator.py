@@ -81,7 +81,7 @@ def resumed(store: Store, now: float) -> list[Change]:
     return [Drained("", now)]
 
 
-def kept(job: Job, on: bool, by: str, now: float) -> list[Change]:
+def kept(job: Job, on: bool, by: str, now: float) -> list[Kept]:
     """Its results stay for good, or no longer.  Raises Refused where there is nothing to keep."""
     if not isinstance(job.state, Finished):
         raise Refused(f"{job.id} is not over; its results stay at least until then")

@@ -43,10 +43,10 @@ class Reports:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def _find(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
+    async def _find(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
         store = self._scheduler.store
         if source.token is not None:
-            found = store.attempt_with(source.token)
+            found = await self._scheduler.attempt_with(source.token)
             return found if found and job_id in (None, found[0].id) else None
         box = store.box_at(source.client)
         if box is None or box.job is None or job_id not in (None, box.job):
@@ -56,7 +56,7 @@ class Reports:
 
     async def wtmp(self, source: Source, query: Mapping[str, str]) -> None:
         """lkp-wtmp: a sign of life."""
-        found = self._find(source, query.get("job_id") or None)
+        found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             job, attempt = found
             self._scheduler.heard[attempt.box] = self._scheduler.clock.now()
@@ -64,7 +64,7 @@ class Reports:
 
     async def append(self, source: Source, query: Mapping[str, str]) -> None:
         """lkp-jobfile-append-var: a stage, a verdict, or facts about the run."""
-        found = self._find(source, query.get("job_id") or None)
+        found = await self._find(source, query.get("job_id") or None)
         if found is None:
             log.info("report of no attempt", client=source.client, query=dict(query))
             return
@@ -95,7 +95,7 @@ class Reports:
         word, seconds = query.get("job_stage", ""), query.get("timeout") or str(_HOLD_SECONDS)
         if not _WORD.match(word) or not re.fullmatch(r"\d{1,8}(\.\d*)?", seconds):
             raise BadRequest("wanted: job_stage=<one word>, timeout=<seconds>")
-        found = self._find(source, query.get("job_id") or None)
+        found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             length = min(float(seconds), _HOLD_SECONDS_MAX)
             await self._take(
@@ -107,20 +107,20 @@ class Reports:
         health = query.get("job_health") or None
         if health is not None and not _WORD.match(health):
             raise BadRequest("job_health must be one word")
-        found = self._find(source, query.get("job_id") or None)
+        found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             await self._take(
                 *found, "post-run", lambda job, now: decisions.closed(job, health, now)
             )
 
-    def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
+    async def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
         """Whether the attempt that asks is the one under way."""
-        found = self._find(source, query.get("job_id") or None)
+        found = await self._find(source, query.get("job_id") or None)
         return found is not None and _current(*found)
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()
-        job = self._scheduler.store.job(job.id)  # it may have moved since it was found
+        job = await self._scheduler.find(job.id)  # it may have moved since it was found
         box = self._scheduler.store.boxes[attempt.box]
         try:
             if not _current(job, attempt):

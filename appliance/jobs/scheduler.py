@@ -21,11 +21,24 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.jobs import decisions, operator
 from appliance.jobs.box import Box, Facts, Identity
-from appliance.jobs.changes import Change, Job, Missed, Moved, Pinned, Quarantined, Reserved
-from appliance.jobs.document import Document
-from appliance.jobs.job import Finished, Offered, Queued
+from appliance.jobs.changes import (
+    Change,
+    Job,
+    Kept,
+    Missed,
+    Moved,
+    Pinned,
+    Quarantined,
+    Reserved,
+    Submitted,
+    Swept,
+    marked,
+)
+from appliance.jobs.document import Body, Document
+from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Store
+from appliance.keep.archive import Archive
 from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
 
@@ -75,6 +88,7 @@ class Scheduler:
         config: Config,
         store: Store,
         journal: Journal,
+        archive: Archive,
         images: Images,
         *,
         clock: Clock,
@@ -84,6 +98,9 @@ class Scheduler:
         self.config, self.store, self.images, self.clock = config, store, images, clock
         self.lobby = Lobby()
         self._journal = journal
+        self.archive = archive
+        self.paperwork = trio.Event()  # the archive may take something
+        self.paperwork.set()
         self._token = token
         self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
@@ -125,10 +142,12 @@ class Scheduler:
                 _HandOver(job.attempt.box, job.id, job.attempt.number, position)
             )
         for change in made:
-            if isinstance(change, Moved) and change.job in self._changed:
-                self._changed.pop(change.job).set()
             if isinstance(change, Moved):
+                if change.job in self._changed:
+                    self._changed.pop(change.job).set()
                 self._set_alarm(change.job)
+            if isinstance(change, Moved | Submitted):
+                self.paperwork.set()
         return position
 
     async def keep(self, changes: list[Change]) -> None:
@@ -138,6 +157,10 @@ class Scheduler:
     async def settle(self, changes: list[Change]) -> None:
         """The same for a person, who is told after a while (Unknown) that the disk does not."""
         await self._journal.durable(self.change(changes), self.config.waits.answer)
+
+    async def settled(self) -> None:
+        """Returns once the disk knows all that was decided so far."""
+        await self._journal.durable(self._journal.appended)
 
     @property
     def gate(self) -> Gate:
@@ -315,22 +338,60 @@ class Scheduler:
         """Give out jobs again.  Raises Refused."""
         await self.settle(operator.resumed(self.store, self.clock.now()))
 
+    async def find(self, job_id: str) -> Job:
+        """The job, in memory or in the archive.  Raises NotFound.
+
+        One that is not over is in memory, and found there without a checkpoint.
+        """
+        if job_id in self.store.jobs or not self.store.archived:
+            return self.store.job(job_id)
+        found = await self.archive.job(job_id)
+        return found if found is not None else self.store.job(job_id)
+
+    async def jobs_with_key(self, submitter: str, key: str) -> list[Job]:
+        """The jobs that this submitter made with this key, oldest first; empty for a new key."""
+        old = await self.archive.with_key(submitter, key) if self.store.archived else []
+        jobs = {job.id: job for job in [*old, *self.store.jobs_with_key(submitter, key)]}
+        return list(jobs.values())
+
+    async def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
+        """The job and the attempt that carry `token`."""
+        found = self.store.attempt_with(token)
+        if found is not None or not self.store.archived:
+            return found
+        job = await self.archive.with_token(token)
+        if job is None:
+            return None
+        return job, next(attempt for attempt in job.attempts if attempt.token == token)
+
+    async def body(self, job: Job) -> Body:
+        """What its document says to the job itself.  Raises NotFound, DiskTrouble, BadState."""
+        return job.document.body or await self.archive.body(job.number)
+
+    async def mark(self, job: Job, change: Kept | Swept) -> None:
+        """Mark a job that is over, wherever it is."""
+        if job.id in self.store.jobs:
+            await self.keep([change])
+        else:
+            await self.archive.take([marked(job, change)])
+
     async def renew(self, job_id: str, seconds: float) -> Job:
         """More time for a running job.  Raises NotFound, Refused."""
-        await self.settle(decisions.renewed(self.store.job(job_id), seconds, self.clock.now()))
-        return self.store.jobs[job_id]
+        job = await self.find(job_id)
+        await self.settle(decisions.renewed(job, seconds, self.clock.now()))
+        return await self.find(job_id)
 
     async def cancel(self, job_id: str, by: str) -> Job:
         """Raises NotFound, and Refused for a job that is over."""
-        job = self.store.job(job_id)
+        job = await self.find(job_id)
         await self.settle(decisions.cancelled(job, by, self.clock.now()))
-        return self.store.jobs[job_id]
+        return await self.find(job_id)
 
     async def changes_of(self, job_id: str, seen: int) -> Job:
         """The job, once it has had more than `seen` moments and the disk knows it."""
         while True:
-            job = self.store.job(job_id)
+            job = await self.find(job_id)
             if job.moments > seen:
-                await self._journal.durable(self._journal.appended)
-                return self.store.jobs[job_id]
+                await self.settled()
+                return await self.find(job_id)
             await self._changed.setdefault(job_id, trio.Event()).wait()

@@ -10,7 +10,8 @@ restart.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import itertools
+from typing import Final
 
 import attrs
 
@@ -19,8 +20,11 @@ from appliance.jobs import job as jobs
 from appliance.jobs import suspicion
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
+    HISTORY_MAX,
+    Archived,
     Change,
     Drained,
+    Filed,
     Job,
     Kept,
     Known,
@@ -33,6 +37,7 @@ from appliance.jobs.changes import (
     Stepped,
     Submitted,
     Swept,
+    marked,
 )
 from appliance.jobs.job import Attempt, Finished, Queued
 from appliance.jobs.ready import Key, Ready, Serves
@@ -40,7 +45,6 @@ from appliance.jobs.suspicion import Evidence
 
 ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
-HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
 
 
 @attrs.define
@@ -51,6 +55,7 @@ class Store:
     boxes: dict[str, Box] = attrs.Factory(dict)
     counter: int = 0  # the number of the newest job; never goes back
     drained: str = ""  # by whom: no job is given out until somebody resumes
+    archived: int = 0  # jobs that only the archive has
     ready: Ready = attrs.field(init=False)
     _by_mac: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_uuid: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -58,6 +63,8 @@ class Store:
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
+    _unfiled: dict[str, None] = attrs.field(factory=dict, init=False)  # with a body in memory
+    _over: dict[str, None] = attrs.field(factory=dict, init=False)  # finished, in that order
     _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
     _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
     evidence: Evidence = attrs.field(factory=Evidence, init=False)
@@ -69,6 +76,9 @@ class Store:
             self._index_box(box)
         for job in self.jobs.values():
             self._index_job(job)
+        self._over = dict.fromkeys(
+            sorted(self._over, key=lambda name: self.jobs[name].finished or 0)
+        )
 
     def __repr__(self) -> str:
         return f"<Store {len(self.jobs)} jobs, {len(self._active)} active, {len(self.boxes)} boxes>"
@@ -119,6 +129,22 @@ class Store:
     def active(self) -> list[Job]:
         """The jobs that hold a box."""
         return [self.jobs[name] for name in self._active]
+
+    def unfiled(self, most: int) -> list[Job]:
+        """Up to `most` jobs whose documents' bodies are in memory, oldest first."""
+        return [self.jobs[name] for name in itertools.islice(self._unfiled, most)]
+
+    def over(self, newest: int, most: int) -> list[Job]:
+        """Up to `most` finished jobs that the archive may take, all but the `newest`.
+
+        What a testbox is suspected for stays: its suspicion asks how the job fared elsewhere.
+        """
+        surplus = min(len(self._over) - newest, most)
+        if surplus <= 0:
+            return []
+        asked = {name for box in self.boxes.values() for name in box.lost}
+        found = (name for name in self._over if name not in asked and name not in self._unfiled)
+        return [self.jobs[name] for name in itertools.islice(found, surplus)]
 
     def boots_in_flight(self) -> int:
         """How many boxes are loading files now."""
@@ -210,18 +236,28 @@ class Store:
                 _log(self.boxes[name], Step(at, what, by), None, None)
             case Drained(by):
                 self.drained = by
-            case Kept(name, on, by, at):
-                moment = Moment(at, "finish", f"results {'kept' if on else 'let go'} by {by}")
-                self._replace(name, moment, kept=on)
-            case Swept(name, at):
-                self._replace(name, Moment(at, "finish", "results removed"), swept=at)
+            case Kept(name) | Swept(name):
+                self.jobs[name] = marked(self.jobs[name], change)  # fields that no index knows
+            case Filed(names):
+                for job in [self.jobs[name] for name in names]:
+                    document = attrs.evolve(job.document, body=None)
+                    self.jobs[job.id] = attrs.evolve(job, document=document)
+                    self._unfiled.pop(job.id, None)
+            case Archived(names):
+                for job in [self.jobs[name] for name in names]:
+                    self._forget(job)
+                self.archived += len(names)
 
-    def _replace(self, name: str, moment: Moment, **fields: Any) -> None:
-        """A finished job has one moment more, and other fields that no index knows."""
-        job = self.jobs[name]
-        history = (*job.history[-HISTORY_MAX + 1 :], moment)
-        forgotten = job.moments + 1 - len(history)
-        self.jobs[name] = attrs.evolve(job, history=history, forgotten=forgotten, **fields)
+    def _forget(self, job: Job) -> None:
+        """It is over, and the archive has it."""
+        assert isinstance(job.state, Finished), f"{job.id} is not over"
+        assert job.document.body is None, f"the body of {job.id} is not filed"
+        self._unindex_job(job)
+        del self.jobs[job.id], self._over[job.id]
+        ids = self._by_key[job.submitter, job.key]
+        ids.remove(job.id)
+        if not ids:
+            del self._by_key[job.submitter, job.key]
 
     def _move(self, change: Moved) -> None:
         old = self.jobs[change.job]
@@ -309,6 +345,10 @@ class Store:
             if jobs.is_loading(job.state):
                 self._loading.add(job.id)
             self.boxes[job.attempt.box].job = job.id
+        if job.document.body is not None:
+            self._unfiled[job.id] = None
+        if isinstance(job.state, Finished):
+            self._over[job.id] = None
         ids = self._by_key.setdefault((job.submitter, job.key), [])
         if job.id not in ids:
             ids.append(job.id)
@@ -357,6 +397,8 @@ class Store:
         for job in self.jobs.values():
             assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
             assert (job.id in self._loading) == jobs.is_loading(job.state), job.id
+            assert (job.id in self._over) == isinstance(job.state, Finished), job.id
+            assert (job.id in self._unfiled) == (job.document.body is not None), job.id
 
 
 def _there(box: Box, at: float) -> bool:

@@ -13,6 +13,7 @@ from appliance.jobs import job as jobs
 from appliance.jobs import operator
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Job, Moment
+from appliance.jobs.document import Body
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
@@ -58,10 +59,10 @@ def moment_row(moment: Moment) -> dict[str, Any]:
     return attrs.asdict(moment)
 
 
-def document_row(job: Job) -> dict[str, Any]:
+def document_row(job: Job, body: Body) -> dict[str, Any]:
     """The document as it was understood, without what is secret."""
-    shown = attrs.asdict(job.document)
-    shown["secrets"] = sorted(job.document.secrets)
+    shown = attrs.asdict(attrs.evolve(job.document, body=None)) | attrs.asdict(body)
+    shown["secrets"] = sorted(body.secrets)
     return {key: value for key, value in shown.items() if value not in (None, (), [], {}, "")}
 
 

@@ -2,7 +2,8 @@
 
 The state as JSON for people, and back: exactly the same store.
 
-    {"appliance state": 1, "counter": 7, "drained": "", "jobs": [...], "boxes": [...]}
+    {"appliance state": 1, "counter": 7, "drained": "", "archived": 0,
+     "jobs": [...], "boxes": [...]}
 
 JSON knows fewer values than a job document may hold; what it lacks is an object with one key:
 {"$map": [[key, value], ...]} for a map whose keys are no strings, {"$float": "nan"} for what is
@@ -28,7 +29,7 @@ from appliance.keep import records
 
 VERSION: Final = 1
 _FORMAT: Final = "appliance state"
-_KEYS: Final = (_FORMAT, "counter", "drained", "jobs", "boxes")
+_KEYS: Final = (_FORMAT, "counter", "drained", "archived", "jobs", "boxes")
 _SHOWN_MAX: Final = 10  # mistakes named at once
 # what cattrs calls the places in a list and in a class, as JSON has them
 _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a truth"}
@@ -40,6 +41,7 @@ def dump(store: Store) -> str:
         _FORMAT: VERSION,
         "counter": store.counter,
         "drained": store.drained,
+        "archived": store.archived,
         "jobs": [_plain(records.unstructure(job, Job)) for job in store.jobs.values()],
         "boxes": [_plain(records.unstructure(box, Box)) for box in store.boxes.values()],
     }
@@ -67,6 +69,7 @@ def load(text: str, name: str) -> Store:
         {box.name: box for box in boxes},
         value["counter"],
         value["drained"],
+        value["archived"],
     )
     try:
         store.check()
@@ -131,9 +134,10 @@ def _check_top(value: Any, name: str) -> None:
     for key in value:
         if key not in _KEYS:
             raise BadState(f"{name}: $: unknown key {key!r}; known: {', '.join(_KEYS)}")
-    counter = value["counter"]
-    if isinstance(counter, bool) or not isinstance(counter, int) or counter < 0:
-        raise BadState(f"{name}: $.counter: must be a whole number, the newest job's")
+    for key, what in (("counter", "the newest job's"), ("archived", "of jobs not told here")):
+        number = value[key]
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise BadState(f"{name}: $.{key}: must be a whole number, {what}")
     if not isinstance(value["drained"], str):
         raise BadState(f"{name}: $.drained: must be a name, or empty")
     for key in ("jobs", "boxes"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import records, replay
+from appliance.keep import archive, records, replay, rescue
 from appliance.keep.disk import StateFolder, lock
 from appliance.keep.survey import Contents, Survey
 
@@ -60,8 +60,13 @@ async def repair(folder: Path, found: Survey) -> Path:
     """
     with contextlib.closing(StateFolder(folder)) as disk:
         names = [file.name for file in found.files]
-        kept = _set_aside(folder, names)
-        image = records.image_of(found.store, found.next)
+        store = found.store
+        if any(damage.file == archive.NAME for damage in found.damage):
+            kept = _set_aside(folder, [*names, *rescue.files(folder)])
+            store = rescue.mend(folder, store)
+        else:
+            kept = _set_aside(folder, names)
+        image = records.image_of(store, found.next)
         await disk.replace(replay.snapshot_name(found.newest + 1), records.snapshot(image))
         for name in names:
             await disk.remove(name)
@@ -91,7 +96,9 @@ async def begin(folder: Path, store: Store) -> None:
     Raises BadState where there is one already or a server runs, OSError and SyncFailed.
     """
     with contextlib.closing(StateFolder(folder)) as disk:
-        there = [name for name in await disk.names() if replay.NAME.match(name)]
+        there = [
+            name for name in await disk.names() if replay.NAME.match(name) or name == archive.NAME
+        ]
         if there:
             raise BadState(f"{folder}: there is a state already: {', '.join(there[:3])}")
         image = records.image_of(store, 0)

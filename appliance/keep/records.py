@@ -7,7 +7,7 @@ What the records of state files hold: CBOR (RFC 8949) of changes, or of a store 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs.preconf.cbor2
@@ -20,6 +20,8 @@ from appliance.jobs.box import BootLog, Box
 from appliance.jobs.changes import Change, Job
 from appliance.jobs.store import Store
 from appliance.keep import frames
+
+T = TypeVar("T")
 
 PIECE: Final = 10  # jobs or boxes in one record of a snapshot: all that one flipped bit can cost
 
@@ -39,6 +41,11 @@ def structure(value: Any, kind: Any) -> Any:
     return _converter.structure(value, kind)
 
 
+def loads(payload: bytes, kind: type[T], name: str) -> T:
+    """The value of this kind in `payload`, from the file `name`.  Raises BadState."""
+    return _structure(payload, kind, name)  # type: ignore[no-any-return]
+
+
 def dump_changes(changes: list[Change]) -> bytes:
     """The payload of one journal record: the changes that share a write."""
     return cbor2.dumps(_converter.unstructure(changes, unstructure_as=list[Change]))
@@ -55,6 +62,7 @@ class Image:
 
     counter: int
     drained: str
+    archived: int
     jobs: list[Job]
     boxes: list[Box]
     next: int  # the number of the first journal record that comes after
@@ -66,7 +74,8 @@ def image_of(store: Store, following: int) -> Image:
         attrs.evolve(box, boots=[*box.boots[:-1], *map(_copy, box.boots[-1:])])
         for box in store.boxes.values()
     ]
-    return Image(store.counter, store.drained, list(store.jobs.values()), boxes, following)
+    jobs = list(store.jobs.values())
+    return Image(store.counter, store.drained, store.archived, jobs, boxes, following)
 
 
 def _copy(boot: BootLog) -> BootLog:
@@ -79,6 +88,7 @@ def dump_image(image: Image) -> Iterator[bytes]:
         {
             "counter": image.counter,
             "drained": image.drained,
+            "archived": image.archived,
             "jobs": len(image.jobs),
             "boxes": len(image.boxes),
             "next": image.next,
@@ -104,6 +114,9 @@ def dump_store(store: Store) -> bytes:
     return b"".join(dump_image(image_of(store, 0)))
 
 
+_FIRST: Final = {"counter", "drained", "archived", "jobs", "boxes", "next"}
+
+
 @attrs.define
 class Loading:
     """A snapshot on its way in.  `add` each payload; it is whole when `missing` is empty."""
@@ -117,7 +130,7 @@ class Loading:
     def add(self, payload: bytes) -> None:
         """Raises BadState."""
         parts = _structure(payload, dict[str, Any], self.name)
-        if self.counts is None and parts.keys() == {"counter", "drained", "jobs", "boxes", "next"}:
+        if self.counts is None and parts.keys() == _FIRST:
             self.drained = _made(parts.pop("drained"), str, self.name)
             self.counts = _made(parts, dict[str, int], self.name)
         elif parts.keys() == {"jobs"}:
@@ -147,9 +160,10 @@ class Loading:
     def store(self) -> Store:
         """What was added.  Raises BadState where its jobs and boxes contradict each other."""
         newest = max((job.number for job in self.jobs.values()), default=0)
-        counter = max(newest, (self.counts or {}).get("counter", 0))
+        counts = self.counts or {}
+        counter = max(newest, counts.get("counter", 0))
         try:
-            return Store(self.jobs, self.boxes, counter, self.drained)
+            return Store(self.jobs, self.boxes, counter, self.drained, counts.get("archived", 0))
         except Exception as error:  # a job on a box that is not there
             raise BadState(f"{self.name}: does not hold a store: {error!r}") from error
 

@@ -13,7 +13,7 @@ import attrs
 from appliance.errors import IllegalMove
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
-from appliance.jobs.changes import Change, Moved
+from appliance.jobs.changes import Archived, Change, Filed, Moved
 from appliance.jobs.job import Attempt
 from appliance.jobs.store import Store
 from appliance.keep import records
@@ -33,6 +33,10 @@ def store_of(loading: records.Loading) -> Store:
 
 def make(store: Store, change: Change) -> str | None:
     """Make a change; why it cannot be made."""
+    if isinstance(change, Archived | Filed):  # what is left of the jobs that it names
+        change = attrs.evolve(
+            change, jobs=tuple(name for name in change.jobs if name in store.jobs)
+        )
     try:
         store.apply(change)
     except (IllegalMove, KeyError, AssertionError) as error:
@@ -55,4 +59,4 @@ def caught_up(store: Store, change: Moved, attempt: Attempt) -> Store:
     store.jobs[job.id] = attrs.evolve(job, state=queued, finished=None)
     for other in store.boxes.values():
         other.job = None  # as the jobs say
-    return Store(store.jobs, store.boxes, store.counter, store.drained)
+    return Store(store.jobs, store.boxes, store.counter, store.drained, store.archived)

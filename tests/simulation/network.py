@@ -61,10 +61,9 @@ class Direct:
     ) -> Any:
         """One of the verbs of lkp's cgi-bin."""
         verbs = {"lkp-jobfile-append-var": server.reports.append, "lkp-wtmp": server.reports.wtmp,
-                 "lkp-post-run": server.reports.close}  # fmt: skip
+                 "lkp-post-run": server.reports.close,
+                 "still-wanted": server.reports.still_wanted}  # fmt: skip
         source = Source(token, box.address)
-        if verb == "still-wanted":
-            return server.reports.still_wanted(source, query)
         return await server.call(verbs[verb], source, query)
 
 

@@ -16,7 +16,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.boxes import Boots
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, reaper
+from appliance.jobs import decisions, filing, reaper
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Scheduler
@@ -73,10 +73,12 @@ class Server:
     async def _start(self, nursery: trio.Nursery) -> None:
         world, config = self.world, self.world.config
         store, journal = await journals.restore(self.disk)
+        await self.disk.archive.check(store)
         clock = Clock(trio.current_time(), world.wall())
         self.scheduler = Scheduler(
-            config, store, journal, _Images(world), clock=clock, token=world.token
-        )
+            config, store, journal, self.disk.archive, _Images(world),
+            clock=clock, token=world.token,
+        )  # fmt: skip
         world.oracle.started(self.scheduler)
         self._watch_disk()
         self.scheduler.change(decisions.restarted(store, clock.now(), config.waits))
@@ -86,6 +88,7 @@ class Server:
         await nursery.start(journal.serve)
         await nursery.start(self.scheduler.dispatch)
         await nursery.start(reaper.reap, self.scheduler)
+        await nursery.start(filing.file, self.scheduler)
         self.fetches, self.reports = Fetches(self.scheduler), Reports(self.scheduler)
         self.boots = Boots(self.scheduler)
         if world.size.http:

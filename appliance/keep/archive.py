@@ -1,0 +1,289 @@
+"""What memory need not hold: the bodies of documents, and jobs that are over.
+
+One SQLite file beside the journal, in WAL mode, each transaction synced.  The order is everything
+(design.md §4): a body or a job is committed here first; then the journal is told (Filed, Archived),
+and only that takes it out of memory.  A crash in between leaves it in both places, and putting it
+here again changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import attrs
+import cbor2
+import google_crc32c
+import trio
+
+from appliance.errors import BadState, DiskTrouble, NotFound
+from appliance.jobs.changes import Job
+from appliance.jobs.document import Body
+from appliance.jobs.job import Finished
+from appliance.jobs.store import Store
+from appliance.keep import records
+
+NAME: Final = "archive.sqlite"
+APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
+VERSION: Final = 1
+LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
+HELP: Final = "`appliance state repair` says what can be saved"
+
+_SCHEMA: Final = f"""
+BEGIN;
+CREATE TABLE body (number INTEGER PRIMARY KEY, cbor BLOB NOT NULL);
+CREATE TABLE job (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, submitter TEXT NOT NULL, key TEXT NOT NULL,
+    submitted REAL NOT NULL, finished REAL NOT NULL, health TEXT NOT NULL, box TEXT,
+    queue TEXT NOT NULL, stays INTEGER NOT NULL, cbor BLOB NOT NULL
+);
+CREATE INDEX job_by_key ON job (submitter, key);
+CREATE INDEX job_by_box ON job (box, number);
+CREATE INDEX job_to_sweep ON job (finished) WHERE stays = 0;
+CREATE TABLE attempt (token TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+CRC: Final = struct.Struct(">I")  # before each row's CBOR: of its number and that
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Wanted:
+    """Which jobs to list; what is None or empty asks for nothing."""
+
+    user: str | None = None
+    health: tuple[str, ...] = ()
+    box: str | None = None
+    queue: str | None = None
+    since: float = 0.0  # submitted then or later, UTC seconds
+
+
+class Archive:
+    """The file, by two connections: a long listing must not keep a box from its job.cgz.
+
+    Every call raises DiskTrouble where SQLite cannot do it.
+    """
+
+    def __init__(
+        self, mine: sqlite3.Connection, lister: sqlite3.Connection, *, threads: bool = True
+    ) -> None:
+        self._mine, self._lister, self._threads = mine, lister, threads
+        self._turns = {id(mine): trio.CapacityLimiter(1), id(lister): trio.CapacityLimiter(1)}
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Archive:
+        """The archive in the state folder, made where there is none.  Raises BadState."""
+        return cls(connect(folder / NAME), connect(folder / NAME))
+
+    def close(self) -> None:
+        """No call may follow."""
+        self._mine.close()
+        self._lister.close()
+
+    async def check(self, store: Store) -> None:
+        """Raises BadState where it lacks what the store relies on."""
+        if missing := await self._do(self._mine, lacks, store):
+            raise BadState(f"{NAME}: {missing}; {HELP}")
+
+    # ---- in
+
+    async def file(self, bodies: Sequence[tuple[int, Body]]) -> None:
+        """Keep the bodies of the documents of the jobs with these numbers; durable on return."""
+        await self._do(self._mine, file_bodies, bodies)
+
+    async def take(self, over: Sequence[Job]) -> None:
+        """Keep jobs that are over, or what has changed of them; durable on return."""
+        await self._do(self._mine, take, over)
+
+    # ---- out
+
+    async def body(self, number: int) -> Body:
+        """Raises NotFound."""
+        found: Body | None = await self._do(self._mine, body_of, number)
+        if found is None:
+            raise NotFound(f"{NAME} has no document of job number {number}")
+        return found
+
+    async def job(self, name: str) -> Job | None:
+        """The job with this id."""
+        number = name.rpartition(".")[2]
+        if not number.isascii() or not number.isdigit() or len(number) > 15:
+            return None
+        found = await self._jobs(self._mine, "number = ?", (int(number),))
+        return next((job for job in found if job.id == name), None)
+
+    async def with_key(self, submitter: str, key: str) -> list[Job]:
+        """The jobs that this submitter made with this key, oldest first."""
+        where = "submitter = ? AND key = ? ORDER BY number"
+        return await self._jobs(self._mine, where, (submitter, key))
+
+    async def with_token(self, token: str) -> Job | None:
+        """The job that has an attempt with this token."""
+        where = "number = (SELECT number FROM attempt WHERE token = ?)"
+        return next(iter(await self._jobs(self._mine, where, (token,))), None)
+
+    async def search(self, wanted: Wanted, most: int) -> list[Job]:
+        """The newest of those wanted, newest first."""
+        terms: list[tuple[str, tuple[object, ...]]] = [("submitted >= ?", (wanted.since,))]
+        if wanted.user is not None:
+            terms.append(("submitter = ?", (wanted.user,)))
+        if wanted.health:
+            marks = ", ".join("?" * len(wanted.health))
+            terms.append((f"health IN ({marks})", wanted.health))
+        if wanted.box is not None:
+            terms.append(("box = ?", (wanted.box,)))
+        if wanted.queue is not None:
+            terms.append(("queue = ?", (wanted.queue,)))
+        where = " AND ".join(term for term, _ in terms) + " ORDER BY number DESC LIMIT ?"
+        values = [value for _, several in terms for value in several]
+        return await self._jobs(self._lister, where, (*values, most))
+
+    async def sweepable(self, before: float) -> list[Job]:
+        """Those over before that moment whose results nobody keeps, oldest first."""
+        where = "stays = 0 AND finished < ? ORDER BY finished"
+        return await self._jobs(self._lister, where, (before,))
+
+    async def _jobs(
+        self, by: sqlite3.Connection, where: str, values: tuple[object, ...]
+    ) -> list[Job]:
+        return await self._do(by, _select, where, values)
+
+    async def _do(self, connection: sqlite3.Connection, work: Callable[..., T], *args: Any) -> T:
+        try:
+            if not self._threads:
+                await trio.lowlevel.checkpoint()
+                return work(connection, *args)
+            turn = self._turns[id(connection)]
+            return await trio.to_thread.run_sync(work, connection, *args, limiter=turn)
+        except sqlite3.Error as error:
+            raise DiskTrouble(f"{NAME}: {error}") from error
+
+
+# ---- one connection: what runs in a thread, or while no server does
+
+
+def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Connection:
+    """The file, made where there is none if the mode has a `c`.  Raises BadState."""
+    where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
+    try:
+        connection = sqlite3.connect(
+            str(where), uri=True, check_same_thread=False, isolation_level=None
+        )
+        with contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            _prepare(connection)
+            stack.pop_all()
+    except sqlite3.Error as error:
+        raise BadState(f"{NAME}: {error}; {HELP}") from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise BadState(f"{NAME}: is no archive of the appliance")
+    if version > VERSION:
+        raise BadState(f"{NAME}: version {version} is newer than this program's")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: the log is synced by each commit
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
+    if not tables:
+        connection.executescript(_SCHEMA)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def file_bodies(connection: sqlite3.Connection, bodies: Iterable[tuple[int, Body]]) -> None:
+    """Keep bodies; one that is there already is replaced."""
+    rows = [(number, _sealed(number, body, Body)) for number, body in bodies]
+    with _transaction(connection):
+        connection.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", rows)
+
+
+def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
+    """Keep jobs that are over; a job that is there already is replaced."""
+    rows, tokens = [], []
+    for job in over:
+        assert isinstance(job.state, Finished), job.id
+        assert job.document.body is None, f"the body of {job.id} is not filed"
+        tokens += [(attempt.token, job.number) for attempt in job.attempts]
+        box = job.attempt.box if job.attempt is not None else None
+        stays = job.kept or job.swept is not None
+        rows.append(
+            (job.number, job.id, job.submitter, job.key, job.submitted, job.finished,
+             job.state.health, box, job.document.queue, int(stays), _sealed(job.number, job, Job))
+        )  # fmt: skip
+    with _transaction(connection):
+        marks = ", ".join("?" * 11)
+        connection.executemany(f"INSERT OR REPLACE INTO job VALUES ({marks})", rows)
+        connection.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
+
+
+def body_of(connection: sqlite3.Connection, number: int) -> Body | None:
+    """The body of the document of the job with this number."""
+    row = connection.execute("SELECT cbor FROM body WHERE number = ?", (number,)).fetchone()
+    return _unsealed(number, row[0], Body) if row is not None else None
+
+
+def _select(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Job]:
+    rows = connection.execute(f"SELECT number, cbor FROM job WHERE {where}", values).fetchall()
+    return [_unsealed(number, sealed, Job) for number, sealed in rows]
+
+
+def _sealed(number: int, value: Any, kind: type) -> bytes:
+    """CBOR behind its CRC32C: SQLite does not see a flipped bit."""
+    data = cbor2.dumps(records.unstructure(value, kind))
+    return _sum(number, data) + data
+
+
+def _sum(number: int, data: bytes) -> bytes:
+    return CRC.pack(google_crc32c.value(number.to_bytes(8, "big", signed=True) + data))
+
+
+def is_whole(number: int, sealed: bytes) -> bool:
+    """Whether the row of this number holds what was written."""
+    return sealed[: CRC.size] == _sum(number, sealed[CRC.size :])
+
+
+def _unsealed(number: int, sealed: bytes, kind: type[T]) -> T:
+    if not is_whole(number, sealed):
+        raise BadState(f"{NAME}: a row is damaged; {HELP}")
+    return records.loads(sealed[CRC.size :], kind, NAME)
+
+
+def all_jobs(connection: sqlite3.Connection) -> list[Job]:
+    """Every job in it, oldest first."""
+    return _select(connection, "true ORDER BY number", ())
+
+
+def lacks(connection: sqlite3.Connection, store: Store) -> str:
+    """What the store relies on and is not there, in words; empty where nothing is."""
+    (there,) = connection.execute("SELECT count(*) FROM job").fetchone()
+    if there < store.archived:
+        return f"holds {there} jobs, and {store.archived} were put there"
+    newest = max(
+        (job.number for job in store.jobs.values() if job.document.body is None), default=0
+    )
+    (filed,) = connection.execute("SELECT max(number) FROM body").fetchone()
+    if newest > (filed or 0):
+        return f"ends with document {filed or 0}, and document {newest} was put there"
+    return ""

@@ -1,0 +1,257 @@
+"""What memory need not hold goes to the archive, and everything that asks finds it there."""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+
+import attrs
+import pytest
+import trio
+
+from appliance.config import Limits
+from appliance.errors import BadState, NotFound, Refused
+from appliance.jobs import filing
+from appliance.jobs.reports import Reports, Source
+from appliance.keep import archive
+from appliance.keep.archive import Archive
+from tests import lab as labs
+from tests.lab import open_lab
+
+SMALL = attrs.evolve(labs.config(), limits=Limits(finished_in_memory=1))
+
+
+async def filed(lab):
+    """Once everything that may be filed is."""
+    await trio.sleep(2 * filing.GATHER_S)
+    await lab.scheduler.settled()
+
+
+async def over(lab, number, text="script: echo hi\n", user="ann"):
+    """A job that was cancelled while it waited."""
+    job = await lab.submit(text, user, f"{number:016}")
+    await lab.scheduler.cancel(job.id, user)
+    return job
+
+
+async def test_a_waiting_jobs_document_lies_on_the_disk_alone(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit("script: echo hi\nsecrets: {TOKEN: s3cret}\n")
+        await filed(lab)
+
+        waiting = lab.scheduler.store.job(job.id)
+        assert waiting.document.body is None
+        assert job.document.body == await lab.scheduler.body(waiting)
+        shown = await lab.people.do("show", {"job": job.id}, "ann", None)
+        assert ("#!/bin/sh\necho hi\n", ["TOKEN"]) == (
+            shown["document"]["script"], shown["document"]["secrets"],
+        )  # fmt: skip
+
+
+async def test_a_box_gets_the_job_whose_document_was_filed(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit("script: echo a word\n")
+        await filed(lab)
+        await lab.know()
+        script = await (await lab.ask()).rest()
+        answer = await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+
+        assert b"job.cgz" in script
+        assert b"echo a word" in gzip.decompress(answer.body)
+
+
+async def test_a_job_whose_document_is_lost_ends_and_says_so(autojump_clock):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        await filed(lab)
+        lab.disk.sqlite.execute("DELETE FROM body")
+        await lab.know()
+        await (await lab.ask()).rest()
+        answer = await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+
+        assert 404 == answer.status
+        state = lab.scheduler.store.job(job.id).state
+        assert "incomplete" == state.health
+        assert "its document cannot be read" in state.reason
+
+
+async def test_the_newest_finished_jobs_stay_and_all_others_are_found_in_the_archive(
+    autojump_clock,
+):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(4)]
+        await filed(lab)
+        store = lab.scheduler.store
+
+        assert ([jobs[3].id], 3) == ([*store.jobs], store.archived)
+        found = [await lab.scheduler.find(job.id) for job in jobs]
+        assert [job.id for job in jobs] == [job.id for job in found]
+        assert {"cancel"} == {job.state.health for job in found}
+        with pytest.raises(NotFound, match=r"lab\.99"):
+            await lab.scheduler.find("lab.99")
+        with pytest.raises(Refused, match="over already"):
+            await lab.scheduler.cancel(jobs[0].id, "ann")
+        with pytest.raises(Refused, match="Only running job can renew"):
+            await lab.scheduler.renew(jobs[0].id, 60)
+        assert {"finish": 4} == (await lab.people.do("status", {}, "ann", None))["jobs"]
+
+
+async def test_jobs_lists_memory_and_archive_as_one(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        for n in range(6):
+            await over(lab, n, user="ann" if n % 2 else "bob")
+        await filed(lab)
+        await lab.submit(key="f" * 16)
+
+        async def ids(**wanted):
+            return [row["id"] for row in (await lab.people.do("jobs", wanted, "ann", None))["jobs"]]
+
+        assert [f"lab.{n}" for n in (7, 6, 5, 4, 3, 2, 1)] == await ids()
+        assert ["lab.7", "lab.6", "lab.5"] == await ids(limit=3)
+        assert ["lab.5", "lab.3", "lab.1"] == await ids(user="bob")
+        assert ["lab.7"] == await ids(state=["submit"])
+        assert ["lab.6", "lab.5"] == await ids(state=["finish"], limit=2)
+        assert [] == await ids(health=["success"])
+        assert 6 == len(await ids(health=["cancel"]))
+        assert [] == await ids(box="box-1")
+        assert [] == await ids(queue="other")
+        assert [] == await ids(since=lab.scheduler.clock.now() + 1)
+
+
+async def test_a_repeated_submit_finds_the_job_that_was_archived(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        first = await over(lab, 1)
+        await over(lab, 2)
+        await over(lab, 3)
+        await filed(lab)
+        assert first.id not in lab.scheduler.store.jobs
+
+        assert first.id == (await lab.submit(key=f"{1:016}")).id
+        assert first.id != (await lab.submit(key=f"{1:016}", user="bob")).id
+
+
+async def test_a_late_report_of_an_archived_job_is_kept_and_moves_nothing(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        token = lab.scheduler.store.job(job.id).attempt.token
+        await lab.scheduler.cancel(job.id, "ann")
+        for n in range(2):
+            await over(lab, n)
+        await filed(lab)
+        assert job.id not in lab.scheduler.store.jobs
+        before = await lab.scheduler.find(job.id)
+        reports = Reports(lab.scheduler)
+        await reports.append(Source(token, "10.0.0.9"), {"job_state": "finished"})
+
+        assert before == await lab.scheduler.find(job.id)
+        steps = lab.scheduler.store.box("box-1").boot.steps
+        assert any("late: job_state=finished" in step.detail for step in steps)
+        assert not await reports.still_wanted(Source(token, "10.0.0.9"), {})
+
+
+async def test_what_a_box_is_suspected_for_stays_in_memory(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(4)]
+        await lab.know()
+        lab.scheduler.store.box("box-1").lost = (jobs[0].id,)
+        await filed(lab)
+
+        assert jobs[0].id in lab.scheduler.store.jobs
+        assert 3 == lab.scheduler.store.archived
+
+
+async def test_an_archive_that_takes_nothing_loses_nothing_and_is_tried_again(
+    autojump_clock, monkeypatch
+):
+    async def full(self, bodies):
+        raise filing.DiskTrouble("database or disk is full")
+
+    async with open_lab() as lab:
+        with monkeypatch.context() as broken:
+            broken.setattr(Archive, "file", full)
+            job = await lab.submit()
+            await filed(lab)
+            assert lab.scheduler.store.job(job.id).document.body is not None
+        await trio.sleep(filing.RETRY_S)
+        await filed(lab)
+
+        assert lab.scheduler.store.job(job.id).document.body is None
+
+
+async def test_a_start_finds_both_again(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        waiting = await lab.submit("script: x\n", key="f" * 16)
+        await filed(lab)
+        disk = lab.disk.after_kill()
+    async with open_lab(SMALL, disk) as lab:
+        assert 2 == lab.scheduler.store.archived
+        assert "cancel" == (await lab.scheduler.find(jobs[0].id)).state.health
+        assert waiting.document.body == await lab.scheduler.body(
+            lab.scheduler.store.job(waiting.id)
+        )
+
+
+@pytest.mark.parametrize("table", ["job", "body"])
+async def test_a_start_without_what_was_put_there_is_refused_by_name(autojump_clock, table):
+    async with open_lab(SMALL) as lab:
+        for n in range(3):
+            await over(lab, n)
+        await lab.submit("script: x\n", key="f" * 16)
+        await filed(lab)
+        store, shelf = lab.scheduler.store, lab.disk.archive
+        await shelf.check(store)
+        lab.disk.sqlite.execute(f"DELETE FROM {table}")
+
+        with pytest.raises(BadState, match=r"archive\.sqlite: .*appliance state repair"):
+            await shelf.check(store)
+
+
+async def test_what_is_marked_while_it_is_archived_is_archived_as_it_is_then(
+    autojump_clock, monkeypatch
+):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        take = Archive.take
+
+        async def slow(self, over):
+            await take(self, over)
+            monkeypatch.undo()
+            await lab.people.do("results-keep", {"job": jobs[0].id}, "ann", None)
+
+        monkeypatch.setattr(Archive, "take", slow)
+        await filed(lab)
+
+        assert (2, True) == (
+            lab.scheduler.store.archived, (await lab.scheduler.find(jobs[0].id)).kept,
+        )  # fmt: skip
+
+
+async def test_results_of_archived_jobs_are_kept_and_swept(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(4)]
+        await filed(lab)
+        await lab.people.do("results-keep", {"job": jobs[0].id}, "ann", None)
+        await trio.sleep(100)
+        rows = await lab.scheduler.archive.sweepable(lab.scheduler.clock.now() - 50)
+
+        assert [job.id for job in jobs[1:3]] == [job.id for job in rows]
+        assert "results kept by ann" == (await lab.scheduler.find(jobs[0].id)).history[-1].what
+
+
+def test_a_foreign_or_newer_archive_is_refused(tmp_path):
+    path = tmp_path / archive.NAME
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE x (y)")
+    with pytest.raises(BadState, match="no archive of the appliance"):
+        archive.connect(path)
+    other.close()
+    path.unlink()
+    archive.connect(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 2")
+    newer.close()
+    with pytest.raises(BadState, match="version 2 is newer"):
+        archive.connect(path)

@@ -1,0 +1,124 @@
+"""A damaged archive: told by name, and every row that can be read is saved."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import attrs
+import pytest
+
+from appliance.errors import BadState
+from appliance.jobs import job as jobs
+from appliance.jobs.document import Body
+from appliance.jobs.store import Store
+from appliance.keep import archive, records, rescue
+from tests import rich
+
+OVER, WAITING = 300, 60  # enough for a tree of several pages
+
+
+def filed(job):
+    return attrs.evolve(job, document=attrs.evolve(job.document, body=None))
+
+
+def numbered(job, number, **fields):
+    return attrs.evolve(job, id=f"lab.{number}", number=number, key=f"key{number}", **fields)
+
+
+def write(folder):
+    """An archive with jobs that are over and the documents of others; the store beside it."""
+    folder.mkdir()
+    store, _ = rich.grow(1, 40)
+    job = filed(next(iter(store.jobs.values())))
+    over = jobs.Finished("success", "", None)
+    text = {"text": "x" * 500}
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        archive.take(
+            connection,
+            [numbered(job, n, state=over, finished=1.0, attempts=()) for n in range(1, OVER + 1)],
+        )
+        numbers = range(1, OVER + WAITING + 1)
+        archive.file_bodies(connection, [(n, Body(fields={**text, "n": n})) for n in numbers])
+    waiting = [numbered(job, n, state=jobs.Queued(), attempts=()) for n in numbers[OVER:]]
+    return Store({job.id: job for job in waiting}, {}, numbers[-1], "", OVER)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "state"
+
+
+def test_a_whole_archive_has_no_damage(folder):
+    store = write(folder)
+
+    assert rescue.damage(folder, store) is None
+    whole = rescue.whole(folder, store)
+    assert OVER + WAITING == len(whole.jobs)
+    assert 0 == whole.archived
+    assert [job.number for job in whole.jobs.values()] == [
+        job.document.body.fields["n"] for job in whole.jobs.values()
+    ]
+
+
+def test_a_lab_that_never_archived_needs_no_archive(folder):
+    folder.mkdir()
+    store, _ = rich.grow(1, 5)
+
+    assert rescue.damage(folder, store) is None
+    assert rescue.whole(folder, store) is store
+
+
+def test_what_is_no_archive_of_ours_is_named(folder):
+    store = write(folder)
+    (folder / archive.NAME).write_bytes(b"SQLite format 3\0" + random.Random(1).randbytes(4096))
+
+    damage = rescue.damage(folder, store)
+    assert archive.NAME == damage.file
+    assert f"{OVER} jobs that are over and the documents of {WAITING} jobs" == damage.lost
+    with pytest.raises(BadState, match="repair"):
+        rescue.whole(folder, store)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_a_page_of_garbage_costs_at_most_what_stood_in_it(folder, seed):
+    store, rng = write(folder), random.Random(seed)
+    data = bytearray((folder / archive.NAME).read_bytes())
+    page = rng.randrange(1, len(data) // 4096) * 4096
+    data[page : page + 4096] = rng.randbytes(4096)
+    (folder / archive.NAME).write_bytes(data)
+
+    damage = rescue.damage(folder, store)
+    assert damage is not None, seed
+    mended = rescue.mend(folder, store)
+    after = rescue.damage(folder, mended)
+    assert after is None or set(after.jobs) <= set(damage.jobs), seed
+    assert after is None or "the documents of" in after.lost, seed
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        assert mended.archived == len(archive.all_jobs(connection)), seed
+
+
+def test_most_rows_survive_a_page_of_garbage(folder):
+    saved = []
+    for seed in range(6):
+        folder = folder.parent / f"{seed}"
+        store, rng = write(folder), random.Random(seed)
+        data = bytearray((folder / archive.NAME).read_bytes())
+        page = rng.randrange(1, len(data) // 4096) * 4096
+        data[page : page + 4096] = rng.randbytes(4096)
+        (folder / archive.NAME).write_bytes(data)
+        saved.append(rescue.mend(folder, store).archived)
+
+    assert OVER * 0.9 < sorted(saved)[3]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_flipped_bit_is_found_or_harmless(folder, seed):
+    store, rng = write(folder), random.Random(seed)
+    expected = records.dump_store(rescue.whole(folder, store))
+    data = bytearray((folder / archive.NAME).read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    (folder / archive.NAME).write_bytes(data)
+
+    if rescue.damage(folder, store) is None:
+        assert expected == records.dump_store(rescue.whole(folder, store)), seed
