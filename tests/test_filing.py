@@ -11,7 +11,8 @@ import trio
 
 from appliance.config import Limits
 from appliance.errors import BadState, NotFound, Refused
-from appliance.jobs import filing
+from appliance.jobs import filing, intake
+from appliance.jobs.intake import Paper
 from appliance.jobs.reports import Reports, Source
 from appliance.keep import archive
 from appliance.keep.archive import Archive
@@ -127,7 +128,23 @@ async def test_a_repeated_submit_finds_the_job_that_was_archived(autojump_clock)
         assert first.id not in lab.scheduler.store.jobs
 
         assert first.id == (await lab.submit(key=f"{1:016}")).id
+        assert [first.id] == [
+            job.id for job in await lab.scheduler.jobs_with_key("ann", f"{1:016}")
+        ]
         assert first.id != (await lab.submit(key=f"{1:016}", user="bob")).id
+
+
+async def test_jobs_of_one_submit_keep_their_order_whichever_ends_first(autojump_clock):
+    papers = [Paper(f"{n}.yaml", "script: x\n") for n in range(4)]
+    async with open_lab(SMALL) as lab:
+        jobs = await intake.submit(lab.scheduler, papers, "ann", "f" * 16)
+        for n in (2, 0, 3):
+            await lab.scheduler.cancel(jobs[n].id, "ann")
+        await filed(lab)
+        assert 2 == lab.scheduler.store.archived
+        again = await intake.submit(lab.scheduler, papers, "ann", "f" * 16)
+
+        assert [job.id for job in jobs] == [job.id for job in again]
 
 
 async def test_a_late_report_of_an_archived_job_is_kept_and_moves_nothing(autojump_clock):

@@ -29,9 +29,11 @@ async def file(
 ) -> NoReturn:
     """File and archive, for ever."""
     task_status.started()
+    pause = 0.0  # what the last run left is filed at once
     while True:
         await scheduler.paperwork.wait()
-        await trio.sleep(GATHER_S)
+        await trio.sleep(pause)
+        pause = GATHER_S
         scheduler.paperwork = trio.Event()
         try:
             while await _file(scheduler) or await _archive(scheduler):

@@ -352,7 +352,7 @@ class Scheduler:
         """The jobs that this submitter made with this key, oldest first; empty for a new key."""
         old = await self.archive.with_key(submitter, key) if self.store.archived else []
         jobs = {job.id: job for job in [*old, *self.store.jobs_with_key(submitter, key)]}
-        return list(jobs.values())
+        return sorted(jobs.values(), key=lambda job: job.number)
 
     async def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
         """The job and the attempt that carry `token`."""

@@ -125,7 +125,8 @@ def whole(folder: Path, store: Store) -> Store:
         return store
     with contextlib.closing(_old(folder)) as connection:
         jobs = {job.id: job for job in archive.all_jobs(connection)} | store.jobs
-        jobs = {name: _with_body(job, connection) for name, job in jobs.items()}
+        in_order = sorted(jobs.values(), key=lambda job: job.number)
+        jobs = {job.id: _with_body(job, connection) for job in in_order}
     return Store(jobs, store.boxes, store.counter, store.drained)
 
 

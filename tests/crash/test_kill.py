@@ -23,7 +23,7 @@ import trio
 from appliance.jobs.job import Booting, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 from appliance.keep import journal as journals
-from appliance.keep import replay
+from appliance.keep import replay, rescue
 from tests.crash.load import Box, Told, World, operator, submitter
 from tests.disks import MemoryDisk
 from tests.test_serve import Appliance
@@ -44,6 +44,7 @@ backoff_first = 0.02
 backoff_max = 0.05
 [limits]
 boots_in_flight = 1000
+finished_in_memory = 3
 """
 
 
@@ -130,12 +131,17 @@ class Checker:
         self.counter = 0
         self.sometimes: Counter[str] = Counter()
 
-    async def check(self, files: dict[str, bytes]) -> None:
+    async def check(self, files: dict[str, bytes], folder: Path) -> None:
         self._note(files)
         disk = MemoryDisk()
         disk.files = files
         store, _ = await journals.restore(disk)
         store.check()
+        self.sometimes["jobs were archived"] += store.archived > 0
+        self.sometimes["documents were filed"] += any(
+            job.document.body is None for job in store.jobs.values()
+        )
+        store = rescue.whole(folder, store)  # with all that lies in the archive
         self._check_jobs(store)
         self._check_boxes(store)
 
@@ -248,7 +254,7 @@ async def play(server: Server, rounds: int, rng: random.Random) -> tuple[Counter
             starting += time.monotonic() - began
             await trio.sleep(rng.uniform(*LIFE_S))
             await trio.to_thread.run_sync(server.kill, pid)
-            await checker.check(server.files())
+            await checker.check(server.files(), server.folder / "state")
         nursery.cancel_scope.cancel()
     told.sometimes["a box fetched a job"] += len(told.fetched)
     told.sometimes["a box finished a job"] += sum(word == "close" for *_, word in told.reports)

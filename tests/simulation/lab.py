@@ -13,14 +13,14 @@ from unittest import mock
 import attrs
 import trio
 
-from appliance.config import Config, Network, Paths, Waits
+from appliance.config import Config, Limits, Network, Paths, Waits
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 from tests import lab as labs
 from tests.disks import MemoryDisk
 from tests.simulation import determinism, network, people
 from tests.simulation.box import Box
-from tests.simulation.oracle import Oracle, Violation, demand
+from tests.simulation.oracle import Oracle, Violation, demand, jobs_of
 from tests.simulation.server import Server
 from tests.simulation.weather import CALM, Weather
 
@@ -31,6 +31,9 @@ CALM_H: Final = 9.0
 # From then on nothing of the storm is left in the lab: no lease, no back-off, no boot under way.
 SETTLED_H: Final = 4.0
 PUNCTUAL: Final = 6  # jobs that come on the very tick at which something else happens
+
+
+FINISHED_IN_MEMORY: Final = (0, 2, 1000)  # by the seed: all others are in the archive
 
 
 @attrs.frozen
@@ -66,7 +69,10 @@ class World:
         nowhere = labs.config().paths
         waits = Waits(drip=size.drip)
         network_ = Network(check_neighbour=False)
-        self.config = Config(paths=Paths(*attrs.astuple(nowhere)), network=network_, waits=waits)
+        limits = Limits(finished_in_memory=FINISHED_IN_MEMORY[seed % len(FINISHED_IN_MEMORY)])
+        self.config = Config(
+            paths=Paths(*attrs.astuple(nowhere)), network=network_, waits=waits, limits=limits
+        )
         self.oracle = Oracle()
         self.sometimes: Counter[str] = self.oracle.sometimes
         self.net: Any = network.Http() if size.http else network.Direct()
@@ -124,7 +130,7 @@ class World:
         """A result of that attempt did not fit."""
         from appliance.jobs import decisions
 
-        if self.server is not None:
+        if self.server is not None and job in self.server.scheduler.store.jobs:
             scheduler = self.server.scheduler
             refused = decisions.refused_upload(
                 scheduler.store.jobs[job], number, "quota", scheduler.clock.now()
@@ -203,9 +209,10 @@ class World:
         scheduler.store.check()
         jobs = self.size.people * self.size.jobs
         demand(len(self.oracle.acknowledged) == jobs, "a submit was never acknowledged")
-        made = sum(job.submitter != "punctual" for job in scheduler.store.jobs.values())
+        everything = jobs_of(scheduler)
+        made = sum(job.submitter != "punctual" for job in everything.values())
         demand(made == jobs, f"{made} jobs, not {jobs}")
-        waiting = [job.id for job in scheduler.store.jobs.values()
+        waiting = [job.id for job in everything.values()
                    if not isinstance(job.state, Finished)]  # fmt: skip
         demand(not waiting, f"never over: {waiting}")
         seated = {seat.box for seat in scheduler.lobby}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from appliance.jobs import job as jobs
-from appliance.jobs.changes import Missed, Moved, Submitted
+from appliance.jobs.changes import Job, Missed, Moved, Submitted
 from appliance.jobs.job import Finished, Offered
-from appliance.keep import frames, records
+from appliance.keep import archive, frames, records
 
 if TYPE_CHECKING:
     from appliance.jobs.scheduler import Scheduler
@@ -144,20 +144,28 @@ class Oracle:
         """A server has read its disk: nothing that anybody was told is different."""
         store = scheduler.store
         store.check()
-        for job in store.jobs.values():  # of the last words of its forerunner we may not know
+        everything = jobs_of(scheduler)
+        self.sometimes["jobs were archived"] += store.archived > 0
+        for job in everything.values():  # of the last words of its forerunner we may not know
             self._knows_job(job)
             self.durable_offers |= {(job.id, attempt.number) for attempt in job.attempts}
             if job.attempts:
                 self.latest[job.id] = job.attempts[-1].number
         for key, name in self.acknowledged.items():
-            demand(name in store.jobs, f"{name} was acknowledged and is lost")
-            found = [job.id for job in store.jobs.values() if job.key == key]
+            demand(name in everything, f"{name} was acknowledged and is lost")
+            found = [job.id for job in everything.values() if job.key == key]
             demand(found == [name], f"the key {key} made {found}")
         for name, health in self.told_ends.items():
-            state = store.jobs[name].state
+            state = everything[name].state
             demand(isinstance(state, Finished) and state.health == health, f"{name} is not over")
         for (name, number), (box, token) in self.attempts.items():
-            known = {attempt.number: attempt for attempt in store.jobs[name].attempts}
+            known = {attempt.number: attempt for attempt in everything[name].attempts}
             if number in known:
                 same = (known[number].box, known[number].token) == (box, token)
                 demand(same, f"{name} attempt {number} is not what {box} fetched")
+
+
+def jobs_of(scheduler: Scheduler) -> dict[str, Job]:
+    """All jobs, in memory or in the archive; memory knows better."""
+    archived = {job.id: job for job in archive.all_jobs(scheduler.archive._mine)}
+    return archived | scheduler.store.jobs

@@ -11,6 +11,7 @@ from appliance.errors import ApplianceError
 from appliance.jobs import intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Finished
+from tests.simulation.oracle import jobs_of
 
 if TYPE_CHECKING:
     from tests.simulation.lab import World
@@ -118,7 +119,7 @@ async def operator(world: World) -> None:
 async def _look(server: Any) -> None:
     scheduler, oracle = server.scheduler, server.world.oracle
     await scheduler._journal.durable(scheduler._journal.appended)
-    for job in scheduler.store.jobs.values():
+    for job in jobs_of(scheduler).values():
         if isinstance(job.state, Finished) and job.finished < scheduler.clock.now() - LOOKS_S:
             oracle.ended(job.id, job.state.health)
     if trio.current_time() > server.world.disk_well_since + LOOKS_S:  # else boxes wait for it
