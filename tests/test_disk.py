@@ -9,6 +9,7 @@ import stat
 import pytest
 
 from appliance.errors import BadState
+from appliance.jobs.changes import Drained
 from appliance.keep import journal as journals
 from appliance.keep.disk import StateFolder
 
@@ -97,11 +98,15 @@ async def test_a_folder_that_is_no_state_folder_is_made(tmp_path):
 
 
 async def test_a_journal_on_a_real_disk_starts_and_restarts(tmp_path):
-    for number in (1, 2, 3):
+    """A start that finds nothing behind the snapshot writes nothing."""
+    for start, (number, drained) in enumerate(((1, ""), (1, ""), (2, "root"), (2, "root"))):
         disk = StateFolder(tmp_path)
-        store, _ = await journals.restore(disk)
-        assert {} == store.jobs
+        store, journal = await journals.restore(disk)
+        assert drained == store.drained
         assert [f"journal-{number:06}", "lock", f"snapshot-{number:06}"] == await disk.names()
+        if start == 1:
+            journal.append([Drained("root", 0.0)])
+            await journal.write()
         disk.close()
 
 

@@ -34,6 +34,7 @@ async def history(disk, seed=1, steps=40, told=None):
             await journal.durable(journal.append(changes))
             if told is not None:
                 told.append(records.dump_store(store))
+        await wait_all_tasks_blocked()  # a snapshot under way is whole then
         nursery.cancel_scope.cancel()
     return store
 

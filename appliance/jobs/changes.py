@@ -5,28 +5,51 @@ What the store holds of a job, and every change that there can be: what the jour
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Facts, Identity, Reservation, Step
-from appliance.jobs.document import Document
+from appliance.jobs.document import Document, once
 from appliance.jobs.job import Attempt, Queued, State
 from appliance.jobs.ready import Key, Needs
 
+# Images, and kinds of needs, that are kept once for all jobs that share them; a few hundred bytes
+# each.  A hundred thousand waiting jobs are of some hundred kinds.
+KINDS_MAX: Final = 10_000
 HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
+
+
+def _interned(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(once, words))
 
 
 @attrs.frozen
 class Pinned:
     """The image's files as they were at submit (protocol.md §1.6); URL paths, or whole URLs."""
 
-    kernel: str
-    initrds: tuple[str, ...]
-    root: str
-    kernel_version: str
+    kernel: str = attrs.field(converter=once)  # many jobs share them
+    initrds: tuple[str, ...] = attrs.field(converter=_interned)
+    root: str = attrs.field(converter=once)
+    kernel_version: str = attrs.field(converter=once)
     packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
+
+
+@functools.lru_cache(KINDS_MAX)
+def _first_equal(pinned: Pinned) -> Pinned:
+    return pinned
+
+
+def _shared(pinned: Pinned) -> Pinned:
+    return _first_equal(pinned)
+
+
+@functools.lru_cache(KINDS_MAX)
+def _needs(queue: str, arch: str, priority: int, submitter: str, tags: tuple[str, ...]) -> Needs:
+    return Needs((queue, arch), priority, submitter, frozenset(tags))
 
 
 @attrs.frozen
@@ -46,12 +69,12 @@ class Job:
 
     id: str
     number: int
-    name: str  # of the document's file
+    name: str = attrs.field(converter=once)  # of the document's file
     document: Document
-    submitter: str
+    submitter: str = attrs.field(converter=once)
     key: str  # the client's own, so that a repeat finds the same job
     submitted: float
-    pinned: Pinned
+    pinned: Pinned = attrs.field(converter=_shared)
     result_root: str  # "/result/..."; on disk under srv
     state: State = attrs.field(factory=Queued)
     finished: float | None = None
@@ -74,14 +97,15 @@ class Job:
     @property
     def match_key(self) -> Key:
         """What a box must serve to run it."""
-        return (self.document.queue, self.document.arch)
+        return self.needs.key
 
     @property
     def needs(self) -> Needs:
         """What it asks of a box, and whose turn it takes."""
         document = self.document
-        tags = frozenset(document.tags)
-        return Needs(self.match_key, document.priority, self.submitter, tags)
+        return _needs(
+            document.queue, document.arch, document.priority, self.submitter, document.tags
+        )
 
 
 def with_moment(job: Job, moment: Moment, **fields: Any) -> Job:

@@ -9,6 +9,7 @@ job's environment.  The fields of FIELDS mean something to us and are checked.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -56,6 +57,22 @@ class Package:
     md5: str
 
 
+_PLAIN: Final = Rules()
+# Words that many documents share are kept once: a lab may have 100,000 jobs waiting, of some
+# hundred kinds.  At most 1 MB.
+WORDS_MAX: Final = 10_000
+
+
+@functools.lru_cache(WORDS_MAX)
+def _first_equal(word: str) -> str:
+    return word
+
+
+def once(word: str) -> str:
+    """The same word, which all who have it share."""
+    return _first_equal(word)
+
+
 @attrs.frozen
 class Body:
     """The large part of a document, which only the job itself needs: job.cgz is made of it."""
@@ -70,19 +87,19 @@ class Body:
 class Document:
     """A document that fits, with every default filled in."""
 
-    suite: str
-    os: str
-    os_version: str
-    arch: str
-    os_mount: str
-    queue: str  # served by the boxes that may run it
+    suite: str = attrs.field(converter=once)
+    os: str = attrs.field(converter=once)
+    os_version: str = attrs.field(converter=once)
+    arch: str = attrs.field(converter=once)
+    os_mount: str = attrs.field(converter=once)
+    queue: str = attrs.field(converter=once)  # served by the boxes that may run it
     runtime: int  # seconds
     testbox: str | None = None
     tbox_group: str | None = None
     tags: tuple[str, ...] = ()
     priority: int = 0
     timeout: int | None = None
-    rules: Rules = attrs.field(factory=Rules)
+    rules: Rules = _PLAIN
     deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see DEADLINES
     kernel_version: str | None = None
     kernel_uri: str | None = None

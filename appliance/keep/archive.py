@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
-import cbor2
 import google_crc32c
 import trio
 
@@ -251,7 +250,7 @@ def _select(connection: sqlite3.Connection, where: str, values: tuple[object, ..
 
 def _sealed(number: int, value: Any, kind: type) -> bytes:
     """CBOR behind its CRC32C: SQLite does not see a flipped bit."""
-    data = cbor2.dumps(records.unstructure(value, kind))
+    data = records.dumps(value, kind)
     return _sum(number, data) + data
 
 

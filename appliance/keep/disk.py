@@ -142,7 +142,7 @@ class StateDisk:
                 self._calls.truncate(name, good)
                 self._dirty.discard(name)
             raise
-        self._sync(name, folder=good == 0)
+        self._sync(name, folder=new)  # an earlier process may have been killed before it did
         self._good[name] = good + len(data)
         self._dirty.discard(name)
 
