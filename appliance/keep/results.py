@@ -29,6 +29,7 @@ class Upload:
         self._path = path
         self._beside = path.with_name(PART + secrets.token_hex(8))
         self._descriptor: int | None = None
+        self._replaced = 0  # bytes
 
     async def __aenter__(self) -> Upload:
         """Raises NoSpace, and Refused where a file stands in the way of a folder."""
@@ -52,9 +53,13 @@ class Upload:
         """Raises NoSpace."""
         await self._in_thread(self._write, data)
 
-    async def finish(self) -> None:
-        """The file has its name, durably.  Raises NoSpace, and Refused where a folder has it."""
+    async def finish(self) -> int:
+        """The file has its name, durably; the bytes of the file that had it before.
+
+        Raises NoSpace, and Refused where a folder has the name.
+        """
         await self._in_thread(self._finish)
+        return self._replaced
 
     async def _in_thread(self, work: object, *args: object) -> None:
         try:
@@ -80,6 +85,8 @@ class Upload:
     def _finish(self) -> None:
         assert self._descriptor is not None
         os.fsync(self._descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            self._replaced = self._path.lstat().st_size
         os.rename(self._beside, self._path)
         os.close(self._descriptor)
         self._descriptor = None
