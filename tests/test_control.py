@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 from contextlib import asynccontextmanager
 
 import cbor2
@@ -203,3 +204,16 @@ async def test_a_lease_file_that_cannot_be_written_keeps_no_box_away(tmp_path):
         answer = await ask(lab, {"verb": "host-add", "name": "box-1", "macs": [labs.MAC]})
 
         assert "box-1" == answer["result"]["host"]["name"]
+
+
+async def test_a_result_whose_name_is_no_utf_8_harms_nobody(tmp_path):
+    async with open_door(tmp_path) as lab:
+        job = await lab.submit()
+        root = os.fsencode(lab.config.paths.srv / job.result_root[1:])
+        os.makedirs(root)
+        os.mknod(root + b"/caf\xe9")  # put there by hand
+        listed = await ask(lab, {"verb": "results", "job": job.id})
+        after = await ask(lab, {"verb": "jobs"})
+
+        assert ["caf\ufffd"] == [file["path"] for file in listed["result"]["files"]]
+        assert "result" in after

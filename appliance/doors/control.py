@@ -113,15 +113,16 @@ async def _answer(stream: trio.SocketStream, people: People, user: str, request:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             raise errors.BadRequest("a request is a map with a verb")
         arguments = {key: value for key, value in request.items() if key != "verb"}
-        reply = {"result": await people.do(request["verb"], arguments, user, event)}
+        reply = cbor2.dumps({"result": await people.do(request["verb"], arguments, user, event)})
     except errors.ApplianceError as error:
-        reply = {"error": _error(error)}
+        reply = cbor2.dumps({"error": _error(error)})
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         raise
     except Exception:
         log.exception("a verb failed", verb=request.get("verb"), user=user)
-        reply = {"error": {"kind": "internal", "message": "the server failed; see its log"}}
-    await stream.send_all(cbor2.dumps(reply))
+        failed = {"kind": "internal", "message": "the server failed; see its log"}
+        reply = cbor2.dumps({"error": failed})
+    await stream.send_all(reply)
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:
