@@ -211,6 +211,30 @@ async def test_a_full_disk_is_507_and_the_job_cannot_end_as_success(tmp_path, mo
         assert "incomplete" == lab.scheduler.store.job(job.id).state.health
 
 
+@pytest.mark.parametrize("method", ["PUT", "MKCOL"])
+@pytest.mark.parametrize("trouble", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+async def test_a_disk_that_takes_no_results_is_507_and_no_success(
+    tmp_path, monkeypatch, method, trouble
+):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+
+        def refuse(folder, mode=0o777):
+            raise OSError(trouble, os.strerror(trouble))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("appliance.keep.results.Path.mkdir", refuse)
+            path = f"{job.result_root}/a" + ("/" if method == "MKCOL" else "")
+            answer = await send(lab, method, path, cookie=job.id)
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        state = lab.scheduler.store.job(job.id).state
+
+        assert 507 == answer.status
+        assert "incomplete" == state.health
+        assert os.strerror(trouble) in state.reason
+
+
 async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path):
     async with open_lab(labs.config(tmp_path)) as lab:
         job = await running(lab)

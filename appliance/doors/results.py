@@ -71,7 +71,7 @@ class Results:
             await answer(send, 403, str(error))
         else:
             if scope["method"] == "MKCOL":
-                await self._make_folder(send, path)
+                await self._make_folder(send, job, attempt, path)
             else:
                 await self._put(scope, receive, send, job, attempt, root, path)
 
@@ -100,11 +100,14 @@ class Results:
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
         return job, attempt, root, self._config.paths.srv / url[1:]
 
-    async def _make_folder(self, send: Send, path: Path) -> None:
+    async def _make_folder(self, send: Send, job: Job, attempt: Attempt, path: Path) -> None:
         try:
-            await trio.to_thread.run_sync(results.make_folders, path)
-        except OSError as error:
-            await answer(send, 409, f"{path.name}: {error.strerror}")
+            await results.make_folder(path)
+        except Refused as error:
+            await answer(send, 409, str(error))
+        except NoSpace as error:
+            await self._incomplete(job, attempt, str(error))
+            await answer(send, 507, str(error))
         else:
             await answer(send, 201, "made\n")
 
