@@ -206,7 +206,8 @@ class People:
         if job is None:
             return {"script": "", "why": "no queued job fits it; it would be parked"}
         shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
-        return {"script": shown, "why": f"{job.id} would be next"}
+        named = f"{job.id}, were it next; it is in {stage(job.state)}"
+        return {"script": shown, "why": named if wanted else f"{job.id} would be next"}
 
     async def _host_reserve(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         """`for`: whose jobs it takes; without it nobody's."""
