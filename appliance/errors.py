@@ -34,7 +34,7 @@ class IllegalMove(ApplianceError):
 
 
 class NoSpace(ApplianceError):
-    """The disk or a quota is full; nothing of the write was kept."""
+    """The disk or a quota is full, or takes nothing; nothing of the write was kept."""
 
 
 class BadImage(ApplianceError):

@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.config import Config, Limits, Network
 from appliance.doors import boxes
 from tests import lab
-from tests.lab import ASK, open_lab
+from tests.lab import ASK, KEY, open_lab
 
 RECHAIN = (
     "        echo ...\n"
@@ -229,3 +229,40 @@ def test_an_incomplete_neighbour_entry_says_nothing():
     table = "IP address\n10.0.0.5 0x1 0x0 00:00:00:00:00:00 * br0\n"
 
     assert boxes.neighbour(table, "10.0.0.5") is None
+
+
+async def preview(lab, **words):
+    return await lab.people.do("host-preview", {"host": "box-1", **words}, "ann", None)
+
+
+async def test_a_preview_is_the_script_of_the_next_boot_and_hands_out_nothing(
+    autojump_clock,
+):
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        none = await preview(lab)
+        job = await lab.submit()
+        await lab.submit(key=KEY[::-1])
+        seen = await preview(lab)
+        await preview(lab)
+        stage = lab.stage(job)
+        script = await (await lab.ask()).rest()
+
+        assert "" == none["script"]
+        assert f"{job.id} would be next" == seen["why"]
+        assert "submit" == stage
+        assert script.decode() == seen["script"].replace("SERVER", "10.0.0.1")
+
+
+async def test_a_preview_of_a_job_that_somebody_names_does_not_say_that_it_is_next(
+    autojump_clock,
+):
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        job, other = await lab.submit(), await lab.submit(key=KEY[::-1])
+        await lab.people.do("cancel", {"job": job.id}, "root", None)
+        over, later = await preview(lab, job=job.id), await preview(lab, job=other.id)
+
+        assert f"{job.id}, were it next; it is in finish" == over["why"]
+        assert f"{other.id}, were it next; it is in submit" == later["why"]
+        assert f"/{other.id}/job.cgz" in later["script"]

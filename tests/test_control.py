@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
+import socket
 from contextlib import asynccontextmanager
 
 import cbor2
@@ -13,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors import control
+from appliance.errors import Refused
 from tests import lab as labs
 from tests.disks import Killed, MemoryDisk
 from tests.lab import KEY, open_lab
@@ -203,3 +206,34 @@ async def test_a_lease_file_that_cannot_be_written_keeps_no_box_away(tmp_path):
         answer = await ask(lab, {"verb": "host-add", "name": "box-1", "macs": [labs.MAC]})
 
         assert "box-1" == answer["result"]["host"]["name"]
+
+
+async def test_a_socket_that_somebody_answers_is_left_to_him(tmp_path):
+    async with open_door(tmp_path) as lab:
+        other = control.serve(lab.scheduler, lab.people)
+        with pytest.raises(Refused, match="another server answers"), trio.fail_after(5):
+            await other
+
+        assert "result" in await ask(lab, {"verb": "jobs"})
+
+
+async def test_a_socket_that_nobody_answers_is_made_anew(tmp_path):
+    run = labs.config(tmp_path).paths.run
+    run.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(run / "control.sock"))
+    async with open_door(tmp_path) as lab:
+        assert "result" in await ask(lab, {"verb": "jobs"})
+
+
+async def test_a_result_whose_name_is_no_utf_8_harms_nobody(tmp_path):
+    async with open_door(tmp_path) as lab:
+        job = await lab.submit()
+        root = os.fsencode(lab.config.paths.srv / job.result_root[1:])
+        os.makedirs(root)
+        os.mknod(root + b"/caf\xe9")  # put there by hand
+        listed = await ask(lab, {"verb": "results", "job": job.id})
+        after = await ask(lab, {"verb": "jobs"})
+
+        assert ["caf\ufffd"] == [file["path"] for file in listed["result"]["files"]]
+        assert "result" in after

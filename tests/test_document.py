@@ -346,3 +346,10 @@ def test_dump_is_block_style_that_reads_back():
     assert ["b:", "a:", "nested:", "long:"] == [
         line.split()[0] for line in text.splitlines() if line[:1].isalpha() and ":" in line
     ]
+
+
+def test_an_os_arch_that_is_none_is_named_beside_a_good_arch():
+    with pytest.raises(BadDocument) as raised:
+        document.parse("script: x\narch: x86_64\nos_arch: mips\n", "job.yaml", Defaults())
+
+    assert [("os_arch", 3)] == [(p.field, p.line) for p in raised.value.problems]

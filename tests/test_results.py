@@ -6,9 +6,11 @@ import errno
 import os
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
+from appliance.doors.results import NAMES_MAX
 from appliance.keep import results
 from tests import fakes
 from tests import lab as labs
@@ -86,6 +88,8 @@ async def test_collections_double_slashes_and_parents_are_as_curl_sends_them(tmp
         ("{root}/%2e%2e/x", "10.0.0.5", "{id}", 403),
         ("{root}/a%00b", "10.0.0.5", "{id}", 400),
         ("{root}/.appliance-part-1", "10.0.0.5", "{id}", 400),
+        ("{root}/%ff", "10.0.0.5", "{id}", 400),  # no UTF-8: the journal cannot hold it
+        ("{root}/" + "d/" * (NAMES_MAX + 1) + "x", "10.0.0.5", "{id}", 400),
         ("{root}/attempt-2/x", "10.0.0.5", "{id}", 201),  # a folder's name like any other
     ],
 )
@@ -100,6 +104,27 @@ async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
 
         assert status == answer.status
         assert (status == 201) == bool(kept(lab, job))
+
+
+async def test_a_tree_as_deep_as_it_may_be_is_listed(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        room = NAMES_MAX - len(job.result_root[1:].split("/")) - 1
+        path = "d/" * room + "x"
+        put = await send(lab, "PUT", f"{job.result_root}/{path}", b"x", cookie=job.id)
+
+        assert 201 == put.status
+        assert {path: b"x"} == kept(lab, job)
+
+
+async def test_a_part_of_a_file_is_not_taken_for_the_whole(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        part = {"content-range": "bytes 5-9/10"}
+        put = await send(lab, "PUT", f"{job.result_root}/a", b"12345", cookie=job.id, **part)
+
+        assert 400 == put.status
+        assert {} == kept(lab, job)
 
 
 async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete(tmp_path):
@@ -131,6 +156,42 @@ async def test_results_past_the_attempts_quota_are_507(tmp_path):
         assert {"a"} == kept(lab, job).keys()
 
 
+async def test_a_file_that_is_sent_again_counts_once(tmp_path):
+    limits = Limits(upload_attempt_bytes=10)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        job = await running(lab)
+        again = [
+            await send(lab, "PUT", f"{job.result_root}/a", b"x" * size, cookie=job.id)
+            for size in (4, 4, 4, 2)
+        ]
+        rest = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 8, cookie=job.id)
+        over = await send(lab, "PUT", f"{job.result_root}/c", b"x", cookie=job.id)
+
+        assert [201] * 4 == [answer.status for answer in again]
+        assert [201, 507] == [rest.status, over.status]
+
+
+async def test_uploads_side_by_side_share_one_quota(tmp_path):
+    limits = Limits(upload_attempt_bytes=10)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        job = await running(lab)
+        statuses = []
+
+        async def put(name):
+            chunked = {"transfer-encoding": "chunked"}
+            path = f"{job.result_root}/{name}"
+            answer = await send(lab, "PUT", path, b"x" * 6, cookie=job.id, **chunked)
+            statuses.append(answer.status)
+
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(put, name)
+
+        assert 1 == statuses.count(201)
+        assert 2 == statuses.count(507)
+        assert 1 == len(kept(lab, job))
+
+
 async def test_a_full_disk_is_507_and_the_job_cannot_end_as_success(tmp_path, monkeypatch):
     async with open_lab(labs.config(tmp_path)) as lab:
         job = await running(lab)
@@ -150,16 +211,44 @@ async def test_a_full_disk_is_507_and_the_job_cannot_end_as_success(tmp_path, mo
         assert "incomplete" == lab.scheduler.store.job(job.id).state.health
 
 
+@pytest.mark.parametrize("method", ["PUT", "MKCOL"])
+@pytest.mark.parametrize("trouble", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+async def test_a_disk_that_takes_no_results_is_507_and_no_success(
+    tmp_path, monkeypatch, method, trouble
+):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+
+        def refuse(folder, mode=0o777):
+            raise OSError(trouble, os.strerror(trouble))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("appliance.keep.results.Path.mkdir", refuse)
+            path = f"{job.result_root}/a" + ("/" if method == "MKCOL" else "")
+            answer = await send(lab, method, path, cookie=job.id)
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        state = lab.scheduler.store.job(job.id).state
+
+        assert 507 == answer.status
+        assert "incomplete" == state.health
+        assert os.strerror(trouble) in state.reason
+
+
 async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path):
     async with open_lab(labs.config(tmp_path)) as lab:
         job = await running(lab)
         stream = lab.wire.connect(("10.0.0.5", 5000), UPLOAD)
         head = f"PUT {job.result_root}/a HTTP/1.1\r\nHost: x\r\nCookie: JOBID={job.id}\r\n"
         await stream.send_all(head.encode() + b"Content-Length: 100\r\n\r\nhalf")
-        await wait_all_tasks_blocked()
+        for _ in range(1000):  # threads make the folders, and the disk may be slow
+            if parts(lab):
+                break
+            await wait_all_tasks_blocked(0.01)
+        assert parts(lab)
         await stream.aclose()
         await wait_all_tasks_blocked()
-        for _ in range(200):
+        for _ in range(1000):
             if not parts(lab):
                 break
             await wait_all_tasks_blocked(0.01)

@@ -206,6 +206,9 @@ def test_mistakes_in_a_document_are_all_named_at_once_and_nothing_is_stored(serv
         (("submit", "/nonexistent.yaml"), 2, "no such file"),
         (("jobs", "--since", "yesterday"), 2, "write 90s, 30m, 12h or 7d"),
         (("nonsense",), 2, "No such command"),
+        (("show", "caf\udce9"), 2, "is no UTF-8"),  # as a shell in another locale hands it over
+        (("jobs", "--limit", "-1"), 2, "--limit"),
+        (("submit", "/nonexistent.yaml", "note=" + "x" * 300), 2, "no such file"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_an_exit_code(server, words, code, message):
@@ -213,6 +216,20 @@ def test_a_wrong_command_is_one_line_and_an_exit_code(server, words, code, messa
 
     assert code == done.returncode
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_results_that_cannot_be_written_here_are_one_line_and_an_exit_code(server, tmp_path):
+    server.run("submit", hello(tmp_path))
+    row = json.loads(server.run("show", "lab.1", "--json").stdout)["job"]
+    root = tmp_path / row["result_root"][1:]
+    root.mkdir(parents=True)
+    (root / "stdout").write_text("hello")
+    taken = hello(tmp_path)
+    done = server.run("results", "lab.1", "fetch", "--to", taken, check=False)
+
+    assert 4 == done.returncode
+    assert taken in done.stderr
     assert "Traceback" not in done.stderr
 
 

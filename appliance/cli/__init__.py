@@ -106,6 +106,10 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"appliance: {where}{error.strerror or error}", err=True)
+        sys.exit(REFUSED)
 
 
 def load_config(ctx: click.Context) -> Any:

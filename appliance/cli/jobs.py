@@ -23,7 +23,7 @@ _FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash"
 @click.option("--box", help="Only those of this testbox.")
 @click.option("--queue", help="Only those of this queue.")
 @click.option("--since", help="Submitted within: 90s, 30m, 12h, 7d.")
-@click.option("--limit", type=int, help="At most so many, newest first (1000).")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many, newest first (1000).")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wanted: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def _documents(words: tuple[str, ...]) -> list[dict[str, Any]]:
     files: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
-        if equals and not Path(word).exists():
+        if equals and not os.path.exists(word):  # Path's raises where the value is a long one
             (after if files else before)[name] = value
         else:
             files.append(word)

@@ -75,6 +75,8 @@ class Server:
     def _send(self, message: dict[str, Any]) -> None:
         try:
             self._socket.sendall(cbor2.dumps(message))
+        except UnicodeEncodeError as error:
+            raise errors.BadRequest(f"{error.object!r} is no UTF-8") from error
         except OSError as error:
             raise errors.NotRunning("the server went away") from error
 

@@ -56,7 +56,10 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Answer the command line.  Raises OSError where the socket cannot be made."""
+    """Answer the command line.
+
+    Raises OSError where the socket cannot be made, Refused where another server has it.
+    """
     path = scheduler.config.paths.control_socket
     listener = trio.SocketListener(_listen(str(path)))
     try:
@@ -74,8 +77,10 @@ async def serve(
 
 def _listen(path: str) -> trio.socket.SocketType:
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    if _answers(path):
+        raise errors.Refused(f"{path}: another server answers here; see paths.run")
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # the state folder's lock says that no other server uses it
+        os.unlink(path)  # left by one that was killed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)
     try:
@@ -86,6 +91,19 @@ def _listen(path: str) -> trio.socket.SocketType:
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
     sock.listen(128)
     return trio.socket.from_stdlib_socket(sock)
+
+
+def _answers(path: str) -> bool:
+    """Somebody listens; on a state of his own, or the lock would have said so."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)  # a full queue of somebody's is an answer, too
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except BlockingIOError:
+            return True
+    return True
 
 
 async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: People) -> None:
@@ -113,15 +131,16 @@ async def _answer(stream: trio.SocketStream, people: People, user: str, request:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             raise errors.BadRequest("a request is a map with a verb")
         arguments = {key: value for key, value in request.items() if key != "verb"}
-        reply = {"result": await people.do(request["verb"], arguments, user, event)}
+        reply = cbor2.dumps({"result": await people.do(request["verb"], arguments, user, event)})
     except errors.ApplianceError as error:
-        reply = {"error": _error(error)}
+        reply = cbor2.dumps({"error": _error(error)})
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         raise
     except Exception:
         log.exception("a verb failed", verb=request.get("verb"), user=user)
-        reply = {"error": {"kind": "internal", "message": "the server failed; see its log"}}
-    await stream.send_all(cbor2.dumps(reply))
+        failed = {"kind": "internal", "message": "the server failed; see its log"}
+        reply = cbor2.dumps({"error": failed})
+    await stream.send_all(reply)
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:

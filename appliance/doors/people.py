@@ -133,7 +133,7 @@ class People:
         attempt = job.attempts[-1] if job.attempts else None
         root = self._root(job, attempt)
         listed = await trio.to_thread.run_sync(results.listing, root)
-        files = [{"path": path, "size": size, "modified": at} for path, size, at in listed]
+        files = [{"path": _utf8(path), "size": size, "modified": at} for path, size, at in listed]
         complete = isinstance(job.state, Finished) and (attempt is None or attempt.refused is None)
         return {"root": str(root), "files": files, "complete": complete}
 
@@ -206,7 +206,8 @@ class People:
         if job is None:
             return {"script": "", "why": "no queued job fits it; it would be parked"}
         shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
-        return {"script": shown, "why": f"{job.id} would be next"}
+        named = f"{job.id}, were it next; it is in {stage(job.state)}"
+        return {"script": shown, "why": named if wanted else f"{job.id} would be next"}
 
     async def _host_reserve(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         """`for`: whose jobs it takes; without it nobody's."""
@@ -291,6 +292,11 @@ def _of_the_archive(wanted: Arguments) -> Wanted | None:
         wanted.get("queue"),
         float(wanted.get("since") or 0.0),
     )
+
+
+def _utf8(path: str) -> str:
+    """`path` as it can be sent; boxes upload no other names, but people have shells."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def write_lease(folder: Path, name: str, entry: str) -> None:

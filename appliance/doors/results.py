@@ -25,6 +25,8 @@ from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
 
 WRITE_BYTES: Final = 2**20  # gathered before a thread writes them
+# In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
+NAMES_MAX: Final = 100
 _DAV: Final = [(b"allow", b"PUT, MKCOL, GET, HEAD"), (b"dav", b"1")]
 
 log = structlog.get_logger()
@@ -44,7 +46,7 @@ class Results:
     def __init__(self, scheduler: Scheduler, files: App) -> None:
         self._scheduler = scheduler
         self._files = files
-        self._used: dict[str, int] = {}  # bytes, by attempt root
+        self._used: dict[str, int] = {}  # bytes by attempt root, those under way among them
 
     @property
     def _config(self) -> Config:
@@ -69,15 +71,17 @@ class Results:
             await answer(send, 403, str(error))
         else:
             if scope["method"] == "MKCOL":
-                await self._make_folder(send, path)
+                await self._make_folder(send, job, attempt, path)
             else:
                 await self._put(scope, receive, send, job, attempt, root, path)
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
         """Whose upload this is, and where it goes."""
         job_id = _cookie(scope)
-        names = [name.decode("utf-8", "surrogateescape") for name in _names(scope)]
+        names = _names(scope)
         url = "/" + "/".join(names)
+        if scope["method"] == "PUT" and b"content-range" in dict(scope["headers"]):
+            raise BadRequest("a file is put as a whole, not as a range")  # RFC 9110, 14.5
         if any(name.startswith(results.PART) for name in names):
             raise BadRequest(f"no file is called {results.PART}...")
         job = await self._scheduler.find(job_id)
@@ -96,11 +100,14 @@ class Results:
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
         return job, attempt, root, self._config.paths.srv / url[1:]
 
-    async def _make_folder(self, send: Send, path: Path) -> None:
+    async def _make_folder(self, send: Send, job: Job, attempt: Attempt, path: Path) -> None:
         try:
-            await trio.to_thread.run_sync(results.make_folders, path)
-        except OSError as error:
-            await answer(send, 409, f"{path.name}: {error.strerror}")
+            await results.make_folder(path)
+        except Refused as error:
+            await answer(send, 409, str(error))
+        except NoSpace as error:
+            await self._incomplete(job, attempt, str(error))
+            await answer(send, 507, str(error))
         else:
             await answer(send, 201, "made\n")
 
@@ -136,33 +143,40 @@ class Results:
 
     async def _receive(self, scope: Scope, receive: Receive, path: Path, root: str) -> int:
         limits = self._config.limits
-        used = await self._usage(root)
-        size = 0
-        _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), used, path, limits)
-        async with results.Upload(path) as upload:
-            gathered = bytearray()
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HungUp
-                gathered += message.get("body", b"")
-                more = message.get("more_body", False)
-                _check_size(size + len(gathered), used, path, limits)
-                if len(gathered) >= WRITE_BYTES or not more:
-                    await upload.write(bytes(gathered))
-                    size += len(gathered)
-                    gathered.clear()
-            await upload.finish()
-        self._used[root] = self._used.get(root, 0) + size
+        await self._count(root)
+        told = int(dict(scope["headers"]).get(b"content-length", b"0"))
+        _check_size(told, self._used[root] + told, path, limits)
+        size = freed = 0
+        try:
+            async with results.Upload(path) as upload:
+                gathered = bytearray()
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise HungUp
+                    body = message.get("body", b"")
+                    gathered += body
+                    size += len(body)
+                    self._used[root] += len(body)
+                    more = message.get("more_body", False)
+                    _check_size(size, self._used[root], path, limits)
+                    if len(gathered) >= WRITE_BYTES or not more:
+                        await upload.write(bytes(gathered))
+                        gathered.clear()
+                freed = await upload.finish()
+        except BaseException:
+            freed = size
+            raise
+        finally:
+            self._used[root] -= freed
         return size
 
-    async def _usage(self, root: str) -> int:
+    async def _count(self, root: str) -> None:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
             listed = await trio.to_thread.run_sync(results.listing, folder)
-            self._used[root] = sum(size for _, size, _ in listed)
-        return self._used[root]
+            self._used.setdefault(root, sum(size for _, size, _ in listed))
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         log.warning("upload refused", job=job.id, box=attempt.box, why=reason)
@@ -172,9 +186,10 @@ class Results:
 
 
 def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
+    """`size` is this file's, `used` the whole attempt's with it."""
     if size > limits.upload_file_bytes:
         raise TooLarge(f"{path.name} is larger than {limits.upload_file_bytes} bytes")
-    if used + size > limits.upload_attempt_bytes:
+    if used > limits.upload_attempt_bytes:
         raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_bytes} bytes")
 
 
@@ -191,9 +206,16 @@ def _cookie(scope: Scope) -> str:
     raise Refused("the cookie JOBID=<job> is missing")
 
 
-def _names(scope: Scope) -> list[bytes]:
+def _names(scope: Scope) -> list[str]:
     """The names in the path.  Raises BadRequest and NotFound (doors/opening.py)."""
     raw = scope["raw_path"]
     if scope["method"] == "MKCOL":
         raw = raw.rstrip(b"/")
-    return parse_path(raw)
+    names = parse_path(raw)
+    if len(names) > NAMES_MAX:
+        raise BadRequest(f"more than {NAMES_MAX} names in one path")
+    try:
+        return [name.decode() for name in names]
+    except UnicodeDecodeError as error:
+        # The name is kept in the journal and shown to people; neither can hold such bytes.
+        raise BadRequest("the path is no UTF-8") from error

@@ -169,7 +169,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
     testbox = r.take("testbox", _box, None)
     group = r.take("tbox_group", _box, None)
     served = group or (group_of(testbox) if testbox else defaults.queue)
-    arch = r.take("arch", _one_of(ARCHS), None) or r.take("os_arch", _one_of(ARCHS), defaults.arch)
+    arch = r.take("arch", _one_of(ARCHS), r.take("os_arch", _one_of(ARCHS), defaults.arch))
     kernel_uri = r.take("kernel_uri", _uri, None)
     document = Document(
         suite=r.take("suite", _word, stem[:100]),

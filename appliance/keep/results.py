@@ -10,6 +10,8 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -19,6 +21,8 @@ import trio
 from appliance.errors import NoSpace, Refused
 
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# The name is the mistake: a folder has it, a file stands in its way, it is too long.
+_NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
 
 
@@ -29,10 +33,11 @@ class Upload:
         self._path = path
         self._beside = path.with_name(PART + secrets.token_hex(8))
         self._descriptor: int | None = None
+        self._replaced = 0  # bytes
 
     async def __aenter__(self) -> Upload:
         """Raises NoSpace, and Refused where a file stands in the way of a folder."""
-        await self._in_thread(self._begin)
+        await _in_thread(self._path, self._begin)
         return self
 
     async def __aexit__(
@@ -50,21 +55,15 @@ class Upload:
 
     async def write(self, data: bytes) -> None:
         """Raises NoSpace."""
-        await self._in_thread(self._write, data)
+        await _in_thread(self._path, partial(self._write, data))
 
-    async def finish(self) -> None:
-        """The file has its name, durably.  Raises NoSpace, and Refused where a folder has it."""
-        await self._in_thread(self._finish)
+    async def finish(self) -> int:
+        """The file has its name, durably; the bytes of the file that had it before.
 
-    async def _in_thread(self, work: object, *args: object) -> None:
-        try:
-            await trio.to_thread.run_sync(work, *args)  # type: ignore[arg-type]
-        except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise NoSpace(f"no space for {self._path.name}: {error.strerror}") from error
-            if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
-                raise Refused(f"{self._path.name}: {error.strerror}") from error
-            raise
+        Raises NoSpace, and Refused where a folder has the name.
+        """
+        await _in_thread(self._path, self._finish)
+        return self._replaced
 
     def _begin(self) -> None:
         make_folders(self._path.parent)
@@ -80,10 +79,27 @@ class Upload:
     def _finish(self) -> None:
         assert self._descriptor is not None
         os.fsync(self._descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            self._replaced = self._path.lstat().st_size
         os.rename(self._beside, self._path)
         os.close(self._descriptor)
         self._descriptor = None
         _sync(self._path.parent)
+
+
+async def make_folder(folder: Path) -> None:
+    """Like make_folders.  Raises NoSpace, and Refused where a file stands in its way."""
+    await _in_thread(folder, partial(make_folders, folder))
+
+
+async def _in_thread(path: Path, work: Callable[[], None]) -> None:
+    try:
+        await trio.to_thread.run_sync(work)
+    except OSError as error:
+        if error.errno in _NAME:
+            raise Refused(f"{path.name}: {error.strerror}") from error
+        what = "no space for" if error.errno in _NO_SPACE else "the disk does not take"
+        raise NoSpace(f"{what} {path.name}: {error.strerror}") from error
 
 
 def make_folders(folder: Path) -> None:
