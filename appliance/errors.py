@@ -38,7 +38,14 @@ class NoSpace(ApplianceError):
 
 
 class BadImage(ApplianceError):
-    """An image or one of its files is missing or unreadable; names it and those there are."""
+    """An image or one of its files is missing or unreadable; names it and those there are.
+
+    `field`: of the job document that asked for it.
+    """
+
+    def __init__(self, text: str, field: str = "os") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 class BadState(ApplianceError):

@@ -99,6 +99,24 @@ def test_an_image_that_is_not_there_is_answered_with_those_that_are(srv: Path) -
         debian(srv, "13")
 
 
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("gentoo", "x86_64", "12", "cifs"), "os"),
+        (("debian", "aarch64", "12", "cifs"), "arch"),
+        (("debian", "x86_64", "13", "cifs"), "os_version"),
+        (("debian", "x86_64", "12", "cifs", "9.9.9"), "kernel_version"),
+    ],
+)
+def test_the_field_that_asks_for_too_much_is_named(
+    srv: Path, words: tuple[str, ...], field: str
+) -> None:
+    with pytest.raises(BadImage) as caught:
+        images.resolve(srv, *words)
+
+    assert field == caught.value.field
+
+
 def test_no_images_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="there are no images in"):
         debian(tmp_path)

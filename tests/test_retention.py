@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+
 import pytest
 import trio
 
-from appliance.errors import BadRequest, Refused
+from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep import results
 from tests.lab import config, open_lab
 from tests.test_operator import do
@@ -78,12 +82,37 @@ async def test_who_may_not_and_what_makes_no_sense_is_refused(autojump_clock):
                 await do(lab, "results-gc", older=older)
 
 
+@pytest.mark.parametrize(("step", "calls"), [("set_aside", 1), ("remove", 1), ("remove", 2)])
+async def test_what_a_bad_disk_left_goes_with_the_next_sweep(tmp_path, monkeypatch, step, calls):
+    real, made = getattr(results, step), itertools.count(1)
+
+    def refuse(*arguments):
+        if next(made) == calls:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(*arguments)
+
+    async with open_lab(config(tmp_path)) as lab:
+        job, root = await over(lab, "firstkey")
+        await trio.sleep(0.001)
+        folder = lab.config.paths.srv / "result"
+        with monkeypatch.context() as broken:
+            broken.setattr(results, step, refuse)
+            with pytest.raises(NoSpace, match="Read-only file system"):
+                await do(lab, "results-gc", older=0.0)
+        assert [] != results.listing(folder)
+        await do(lab, "results-gc", older=0.0)
+
+        assert [] == results.listing(folder)
+        assert not root.exists()
+        assert lab.scheduler.store.job(job.id).swept is not None
+
+
 def test_nothing_outside_of_the_results_is_removed(tmp_path):
     (tmp_path / "result").mkdir()
     (tmp_path / "os").mkdir()
     (tmp_path / "result/out").symlink_to(tmp_path / "os")
     for root in ("result", "os", "result/../os", "result/out"):
         with pytest.raises(Refused):
-            results.remove(tmp_path / root, tmp_path / "result")
+            results.set_aside(tmp_path / root, tmp_path / "result")
 
     assert (tmp_path / "os").is_dir()

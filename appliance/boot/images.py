@@ -72,13 +72,16 @@ def resolve(
     name = f"{os}/{arch}/{version}"
     folder = real(srv, Path("os", name))
     if folder is None or not folder.is_dir():
-        raise BadImage(f"there is no image {name}; {_there_are(srv)}")
+        there = [real(srv, Path("os", *path)) is not None for path in ((os,), (os, arch))]
+        field = ("os", "arch", "os_version")[sum(there)]
+        raise BadImage(f"there is no image {name}; {_there_are(srv)}", field)
     boot, absent = _boot(srv, folder, name, os_mount, kernel_version)
     if boot is None:
         kernels = ", ".join(_kernels(folder)) or "none"
         raise BadImage(
             f"image {name} (os_mount {os_mount}) lacks {' and '.join(absent)};"
-            f" kernels in it: {kernels}; {_there_are(srv)}"
+            f" kernels in it: {kernels}; {_there_are(srv)}",
+            "kernel_version" if kernel_version is not None else "os_version",
         )
     return boot
 

@@ -88,7 +88,7 @@ class ImageFolder:
             paths.append(f"{folder}/{package.md5[:2]}/{package.md5}.cgz")
         for path in paths:
             if not os.path.isfile(self._srv / path[1:]):
-                raise BadImage(f"pkg_data: {path} is not on this server")
+                raise BadImage(f"{path} is not on this server", "pkg_data")
         return tuple(paths)
 
     def _missing(self, boot: images.Boot, kernel: str, packages: tuple[str, ...]) -> list[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
 import trio
 
-from appliance.errors import BadRequest, Refused
+from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.jobs import operator
-from appliance.jobs.changes import Swept
+from appliance.jobs.changes import Job, Swept
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
 
@@ -39,8 +39,9 @@ class Retention:
     async def sweep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
         """Remove what is older than `older` seconds; with `dry_run` only say what that would be.
 
-        The disk knows that the results are gone before they are: a start in between finds a job
-        that says so, and files that the next sweep does not miss.
+        Files go out of sight first, then the disk knows that they are gone, then they are removed:
+        what a kill or a bad disk leaves of them, the next sweep removes.  Raises NoSpace where the
+        disk does not let them go.
         """
         if user != "root":
             raise Refused("only root removes results")
@@ -48,27 +49,32 @@ class Retention:
         if not older >= 0:
             raise BadRequest("older: must be seconds")
         folder = scheduler.config.paths.srv / "result"
-        rows = []
         before = scheduler.clock.now() - older
         old = await scheduler.archive.sweepable(before) if scheduler.store.archived else []
-        for job in [*old, *operator.sweepable(scheduler.store, before)]:
-            root = scheduler.config.paths.srv / job.result_root.removeprefix("/")
-            if arguments.get("dry_run"):
-                listed = await trio.to_thread.run_sync(results.listing, root)
-                freed = sum(size for _, size, _ in listed)
-            elif not await self._mark_swept(job.id):
-                continue  # somebody was quicker, while another's files were removed
-            else:
-                freed = await trio.to_thread.run_sync(partial(results.remove, root, folder))
-                log.info("results removed", job=job.id, bytes=freed)
-            rows.append({"job": job.id, "root": str(root), "bytes": freed})
+        jobs = [*old, *operator.sweepable(scheduler.store, before)]
+        try:
+            if not arguments.get("dry_run"):
+                await trio.to_thread.run_sync(results.remove, folder / results.ASIDE)
+            rows = [row for job in jobs if (row := await self._sweep(job, folder, arguments))]
+        except OSError as error:
+            raise NoSpace(f"the disk does not let the results go: {error.strerror}") from error
         return {"jobs": rows}
 
-    async def _mark_swept(self, name: str) -> bool:
-        """Whether it could be: nobody keeps its results, and nobody has removed them."""
-        async with self._turn:
-            job = await self._scheduler.find(name)
-            if job.kept or job.swept is not None:
-                return False
-            await self._scheduler.mark(job, Swept(name, self._scheduler.clock.now()))
-            return True
+    async def _sweep(
+        self, job: Job, folder: Path, arguments: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """One job's; None where somebody was quicker, while another's files were removed."""
+        root = folder.parent / job.result_root.removeprefix("/")
+        if arguments.get("dry_run"):
+            listed = await trio.to_thread.run_sync(results.listing, root)
+            freed = sum(size for _, size, _ in listed)
+        else:
+            async with self._turn:
+                now = await self._scheduler.find(job.id)
+                if now.kept or now.swept is not None:
+                    return None
+                aside = await trio.to_thread.run_sync(results.set_aside, root, folder)
+                await self._scheduler.mark(now, Swept(job.id, self._scheduler.clock.now()))
+            freed = await trio.to_thread.run_sync(results.remove, aside)
+            log.info("results removed", job=job.id, bytes=freed)
+        return {"job": job.id, "root": str(root), "bytes": freed}

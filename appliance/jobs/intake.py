@@ -86,7 +86,8 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
         pinned = await scheduler.images.pin(fits)
         _check_kernel_line(scheduler, fits, pinned)
     except BadImage as error:
-        raise BadDocument([*problems, Problem("os", lines.get("os"), str(error))]) from error
+        problem = Problem(error.field, lines.get(error.field), str(error))
+        raise BadDocument([*problems, problem]) from error
     except ApplianceError as error:
         field = "kernel_custom_params"
         raise BadDocument([*problems, Problem(field, lines.get(field), str(error))]) from error

@@ -23,6 +23,7 @@ from appliance.errors import NoSpace, Refused
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
 _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+ASIDE: Final = ".removed"  # under the results: what is on its way out
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
 
 
@@ -137,19 +138,32 @@ def listing(root: Path) -> list[tuple[str, int, float]]:
     return sorted(found)
 
 
-def remove(root: Path, below: Path) -> int:
-    """Remove the folder `root`, and parents of it that are empty then; the bytes that were freed.
+def set_aside(root: Path, below: Path) -> Path:
+    """Take the folder `root`, and parents of it that are empty then, out of sight; its new place.
 
-    Links are removed, not followed.  Raises Refused where `root` is not inside of `below`.
+    Durable on return.  Links are moved, not followed.  Raises OSError, and Refused where `root` is
+    not inside of `below`.
     """
     if not root.resolve().is_relative_to(below.resolve()) or root.resolve() == below.resolve():
         raise Refused(f"{root} is not inside of {below}")
-    freed = sum(size for _, size, _ in listing(root))
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(root)
+    aside = below / ASIDE / root.name
+    if not root.exists():
+        return aside
+    make_folders(aside.parent)
+    root.rename(aside)
+    _sync(aside.parent)
+    _sync(root.parent)
     for parent in root.parents:
         if parent == below:
             break
         with contextlib.suppress(OSError):
             parent.rmdir()
+    return aside
+
+
+def remove(folder: Path) -> int:
+    """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
+    freed = sum(size for _, size, _ in listing(folder))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
     return freed
