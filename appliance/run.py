@@ -177,6 +177,7 @@ async def until_signalled(config: Config) -> None:
     """Serve until SIGTERM or SIGINT.  Raises BadConfig and BadState."""
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.disable()  # while the state is read: what a start makes stays
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(contextlib.closing(StateFolder(config.paths.state)))
         sockets = listen.sockets(config)
@@ -187,7 +188,8 @@ async def until_signalled(config: Config) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 opened = await nursery.start(serve, config, *parts)
-                gc.freeze()  # what a start loads stays: to look through it takes a second
+                gc.freeze()  # to look through it takes a second
+                gc.enable()
                 notify("READY=1")
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
                 async for _ in signals:

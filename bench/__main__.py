@@ -1,6 +1,6 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
-python -m bench [files] [archive] [lobby] [queue] [submits] [boot] [simulation]
+python -m bench [files] [archive] [lobby] [queue] [submits] [restart] [boot] [simulation]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby, queue, simulation, submits
+from bench import archive, boot, files, lobby, queue, restart, simulation, submits
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "lobby": lobby.rows,
     "queue": queue.rows,
     "submits": submits.rows,
+    "restart": restart.rows,
     "boot": boot.rows,
     "simulation": simulation.rows,
 }

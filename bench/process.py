@@ -76,6 +76,7 @@ class Appliance:
     ports: tuple[int, ...]  # scheduler, os, initrd, upload, results
     control: Path
     srv: Path
+    start_s: float  # from its exec until its doors were open
 
     def resident_bytes(self) -> int:
         """What it holds in memory now, from /proc."""
@@ -90,15 +91,18 @@ def appliance(folder: Path) -> Iterator[Appliance]:
     """`appliance serve` with everything of its own below `folder`, and an image of tiny files."""
     ports = _free_ports(5)
     for name in ("srv", "state", "run", "hosts", "tftp"):
-        (folder / name).mkdir()
-    _image(folder / "srv")
+        (folder / name).mkdir(exist_ok=True)
+    if not (folder / "srv/os").exists():
+        _image(folder / "srv")
     configuration = folder / "appliance.toml"
     configuration.write_text(_APPLIANCE.format(ports=ports, folder=folder))
     command = [sys.executable, "-m", "appliance", "serve", "--config", str(configuration)]
+    began = time.monotonic()
     with _running(command, folder / "appliance.log") as process:
         control = folder / "run/control.sock"
         _until(lambda: control.exists() and _answers(ports[1]), process, folder / "appliance.log")
-        yield Appliance(process.pid, tuple(ports), control, folder / "srv")
+        start_s = time.monotonic() - began
+        yield Appliance(process.pid, tuple(ports), control, folder / "srv", start_s)
 
 
 @contextlib.contextmanager

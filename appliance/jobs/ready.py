@@ -113,8 +113,9 @@ class Ready:
     _queued: dict[str, Needs] = attrs.field(factory=dict, init=False)
     _parked: dict[str, Serves] = attrs.field(factory=dict, init=False)
     _idle: dict[Key, dict[tuple[Tags, str | None], Idle]] = attrs.field(factory=dict, init=False)
-    _new_jobs: dict[str, None] = attrs.field(factory=dict, init=False)
-    _new_boxes: dict[str, None] = attrs.field(factory=dict, init=False)
+    # A dict whose first keys are taken away one by one walks over all their empty places each time.
+    _new_jobs: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
+    _new_boxes: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
     _places: int = attrs.field(default=0, init=False)
 
     def __contains__(self, job: str) -> bool:
@@ -173,6 +174,8 @@ class Ready:
         What could not be looked at because `most` was reached is looked at next time.
         """
         made: list[tuple[str, str]] = []
+        if not self._parked:
+            self._new_jobs.clear()  # a box that sits down is held against them all
         # New jobs first: a box that waits longer gets them before one that has just sat down.
         while self._new_jobs and len(made) < most:
             job = next(iter(self._new_jobs))
