@@ -262,7 +262,7 @@ def test_the_second_attempt_uploads_beside_the_first():
     ]
 
 
-def test_only_the_newest_attempt_on_a_box_may_upload_until_it_asks_again():
+def test_an_attempt_may_upload_after_its_end_until_its_box_asks_again():
     store = a_store()
     job = offered(store)
     assert decisions.may_upload(store, job, job.attempt)

@@ -109,11 +109,13 @@ def test_a_lease_is_written_down_and_never_executed(tmp_path: Path) -> None:
         f"set +u; {script}",
         reason="BOUND", interface="eth0", new_ip_address="10.0.0.9",
         new_subnet_mask="255.255.255.0", new_routers="10.0.0.1 10.0.0.2", new_host_name=bad,
+        new_dhcp_lease_time="120",
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     lease = (tmp_path / "eth0.lease").read_text().splitlines()
     assert "gateway=10.0.0.1" in lease
+    assert "seconds=120" in lease
     assert f"hostname={bad}" in lease
     assert not (tmp_path / "owned").exists()
 
@@ -123,6 +125,50 @@ def test_no_lease_is_noted_before_there_is_one(tmp_path: Path) -> None:
     sh(f"set +u; {script}", reason="PREINIT", interface="eth0")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def kept(seconds: str, place: Path, *, works: bool = True) -> list[str]:
+    """What lease.sh calls, and what it says, for a lease of so many seconds on eth0."""
+    appliance, tools = place / "appliance", place / "tools"
+    appliance.mkdir()
+    (appliance / "card").write_text("eth0\n")
+    (appliance / "eth0.lease").write_text(f"address=10.0.0.9\nseconds={seconds}\n")
+    (appliance / "eth0.leases").write_text("lease {}\n")
+    tools.mkdir()
+    for name in ("chroot", "mount", "umount"):
+        status = 0 if works or name != "chroot" else 127
+        (tools / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{place}/calls\nexit {status}\n')
+        (tools / name).chmod(0o755)
+    script = (MODULE / "lease.sh").read_text()
+    script = script.replace(
+        ". /lib/appliance-lib.sh", f'APPLIANCE={appliance}; say() {{ echo "$*" >>{place}/calls; }}'
+    )
+    done = sh(script, NEWROOT=f"{place}/new", PATH=f"{tools}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    calls = place / "calls"
+    return calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_a_lease_that_ends_is_renewed_from_the_new_root(tmp_path: Path) -> None:
+    proc, client, away = kept("120", tmp_path)
+
+    new = tmp_path / "new"
+    assert [f"mount --bind /proc {new}/proc", f"umount -l {new}/proc"] == [proc, away]
+    assert client.startswith(f"chroot {new} dhclient -4 -nw -q -sf /bin/true ")
+    assert client.endswith(" eth0")
+    place = client.split(" -lf ")[1].split()[0]
+    assert (new / place[1:]).read_text() == "lease {}\n"
+
+
+@pytest.mark.parametrize("seconds", ["4294967295", "", "12x"])
+def test_a_lease_without_an_end_needs_no_client(seconds: str, tmp_path: Path) -> None:
+    assert kept(seconds, tmp_path) == []
+
+
+def test_a_root_without_a_client_says_what_that_means(tmp_path: Path) -> None:
+    said = kept("120", tmp_path, works=False)
+
+    assert "no DHCP client in the root: eth0 may lose its address after 120 s" in said
 
 
 @pytest.mark.parametrize("script", sorted(MODULE.glob("*.sh")), ids=lambda path: path.name)

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
 from appliance.errors import BadDocument, Refused, Unknown
+from appliance.jobs import decisions
 from appliance.jobs.job import Finished
 from tests import lab as labs
 from tests.disks import MemoryDisk as Disk
@@ -242,6 +243,42 @@ async def test_a_report_of_an_older_attempt_does_not_move_the_newer_one(autojump
 
         assert b"Done" == answer.body
         assert "offered" == lab.stage(job)
+
+
+async def test_a_late_report_leaves_its_attempt_free_to_hand_over_its_results(autojump_clock):
+    """A client reports before it uploads, and its box has not asked since."""
+    async with open_lab() as lab:
+        job = await booted(lab)
+        await lab.know("box-2", "52:54:00:00:00:02")
+        old = lab.scheduler.store.job(job.id).attempt
+        await trio.sleep(601)
+        other = await lab.ask("/boot.ipxe/mac/52-54-00-00-00-02?arch=x86_64", "10.0.0.6")
+        assert f"/{job.id}/" in (await other.rest()).decode()
+        await lab.get(
+            f"/~lkp/{old.token}/cgi-bin/lkp-jobfile-append-var?job_id={job.id}&job_state=post_run"
+        )
+        await lab.get(f"/~lkp/{old.token}/cgi-bin/lkp-jobfile-append-var?job_id={job.id}&loadavg=1")
+        moved = lab.scheduler.store.job(job.id)
+
+        assert ("offered", 2, "box-2") == (lab.stage(job), moved.attempt.number, moved.attempt.box)
+        assert decisions.may_upload(lab.scheduler.store, moved, old)
+        assert decisions.may_upload(lab.scheduler.store, moved, moved.attempt)
+
+
+async def test_a_late_report_is_kept_in_the_boot_under_way_which_stays_what_it_is(autojump_clock):
+    async with open_lab() as lab:
+        first = await booted(lab)
+        await lab.report(first, "", "lkp-post-run")
+        second = await lab.submit(key="another0")
+        await (await lab.ask()).rest()
+        await lab.report(first, "job_state=failed")
+        await lab.report(first, "loadavg=1")
+        shown = await lab.people.do("host-show", {"host": "box-1"}, "root", None)
+        boot = shown["boots"][-1]
+
+        assert (second.id, 1) == (boot["job"], boot["attempt"])
+        steps = [step["detail"] for step in boot["steps"]]
+        assert ["late: job_state=failed (attempt 1 is over)", "loadavg=1"] == steps[-2:]
 
 
 async def test_a_report_from_elsewhere_without_a_token_moves_nothing(autojump_clock):

@@ -268,7 +268,7 @@ async def test_results_may_come_until_the_box_asks_again_and_not_after(tmp_path)
         assert [201, 403] == [late.status, later.status]
 
 
-async def test_a_second_attempt_uploads_beside_the_first(tmp_path):
+async def test_each_attempt_uploads_to_its_own_place_however_late(tmp_path):
     async with open_lab(labs.config(tmp_path)) as lab:
         await lab.know()
         job = await lab.submit("script: x\nretry: true\n")
@@ -277,12 +277,29 @@ async def test_a_second_attempt_uploads_beside_the_first(tmp_path):
         await lab.report(job, "job_state=running")
         await send(lab, "PUT", f"{job.result_root}/log", b"one", cookie=job.id)
         await (await lab.ask()).rest()
-        old = await send(lab, "PUT", f"{job.result_root}/log", b"late", cookie=job.id)
+        old = await send(lab, "PUT", f"{job.result_root}/more", b"late", cookie=job.id)
         root = f"{job.result_root}/attempt-2"
         new = await send(lab, "PUT", f"{root}/log", b"two", cookie=job.id)
+        shown = await lab.people.do("host-show", {"host": "box-1"}, "root", None)
 
-        assert [403, 201] == [old.status, new.status]
-        assert {"log": b"one", "attempt-2/log": b"two"} == kept(lab, job)
+        assert [201, 201] == [old.status, new.status]
+        assert {"log": b"one", "more": b"late", "attempt-2/log": b"two"} == kept(lab, job)
+        assert "offered" == lab.stage(job)
+        steps = [step["detail"] for step in shown["boots"][-1]["steps"]]
+        assert ["late: more (of attempt 1)", "log"] == steps[-2:]
+
+
+async def test_the_job_of_today_does_not_write_into_the_results_of_yesterdays(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        first = await running(lab)
+        await lab.report(first, "", "lkp-post-run")
+        second = await lab.submit(key="another0")
+        await (await lab.ask()).rest()
+        late = await send(lab, "PUT", f"{first.result_root}/log", b"forged", cookie=first.id)
+        own = await send(lab, "PUT", f"{second.result_root}/log", b"two", cookie=second.id)
+
+        assert [403, 201] == [late.status, own.status]
+        assert {} == kept(lab, first)
 
 
 async def test_a_file_where_a_folder_should_be_is_409(tmp_path):

@@ -56,6 +56,16 @@ def test_samba_itself_accepts_it_without_a_complaint(tmp_path):
 
 
 @needs_testparm
+def test_no_box_is_asked_before_another_one_reads(tmp_path):
+    """One that has lost power would not answer, and the other would wait for each file."""
+    said = checked(smb.configuration(lab(tmp_path)), tmp_path).stdout
+
+    share = said[said.index("[os]") :]
+    for words in ("fake oplocks = Yes", "oplocks = No", "level2 oplocks = No"):
+        assert f"\t{words}\n" in share, said
+
+
+@needs_testparm
 def test_the_checker_can_complain(tmp_path):
     text = smb.configuration(lab(tmp_path)).replace("wide links", "wyde links")
 

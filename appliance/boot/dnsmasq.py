@@ -30,8 +30,9 @@ TFTP_MAX: Final = 10_000
 # that were replaced or re-cabled within a lease's seven days.  dnsmasq's default is 1000; over
 # the limit a box gets no answer at all.
 LEASES_MAX: Final = 40_000
-# Longer than any job, because Linux on the box drops address and network root with the lease
-# (facts.md §3).  Known testboxes have infinite leases, `host_entry`.
+# Longer than any job: our own initramfs sees to it that a lease is renewed (dracut/, lease.sh), but
+# most others drop the address and the network root with the lease (facts.md §3).  Known testboxes
+# have infinite leases, `host_entry`.
 LEASE: Final = "168h"
 
 

@@ -68,6 +68,12 @@ _TEMPLATE: Final = """\
     preserve case = yes
     store dos attributes = no
     map archive = no
+    # Every box may cache every file: an image that boxes boot does not change.  With real oplocks
+    # the first box to open a file is asked before the next one may, and for one that has lost power
+    # smbd waits 35 s, file by file.
+    fake oplocks = yes
+    oplocks = no
+    level2 oplocks = no
 """
 
 

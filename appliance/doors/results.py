@@ -1,8 +1,8 @@
 """Results come in by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (protocol.md §4).
 
-Cookie, path and address must fit one attempt, the newest that its box has held.  Plain ASGI, since
-Quart gathers a body in memory faster than a disk can take it.  Repeated slashes are one; parents
-are made; `Expect: 100-continue` is Hypercorn's to answer.
+Cookie, path and address must fit one attempt of the job that its box holds, or has held last.
+Plain ASGI, since Quart gathers a body in memory faster than a disk can take it.  Repeated slashes
+are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
 """
 
 from __future__ import annotations
@@ -138,7 +138,11 @@ class Results:
             self._scheduler.heard[box.name] = self._scheduler.clock.now()
             name = str(path.relative_to(self._config.paths.srv / root[1:]))
             now = self._scheduler.clock.now()
-            self._scheduler.change([decisions.step(box, now, "result", name, size, job=job)])
+            job = await self._scheduler.find(job.id)  # it may have moved since
+            if job.attempt is None or job.attempt.number != attempt.number:
+                name = f"late: {name} (of attempt {attempt.number})"
+            step = decisions.told(box, now, "result", name, job, attempt, size)
+            self._scheduler.change([step])
             await answer(send, 201, "kept\n")
 
     async def _receive(self, scope: Scope, receive: Receive, path: Path, root: str) -> int:

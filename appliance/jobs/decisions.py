@@ -211,9 +211,12 @@ def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Chang
 
 
 def may_upload(store: Store, job: Job, attempt: Attempt) -> bool:
-    """Whether `attempt` is what its box holds, or held until now: it has not asked since."""
+    """Whether its box holds the job, or `attempt` was what it held last: it has not asked since.
+
+    An older attempt's results are kept however late they come; another job's box brings none.
+    """
     if store.box(attempt.box).job == job.id:
-        return job.attempt is not None and job.attempt.number == attempt.number
+        return True
     boot = store.box(attempt.box).boot
     return boot is not None and boot.job == job.id and boot.attempt == attempt.number
 
@@ -260,6 +263,26 @@ def step(
     number = job.attempt.number if job and job.attempt else None
     moment = Step(round(now, 3), what, detail[:200], size, seconds)
     return Stepped(box.name, moment, job.id if job else None, number)
+
+
+def told(
+    box: Box,
+    now: float,
+    what: str,
+    detail: str,
+    job: Job,
+    attempt: Attempt,
+    size: int | None = None,
+) -> Stepped:
+    """What came from `attempt`, to remember in the boot under way; late, that boot is not its."""
+    return step(box, now, what, detail, size, job=job if is_current(job, attempt) else None)
+
+
+def is_current(job: Job, attempt: Attempt) -> bool:
+    """Whether `attempt` is the one under way."""
+    if isinstance(job.state, Finished) or job.attempt is None:
+        return False
+    return job.attempt.number == attempt.number
 
 
 def iso(moment: float) -> str:

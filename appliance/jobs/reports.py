@@ -17,7 +17,7 @@ import structlog
 from appliance.errors import BadRequest, IllegalMove
 from appliance.jobs import decisions
 from appliance.jobs.changes import Change, Job
-from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
 
 log = structlog.get_logger()
@@ -116,34 +116,26 @@ class Reports:
     async def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
         """Whether the attempt that asks is the one under way."""
         found = await self._find(source, query.get("job_id") or None)
-        return found is not None and _current(*found)
+        return found is not None and decisions.is_current(*found)
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()
         job = await self._scheduler.find(job.id)  # it may have moved since it was found
         box = self._scheduler.store.boxes[attempt.box]
         try:
-            if not _current(job, attempt):
+            if not decisions.is_current(job, attempt):
                 raise IllegalMove(f"attempt {attempt.number} is over")
             changes = decide(job, now)
         except IllegalMove as error:
             log.info("late report", job=job.id, box=attempt.box, said=said, why=str(error))
             changes, said = [], f"late: {said} ({error})"
-        steps: list[Change] = [decisions.step(box, now, "report", said, job=job)]
+        steps: list[Change] = [decisions.told(box, now, "report", said, job, attempt)]
         await self._scheduler.keep([*steps, *changes])
 
     async def _step(self, job: Job, attempt: Attempt, said: str) -> None:
         box = self._scheduler.store.boxes[attempt.box]
         now = self._scheduler.clock.now()
-        await self._scheduler.keep([decisions.step(box, now, "report", said, job=job)])
-
-
-def _current(job: Job, attempt: Attempt) -> bool:
-    return (
-        not isinstance(job.state, Finished)
-        and job.attempt is not None
-        and job.attempt.number == attempt.number
-    )
+        await self._scheduler.keep([decisions.told(box, now, "report", said, job, attempt)])
 
 
 def _short(text: str) -> str:

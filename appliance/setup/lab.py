@@ -141,17 +141,19 @@ async def lab(
     watch: Watch = lambda who, line: None,
     serve: Sequence[str] = (sys.executable, "-m", "appliance", "serve", "--config"),
     nfs: bool = False,
+    dhcp: Callable[[str], str] = lambda configuration: configuration,
 ) -> AsyncIterator[Lab]:
     """A lab with the images of `os_images`, ready for boxes; it ends when the block does.
 
     `keep` receives logs and results.  `change` makes other choices in the configuration.
     `serve` is the server's command, completed with the configuration file.
     `nfs` starts ganesha as well, for jobs that say `os_mount: nfs`.
+    `dhcp` makes another dnsmasq.conf of ours: that of a server which is not the appliance's.
     """
     directory = _directory(keep)
     try:
         config = change(_configuration(directory, keep))
-        config_file = _lay_out(config, directory)
+        config_file = _lay_out(config, directory, dhcp)
         images = Overlay(os_images, config.paths.srv / "os")
         async with (
             namespace(TAPS, [images], directory) as inside,
@@ -226,13 +228,13 @@ def _configuration(directory: Path, keep: Path) -> Config:
     )
 
 
-def _lay_out(config: Config, directory: Path) -> Path:
+def _lay_out(config: Config, directory: Path, dhcp: Callable[[str], str]) -> Path:
     """Makes all directories and files that the daemons want; the configuration file's path."""
     paths = config.paths
     wanted = (paths.srv / "os", paths.state, paths.run, paths.hosts, paths.dhcp_hosts)
     for path in (*wanted, *smb.directories(config), *ganesha.directories(config)):
         path.mkdir(parents=True, exist_ok=True)
-    (directory / "dnsmasq.conf").write_text(dnsmasq.configuration(config))
+    (directory / "dnsmasq.conf").write_text(dhcp(dnsmasq.configuration(config)))
     (directory / "smb.conf").write_text(smb.configuration(config))
     (directory / "ganesha.conf").write_text(ganesha.configuration(config))
     tftp.lay_out(config)

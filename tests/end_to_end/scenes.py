@@ -1,4 +1,4 @@
-"""Scenes on real firmware, played once, two side by side, each in a lab of its own.
+"""Scenes on real firmware, each in a lab of its own; play.py plays them, once.
 
 What happened is kept as evidence, and the tests are about the evidence.
 """
@@ -211,31 +211,3 @@ def on_disk(boot: Path, pattern: str) -> Path:
     snapshot = boot.parent.name
     (found,) = IMAGES.glob(f"*/*/{snapshot}/boot/{pattern}")
     return boot / found.name
-
-
-@attrs.define
-class Played:
-    """What all scenes left."""
-
-    ran: Evidence = attrs.field(factory=Evidence)
-    gone: Evidence = attrs.field(factory=Evidence)
-    nfs: Evidence = attrs.field(factory=Evidence)
-    initramfs: Evidence = attrs.field(factory=Evidence)
-
-
-async def play(keep: Path) -> Played:
-    """Two at once, as many as a small machine has cores."""
-    played = Played()
-
-    async def first() -> None:
-        await a_job_runs(keep / "ran", played.ran)
-        await a_job_runs_on_nfs(keep / "nfs", played.nfs)
-
-    async def second() -> None:
-        await files_are_gone(keep / "gone", played.gone)
-        await a_job_runs_in_an_initramfs(keep / "initramfs", played.initramfs)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first)
-        nursery.start_soon(second)
-    return played

@@ -1,12 +1,10 @@
 """A real box: UEFI firmware, iPXE, a Debian kernel and rootfs; see scenes.py for what is played."""
 
-import faulthandler
 import hashlib
 import os
 import re
 
 import pytest
-import trio
 
 from . import scenes
 
@@ -16,12 +14,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and taps need root"),
     pytest.mark.skipif(not scenes.IMAGES.exists(), reason="no image: make image"),
 ]
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; scenes have a limit
-    return trio.run(scenes.play, tmp_path_factory.mktemp("labs"))
 
 
 @pytest.fixture

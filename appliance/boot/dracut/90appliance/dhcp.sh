@@ -12,6 +12,7 @@ esac
     echo "mask=$new_subnet_mask"
     echo "gateway=${new_routers%% *}"
     echo "mtu=$new_interface_mtu"
+    echo "seconds=$new_dhcp_lease_time"
     echo "dns=$new_domain_name_servers"
     echo "search=${new_domain_search:-$new_domain_name}"
     echo "hostname=$new_host_name"

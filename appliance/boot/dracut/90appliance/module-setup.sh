@@ -32,6 +32,7 @@ install() {
     inst_hook cmdline 91 "$moddir/parse.sh"
     inst_hook mount 10 "$moddir/mount.sh"
     inst_hook pre-pivot 50 "$moddir/deploy.sh"
+    inst_hook pre-pivot 60 "$moddir/lease.sh"
     inst_hook emergency 99 "$moddir/emergency.sh"
     inst_hook shutdown-emergency 99 "$moddir/emergency.sh"
     inst_script "$moddir/root.sh" /sbin/appliance-root

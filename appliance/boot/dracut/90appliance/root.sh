@@ -2,8 +2,8 @@
 # From no network to a mounted root in $1.  Reboots the box, and says why, if that cannot be had.
 #
 # All cards come up at once and the first lease wins, so a card without a cable costs nothing.
-# The address is set for ever: no DHCP client lives on in the new root to renew it, and an address
-# that lapsed would take the root filesystem away in the middle of a job.
+# The address is set for ever: one that lapsed would take the root filesystem away in the middle of
+# a job.  A lease that ends is renewed by lease.sh.
 
 . /lib/appliance-lib.sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -180,6 +180,7 @@ for lease in "$APPLIANCE"/*.lease; do
 done
 quiet_others "$card"
 configure "$card"
+echo "$card" > "$APPLIANCE/card"
 if getargbool 0 rootovl; then
     mount_root /run/rootfs/image
     overlay /run/rootfs

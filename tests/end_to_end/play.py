@@ -1,0 +1,47 @@
+"""All scenes, played once, two side by side: as many as a small machine has cores."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from . import power, scenes
+from .scenes import Evidence
+
+PLACES = 2
+
+
+@attrs.define
+class Played:
+    """What all scenes left."""
+
+    power: power.Evidence = attrs.field(factory=power.Evidence)
+    ran: Evidence = attrs.field(factory=Evidence)
+    gone: Evidence = attrs.field(factory=Evidence)
+    nfs: Evidence = attrs.field(factory=Evidence)
+    initramfs: Evidence = attrs.field(factory=Evidence)
+
+
+async def play(keep: Path) -> Played:
+    """The longest first, so that it does not end alone."""
+    played = Played()
+    waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
+        ("power", power.it_goes_twice),
+        ("ran", scenes.a_job_runs),
+        ("gone", scenes.files_are_gone),
+        ("nfs", scenes.a_job_runs_on_nfs),
+        ("initramfs", scenes.a_job_runs_in_an_initramfs),
+    ]
+
+    async def one_after_the_other() -> None:
+        while waiting:
+            name, scene = waiting.pop(0)
+            await scene(keep / name, getattr(played, name))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(PLACES):
+            nursery.start_soon(one_after_the_other)
+    return played
