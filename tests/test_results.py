@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
+from appliance.doors import results as uploads
 from appliance.doors.results import NAMES_MAX
 from appliance.keep import results
 from tests import fakes
@@ -169,6 +170,24 @@ async def test_a_file_that_is_sent_again_counts_once(tmp_path):
 
         assert [201] * 4 == [answer.status for answer in again]
         assert [201, 507] == [rest.status, over.status]
+
+
+async def test_a_count_that_was_forgotten_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "USED_MAX", 1)
+    limits = Limits(upload_attempt_bytes=10)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        counts = lab.wire.app._by_port[lab.config.ports.upload]._used
+        first = await running(lab)
+        await send(lab, "PUT", f"{first.result_root}/a", b"x" * 6, cookie=first.id)
+        counts["/result/another"] = uploads._Used(0, uploads=1)
+        del counts[first.result_root]
+        over = await send(lab, "PUT", f"{first.result_root}/b", b"x" * 6, cookie=first.id)
+        counts["/result/third"] = uploads._Used(0)
+        counts.pop(first.result_root)
+        await send(lab, "PUT", f"{first.result_root}/c", b"x", cookie=first.id)
+
+        assert 507 == over.status
+        assert {"/result/another", first.result_root} == counts.keys()  # one is under way
 
 
 async def test_uploads_side_by_side_share_one_quota(tmp_path):

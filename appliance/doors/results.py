@@ -7,10 +7,12 @@ are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
 
+import attrs
 import structlog
 import trio
 
@@ -27,6 +29,7 @@ from appliance.keep import results
 WRITE_BYTES: Final = 2**20  # gathered before a thread writes them
 # In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
 NAMES_MAX: Final = 100
+USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counted from the disk
 _DAV: Final = [(b"allow", b"PUT, MKCOL, GET, HEAD"), (b"dav", b"1")]
 
 log = structlog.get_logger()
@@ -40,13 +43,21 @@ class TooLarge(Exception):
     """A file is larger than the operator allows."""
 
 
+@attrs.define
+class _Used:
+    """What an attempt has uploaded."""
+
+    size: int  # bytes, those under way among them
+    uploads: int = 0  # under way
+
+
 class Results:
     """PUT and MKCOL below /result; everything else is `files`' to answer."""
 
     def __init__(self, scheduler: Scheduler, files: App) -> None:
         self._scheduler = scheduler
         self._files = files
-        self._used: dict[str, int] = {}  # bytes by attempt root, those under way among them
+        self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
 
     @property
     def _config(self) -> Config:
@@ -147,10 +158,11 @@ class Results:
 
     async def _receive(self, scope: Scope, receive: Receive, path: Path, root: str) -> int:
         limits = self._config.limits
-        await self._count(root)
+        used = await self._count(root)
         told = int(dict(scope["headers"]).get(b"content-length", b"0"))
-        _check_size(told, self._used[root] + told, path, limits)
+        _check_size(told, used.size + told, path, limits)
         size = freed = 0
+        used.uploads += 1
         try:
             async with results.Upload(path) as upload:
                 gathered = bytearray()
@@ -162,9 +174,9 @@ class Results:
                     body = message.get("body", b"")
                     gathered += body
                     size += len(body)
-                    self._used[root] += len(body)
+                    used.size += len(body)
                     more = message.get("more_body", False)
-                    _check_size(size, self._used[root], path, limits)
+                    _check_size(size, used.size, path, limits)
                     if len(gathered) >= WRITE_BYTES or not more:
                         await upload.write(bytes(gathered))
                         gathered.clear()
@@ -173,14 +185,20 @@ class Results:
             freed = size
             raise
         finally:
-            self._used[root] -= freed
+            used.size -= freed
+            used.uploads -= 1
         return size
 
-    async def _count(self, root: str) -> None:
+    async def _count(self, root: str) -> _Used:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
             listed = await trio.to_thread.run_sync(results.listing, folder)
-            self._used.setdefault(root, sum(size for _, size, _ in listed))
+            self._used.setdefault(root, _Used(sum(size for _, size, _ in listed)))
+            idle = (name for name, used in self._used.items() if not used.uploads and name != root)
+            if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
+                del self._used[oldest]  # it is counted anew if it uploads again
+        self._used.move_to_end(root)
+        return self._used[root]
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         log.warning("upload refused", job=job.id, box=attempt.box, why=reason)
