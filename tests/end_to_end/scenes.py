@@ -121,8 +121,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(keep: Path, evidence: Evidence, **more: Any) -> AsyncIterator[Stage]:
-    """A lab that parks for three seconds; a failure in it shows the serial log's end."""
+async def stage(
+    keep: Path, evidence: Evidence, park: float = 3.0, **more: Any
+) -> AsyncIterator[Stage]:
+    """A lab that parks for `park` seconds; a failure in it shows the serial log's end."""
     cues: dict[str, Callable[[], None]] = {}
 
     def watch(who: str, line: str) -> None:
@@ -133,7 +135,7 @@ async def stage(keep: Path, evidence: Evidence, **more: Any) -> AsyncIterator[St
                 cues.pop(words)()
 
     def impatient(config: Config) -> Config:
-        return attrs.evolve(config, waits=attrs.evolve(config.waits, park=3.0, drip=1.0))
+        return attrs.evolve(config, waits=attrs.evolve(config.waits, park=park, drip=1.0))
 
     with trio.fail_after(SCENE_S):
         async with lab(IMAGES, keep, change=impatient, watch=watch, **more) as made:
