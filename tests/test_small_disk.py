@@ -153,11 +153,10 @@ import errno, os, sys, threading
 from appliance import cli
 from appliance.keep.disk import FileCalls
 
-sync, left = FileCalls.sync, [int(sys.argv.pop(1))]
+sync, state, key = FileCalls.sync, sys.argv.pop(1), sys.argv.pop(1).encode()
 
 def fails(self, name):
-    left[0] -= 1
-    if left[0] == 0:
+    if name is not None and key in open(os.path.join(state, name), "rb").read():
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     sync(self, name)
 
@@ -173,7 +172,16 @@ def test_a_failed_sync_stops_the_process_and_a_restart_finds_what_was_told(tmp_p
     server.run("submit", hello(tmp_path))
     assert 0 == server.stop()
     failing = subprocess.Popen(
-        [sys.executable, "-c", FAILING, "3", "--config", str(server.config), "serve"],
+        [
+            sys.executable,
+            "-c",
+            FAILING,
+            str(tmp_path / "state"),
+            "0123456789abcdef",
+            "--config",
+            str(server.config),
+            "serve",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
