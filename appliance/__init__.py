@@ -56,6 +56,7 @@ holds them to it.
       ports              which door stands on which port
       asgi               the one ASGI application
       boxes              the boot wait, job.cgz, the runner
+      neighbours         whose card is at an address, as the kernel knows it
       files, opening     everything that lies in a file
       bulk               HTTP for the ports that only give files: h11 and sendfile
       ranges      pure   which part of it a request wants

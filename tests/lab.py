@@ -76,9 +76,9 @@ class Lab:
         """One job."""
         return (await intake.submit(self.scheduler, [Paper("job.yaml", text)], user, key))[0]
 
-    async def know(self, name: str = "box-1", mac: str = MAC, **fields: Any):
+    async def know(self, name: str = "box-1", mac: str | list[str] = MAC, **fields: Any):
         """Register a testbox; no hosts file is written."""
-        facts = boxes.facts(name, {"mac": [mac], **fields}, self.config.defaults.queue)
+        facts = boxes.facts(name, {"mac": mac, **fields}, self.config.defaults.queue)
 
         async def write() -> None:
             await trio.lowlevel.checkpoint()

@@ -7,7 +7,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Config, Limits, Network
-from appliance.doors import boxes
 from tests import lab
 from tests.lab import ASK, KEY, open_lab
 
@@ -223,12 +222,6 @@ async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock, 
         assert 503 == turned_away.status
         assert b"52:54:00:00:00:99" in turned_away.body
         assert 200 == taken.status
-
-
-def test_an_incomplete_neighbour_entry_says_nothing():
-    table = "IP address\n10.0.0.5 0x1 0x0 00:00:00:00:00:00 * br0\n"
-
-    assert boxes.neighbour(table, "10.0.0.5") is None
 
 
 async def preview(lab, **words):

@@ -176,3 +176,46 @@ def test_the_scripts_are_whole(script: Path) -> None:
     shell = "bash" if script.name == "module-setup.sh" else "sh"
 
     assert subprocess.run([shell, "-n", script], check=False).returncode == 0
+
+
+def chosen(
+    place: Path, asked_from: str, leases: dict[str, str], cards: str, waited_s: int = 0
+) -> str:
+    """The card that root.sh takes; empty while it waits for another lease."""
+    for card, address in leases.items():
+        (place / f"{card}.lease").write_text(f"address={address}\nmask=255.255.255.0\n")
+    text = (MODULE / "root.sh").read_text()
+    functions = text[text.index("# Whether a card") : text.index("# Leaves the card")]
+    done = sh(
+        f"""set +eu; APPLIANCE={place} ASKED_FROM={asked_from} RIGHT_CARD_S=30 first_at=1000
+        say() {{ :; }}; now() {{ echo {1000 + waited_s}; }}; cards() {{ echo {cards}; }}
+        {functions}
+        choose && echo "$card" """
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("asked_from", "leases", "waited_s", "expected"),
+    [
+        ("10.0.0.9", {"eth0": "10.0.0.5", "eth1": "10.0.0.9"}, 0, "eth1"),
+        ("10.0.0.5", {"eth0": "10.0.0.5", "eth1": "10.0.0.9"}, 0, "eth0"),
+        ("10.0.0.5", {"eth0": "10.0.0.50", "eth1": "10.0.0.5"}, 0, "eth1"),
+        ("10.0.0.9", {"eth1": "10.0.0.9"}, 0, "eth1"),  # the other has no cable
+        ("10.0.0.9", {"eth0": "10.0.0.5"}, 29, ""),  # the right one may still come
+        ("10.0.0.9", {"eth0": "10.0.0.5"}, 30, "eth0"),
+        ("10.0.0.9", {"eth0": "10.0.0.5", "eth1": "10.0.0.6"}, 0, "eth0"),  # nobody else to ask
+        ("", {"eth1": "10.0.0.9"}, 0, "eth1"),  # a plain boot of the image: the first lease
+        ("", {}, 99, ""),
+        ("10.0.0.9", {}, 99, ""),
+    ],
+)
+def test_the_card_that_ipxe_booted_from_is_the_one_with_its_address(
+    asked_from: str, leases: dict[str, str], waited_s: int, expected: str, tmp_path: Path
+) -> None:
+    assert expected == chosen(tmp_path, asked_from, leases, "eth0 eth1", waited_s)
+
+
+def test_a_box_with_one_card_never_waits_for_another(tmp_path: Path) -> None:
+    assert "eth0" == chosen(tmp_path, "10.0.0.9", {"eth0": "10.0.0.5"}, "eth0")

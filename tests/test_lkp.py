@@ -112,7 +112,7 @@ def test_a_clients_own_shell_lines_are_the_functions(tmp_path):
 
 def test_job_yaml_is_block_style_without_what_has_its_own_file():
     fits, fields = fields_of("script: echo hi\nsecrets: {a: hush}\nn: 3\ntext: {b: [1, 2]}\n")
-    members = {entry.path: entry for entry in lkp.entries(fits.body, fields)}
+    members = {entry.path: entry for entry in lkp.entries(fits.body, fields, "10.0.0.5")}
     text = members["lkp/scheduled/job.yaml"].data.decode()
 
     assert "\nid: lab.1\n" in text
@@ -123,11 +123,12 @@ def test_job_yaml_is_block_style_without_what_has_its_own_file():
     assert 0o100775 == members["lkp/scheduled/job.sh"].mode
     assert 0o100664 == members["lkp/scheduled/job.yaml"].mode
     assert b"#!/bin/sh\necho hi\n" == members["lkp/scheduled/script"].data
+    assert b"10.0.0.5\n" == members["lkp/scheduled/asked-from"].data
     assert b"a: hush\n" == members["lkp/scheduled/secrets.yaml"].data
 
 
 def test_a_script_with_a_shebang_keeps_it():
     fits, fields = fields_of('script: "#!/usr/bin/python3\\nprint(1)"\n')
-    members = {entry.path: entry for entry in lkp.entries(fits.body, fields)}
+    members = {entry.path: entry for entry in lkp.entries(fits.body, fields, "10.0.0.5")}
 
     assert b"#!/usr/bin/python3\nprint(1)\n" == members["lkp/scheduled/script"].data

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.config import Limits
+from appliance.config import Limits, Network
 from appliance.doors import results as uploads
 from appliance.doors.results import NAMES_MAX
 from appliance.keep import results
@@ -105,6 +106,30 @@ async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
 
         assert status == answer.status
         assert (status == 201) == bool(kept(lab, job))
+
+
+@pytest.mark.parametrize(
+    ("card", "check", "status"),
+    [
+        ("52:54:00:00:00:02", True, 201),
+        ("52:54:00:00:00:03", True, 403),  # another machine's
+        ("52:54:00:00:00:02", False, 403),  # routed: the neighbour is a router
+    ],
+)
+async def test_an_upload_may_come_from_another_card_of_the_box(tmp_path, card, check, status):
+    table = tmp_path / "arp"
+    table.write_text(f"IP address\n10.0.0.6 0x1 0x2 {card} * br0\n")
+    chosen = attrs.evolve(labs.config(tmp_path), network=Network(check_neighbour=check))
+    async with open_lab(chosen) as lab:
+        lab.wire.app._by_port[chosen.ports.upload]._arp_table = table
+        await lab.know(mac=[labs.MAC, "52:54:00:00:00:02"])
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        answer = await send(lab, "PUT", f"{job.result_root}/x", b"x", "10.0.0.6", job.id)
+
+        assert status == answer.status
 
 
 async def test_a_tree_as_deep_as_it_may_be_is_listed(tmp_path):

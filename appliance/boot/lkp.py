@@ -20,6 +20,9 @@ from appliance.jobs.document import Body, Document
 
 SCHEDULED: Final = "lkp/scheduled"
 JOB_YAML: Final = f"/{SCHEDULED}/job.yaml"
+# The address that the box asked from, in one line: our initramfs keeps to the card that has it
+# (dracut/, root.sh), since uploads are taken from this address.
+ASKED_FROM: Final = f"{SCHEDULED}/asked-from"
 _EXECUTABLE: Final = 0o100775
 _PLAIN: Final = 0o100664
 
@@ -92,11 +95,12 @@ def fields(
     return {**body.fields, **ours}
 
 
-def entries(body: Body, job_fields: Mapping[str, Any]) -> list[Entry]:
-    """The members of job.cgz."""
+def entries(body: Body, job_fields: Mapping[str, Any], asked_from: str) -> list[Entry]:
+    """The members of job.cgz, for a box that asked from the address `asked_from`."""
     members = [
         Entry(f"{SCHEDULED}/job.sh", job_sh(body, job_fields).encode(), _EXECUTABLE),
         Entry(f"{SCHEDULED}/job.yaml", documents.dump(job_fields).encode(), _PLAIN),
+        Entry(ASKED_FROM, f"{asked_from}\n".encode(), _PLAIN),
     ]
     if body.script is not None:
         members.append(Entry(f"{SCHEDULED}/script", body.script.encode(), _EXECUTABLE))

@@ -20,6 +20,7 @@ import trio
 from appliance.boot import ipxe, plan
 from appliance.doors.asgi import TEXT, Paths, Receive, Scope, Send, answer
 from appliance.doors.files import send_bytes
+from appliance.doors.neighbours import ARP_TABLE, neighbour
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs.fetches import Fetches
@@ -28,7 +29,6 @@ from appliance.jobs.scheduler import Scheduler
 
 # A box that may not wait here asks again after this; long, since nothing changes by itself.
 RETRY_AFTER_S: Final = 60
-_ARP_TABLE: Final = Path("/proc/net/arp")
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class Boots:
     """The boot wait."""
 
-    def __init__(self, scheduler: Scheduler, arp_table: Path = _ARP_TABLE) -> None:
+    def __init__(self, scheduler: Scheduler, arp_table: Path = ARP_TABLE) -> None:
         self._scheduler = scheduler
         self._arp_table = arp_table
 
@@ -131,15 +131,6 @@ async def _tell(text: str, seat: Seat, receive: Receive, send: Send) -> bool:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def neighbour(table: str, address: str) -> str | None:
-    """The MAC that /proc/net/arp has for `address`; None where it has none, as on loopback."""
-    for line in table.splitlines()[1:]:
-        words = line.split()
-        if len(words) >= 4 and words[0] == address and words[3] != "00:00:00:00:00:00":
-            return words[3].lower()
-    return None
 
 
 def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> Paths:

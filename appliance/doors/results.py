@@ -18,6 +18,7 @@ import trio
 
 from appliance.config import Config, Limits
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
+from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
 from appliance.errors import BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import decisions
@@ -54,8 +55,9 @@ class _Used:
 class Results:
     """PUT and MKCOL below /result; everything else is `files`' to answer."""
 
-    def __init__(self, scheduler: Scheduler, files: App) -> None:
+    def __init__(self, scheduler: Scheduler, files: App, arp_table: Path = ARP_TABLE) -> None:
         self._scheduler = scheduler
+        self._arp_table = arp_table
         self._files = files
         self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
 
@@ -105,11 +107,20 @@ class Results:
         if not fits:
             raise Refused(f"{job_id} uploads to {job.result_root}")
         root, attempt = max(fits, key=lambda fit: len(fit[0]))  # attempt-2 lies inside attempt 1's
-        if attempt.address != scope["client"][0]:
+        if not self._is_from(attempt, scope["client"][0]):
             raise Refused(f"{job_id} is not {scope['client'][0]}'s")
         if not decisions.may_upload(self._scheduler.store, job, attempt):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
         return job, attempt, root, self._config.paths.srv / url[1:]
+
+    def _is_from(self, attempt: Attempt, client: str) -> bool:
+        """Whether the box of `attempt` is at `client`, be it with another of its cards."""
+        if attempt.address == client:
+            return True
+        if not self._config.network.check_neighbour:
+            return False
+        box = self._scheduler.store.boxes.get(attempt.box)
+        return box is not None and is_card_of(box, self._arp_table.read_text(), client)
 
     async def _make_folder(self, send: Send, job: Job, attempt: Attempt, path: Path) -> None:
         try:

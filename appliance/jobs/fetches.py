@@ -116,4 +116,4 @@ def pack(config: Config, job: Job, body: Body, attempt: Attempt, host: str) -> b
         submitted=decisions.iso(job.submitted),
         way=way,
     )
-    return cgz.pack(lkp.entries(body, fields))
+    return cgz.pack(lkp.entries(body, fields, attempt.address))

@@ -57,16 +57,24 @@ class Lab:
     boxes: list[Box] = attrs.field(factory=list)
     daemons: dict[str, trio.Process] = attrs.field(factory=dict)
 
-    def box(self, name: str, firmware: Firmware = "uefi", **more: Any) -> Box:
-        """A new testbox at this lab's bridge, still off."""
+    def box(
+        self, name: str, firmware: Firmware = "uefi", *, two_cards: bool = False, **more: Any
+    ) -> Box:
+        """A new testbox at this lab's bridge, still off.
+
+        With `two_cards` it boots from the second, and DHCP answers both.
+        """
         number = len(self.boxes)
-        assert number < TAPS
+        used = {box.spare[1] for box in self.boxes if box.spare is not None}
+        assert number + len(used) + two_cards < TAPS
+        spare = f"52:54:00:a1:01:{number + 1:02x}", f"tap{TAPS - 1 - len(used)}"
         box = Box(
             name=name,
             mac=f"52:54:00:a1:00:{number + 1:02x}",
             tap=f"tap{number}",
             directory=self.keep,
             firmware=firmware,
+            spare=spare if two_cards else None,
             accel=self.accel,
             watch=lambda line: self.watch(name, line),
             **more,
@@ -100,6 +108,7 @@ class Lab:
     async def start(self, name: str, command: Sequence[str], *ports: int) -> None:
         """Starts a daemon and waits until it listens on `ports`; the lab fails when it ends."""
         log = self.keep / f"{name}.log"
+        log.touch()  # it may listen before its first line is followed
         process = await self.inside.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.daemons[name] = process
         self.nursery.start_soon(self._follow, name, process, log)

@@ -44,6 +44,7 @@ class Box:
     tap: str
     directory: Path  # its firmware variables and its serial log
     firmware: Firmware = "uefi"
+    spare: tuple[str, str] | None = None  # MAC and tap of a card before the one it boots from
     memory_mib: int = 2048
     accel: str = "tcg"
     watch: Callable[[str], None] = lambda line: None  # called with each line of the serial log
@@ -113,13 +114,18 @@ class Box:
         self._more = trio.Event()
 
     def _command(self, variables: Path) -> Sequence[str]:
-        card = f"virtio-net-pci,netdev=n0,mac={self.mac}"
-        if self.firmware == "uefi":
-            card += ",romfile="
+        cards = [(self.mac, self.tap, ",bootindex=0")]
+        if self.spare is not None:
+            cards.insert(0, (*self.spare, ""))  # the lower place on the bus, and the first name
+        words = []
+        for number, (mac, tap, order) in enumerate(cards):
+            rom = ",romfile=" if self.firmware == "uefi" else ""
+            words += ["-netdev", f"tap,id=n{number},ifname={tap},script=no,downscript=no"]
+            words += ["-device", f"virtio-net-pci,netdev=n{number},mac={mac}{rom}{order}"]
         return [
             *self.machine(variables),
-            *("-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no"),
-            *("-device", card, "-boot", "n", "-device", "virtio-rng-pci"),
+            *words,
+            *("-boot", "n", "-device", "virtio-rng-pci"),
             *("-uuid", str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))),
             *("-smbios", f"type=1,manufacturer=QEMU,product=Lab box,serial=no. {self.name}"),
         ]

@@ -163,6 +163,16 @@ def test_a_job_runs_on_an_nfs_root_and_its_results_arrive(nfs):
     assert on_serial == hashlib.sha256((nfs.uploaded / "random").read_bytes()).hexdigest()
 
 
+def test_a_box_with_two_cards_keeps_to_the_one_that_ipxe_booted_from(nfs):
+    """The other is the first on the bus, and DHCP answers it too: in the job it comes up."""
+    answers = re.findall(r"DHCPACK\S* (\S+) 52:54:00:a1:00:01", "\n".join(nfs.dnsmasq))
+    (asked_from,) = set(answers)
+    network = nfs.serial[nfs.index(r"appliance: network: ")]
+
+    assert f"enp0s2 has {asked_from}/" in network
+    assert re.search(r"^spare \d+: enp0s1 +inet 172\.28\.0\.\d+/24", nfs.stdout, re.MULTILINE)
+
+
 def test_an_nfs_root_arrives_as_it_is_on_disk(nfs):
     assert "-rwsr-xr-x root /usr/bin/su" in nfs.stdout
     assert "-rw-r----- root /etc/shadow" in nfs.stdout

@@ -1,7 +1,9 @@
 #!/bin/sh
 # From no network to a mounted root in $1.  Reboots the box, and says why, if that cannot be had.
 #
-# All cards come up at once and the first lease wins, so a card without a cable costs nothing.
+# All cards come up at once, so one without a cable costs nothing.  The card that iPXE booted from is
+# the one whose lease has the address that the box asked for its job from: /lkp/scheduled/asked-from
+# says it.  From any other the server takes no results.  Without a job the first lease wins.
 # The address is set for ever: one that lapsed would take the root filesystem away in the middle of
 # a job.  A lease that ends is renewed by lease.sh.
 
@@ -9,8 +11,11 @@
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 NEWROOT=$1
-NETWORK_S=120 # switches may take a minute to forward after the link is up
-MOUNT_S=150   # a file server that is being restarted is back by then
+NETWORK_S=120   # switches may take a minute to forward after the link is up
+RIGHT_CARD_S=30 # after the first lease, where it is another card's: a link may take as long
+MOUNT_S=150     # a file server that is being restarted is back by then
+ASKED_FROM='' first_at=''
+[ -e /lkp/scheduled/asked-from ] && read -r ASKED_FROM < /lkp/scheduled/asked-from
 BOOTIF=$(getarg BOOTIF= | sed 'y/ABCDEF-/abcdef:/; s/^01:\(..:..:..:..:..:..\)$/\1/')
 
 patience=$(getarg appliance.patience=)
@@ -46,19 +51,45 @@ ask() {
     echo $! > "$APPLIANCE/$1.client"
 }
 
-# The card with the first lease.
+# Whether a card can be chosen; `card` is the one.
+choose() {
+    first=''
+    for lease in "$APPLIANCE"/*.lease; do
+        [ -e "$lease" ] || continue
+        card=${lease##*/} card=${card%.lease}
+        case "$ASKED_FROM" in
+            '' | "$(sed -n 's/^address=//p' "$lease")") return ;;
+        esac
+        first=${first:-$card}
+    done
+    card=$first
+    [ -n "$card" ] || return
+    first_at=${first_at:-$(now)}
+    [ "$(now)" -lt $((first_at + RIGHT_CARD_S)) ] && some_card_has_no_lease && return 1
+    say "network: no card was given $ASKED_FROM, which this box asked from; taking $card"
+}
+
+some_card_has_no_lease() {
+    for other in $(cards); do
+        [ -e "$APPLIANCE/$other.lease" ] || return 0
+    done
+    return 1
+}
+
+# Leaves the card to use in `card`, with a lease.
 find_network() {
     # Short steps: the first question is often lost while a switch learns about the port.
     echo "timeout 30; retry 1; initial-interval 1; backoff-cutoff 4;" > "$APPLIANCE/dhclient.conf"
     end=$(($(now) + NETWORK_S))
     until [ "$(now)" -ge "$end" ]; do
         for card in $(cards); do
-            [ -e "$APPLIANCE/$card.lease" ] && return
+            [ -e "$APPLIANCE/$card.lease" ] && continue
             if [ ! -e "$APPLIANCE/$card.up" ]; then
                 ip link set "$card" up && : > "$APPLIANCE/$card.up"
             fi
             has_carrier "$card" && ask "$card"
         done
+        choose && return
         sleep 0.2
     done
     reboot_because "no address for this box within $NETWORK_S s; $(why_no_network)"
@@ -172,12 +203,6 @@ overlay() {
 
 say "looking for a network"
 find_network
-card=
-for lease in "$APPLIANCE"/*.lease; do
-    [ -e "$lease" ] || continue
-    card=${lease##*/} card=${card%.lease}
-    break
-done
 quiet_others "$card"
 configure "$card"
 echo "$card" > "$APPLIANCE/card"
