@@ -12,7 +12,7 @@ from unittest import mock
 
 import trio
 
-from appliance.jobs import decisions, intake, lobby, reaper, reports
+from appliance.jobs import decisions, intake, lobby, reaper
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Store
 from appliance.keep.journal import Journal
@@ -64,7 +64,7 @@ def mark_before_write() -> Iterator[Any]:
 @_mutant
 def fence_ignored() -> Iterator[Any]:
     """What an older attempt says moves the job."""
-    with _instead(reports, "_current", lambda job, attempt: True):
+    with _instead(decisions, "is_current", lambda job, attempt: True):
         yield
 
 
