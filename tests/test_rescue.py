@@ -90,7 +90,8 @@ def test_a_page_of_garbage_costs_at_most_what_stood_in_it(folder, seed):
 
     damage = rescue.damage(folder, store)
     assert damage is not None, seed
-    mended = rescue.mend(folder, store)
+    rescue.mend(folder)
+    mended = rescue.agreed(folder, store)
     after = rescue.damage(folder, mended)
     assert after is None or set(after.jobs) <= set(damage.jobs), seed
     assert after is None or "the documents of" in after.lost, seed
@@ -107,9 +108,46 @@ def test_most_rows_survive_a_page_of_garbage(folder):
         page = rng.randrange(1, len(data) // 4096) * 4096
         data[page : page + 4096] = rng.randbytes(4096)
         (folder / archive.NAME).write_bytes(data)
-        saved.append(rescue.mend(folder, store).archived)
+        rescue.mend(folder)
+        saved.append(rescue.agreed(folder, store).archived)
 
     assert OVER * 0.9 < sorted(saved)[3]
+
+
+def test_a_job_whose_end_only_the_archive_knows_is_over_after_a_repair(folder):
+    before = write(folder)
+    ended, waiting = next(iter(before.jobs.values())), OVER + WAITING
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        over = jobs.Finished("success", "", None)
+        archive.take(connection, [attrs.evolve(ended, state=over, finished=1.0)])
+
+    after = rescue.agreed(folder, before)
+
+    assert {*before.jobs} - {ended.id} == {*after.jobs}
+    assert OVER + 1 == after.archived
+    assert waiting == after.counter
+    assert rescue.damage(folder, after) is None
+
+
+def test_a_box_is_free_when_the_archive_knows_that_its_job_is_over(folder):
+    write(folder)
+    store, _ = rich.grow(3, 40)
+    held = next(job for job in store.active())
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        over = jobs.Finished("success", "", None)
+        archive.take(connection, [attrs.evolve(filed(held), state=over, finished=1.0)])
+
+    after = rescue.agreed(folder, store)
+
+    assert held.id not in after.jobs
+    assert after.boxes[held.attempt.box].job is None
+    after.check()
+
+
+def test_a_number_that_the_archive_has_is_given_to_no_new_job_after_a_repair(folder):
+    write(folder)
+
+    assert OVER + WAITING == rescue.agreed(folder, Store({}, {}, 7)).counter
 
 
 @pytest.mark.parametrize("seed", range(15))

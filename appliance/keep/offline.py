@@ -60,12 +60,12 @@ async def repair(folder: Path, found: Survey) -> Path:
     """
     with contextlib.closing(StateFolder(folder)) as disk:
         names = [file.name for file in found.files]
-        store = found.store
         if any(damage.file == archive.NAME for damage in found.damage):
             kept = _set_aside(folder, [*names, *rescue.files(folder)])
-            store = rescue.mend(folder, store)
+            rescue.mend(folder)
         else:
             kept = _set_aside(folder, names)
+        store = rescue.agreed(folder, found.store)
         image = records.image_of(store, found.next)
         await disk.replace(replay.snapshot_name(found.newest + 1), records.snapshot(image))
         for name in names:

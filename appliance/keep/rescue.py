@@ -81,8 +81,8 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...
                     yield row
 
 
-def mend(folder: Path, store: Store) -> Store:
-    """Put a new archive in the place of a damaged one; the store that goes with it.
+def mend(folder: Path) -> None:
+    """Put a new archive, with every row that is whole, in the place of a damaged one.
 
     The old one must have a second name already.  Raises OSError, and DiskTrouble's reasons as
     sqlite3.Error.
@@ -98,11 +98,29 @@ def mend(folder: Path, store: Store) -> Store:
                     marks = ", ".join("?" * len(row))
                     new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
                 new.execute("COMMIT")
-        (jobs,) = new.execute("SELECT count(*) FROM job").fetchone()
     for name in files(folder):
         (folder / name).unlink()
     os.replace(beside, folder / archive.NAME)
-    return Store(store.jobs, store.boxes, store.counter, store.drained, jobs)
+
+
+def agreed(folder: Path, store: Store) -> Store:
+    """The store after a repair, with what a whole archive knows better.
+
+    A job that the archive took is over, whether the record of its end was lost or not; and no
+    number that it has is given to a new job.
+    """
+    if not (folder / archive.NAME).exists():
+        return store
+    with contextlib.closing(_old(folder)) as connection:
+        over = {number for (number,) in connection.execute("SELECT number FROM job")}
+        (body,) = connection.execute("SELECT max(number) FROM body").fetchone()
+    jobs = {job.id: job for job in store.jobs.values() if job.number not in over}
+    boxes = {
+        name: box if box.job is None or box.job in jobs else attrs.evolve(box, job=None)
+        for name, box in store.boxes.items()
+    }
+    counter = max(store.counter, body or 0, *over, 0)
+    return Store(jobs, boxes, counter, store.drained, len(over))
 
 
 def _old(folder: Path) -> sqlite3.Connection:
