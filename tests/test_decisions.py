@@ -12,9 +12,9 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Job, Known, Moved, Seen, Submitted
+from appliance.jobs.changes import HISTORY_MAX, Job, Known, Moved, Seen, Submitted
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
-from appliance.jobs.store import HISTORY_MAX, Store
+from appliance.jobs.store import Store
 from tests.lab import PINNED, MemoryDisk, open_lab
 
 MAC, ADDRESS = "52:54:00:00:00:01", "10.0.0.5"

@@ -9,8 +9,17 @@ from appliance.errors import IllegalMove, NotFound
 from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, Identity, Step
-from appliance.jobs.changes import Known, Missed, Moved, Seen, Stepped, Submitted
-from appliance.jobs.store import ATTEMPTS_KEPT, HISTORY_MAX, Store
+from appliance.jobs.changes import (
+    ATTEMPTS_KEPT,
+    HISTORY_MAX,
+    Known,
+    Missed,
+    Moved,
+    Seen,
+    Stepped,
+    Submitted,
+)
+from appliance.jobs.store import Store
 from appliance.keep import records
 from tests import rich
 from tests.lab import open_lab

@@ -14,13 +14,14 @@ import attrs
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Facts, Identity, Reservation, Step
 from appliance.jobs.document import Document, once
-from appliance.jobs.job import Attempt, Queued, State
+from appliance.jobs.job import Attempt, Finished, Queued, State
 from appliance.jobs.ready import Key, Needs
 
 # Images, and kinds of needs, that are kept once for all jobs that share them; a few hundred bytes
 # each.  A hundred thousand waiting jobs are of some hundred kinds.
 KINDS_MAX: Final = 10_000
 HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
+ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 
 
 def _interned(words: Iterable[str]) -> tuple[str, ...]:
@@ -225,6 +226,24 @@ class Archived:
     """The archive has these jobs, which are over; memory need not hold them."""
 
     jobs: tuple[str, ...]
+
+
+def moved(job: Job, change: Moved) -> Job:
+    """The job after its event.  Raises IllegalMove where the table says so."""
+    state = jobs.advance(job.state, change.event, job.document.rules)
+    attempt = jobs.attempt_of(state) or jobs.attempt_of(job.state)
+    attempts = job.attempts
+    if attempt is not None:
+        earlier = tuple(past for past in attempts if past.number != attempt.number)
+        attempts = (*earlier[-ATTEMPTS_KEPT + 1 :], attempt)
+    finished = change.at if isinstance(state, Finished) else None
+    stage = jobs.stage(state)
+    if stage == jobs.stage(job.state) and not change.what:
+        return attrs.evolve(job, state=state, finished=finished, attempts=attempts)
+    what = change.what or (state.reason if isinstance(state, Finished) else "")
+    box, number = (attempt.box, attempt.number) if attempt else (None, None)
+    moment = Moment(change.at, stage, what, box, number)
+    return with_moment(job, moment, state=state, finished=finished, attempts=attempts)
 
 
 def marked(job: Job, change: Kept | Swept) -> Job:

@@ -20,7 +20,6 @@ from appliance.jobs import job as jobs
 from appliance.jobs import suspicion
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
-    HISTORY_MAX,
     Archived,
     Change,
     Drained,
@@ -29,7 +28,6 @@ from appliance.jobs.changes import (
     Kept,
     Known,
     Missed,
-    Moment,
     Moved,
     Quarantined,
     Reserved,
@@ -38,12 +36,12 @@ from appliance.jobs.changes import (
     Submitted,
     Swept,
     marked,
+    moved,
 )
 from appliance.jobs.job import Attempt, Finished, Queued
 from appliance.jobs.ready import Key, Ready, Serves
 from appliance.jobs.suspicion import Evidence
 
-ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 
 
@@ -261,39 +259,14 @@ class Store:
 
     def _move(self, change: Moved) -> None:
         old = self.jobs[change.job]
-        state = jobs.advance(old.state, change.event, old.document.rules)
-        attempt = jobs.attempt_of(state) or jobs.attempt_of(old.state)
-        stage = jobs.stage(state)
-        history = old.history
-        if stage != jobs.stage(old.state) or change.what:
-            moment = Moment(
-                change.at,
-                stage,
-                change.what or (state.reason if isinstance(state, Finished) else ""),
-                attempt.box if attempt else None,
-                attempt.number if attempt else None,
-            )
-            history = (*history[-HISTORY_MAX + 1 :], moment)
-        finished = change.at if isinstance(state, Finished) else None
-        attempts = old.attempts
-        if attempt is not None:
-            earlier = tuple(past for past in attempts if past.number != attempt.number)
-            attempts = (*earlier[-ATTEMPTS_KEPT + 1 :], attempt)
-        added = history is not old.history
-        new = attrs.evolve(
-            old,
-            state=state,
-            history=history,
-            finished=finished,
-            attempts=attempts,
-            forgotten=old.moments + added - len(history),
-        )
+        new = moved(old, change)
         self._unindex_job(old)
         self.jobs[new.id] = new
         self._index_job(new, came_back=not isinstance(old.state, Queued))
+        attempt = jobs.attempt_of(new.state) or jobs.attempt_of(old.state)
         if attempt is not None:
             box = self.boxes[attempt.box]
-            if stage != jobs.stage(old.state):
+            if jobs.stage(new.state) != jobs.stage(old.state):
                 box.since = change.at
             suspicion.note(self.evidence, box, old, new, change.event, change.at)
 
