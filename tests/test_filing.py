@@ -10,12 +10,13 @@ import pytest
 import trio
 
 from appliance.config import Limits
-from appliance.errors import BadState, NotFound, Refused
+from appliance.errors import BadState, DiskTrouble, NotFound, Refused
 from appliance.jobs import filing, intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.reports import Reports, Source
 from appliance.keep import archive
 from appliance.keep.archive import Archive
+from tests import fakes
 from tests import lab as labs
 from tests.lab import open_lab
 
@@ -168,6 +169,31 @@ async def test_a_late_report_of_an_archived_job_is_kept_and_moves_nothing(autoju
         assert not await reports.still_wanted(Source(token, "10.0.0.9"), {})
 
 
+@pytest.mark.parametrize("error", [DiskTrouble("disk I/O error"), BadState("a row is damaged")])
+async def test_boxes_are_told_503_while_the_archive_cannot_be_read(
+    autojump_clock, monkeypatch, error
+):
+    async def refuse(self, *asked):
+        raise error
+
+    async with open_lab(SMALL) as lab:
+        await over(lab, 0), await over(lab, 1)
+        await filed(lab)
+        monkeypatch.setattr(Archive, "job", refuse)
+        monkeypatch.setattr(Archive, "with_token", refuse)
+        token = "0" * 32
+        report = await lab.get(f"/~lkp/{token}/cgi-bin/lkp-jobfile-append-var?job_state=running")
+        upload = await fakes.fetch(
+            lab.wire, "PUT", "/result/x", {"cookie": "JOBID=lab.1"}, b"x",
+            client=("10.0.0.5", 1), server=("10.0.0.1", 3080),
+        )  # fmt: skip
+
+        assert [(503, str(error))] * 2 == [
+            (answer.status, answer.body.decode().strip()) for answer in (report, upload)
+        ]
+        lab.check()
+
+
 async def test_what_a_box_is_suspected_for_stays_in_memory(autojump_clock):
     async with open_lab(SMALL) as lab:
         jobs = [await over(lab, n) for n in range(4)]
@@ -183,7 +209,7 @@ async def test_an_archive_that_takes_nothing_loses_nothing_and_is_tried_again(
     autojump_clock, monkeypatch
 ):
     async def full(self, bodies):
-        raise filing.DiskTrouble("database or disk is full")
+        raise DiskTrouble("database or disk is full")
 
     async with open_lab() as lab:
         with monkeypatch.context() as broken:

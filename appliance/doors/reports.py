@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import structlog
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from appliance.errors import BadRequest
+from appliance.errors import BadRequest, BadState, DiskTrouble
 from appliance.jobs.reports import Reports, Source
 
 DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
 BODY_BYTES_MAX: Final = 2**20  # reports have no body; this is for what strays here
+
+log = structlog.get_logger()
 
 Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
 
@@ -69,6 +72,9 @@ def make_app(reports: Reports) -> QuartTrio:
             return _text(await verbs[verb](source, request.args.to_dict()))
         except BadRequest as error:
             return _text(str(error), 400)
+        except (DiskTrouble, BadState) as error:  # of the archive: whose report it is
+            log.error("report not kept", verb=verb, client=source.client, why=str(error))
+            return _text(str(error), 503)
 
     @app.get("/")
     async def alive() -> Response:

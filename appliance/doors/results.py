@@ -20,7 +20,7 @@ from appliance.config import Config, Limits
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
-from appliance.errors import BadRequest, NoSpace, NotFound, Refused
+from appliance.errors import BadRequest, BadState, DiskTrouble, NoSpace, NotFound, Refused
 from appliance.jobs import decisions
 from appliance.jobs.changes import Job
 from appliance.jobs.job import Attempt
@@ -82,6 +82,9 @@ class Results:
                 "upload refused", path=scope["path"], client=scope["client"][0], why=str(error)
             )
             await answer(send, 403, str(error))
+        except (DiskTrouble, BadState) as error:  # of the archive; the box tries for ten minutes
+            log.error("upload refused", path=scope["path"], why=str(error))
+            await answer(send, 503, str(error))
         else:
             if scope["method"] == "MKCOL":
                 await self._make_folder(send, job, attempt, path)
