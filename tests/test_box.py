@@ -114,6 +114,7 @@ def test_what_is_no_testbox_name_is_refused(name):
         ({"mac": {"eth0": MAC}}, "is no MAC"),
         ({"mac": []}, "mac: must name"),
         ({"arch": "arm64"}, "arch: 'arm64' must be one of aarch64, x86_64"),
+        ({"uuid": "zz"}, "uuid: 'zz' is no UUID"),
         ({"queues": "two words"}, "queues: 'two words' must be printable"),
         ({"tags": ["a\nb"]}, "tags: "),
         ({"rootfs_disk": ["/dev/sd a"]}, "rootfs_disk: "),

@@ -122,6 +122,9 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     arch = text.get("arch")
     if arch is not None and arch not in ARCHS:
         raise BadRequest(f"{name}: arch: {arch!r} must be one of {', '.join(ARCHS)}")
+    uuid = str(text.get("uuid") or "").strip()
+    if uuid and not _UUID.match(uuid.lower()):
+        raise BadRequest(f"{name}: uuid: {uuid[:80]!r} is no UUID: 8-4-4-4-12 hex digits")
     memory = re.match(r"([0-9]{1,6})\s*[gG]?", str(text.get("memory", "")))
     nr_nic = text.get("nr_nic")
     console = _words(name, text, "console") if "console" in text else None
@@ -129,7 +132,7 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
         name,
         macs,
         arch,
-        usable_uuid(str(text.get("uuid", ""))),
+        usable_uuid(uuid),
         _words(name, text, "queues") or (default_queue,),
         _words(name, text, "tags"),
         int(memory[1]) if memory else None,
