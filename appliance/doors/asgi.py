@@ -24,7 +24,7 @@ TEXT: Final = b"text/plain; charset=utf-8"
 class Doors:
     """Sends each request to the door of the port it came through."""
 
-    def __init__(self, by_port: Mapping[int, App]) -> None:
+    def __init__(self, by_port: Mapping[int, App | Paths]) -> None:
         self._by_port = by_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,25 +35,26 @@ class Doors:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
         elif (door := self._by_port.get(scope["server"][1])) is not None:
-            await door(scope, receive, send)
+            app = door.app(scope["path"]) if isinstance(door, Paths) else door
+            await app(scope, receive, send)
         else:
             await answer(send, 404, "no door of the appliance")
 
 
 class Paths:
-    """Sends each request to the app of the longest prefix that fits; the rest to `other`."""
+    """A door with several apps: the longest prefix of the path that fits says which; else `other`.
+
+    It chooses and does not call, since what a parked box waits in costs memory.
+    """
 
     def __init__(self, by_prefix: Mapping[str, App], other: App) -> None:
         self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
         self._other = other
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        for prefix, app in self._by_prefix:
-            if scope["path"].startswith(prefix):
-                await app(scope, receive, send)
-                return
-        await self._other(scope, receive, send)
+    def app(self, path: str) -> App:
+        """Who answers for this path."""
+        fits = (app for prefix, app in self._by_prefix if path.startswith(prefix))
+        return next(fits, self._other)
 
 
 async def answer(

@@ -31,6 +31,8 @@ from appliance.jobs.scheduler import Scheduler
 RETRY_AFTER_S: Final = 60
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
+_SCRIPT: Final = [(b"content-type", TEXT), (b"connection", b"close")]
+
 log = structlog.get_logger()
 
 
@@ -42,14 +44,40 @@ class Boots:
         self._arp_table = arp_table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One box's question, and its answer."""
+        """One box's question, and its answer.
+
+        Thousands wait in this frame; a call between it and the wait would cost each of them memory.
+        """
+        seat = await self._seat(scope, send)
+        if seat is None:
+            return
+        waits = self._scheduler.config.waits
+        told = False
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _SCRIPT})
+            await _body(send, ipxe.SHEBANG.encode())
+            drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
+            script = await seat.wait(waits.park, drip, waits.drip, until_gone)
+            if seat.ended not in (HUNG_UP, ASKED_AGAIN):
+                follows = script or ipxe.rechain(self._where(seat), _query(scope))
+                told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
+            if told:  # else it ends short: whoever is there does not run half a script
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._scheduler.leave(seat)
+            if not told:
+                self._scheduler.undelivered(seat)
+            log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
+
+    async def _seat(self, scope: Scope, send: Send) -> Seat | None:
+        """Where the box waits; None where it may not, and was told so."""
         path = scope["path"].split("/")
         if scope["method"] != "GET" or len(path) != 4 or path[1:3] != ["boot.ipxe", "mac"]:
             await answer(send, 404, "ask for /boot.ipxe/mac/<mac>")
-            return
-        client, query = scope["client"][0], scope["query_string"].decode("ascii", "replace")
+            return None
+        client = scope["client"][0]
         try:
-            who = boxes.identity(path[3], client, dict(parse_qsl(query)))
+            who = boxes.identity(path[3], client, dict(parse_qsl(_query(scope))))
             self._check_known(who)
             self._check_neighbour(who)
             seat = await self._scheduler.sit(who, scope["server"][0])
@@ -62,7 +90,9 @@ class Boots:
             again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
             await answer(send, 503, str(error), again)
         else:
-            await self._serve(seat, query, receive, send)
+            log.info("box parked", box=seat.box)
+            return seat
+        return None
 
     def _check_known(self, who: boxes.Identity) -> None:
         """Raises NotFound for a stranger on a network that has other people's machines in it."""
@@ -80,30 +110,13 @@ class Boots:
             if known is None or mac not in known.macs:
                 raise Refused(f"{who.address} is {mac}, and asks for {who.mac}")
 
-    async def _serve(self, seat: Seat, query: str, receive: Receive, send: Send) -> None:
-        config = self._scheduler.config
-        log.info("box parked", box=seat.box)
-        told = False
-        try:
-            headers = [(b"content-type", TEXT), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await _body(send, ipxe.SHEBANG.encode())
-            drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
-            script = await seat.wait(config.waits.park, drip, config.waits.drip, until_gone)
-            if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                follows = script or ipxe.rechain(self._where(seat), query)
-                told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
-            if told:  # else it ends short: whoever is there does not run half a script
-                await send({"type": "http.response.body", "body": b""})
-        finally:
-            self._scheduler.leave(seat)
-            if not told:
-                self._scheduler.undelivered(seat)
-            log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
-
     def _where(self, seat: Seat) -> str:
         host = self._scheduler.host(seat.reached)
         return f"{host}:{self._scheduler.config.ports.scheduler}"
+
+
+def _query(scope: Scope) -> str:
+    return str(scope["query_string"].decode("ascii", "replace"))
 
 
 async def _body(send: Send, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.doors import boxes, reports
-from appliance.doors.asgi import App
+from appliance.doors.asgi import App, Paths
 from appliance.doors.files import Files
 from appliance.doors.results import Results
 from appliance.jobs.fetches import Fetches
@@ -11,7 +11,9 @@ from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Scheduler
 
 
-def make_doors(scheduler: Scheduler, runner_cgz: bytes) -> tuple[dict[int, App], dict[int, App]]:
+def make_doors(
+    scheduler: Scheduler, runner_cgz: bytes
+) -> tuple[dict[int, App | Paths], dict[int, App | Paths]]:
     """By port: the doors that talk, which Hypercorn serves, and those that only give files."""
     config = scheduler.config
     fetches = Fetches(scheduler)
@@ -19,11 +21,11 @@ def make_doors(scheduler: Scheduler, runner_cgz: bytes) -> tuple[dict[int, App],
     small = reports.make_app(Reports(scheduler))
     results = Results(scheduler, Files({"/result": srv / "result"}, fetches))
     others = ("initrd", "upload-files", "kernel")
-    talking: dict[int, App] = {
+    talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
         ports.upload: results,
     }
-    giving: dict[int, App] = {
+    giving: dict[int, App | Paths] = {
         ports.os: Files({"/os": srv / "os"}, fetches),
         ports.initrd: Files({f"/{name}": srv / name for name in others}, fetches),
         ports.results: Files({"/result": srv / "result"}, fetches),
