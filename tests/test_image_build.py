@@ -45,7 +45,7 @@ def building(srv: Path, path: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "appliance", "image", "build", "debian", "12", "x86_64",
          "--mirror", "http://mirror.test/debian", "--srv", str(srv)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env={"PATH": path},
+        env={"PATH": path, "TMPDIR": str(srv.parent)},
     )  # fmt: skip
     assert program.stderr is not None
     with program.stderr as output:
@@ -59,6 +59,7 @@ def building(srv: Path, path: str) -> subprocess.Popen[bytes]:
 
 SLOW = """\
 for place; do case $place in */.building-*) break;; esac; done
+touch "${TMPDIR:?}/gpghome"
 mkdir -p "$place/proc" && touch "$place/file" && mount -t tmpfs tmpfs "$place/proc"
 echo MOUNTED; sleep 600"""
 
@@ -76,6 +77,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
     assert program.wait(PATIENCE_S) != 0
     assert left(srv) == []
     assert mounts_in(srv) == []
+    assert list(tmp_path.glob("appliance-*")) == []  # the temporary files of its programs
 
 
 @root
