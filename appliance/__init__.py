@@ -64,6 +64,7 @@ holds them to it.
       results            uploads by WebDAV
       control            the command line's unix socket
       people             the verbs behind it
+      testboxes          those about testboxes
       retention          those about results that have grown old
 
     keep/                how it survives

@@ -157,9 +157,13 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
             continue
         entry = dnsmasq.host_entry(host.name, host.macs)
         try:
-            people.write_lease(config.paths.dhcp_hosts, host.name, entry)
+            hosts.lend(config.paths.dhcp_hosts, host.name, entry)
         except OSError as error:
             log.warning("no lease file", host=host.name, why=str(error))
+    named = {host.name for host in facts}
+    for box in scheduler.store.boxes.values():
+        if box.known and box.name not in named and not wrong:
+            log.warning("no hosts file; `appliance host remove` makes it unknown", host=box.name)
 
 
 def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:

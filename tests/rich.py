@@ -80,7 +80,7 @@ def _happening(rng, store, now):
             f"52:54:00:00:00:0{number}", f"10.0.0.{number}", rng.choice([None, "x86_64"]),
             rng.choice([None, f"0000000{number}-0000-0000-0000-000000000001"]), "serial", "product",
         )  # fmt: skip
-        return decisions.asked(store, who, now, WAITS, 4)
+        return decisions.asked(store, who, now, WAITS, 2)
     if roll < 0.52:
         return [Filed(names)] if (names := tuple(job.id for job in store.unfiled(9))) else []
     if roll < 0.53:
@@ -131,6 +131,8 @@ def _an_operator_decides(rng, store, box, now):
         return [Quarantined(box.name, "3 boots lost in a row", "the appliance", now)]
     if roll < 0.8:
         return operator.expired(store, now)
+    if roll < 0.85:
+        return operator.unregistered(box, "root", now)
     return operator.resumed(store, now) if store.drained else operator.drained(store, "root", now)
 
 

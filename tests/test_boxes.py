@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.config import Config, Limits, Network
+from appliance.config import Config, Limits, Network, Waits
 from tests import lab
 from tests.lab import ASK, KEY, open_lab
 
@@ -187,6 +187,34 @@ async def test_unknown_boxes_past_the_cap_are_told_to_come_back_later(autojump_c
 
         assert 503 == second.status
         assert "60" == second.headers["retry-after"]
+
+
+async def test_an_unknown_box_that_asks_no_more_makes_room_for_the_next(autojump_clock):
+    async with open_lab(lab.config(limits=Limits(unknown_boxes=1))) as one:
+        await (await one.ask()).hang_up()
+        await trio.sleep(3500)
+        early = await one.get("/boot.ipxe/mac/52-54-00-00-00-02", "10.0.0.6")
+        await trio.sleep(200)
+        late = await one.ask("/boot.ipxe/mac/52-54-00-00-00-02", "10.0.0.6")
+
+        assert (503, 200) == (early.status, late.status)
+        assert ["unknown-52-54-00-00-00-02"] == list(one.scheduler.store.boxes)
+        one.check()
+        disk = one.disk.after_kill()
+    async with open_lab(lab.config(), disk) as one:
+        assert ["unknown-52-54-00-00-00-02"] == list(one.scheduler.store.boxes)
+
+
+async def test_a_box_that_still_waits_is_never_forgotten_however_long_the_wait(autojump_clock):
+    long = Waits(park=10_000.0)
+    async with open_lab(lab.config(limits=Limits(unknown_boxes=1), waits=long)) as one:
+        waiting = await one.ask()
+        await trio.sleep(9_000)
+        second = await one.get("/boot.ipxe/mac/52-54-00-00-00-02", "10.0.0.6")
+
+        assert 503 == second.status
+        assert RECHAIN in (await waiting.rest()).decode()
+        one.check()
 
 
 async def test_beside_another_dhcp_server_a_stranger_is_not_answered(autojump_clock):

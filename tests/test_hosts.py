@@ -49,7 +49,7 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_read(tmp_path, n
 
 
 def test_editors_leftovers_and_folders_are_not_read(tmp_path):
-    for name in (".box-1.yaml.swp", "box-1~", ".box-1.yaml.new"):
+    for name in (".box-1.yaml.swp", "box-1~", ".box-1.yaml.new", "box-1.yaml.bak", "box-1.orig"):
         (tmp_path / name).write_text(f"mac: {MAC}\n")
     (tmp_path / "folder").mkdir()
 

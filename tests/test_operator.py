@@ -10,7 +10,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.jobs import decisions, operator
 from appliance.jobs.changes import Known
 from appliance.jobs.suspicion import LOST_MAX
-from tests.lab import open_lab
+from tests.lab import MAC, config, open_lab
 from tests.test_decisions import NOW, WAITS, a_store, facts, make, offered
 
 HOUR = 3600.0
@@ -163,6 +163,7 @@ async def test_a_running_job_is_given_more_time(autojump_clock):
     [
         ("host-reserve", {"host": "box-1", "until": 0.0}),
         ("host-release", {"host": "box-1"}),
+        ("host-remove", {"host": "box-1"}),
         ("drain", {}),
         ("resume", {}),
         ("renew", {"job": "lab.1", "seconds": 1.0}),
@@ -210,3 +211,35 @@ def test_the_deadlines_of_a_document_win_over_those_of_its_host_and_of_the_lab()
     make(store, decisions.reported(store, store.job("lab.1"), "post_run", NOW, WAITS))
 
     assert NOW + 300 == decisions.deadline(store.job("lab.1"), {}, WAITS)
+
+
+async def test_a_removed_box_is_unknown_where_it_sits_and_also_after_a_restart(tmp_path):
+    async with open_lab(config(tmp_path)) as lab:  # files are removed in a thread: real time
+        await do(lab, "host-add", name="box-1", macs=[MAC], arch="x86_64")
+        assert 2 == len(list(tmp_path.rglob("box-1*")))
+        parked = await lab.ask()
+        await do(lab, "host-reserve", host="box-1", until=now(lab) + SOON)
+        await do(lab, "host-remove", host="box-1")
+        job = await lab.submit()
+        lab.scheduler.lobby.dismiss()
+        assert b"No job now" in await parked.rest()
+        assert "submit" == lab.stage(job)
+        assert [] == list(tmp_path.rglob("box-1*"))
+        with pytest.raises(Refused, match="unknown already"):
+            await do(lab, "host-remove", host="box-1")
+        disk = lab.disk.after_kill()
+    async with open_lab(config(tmp_path), disk) as lab:
+        assert [("box-1", False)] == [
+            (row["name"], row["known"]) for row in (await do(lab, "hosts"))["hosts"]
+        ]
+        await lab.know()
+        assert b"job.cgz" in await (await lab.ask()).rest()
+
+
+async def test_a_box_that_holds_a_job_is_not_removed(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        with pytest.raises(Refused, match=f"holds {job.id}"):
+            await do(lab, "host-remove", host="box-1")

@@ -68,6 +68,16 @@ def add(ctx: click.Context, /, name: str, **fields: Any) -> None:
 
 @host.command()
 @click.argument("box")
+@click.pass_context
+def remove(ctx: click.Context, box: str) -> None:
+    """Make a testbox unknown again: its hosts file goes, and it gets no more jobs."""
+    with connect(ctx) as server:
+        row = server.ask("host-remove", host=box)["host"]
+    click.echo(f"{row['name']} is unknown, now {row['state']}")
+
+
+@host.command()
+@click.argument("box")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def show(ctx: click.Context, box: str, as_json: bool) -> None:

@@ -17,11 +17,10 @@ import structlog
 import trio
 
 import appliance
-from appliance.boot import dnsmasq
 from appliance.doors.retention import Retention
-from appliance.errors import BadRequest, NoSpace, NotFound, Refused
-from appliance.jobs import box as boxes
-from appliance.jobs import decisions, hosts, intake, views
+from appliance.doors.testboxes import Testboxes
+from appliance.errors import BadRequest, NotFound, Refused
+from appliance.jobs import decisions, intake, views
 from appliance.jobs.changes import Job
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Attempt, Finished, stage
@@ -43,7 +42,8 @@ class People:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        retention = Retention(scheduler)
+        retention, testboxes = Retention(scheduler), Testboxes(scheduler)
+        self._row = testboxes.row
         self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
             "submit": self._submit,
             "jobs": self._jobs,
@@ -52,12 +52,13 @@ class People:
             "wait": self._wait,
             "results": self._results,
             "read": self._read,
-            "hosts": self._hosts,
-            "host-add": self._host_add,
-            "host-show": self._host_show,
-            "host-preview": self._host_preview,
-            "host-reserve": self._host_reserve,
-            "host-release": self._host_release,
+            "hosts": lambda arguments, user, event: testboxes.all(),
+            "host-add": lambda arguments, user, event: testboxes.add(arguments, user),
+            "host-remove": lambda arguments, user, event: testboxes.remove(arguments, user),
+            "host-show": lambda arguments, user, event: testboxes.show(arguments),
+            "host-preview": lambda arguments, user, event: testboxes.preview(arguments),
+            "host-reserve": lambda arguments, user, event: testboxes.reserve(arguments, user),
+            "host-release": lambda arguments, user, event: testboxes.release(arguments, user),
             "drain": self._drain,
             "resume": self._resume,
             "renew": self._renew,
@@ -150,79 +151,6 @@ class People:
         url = decisions.attempt_root(job, attempt.number if attempt else 1)
         return self._scheduler.config.paths.srv / url[1:]
 
-    async def _hosts(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        return {"hosts": [self._row(box) for box in self._scheduler.store.boxes.values()]}
-
-    def _row(self, box: boxes.Box) -> dict[str, Any]:
-        scheduler = self._scheduler
-        return views.host_row(scheduler.store, scheduler.lobby, box, scheduler.clock.now())
-
-    async def _host_add(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        _only_root(user, "says which testboxes there are")
-        config = self._scheduler.config
-        name = str(arguments["name"])
-        fields = {key: value for key, value in arguments.items() if value and key != "name"}
-        fields["mac"] = [boxes.normal_mac(str(mac)) for mac in fields.pop("macs", None) or []]
-        facts = boxes.facts(name, fields, config.defaults.queue)
-        where: list[Path] = []
-
-        async def write() -> None:
-            folder = config.paths.hosts
-            try:
-                where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
-            except OSError as error:
-                raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
-            entry = dnsmasq.host_entry(name, facts.macs)
-            try:
-                await trio.to_thread.run_sync(write_lease, config.paths.dhcp_hosts, name, entry)
-            except OSError as error:  # the next start writes it
-                log.warning("no lease file", host=name, why=str(error))
-
-        box = await self._scheduler.register(facts, write)
-        return {"host": self._row(box), "file": str(where[0])}
-
-    async def _host_show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        box = self._box(str(arguments["host"]))
-        return {"host": self._row(box), "boots": views.boot_rows(box)}
-
-    def _box(self, word: str) -> boxes.Box:
-        """By name or by MAC.  Raises NotFound."""
-        store = self._scheduler.store
-        if word in store.boxes:
-            return store.boxes[word]
-        try:
-            found = store.box_of(boxes.Identity(boxes.normal_mac(word), ""))
-        except BadRequest:
-            found = None
-        if found is None:
-            raise NotFound(f"no testbox {word[:80]}")
-        return found
-
-    async def _host_preview(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        box = self._box(str(arguments["host"]))
-        store, seat = self._scheduler.store, self._scheduler.lobby.seat(box.name)
-        wanted = arguments.get("job")
-        job = await self._scheduler.find(str(wanted)) if wanted else store.next_for(box)
-        if job is None:
-            return {"script": "", "why": "no queued job fits it; it would be parked"}
-        shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
-        named = f"{job.id}, were it next; it is in {stage(job.state)}"
-        return {"script": shown, "why": named if wanted else f"{job.id} would be next"}
-
-    async def _host_reserve(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        """`for`: whose jobs it takes; without it nobody's."""
-        _only_root(user, "keeps testboxes")
-        box, whom = self._box(str(arguments["host"])), arguments.get("for")
-        until, why = float(arguments["until"]), str(arguments.get("why") or "")
-        await self._scheduler.reserve(box, str(whom) if whom else None, until, user, why)
-        return {"host": self._row(box)}
-
-    async def _host_release(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        _only_root(user, "releases testboxes")
-        box = self._box(str(arguments["host"]))
-        await self._scheduler.release(box, user)
-        return {"host": self._row(box)}
-
     async def _drain(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         """Answers at once, or (`wait`) when no job holds a box any more."""
         _only_root(user, "drains the lab")
@@ -297,16 +225,6 @@ def _of_the_archive(wanted: Arguments) -> Wanted | None:
 def _utf8(path: str) -> str:
     """`path` as it can be sent; boxes upload no other names, but people have shells."""
     return os.fsencode(path).decode(errors="replace")
-
-
-def write_lease(folder: Path, name: str, entry: str) -> None:
-    """A known box's file in dnsmasq's dhcp-hostsdir; dnsmasq reads it as soon as it is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    if not path.exists() or path.read_text() != entry:
-        beside = folder.parent / f".{name}.new"  # not within: dnsmasq reads all it finds there
-        beside.write_text(entry)
-        beside.rename(path)
 
 
 def _read_part(root: Path, path: str, offset: int) -> tuple[bytes, int]:

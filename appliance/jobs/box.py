@@ -30,6 +30,7 @@ _JUNK_UUIDS: Final = frozenset(
         "00020003-0004-0005-0006-000700080009",
     ]
 )
+PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # what iPXE's ${buildarch} says -> the word that documents use
 _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
@@ -242,3 +243,8 @@ class Box:
     def boot(self) -> BootLog | None:
         """The boot under way, or the last one."""
         return self.boots[-1] if self.boots else None
+
+    @property
+    def asked(self) -> float:
+        """When it asked for work last, UTC; 0 where it never has."""
+        return self.boots[-1].began if self.boots else 0.0

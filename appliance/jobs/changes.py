@@ -142,6 +142,22 @@ class Known:
 
 
 @attrs.frozen
+class Unregistered:
+    """Its hosts file is gone: a box is unknown again."""
+
+    box: str
+    by: str
+    at: float
+
+
+@attrs.frozen
+class Forgotten:
+    """A box that nobody registered asks no more."""
+
+    box: str
+
+
+@attrs.frozen
 class Seen:
     """A box asked for work; `box` is its name, found or made from its MAC."""
 
@@ -258,5 +274,5 @@ def marked(job: Job, change: Kept | Swept) -> Job:
 
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
-    | Kept | Swept | Filed | Archived
+    | Kept | Swept | Filed | Archived | Unregistered | Forgotten
 )  # fmt: skip

@@ -15,14 +15,15 @@ import attrs
 from appliance.config import Waits
 from appliance.errors import Refused
 from appliance.jobs import job as jobs
-from appliance.jobs.box import Box, Facts, Identity, Step
-from appliance.jobs.changes import Change, Job, Known, Missed, Moved, Seen, Stepped
+from appliance.jobs.box import PRESENT_S, Box, Facts, Identity, Step
+from appliance.jobs.changes import Change, Forgotten, Job, Known, Missed, Moved, Seen, Stepped
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 
 # Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
 HOLD_WORDS: Final = ("manual_check", "renew")
+_STRANGER: Final = "unknown-"  # then its MAC; no hosts file has such a name
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
 
 
@@ -33,14 +34,19 @@ def asked(
 
     `untold`: it was never told what it is offered, so that is not lost but goes back.
 
-    Raises Refused where it is unknown and `unknown_max` such boxes are known of already.
+    Where it is unknown and `unknown_max` such boxes are there already, one that has not asked for
+    long is forgotten; raises Refused without such a one.
     """
     box = store.box_of(who)
-    if box is None:
-        if sum(not other.known for other in store.boxes.values()) >= unknown_max:
-            raise Refused(f"{unknown_max} unknown boxes have asked already; see `hosts`")
-        return [Seen("unknown-" + who.mac.replace(":", "-"), who, now)]
     changes: list[Change] = []
+    if box is None:
+        strangers = [other for other in store.boxes.values() if other.name.startswith(_STRANGER)]
+        if len(strangers) >= unknown_max:
+            oldest = min(strangers, key=lambda other: other.asked)
+            if oldest.asked > now - max(PRESENT_S, 2 * waits.park):
+                raise Refused(f"{unknown_max} unknown boxes are waiting already; see `hosts`")
+            changes.append(Forgotten(oldest.name))
+        return [*changes, Seen(_STRANGER + who.mac.replace(":", "-"), who, now)]
     job = store.job(box.job) if box.job is not None else None
     if job is not None and untold and isinstance(job.state, Offered):
         changes += undelivered(store, job.id, job.state.attempt.number, now)

@@ -1,13 +1,14 @@
 """The operator's hosts files: one YAML file per testbox, in the shape of lkp's.
 
-The file's name is the testbox's (`vm-2p8g--a108` or `vm-2p8g--a108.yaml`).
+The file's name is the testbox's (`vm-2p8g--a108` or `vm-2p8g--a108.yaml`).  Beside them is a folder
+with one file per testbox for dnsmasq (dhcp-hostsdir), which reads each as soon as it is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -15,12 +16,15 @@ from appliance.errors import ApplianceError, BadConfig
 from appliance.jobs import box, document, reading
 from appliance.jobs.box import Facts
 
+# What editors and people leave beside a file that they change.
+_COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
+
 
 def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
     """The boxes in `folder`, and what is wrong with those files that cannot be used."""
     facts, wrong = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith("~"):
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(_COPIES):
             try:
                 facts.append(read(path, default_queue))
             except BadConfig as error:
@@ -64,3 +68,24 @@ def write(folder: Path, name: str, fields: Mapping[str, Any]) -> Path:
     beside.write_text(document.dump(merged), encoding="utf-8")
     beside.rename(path)
     return path
+
+
+def remove(folder: Path, name: str) -> None:
+    """The file of a box, if there is one.  Raises OSError."""
+    for path in (folder / f"{name}.yaml", folder / name):
+        path.unlink(missing_ok=True)
+
+
+def lend(folder: Path, name: str, entry: str) -> None:
+    """Tell dnsmasq, by its line, that a box is known.  Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if not path.exists() or path.read_text() != entry:
+        beside = folder.parent / f".{name}.new"  # not within: dnsmasq reads all it finds there
+        beside.write_text(entry)
+        beside.rename(path)
+
+
+def end_lease(folder: Path, name: str) -> None:
+    """No longer; dnsmasq knows what it has read until it starts again.  Raises OSError."""
+    (folder / name).unlink(missing_ok=True)

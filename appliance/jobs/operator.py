@@ -12,7 +12,16 @@ from typing import Final
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import suspicion
 from appliance.jobs.box import Box, Reservation
-from appliance.jobs.changes import Change, Drained, Job, Kept, Missed, Quarantined, Reserved
+from appliance.jobs.changes import (
+    Change,
+    Drained,
+    Job,
+    Kept,
+    Missed,
+    Quarantined,
+    Reserved,
+    Unregistered,
+)
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
@@ -27,6 +36,15 @@ def suspects(store: Store, names: Iterable[str], now: float) -> list[Change]:
         for box in (store.boxes[name] for name in names if name in store.boxes)
         if not box.quarantine and (why := suspicion.against(box, store.jobs, store.evidence))
     ]
+
+
+def unregistered(box: Box, by: str, now: float) -> list[Change]:
+    """No hosts file names it any more.  Raises Refused while it holds a job, or without one."""
+    if not box.known:
+        raise Refused(f"{box.name} is unknown already: no hosts file names it")
+    if box.job is not None:
+        raise Refused(f"{box.name} holds {box.job}: wait for its end, or cancel it first")
+    return [Unregistered(box.name, by, now)]
 
 
 def reserved(

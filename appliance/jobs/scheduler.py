@@ -32,6 +32,7 @@ from appliance.jobs.changes import (
     Reserved,
     Submitted,
     Swept,
+    Unregistered,
     marked,
 )
 from appliance.jobs.document import Body, Document
@@ -126,6 +127,8 @@ class Scheduler:
             elif isinstance(change, Missed | Quarantined | Reserved):
                 touched[change.box] = None
                 self._note_pause(change)
+            elif isinstance(change, Unregistered):
+                touched[change.box] = None
         suspects = operator.suspects(self.store, touched, self.clock.now())
         for suspect in suspects:
             self.store.apply(suspect)
@@ -316,6 +319,10 @@ class Scheduler:
         self.change([])
         await self._journal.durable(position, self.config.waits.answer)
         return self.store.boxes[facts.name]
+
+    async def unregister(self, box: Box, by: str) -> None:
+        """It is unknown from now on, seated or not.  Raises Refused while it holds a job."""
+        await self.settle(operator.unregistered(box, by, self.clock.now()))
 
     def known(self, facts: Facts) -> list[Change]:
         """The change that a hosts file makes.  Raises Refused."""

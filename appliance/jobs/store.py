@@ -11,19 +11,28 @@ restart.
 from __future__ import annotations
 
 import itertools
-from typing import Final
 
 import attrs
 
 from appliance.errors import NotFound
 from appliance.jobs import job as jobs
 from appliance.jobs import suspicion
-from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, BootLog, Box, Facts, Identity, Step
+from appliance.jobs.box import (
+    BOOTS_KEPT,
+    PRESENT_S,
+    STEPS_MAX,
+    BootLog,
+    Box,
+    Facts,
+    Identity,
+    Step,
+)
 from appliance.jobs.changes import (
     Archived,
     Change,
     Drained,
     Filed,
+    Forgotten,
     Job,
     Kept,
     Known,
@@ -35,14 +44,13 @@ from appliance.jobs.changes import (
     Stepped,
     Submitted,
     Swept,
+    Unregistered,
     marked,
     moved,
 )
 from appliance.jobs.job import Attempt, Finished, Queued
 from appliance.jobs.ready import Key, Ready, Serves
 from appliance.jobs.suspicion import Evidence
-
-PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 
 
 @attrs.define
@@ -70,7 +78,7 @@ class Store:
     def __attrs_post_init__(self) -> None:
         self.ready = Ready(self._fits)
         # An address belongs to who asked from it last, as it did before the restart.
-        for box in sorted(self.boxes.values(), key=lambda box: box.boot.began if box.boot else 0.0):
+        for box in sorted(self.boxes.values(), key=lambda box: box.asked):
             self._index_box(box)
         for job in self.jobs.values():
             self._index_job(job)
@@ -176,8 +184,7 @@ class Store:
         return box_name not in state.avoid or not self._another(self.jobs[job_id], state, box_name)
 
     def _another(self, job: Job, state: Queued, box_name: str) -> bool:
-        asked = self.boxes[box_name].boot
-        now = asked.began if asked is not None else 0.0  # it sat down then; it asks every half hour
+        now = self.boxes[box_name].asked  # it sat down then; it asks every half hour
         return any(
             _there(other, now) and job.needs.tags <= self.serves(other).tags
             for name in self._serving.get(job.match_key, {})
@@ -232,6 +239,15 @@ class Store:
                     "let go" if reservation is None else "reserved" if reservation.user else "held"
                 )
                 _log(self.boxes[name], Step(at, what, by), None, None)
+            case Unregistered(name, by, at):
+                box = self.boxes[name]
+                self._unindex_box(box)
+                box.facts = box.reservation = None
+                self._index_box(box)
+                _log(box, Step(at, "removed", by), None, None)
+            case Forgotten(name):
+                assert self.boxes[name].job is None, f"{name} holds a job"
+                self._unindex_box(self.boxes.pop(name))
             case Drained(by):
                 self.drained = by
             case Kept(name) | Swept(name):
@@ -376,7 +392,7 @@ class Store:
 
 def _there(box: Box, at: float) -> bool:
     """Whether the box works, or has asked not long before `at`, or since."""
-    return box.job is not None or (box.boot is not None and box.boot.began > at - PRESENT_S)
+    return box.job is not None or box.asked > at - PRESENT_S
 
 
 def _log(box: Box, step: Step, job: str | None, attempt: int | None) -> None:

@@ -1,0 +1,125 @@
+"""What a person may ask about testboxes: which there are, what they do, who gets their time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from appliance.boot import dnsmasq
+from appliance.errors import BadRequest, NoSpace, NotFound, Refused
+from appliance.jobs import box as boxes
+from appliance.jobs import hosts, views
+from appliance.jobs.job import stage
+from appliance.jobs.scheduler import Scheduler
+
+log = structlog.get_logger()
+
+Arguments = dict[str, Any]
+
+
+class Testboxes:
+    """The verbs, for one scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def row(self, box: boxes.Box) -> dict[str, Any]:
+        """One testbox, as it is shown."""
+        scheduler = self._scheduler
+        return views.host_row(scheduler.store, scheduler.lobby, box, scheduler.clock.now())
+
+    async def all(self) -> dict[str, Any]:
+        """Every testbox, known or not."""
+        return {"hosts": [self.row(box) for box in self._scheduler.store.boxes.values()]}
+
+    async def add(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """Register one, or change what its hosts file says."""
+        _only_root(user, "says which testboxes there are")
+        config = self._scheduler.config
+        name = str(arguments["name"])
+        fields = {key: value for key, value in arguments.items() if value and key != "name"}
+        fields["mac"] = [boxes.normal_mac(str(mac)) for mac in fields.pop("macs", None) or []]
+        facts = boxes.facts(name, fields, config.defaults.queue)
+        where: list[Path] = []
+
+        async def write() -> None:
+            folder = config.paths.hosts
+            try:
+                where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
+            except OSError as error:
+                raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
+            entry = dnsmasq.host_entry(name, facts.macs)
+            try:
+                await trio.to_thread.run_sync(hosts.lend, config.paths.dhcp_hosts, name, entry)
+            except OSError as error:  # the next start writes it
+                log.warning("no lease file", host=name, why=str(error))
+
+        box = await self._scheduler.register(facts, write)
+        return {"host": self.row(box), "file": str(where[0])}
+
+    async def remove(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """Its hosts file goes, and it is unknown from then on."""
+        _only_root(user, "says which testboxes there are")
+        box, paths = self._box(str(arguments["host"])), self._scheduler.config.paths
+
+        await self._scheduler.unregister(box, user)
+        try:
+            await trio.to_thread.run_sync(hosts.remove, paths.hosts, box.name)
+            await trio.to_thread.run_sync(hosts.end_lease, paths.dhcp_hosts, box.name)
+        except OSError as error:
+            why = f"{error.filename}: {error.strerror}"
+            raise NoSpace(f"{why}: at the next start {box.name} is known again") from error
+        return {"host": self.row(box)}
+
+    async def show(self, arguments: Arguments) -> dict[str, Any]:
+        """One, by name or MAC, with its last boots."""
+        box = self._box(str(arguments["host"]))
+        return {"host": self.row(box), "boots": views.boot_rows(box)}
+
+    async def preview(self, arguments: Arguments) -> dict[str, Any]:
+        """The script that it would get; nothing is handed out."""
+        box = self._box(str(arguments["host"]))
+        store, seat = self._scheduler.store, self._scheduler.lobby.seat(box.name)
+        wanted = arguments.get("job")
+        job = await self._scheduler.find(str(wanted)) if wanted else store.next_for(box)
+        if job is None:
+            return {"script": "", "why": "no queued job fits it; it would be parked"}
+        shown = self._scheduler.script(job, box, seat.reached if seat else "SERVER")
+        named = f"{job.id}, were it next; it is in {stage(job.state)}"
+        return {"script": shown, "why": named if wanted else f"{job.id} would be next"}
+
+    async def reserve(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """`for`: whose jobs it takes; without it nobody's."""
+        _only_root(user, "keeps testboxes")
+        box, whom = self._box(str(arguments["host"])), arguments.get("for")
+        until, why = float(arguments["until"]), str(arguments.get("why") or "")
+        await self._scheduler.reserve(box, str(whom) if whom else None, until, user, why)
+        return {"host": self.row(box)}
+
+    async def release(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """It gets jobs again."""
+        _only_root(user, "releases testboxes")
+        box = self._box(str(arguments["host"]))
+        await self._scheduler.release(box, user)
+        return {"host": self.row(box)}
+
+    def _box(self, word: str) -> boxes.Box:
+        """By name or by MAC.  Raises NotFound."""
+        store = self._scheduler.store
+        if word in store.boxes:
+            return store.boxes[word]
+        try:
+            found = store.box_of(boxes.Identity(boxes.normal_mac(word), ""))
+        except BadRequest:
+            found = None
+        if found is None:
+            raise NotFound(f"no testbox {word[:80]}")
+        return found
+
+
+def _only_root(user: str, does: str) -> None:
+    if user != "root":
+        raise Refused(f"only root {does}")
