@@ -32,6 +32,7 @@ QUEUED: Final = 100_000
 PARKED: Final = 5_000
 SUBMITS: Final = 300
 AIM_S: Final = 0.005
+SETTLE_S: Final = 1.0
 _IMAGE: Final = Pinned("/os/k", ("/os/i",), "/os/x", "6.1")
 
 
@@ -80,6 +81,9 @@ async def _measure(folder: Path, queued: int, parked: int) -> list[float]:
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)
         await _fill(scheduler, queued, parked)
+        while store.unfiled(1):  # the queue has stood for a while
+            await trio.sleep(SETTLE_S)
+        await trio.sleep(SETTLE_S)
         taken = [await _one(scheduler, n) for n in range(SUBMITS)]
         nursery.cancel_scope.cancel()
     archive.close()
