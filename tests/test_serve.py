@@ -122,7 +122,7 @@ def test_a_parked_box_gets_the_job_that_a_person_submits(server, tmp_path):
     script = rest(box)
     rows = json.loads(server.run("jobs", "--json").stdout)
 
-    assert submitted.startswith("lab.1  /srv/result/hello/")
+    assert submitted.startswith(f"lab.1  {tmp_path}/srv/result/hello/")
     assert "/job_initrd_tmpfs/lab.1/job.cgz" in script
     assert [("lab.1", "offered", "box-1")] == [(r["id"], r["stage"], r["box"]) for r in rows]
     assert "lab.1" in server.run("show", "lab.1").stdout

@@ -44,6 +44,7 @@ class People:
         self._scheduler = scheduler
         retention, testboxes = Retention(scheduler), Testboxes(scheduler)
         self._row = testboxes.row
+        self._job_row = partial(views.job_row, srv=scheduler.config.paths.srv)
         self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
             "submit": self._submit,
             "jobs": self._jobs,
@@ -90,7 +91,7 @@ class People:
         ]
         jobs = await intake.submit(self._scheduler, papers, user, str(arguments["key"]))
         warnings = [text for job in jobs for text in intake.warnings(self._scheduler, job)]
-        rows = [{"id": job.id, "result_root": "/srv" + job.result_root} for job in jobs]
+        rows = [{key: self._job_row(job)[key] for key in ("id", "result_root")} for job in jobs]
         return {"jobs": rows, "warnings": warnings}
 
     async def _jobs(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
@@ -103,12 +104,12 @@ class People:
             old = await self._scheduler.archive.search(wanted, most)
             found += [job for job in old if job.id not in there]
         newest = sorted(found, key=lambda job: job.number, reverse=True)[:most]
-        return {"jobs": [views.job_row(job) for job in newest]}
+        return {"jobs": [self._job_row(job) for job in newest]}
 
     async def _show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         job = await self._scheduler.find(str(arguments["job"]))
         return {
-            "job": views.job_row(job),
+            "job": self._job_row(job),
             "document": views.document_row(job, await self._scheduler.body(job)),
             "history": [views.moment_row(moment) for moment in job.history],
         }
@@ -117,7 +118,7 @@ class People:
         job = await self._scheduler.find(str(arguments["job"]))
         if user not in ("root", job.submitter):
             raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root cancels it")
-        return {"job": views.job_row(await self._scheduler.cancel(job.id, user))}
+        return {"job": self._job_row(await self._scheduler.cancel(job.id, user))}
 
     async def _wait(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         seen = 0
@@ -127,7 +128,7 @@ class People:
                 await event({"job": job.id, **views.moment_row(moment)})
             seen = job.moments
             if isinstance(job.state, Finished):
-                return {"job": views.job_row(job)}
+                return {"job": self._job_row(job)}
 
     async def _results(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         job = await self._scheduler.find(str(arguments["job"]))
@@ -157,9 +158,9 @@ class People:
         await self._scheduler.drain(user)
         while arguments.get("wait") and (active := self._scheduler.store.active()):
             job = next(iter(active))
-            await event({"running": len(active), "job": views.job_row(job)})
+            await event({"running": len(active), "job": self._job_row(job)})
             await self._scheduler.changes_of(job.id, job.moments)
-        return {"jobs": [views.job_row(job) for job in self._scheduler.store.active()]}
+        return {"jobs": [self._job_row(job) for job in self._scheduler.store.active()]}
 
     async def _resume(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         _only_root(user, "resumes a drained lab")
@@ -171,7 +172,7 @@ class People:
         if user not in ("root", job.submitter):
             raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root renews it")
         return {
-            "job": views.job_row(await self._scheduler.renew(job.id, float(arguments["seconds"])))
+            "job": self._job_row(await self._scheduler.renew(job.id, float(arguments["seconds"])))
         }
 
     async def _status(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Jobs and boxes as people and programs are shown them: plain maps, the shapes of 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -24,6 +25,9 @@ class Seat(Protocol):
     since: float
 
 
+SRV: Final = Path("/srv")
+
+
 class Seats(Protocol):
     """The lobby, as far as it is shown."""
 
@@ -31,8 +35,8 @@ class Seats(Protocol):
         """The open seat of `box`."""
 
 
-def job_row(job: Job) -> dict[str, Any]:
-    """One line of `appliance jobs`."""
+def job_row(job: Job, srv: Path = SRV) -> dict[str, Any]:
+    """One line of `appliance jobs`; `srv` is where the lab's /srv lies."""
     state, attempt = job.state, job.attempt
     over = isinstance(state, Finished)
     return {
@@ -49,7 +53,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "queue": job.document.queue,
         "os": f"{job.document.os} {job.document.os_version}",
         "arch": job.document.arch,
-        "result_root": "/srv" + job.result_root,
+        "result_root": f"{srv}{job.result_root}",
         "finished": job.finished if over else None,
     }
 
