@@ -146,9 +146,12 @@ def _told() -> Iterator[Callable[[str], None]]:
             return
         from rich.console import Console
         from rich.markup import escape
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        with Console(stderr=True).status("starting") as status:
-            yield lambda line: status.update(escape(line[:100]))
+        columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+            yield lambda line: progress.update(task, description=escape(line[:100]))
     finally:
         signal.signal(signal.SIGTERM, before)
 
