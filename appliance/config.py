@@ -113,6 +113,7 @@ class Limits:
     boots_in_flight: int = 12  # per Gbit/s of the lab interface; others keep their seats
     upload_file_bytes: int = 2**30  # one result file
     upload_attempt_bytes: int = 10 * 2**30  # all results of one attempt
+    upload_attempt_names: int = 200_000  # of files, and of the folders on the way to each
     document_bytes: int = 2**20  # one job document
     # Finished jobs that stay in memory, some 5 MB: late reports and people ask for the newest.
     # All others are in the archive alone.

@@ -197,6 +197,33 @@ async def test_a_file_that_is_sent_again_counts_once(tmp_path):
         assert [201, 507] == [rest.status, over.status]
 
 
+async def test_an_attempt_makes_so_many_files_and_folders_and_no_more(tmp_path):
+    limits = Limits(upload_attempt_names=5)
+    async with open_lab(labs.config(tmp_path, limits=limits)) as lab:
+        job = await running(lab)
+        counts = lab.wire.app._by_port[lab.config.ports.upload]._used
+        again = [
+            (await send(lab, "PUT", f"{job.result_root}/a/b", b"x", cookie=job.id)).status
+            for _ in range(4)
+        ]
+        folder = [
+            (await send(lab, "MKCOL", f"{job.result_root}/c/", cookie=job.id)).status
+            for _ in range(4)
+        ]
+        counts.clear()  # counted anew, from the disk
+        over = [
+            (await send(lab, method, f"{job.result_root}/{path}", cookie=job.id)).status
+            for method, path in [("PUT", "d/e/f/g"), ("MKCOL", "h/i/j/k/"), ("PUT", "l/m/n")]
+        ]
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+
+        assert ([201] * 4, [201] * 4) == (again, folder)
+        assert [507, 507, 201] == over
+        assert {"a/b", "l/m/n"} == kept(lab, job).keys()
+        assert "incomplete" == lab.scheduler.store.job(job.id).state.health
+
+
 async def test_a_count_that_was_forgotten_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "USED_MAX", 1)
     limits = Limits(upload_attempt_bytes=10)

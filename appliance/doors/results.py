@@ -49,6 +49,7 @@ class _Used:
     """What an attempt has uploaded."""
 
     size: int  # bytes, those under way among them
+    names: int = 0  # the length of each file's path: a disk has only so many inodes
     uploads: int = 0  # under way
 
 
@@ -87,7 +88,7 @@ class Results:
             await answer(send, 503, str(error))
         else:
             if scope["method"] == "MKCOL":
-                await self._make_folder(send, job, attempt, path)
+                await self._make_folder(send, job, attempt, root, path)
             else:
                 await self._put(scope, receive, send, job, attempt, root, path)
 
@@ -125,9 +126,15 @@ class Results:
         box = self._scheduler.store.boxes.get(attempt.box)
         return box is not None and is_card_of(box, self._arp_table.read_text(), client)
 
-    async def _make_folder(self, send: Send, job: Job, attempt: Attempt, path: Path) -> None:
+    async def _make_folder(
+        self, send: Send, job: Job, attempt: Attempt, root: str, path: Path
+    ) -> None:
         try:
-            await results.make_folder(path)
+            used = await self._count(root)
+            names = self._depth(path, root)
+            _check_names(used.names + names, path, self._config.limits)
+            if await results.make_folder(path):
+                used.names += names
         except Refused as error:
             await answer(send, 409, str(error))
         except NoSpace as error:
@@ -175,8 +182,11 @@ class Results:
         used = await self._count(root)
         told = int(dict(scope["headers"]).get(b"content-length", b"0"))
         _check_size(told, used.size + told, path, limits)
-        size = freed = 0
+        names = self._depth(path, root)
+        _check_names(used.names + names, path, limits)
+        size = 0
         used.uploads += 1
+        used.names += names
         try:
             async with results.Upload(path) as upload:
                 gathered = bytearray()
@@ -194,20 +204,26 @@ class Results:
                     if len(gathered) >= WRITE_BYTES or not more:
                         await upload.write(bytes(gathered))
                         gathered.clear()
-                freed = await upload.finish()
+                replaced = await upload.finish()
         except BaseException:
-            freed = size
+            replaced = size
             raise
         finally:
-            used.size -= freed
             used.uploads -= 1
+            if replaced is not None:
+                used.size -= replaced
+                used.names -= names
         return size
+
+    def _depth(self, path: Path, root: str) -> int:
+        return len(path.relative_to(self._config.paths.srv / root[1:]).parts)
 
     async def _count(self, root: str) -> _Used:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
             listed = await trio.to_thread.run_sync(results.listing, folder)
-            self._used.setdefault(root, _Used(sum(size for _, size, _ in listed)))
+            names = sum(path.count("/") + 1 for path, _, _ in listed)
+            self._used.setdefault(root, _Used(sum(size for _, size, _ in listed), names))
             idle = (name for name, used in self._used.items() if not used.uploads and name != root)
             if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
                 del self._used[oldest]  # it is counted anew if it uploads again
@@ -227,6 +243,12 @@ def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
         raise TooLarge(f"{path.name} is larger than {limits.upload_file_bytes} bytes")
     if used > limits.upload_attempt_bytes:
         raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_bytes} bytes")
+
+
+def _check_names(names: int, path: Path, limits: Limits) -> None:
+    """`names` is the whole attempt's, with those of this path."""
+    if names > limits.upload_attempt_names:
+        raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_names} names")
 
 
 def _cookie(scope: Scope) -> str:

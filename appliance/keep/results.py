@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -23,6 +23,8 @@ from appliance.errors import NoSpace, Refused
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
 _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+T = TypeVar("T")
+
 ASIDE: Final = ".removed"  # under the results: what is on its way out
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
 
@@ -34,7 +36,7 @@ class Upload:
         self._path = path
         self._beside = path.with_name(PART + secrets.token_hex(8))
         self._descriptor: int | None = None
-        self._replaced = 0  # bytes
+        self._replaced: int | None = None  # bytes
 
     async def __aenter__(self) -> Upload:
         """Raises NoSpace, and Refused where a file stands in the way of a folder."""
@@ -58,8 +60,8 @@ class Upload:
         """Raises NoSpace."""
         await _in_thread(self._path, partial(self._write, data))
 
-    async def finish(self) -> int:
-        """The file has its name, durably; the bytes of the file that had it before.
+    async def finish(self) -> int | None:
+        """The file has its name, durably; the bytes of the file that had it before, if any had.
 
         Raises NoSpace, and Refused where a folder has the name.
         """
@@ -88,14 +90,14 @@ class Upload:
         _sync(self._path.parent)
 
 
-async def make_folder(folder: Path) -> None:
+async def make_folder(folder: Path) -> bool:
     """Like make_folders.  Raises NoSpace, and Refused where a file stands in its way."""
-    await _in_thread(folder, partial(make_folders, folder))
+    return await _in_thread(folder, partial(make_folders, folder))
 
 
-async def _in_thread(path: Path, work: Callable[[], None]) -> None:
+async def _in_thread(path: Path, work: Callable[[], T]) -> T:
     try:
-        await trio.to_thread.run_sync(work)
+        return await trio.to_thread.run_sync(work)
     except OSError as error:
         if error.errno in _NAME:
             raise Refused(f"{path.name}: {error.strerror}") from error
@@ -103,8 +105,8 @@ async def _in_thread(path: Path, work: Callable[[], None]) -> None:
         raise NoSpace(f"{what} {path.name}: {error.strerror}") from error
 
 
-def make_folders(folder: Path) -> None:
-    """`folder` and its parents, durably.  Raises OSError."""
+def make_folders(folder: Path) -> bool:
+    """`folder` and its parents, durably; whether one was missing.  Raises OSError."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -115,6 +117,7 @@ def make_folders(folder: Path) -> None:
         if not made.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file has the name of a folder", str(made))
         _sync(made.parent)
+    return bool(missing)
 
 
 def _sync(folder: Path) -> None:
