@@ -34,6 +34,8 @@ PUNCTUAL: Final = 6  # jobs that come on the very tick at which something else h
 
 
 FINISHED_IN_MEMORY: Final = (0, 2, 1000)  # by the seed: all others are in the archive
+# By the seed: a longer journal becomes a snapshot while everything goes on.
+JOURNAL_BYTES: Final = (10_000, 100_000, 1_000_000)
 
 
 @attrs.frozen
@@ -73,6 +75,7 @@ class World:
         self.config = Config(
             paths=Paths(*attrs.astuple(nowhere)), network=network_, waits=waits, limits=limits
         )
+        self.journal_bytes = rng.choice(JOURNAL_BYTES)
         self.oracle = Oracle()
         self.sometimes: Counter[str] = self.oracle.sometimes
         self.net: Any = network.Http() if size.http else network.Direct()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVER: Final = "10.255.0.1"
 SEEN_DEAD_S: Final = 60.0  # by then a seat whose box lost power is free (facts.md §4)
 WATCHDOG_S: Final = 120.0  # iPXE 2.0 gives up without a body byte (facts.md §1)
-SEND_S: Final = (0.0, 0.0, 0.5)  # that a send may take
+SEND_S: Final = (None, 0.0, 0.5)  # that a send may take; None: not even a turn of the loop
 _JOB: Final = re.compile(r"/job_initrd_tmpfs/([^/]+)/job\.cgz")
 _TOKEN: Final = re.compile(rb"/~lkp/(token[0-9]+)")
 
@@ -75,7 +75,7 @@ class _Line:
         self._data = b""
         self._whole = False
         self._over = trio.Event()  # the server's side of it
-        self._byte = trio.Event()  # something came
+        self._watchdog = trio.CancelScope()  # iPXE's own: each byte winds it up again
         self._gone = trio.Event()  # the client's, as the server knows it
         self.silent = False  # the client lost power, and nobody knows yet
 
@@ -85,7 +85,6 @@ class _Line:
         finally:
             if not self._server.vanished:
                 self._over.set()
-                self._byte.set()
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()
@@ -94,27 +93,28 @@ class _Line:
     async def _send(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body" and not self._gone.is_set():
             _check_kept(self._server, message["body"].decode())
-        await trio.sleep(self._box.rng.choice(SEND_S))
+        takes = self._box.rng.choice(SEND_S)
+        if takes is not None:
+            await trio.sleep(takes)
         if self._gone.is_set() or message["type"] != "http.response.body":
             return
         if not self.silent:
             self._data += message["body"]
-            self._byte.set()
+            self._watchdog.deadline = trio.current_time() + WATCHDOG_S
             self._whole = not message.get("more_body", False)
 
     async def body(self) -> str:
+        self._watchdog.deadline = trio.current_time() + WATCHDOG_S
         try:
-            while not self._over.is_set():
-                self._byte = trio.Event()
-                with trio.fail_after(WATCHDOG_S):
-                    await self._byte.wait()
+            with self._watchdog:
+                await self._over.wait()
         except trio.Cancelled:
             self._box.world.loses_power(self)
             raise
-        except trio.TooSlowError as error:
+        if self._watchdog.cancelled_caught:
             self._box.world.sometimes["iPXE's watchdog bit"] += 1
             self.hang_up()
-            raise ConnectionResetError from error
+            raise ConnectionResetError
         if not self._whole:
             raise ConnectionResetError
         return self._data.decode()

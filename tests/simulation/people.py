@@ -11,7 +11,6 @@ from appliance.errors import ApplianceError
 from appliance.jobs import intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Finished
-from tests.simulation.oracle import jobs_of
 
 if TYPE_CHECKING:
     from tests.simulation.lab import World
@@ -119,9 +118,13 @@ async def operator(world: World) -> None:
 async def _look(server: Any) -> None:
     scheduler, oracle = server.scheduler, server.world.oracle
     await scheduler._journal.durable(scheduler._journal.appended)
-    for job in jobs_of(scheduler).values():
-        if isinstance(job.state, Finished) and job.finished < scheduler.clock.now() - LOOKS_S:
+    earlier = scheduler.clock.now() - LOOKS_S
+    for job in scheduler.store.jobs.values():
+        if isinstance(job.state, Finished) and job.finished < earlier:
             oracle.ended(job.id, job.state.health)
+    archived = "SELECT id, health FROM job WHERE finished < ?"
+    for name, health in scheduler.archive._mine.execute(archived, (earlier,)):
+        oracle.ended(name, health)
     if trio.current_time() > server.world.disk_well_since + LOOKS_S:  # else boxes wait for it
         oracle.looked_into_the_lobby(scheduler, server.world.boxes)
     for box in scheduler.store.boxes.values():

@@ -72,7 +72,7 @@ class Server:
 
     async def _start(self, nursery: trio.Nursery) -> None:
         world, config = self.world, self.world.config
-        store, journal = await journals.restore(self.disk)
+        store, journal = await journals.restore(self.disk, world.journal_bytes)
         await self.disk.archive.check(store)
         clock = Clock(trio.current_time(), world.wall())
         self.scheduler = Scheduler(
