@@ -43,6 +43,7 @@ holds them to it.
       operator    pure   what a person decides about testboxes and the lab
       lobby              idle testboxes: one seat, one cancel scope per testbox
       scheduler          joins store, journal and lobby: decide, keep, act
+      dues        pure   what must be looked at, and when
       reaper             ends what is due: leases, deadlines, back-offs
       filing             moves to the archive what memory need not hold
       intake             how documents become jobs

@@ -113,7 +113,7 @@ def _happening(rng, store, now):
         return decisions.refused_upload(job, job.attempt.number, "quota", now)
     if roll < 0.97:
         return decisions.cancelled(job, "ann", now)
-    return decisions.due(store, {}, now + 10_000, WAITS)
+    return decisions.due(store, [job.id for job in store.active()], {}, now + 10_000, WAITS)
 
 
 def _an_operator_decides(rng, store, box, now):
@@ -130,7 +130,7 @@ def _an_operator_decides(rng, store, box, now):
     if roll < 0.6:
         return [Quarantined(box.name, "3 boots lost in a row", "the appliance", now)]
     if roll < 0.8:
-        return operator.expired(store, now)
+        return operator.expired(store.boxes.values(), now)
     if roll < 0.85:
         return operator.unregistered(box, "root", now)
     return operator.resumed(store, now) if store.drained else operator.drained(store, "root", now)

@@ -122,9 +122,9 @@ def test_only_attempts_whose_time_is_up_are_due():
     offered(store)
     until = NOW + WAITS.offer_lease
 
-    assert [] == decisions.due(store, {}, until - 0.5, WAITS)
+    assert [] == decisions.due(store, ["lab.1"], {}, until - 0.5, WAITS)
     assert ["Moved", "Missed"] == [
-        type(change).__name__ for change in decisions.due(store, {}, until, WAITS)
+        type(change).__name__ for change in decisions.due(store, ["lab.1"], {}, until, WAITS)
     ]
 
 

@@ -149,15 +149,16 @@ def _boot_until(job: Job, now: float, stage_s: float, waits: Waits) -> float:
     return min(now + stage_s, job.attempt.began + _waits(job, waits).boot_max)
 
 
-def due(store: Store, moved: Mapping[str, float], now: float, waits: Waits) -> list[Change]:
-    """The attempts whose time is up.
+def due(
+    store: Store, names: Iterable[str], moved: Mapping[str, float], now: float, waits: Waits
+) -> list[Change]:
+    """Those attempts of the jobs named, each under way, whose time is up.
 
     `moved` has when a box last fetched a byte: while files load, that renews the lease.
     """
     changes: list[Change] = []
-    for job in store.active():
-        until = deadline(job, moved, waits)
-        if until <= now:
+    for job in [store.jobs[name] for name in names]:
+        if deadline(job, moved, waits) <= now:
             reason = f"nothing heard in stage {jobs.stage(job.state)}"
             if isinstance(job.state, Running):
                 reason = "its time to run was over"

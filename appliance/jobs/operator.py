@@ -78,11 +78,11 @@ def released(box: Box, by: str, now: float) -> list[Change]:
     return changes
 
 
-def expired(store: Store, now: float) -> list[Change]:
-    """The reservations whose time is up."""
+def expired(boxes: Iterable[Box], now: float) -> list[Change]:
+    """Those of the boxes' reservations whose time is up."""
     return [
         Reserved(box.name, None, "its time is up", now)
-        for box in store.boxes.values()
+        for box in boxes
         if box.reservation is not None and box.reservation.until <= now
     ]
 

@@ -36,6 +36,7 @@ from appliance.jobs.changes import (
     marked,
 )
 from appliance.jobs.document import Body, Document
+from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Store
@@ -107,6 +108,7 @@ class Scheduler:
         self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
         self._untold: set[tuple[str, int]] = set()  # offers whose script is with nobody yet
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
+        self.dues = Dues()
         self.alarm = Alarm()
         self._changed: dict[str, trio.Event] = {}  # per watched job
         self.heard: dict[str, float] = {}  # when a box last fetched a byte
@@ -148,7 +150,7 @@ class Scheduler:
             if isinstance(change, Moved):
                 if change.job in self._changed:
                     self._changed.pop(change.job).set()
-                self._set_alarm(change.job)
+                self.watch(change.job)
             if isinstance(change, Moved | Submitted):
                 self.paperwork.set()
         return position
@@ -172,18 +174,25 @@ class Scheduler:
 
     def _note_pause(self, change: Missed | Quarantined | Reserved) -> None:
         if isinstance(change, Reserved) and change.reservation is not None:
-            self.alarm.by(self.clock.trio_time(change.reservation.until))
+            self.look(KEPT, change.box, change.reservation.until)
         elif isinstance(change, Missed) and change.until:
             self.resting[change.box] = change.until
-            self.alarm.by(self.clock.trio_time(change.until))
+            self.look(REST, change.box, change.until)
         elif isinstance(change, Missed):
             self.resting.pop(change.box, None)
 
-    def _set_alarm(self, job_id: str) -> None:
+    def look(self, kind: str, name: str, moment: float) -> None:
+        """The reaper must look at it by then, UTC."""
+        self.dues.by(kind, name, moment)
+        self.alarm.by(self.clock.trio_time(moment))
+
+    def watch(self, job_id: str) -> None:
+        """The reaper must look at the job when its stage is over, if it has an attempt."""
         job = self.store.jobs[job_id]
         if job.attempt is not None and not isinstance(job.state, Finished | Queued):
-            due = decisions.deadline(job, self.heard, self.config.waits)
-            self.alarm.by(self.clock.trio_time(due))
+            self.look(JOB, job_id, decisions.deadline(job, self.heard, self.config.waits))
+        else:
+            self.dues.forget(JOB, job_id)
 
     def _boxes_of(self, change: Moved) -> list[str]:
         attempts = self.store.jobs[change.job].attempts

@@ -149,9 +149,9 @@ def repeat_acknowledged_at_once() -> Iterator[Any]:
 def rests_for_ever() -> Iterator[Any]:
     """A box that backs off is never woken."""
 
-    def wake(scheduler: Any, now: float) -> None:
-        for box, until in scheduler.resting.items():
-            if until <= now:
+    def wake(scheduler: Any, boxes: list[str], now: float) -> None:
+        for box in boxes:
+            if box in scheduler.resting:
                 scheduler.resting[box] = _NEVER
 
     with _instead(reaper, "_wake_boxes", wake):
