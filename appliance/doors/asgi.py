@@ -35,7 +35,7 @@ class Doors:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
         elif (door := self._by_port.get(scope["server"][1])) is not None:
-            app = door.app(scope["path"]) if isinstance(door, Paths) else door
+            app, scope = door.choose(scope) if isinstance(door, Paths) else (door, scope)
             await app(scope, receive, send)
         else:
             await answer(send, 404, "no door of the appliance")
@@ -44,17 +44,22 @@ class Doors:
 class Paths:
     """A door with several apps: the longest prefix of the path that fits says which; else `other`.
 
-    It chooses and does not call, since what a parked box waits in costs memory.
+    All of them answer beneath `also` as well.  It chooses and does not call, since what a parked
+    box waits in costs memory.
     """
 
-    def __init__(self, by_prefix: Mapping[str, App], other: App) -> None:
+    def __init__(self, by_prefix: Mapping[str, App], other: App, also: str = "") -> None:
         self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
-        self._other = other
+        self._other, self._also = other, also
 
-    def app(self, path: str) -> App:
-        """Who answers for this path."""
-        fits = (app for prefix, app in self._by_prefix if path.startswith(prefix))
-        return next(fits, self._other)
+    def choose(self, scope: Scope) -> tuple[App, Scope]:
+        """Who answers, and the request as it is without `also`."""
+        if self._also and scope["path"].startswith(self._also + "/"):
+            shorter = scope["path"].removeprefix(self._also)
+            raw = scope["raw_path"].removeprefix(self._also.encode())
+            scope = {**scope, "path": shorter, "raw_path": raw}
+        fits = (app for prefix, app in self._by_prefix if scope["path"].startswith(prefix))
+        return next(fits, self._other), scope
 
 
 async def answer(

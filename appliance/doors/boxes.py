@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from appliance.boot import ipxe, plan
-from appliance.doors.asgi import TEXT, Paths, Receive, Scope, Send, answer
+from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
 from appliance.doors.files import send_bytes
 from appliance.doors.neighbours import ARP_TABLE, neighbour
 from appliance.errors import BadRequest, NotFound, Refused
@@ -29,6 +29,7 @@ from appliance.jobs.scheduler import Scheduler
 
 # A box that may not wait here asks again after this; long, since nothing changes by itself.
 RETRY_AFTER_S: Final = 60
+NEWER: Final = "/scheduler"  # servers of 2024 answer everything beneath it, too (protocol.md §3)
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
 _SCRIPT: Final = [(b"content-type", TEXT), (b"connection", b"close")]
@@ -167,6 +168,9 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
     async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
         await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
 
-    return Paths(
-        {"/boot.": Boots(scheduler), "/job_initrd_tmpfs/": job_cgz, plan.RUNNER: runner_cgz}, small
-    )
+    paths: dict[str, App] = {
+        "/boot.": Boots(scheduler),
+        "/job_initrd_tmpfs/": job_cgz,
+        plan.RUNNER: runner_cgz,
+    }
+    return Paths(paths, small, NEWER)

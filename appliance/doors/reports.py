@@ -1,28 +1,34 @@
 """The small requests on port 3000, through Quart: reports of testboxes and a sign of life.
 
 `/~<user>/cgi-bin/<verb>`, and `/~<user>/<token>/cgi-bin/<verb>` for clients that obey the
-HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (protocol.md §3).
+HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (protocol.md §3).  What a person
+on a box asks (`lkp-renew`) has no token: it is held to its address.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import structlog
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
-from appliance.errors import BadRequest, BadState, DiskTrouble
+from appliance.errors import ApplianceError, BadRequest, BadState, DiskTrouble, NotFound
 from appliance.jobs.reports import Reports, Source
 
 DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
-BODY_BYTES_MAX: Final = 2**20  # reports have no body; this is for what strays here
-
-log = structlog.get_logger()
+BODY_BYTES_MAX: Final = 2**16  # one report has a body at all, of four short fields
+_STATUS: Final = {BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503}
+BODY_S: Final = 30.0  # for it to arrive: it fits into one packet
 
 Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
+
+log = structlog.get_logger()
 
 
 def make_app(reports: Reports) -> QuartTrio:
@@ -33,17 +39,36 @@ def make_app(reports: Reports) -> QuartTrio:
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
 
-    async def wtmp(source: Source, query: Mapping[str, str]) -> str:
-        await reports.wtmp(source, query)
-        return DONE
+    _add_cgi(app, _verbs(reports))
+    _add_questions(app, reports)
 
-    async def append(source: Source, query: Mapping[str, str]) -> str:
-        await reports.append(source, query)
-        return DONE
+    @app.get("/")
+    async def alive() -> Response:
+        return _text("the appliance is alive\n")
 
-    async def hold(source: Source, query: Mapping[str, str]) -> str:
-        await reports.hold(source, query)
-        return DONE
+    @app.errorhandler(ApplianceError)
+    async def wrong(error: ApplianceError) -> Response:
+        # 503: the archive, which knows whose report it is, does not say
+        status = _STATUS.get(type(error), 403)
+        log.warning("request refused", client=_client(), path=request.path[:80], why=str(error))
+        return _text(f"{error}\n", status)
+
+    @app.errorhandler(HTTPException)
+    async def stray(error: HTTPException) -> Response:
+        return _text(f"{error.name.lower()}\n", error.code or 500)
+
+    return app
+
+
+def _verbs(reports: Reports) -> dict[str, Verb]:
+    """What stands behind cgi-bin/, and what each is answered (protocol.md §3)."""
+
+    def done(report: Callable[[Source, Mapping[str, str]], Awaitable[None]]) -> Verb:
+        async def verb(source: Source, query: Mapping[str, str]) -> str:
+            await report(source, query)
+            return DONE
+
+        return verb
 
     async def close(source: Source, query: Mapping[str, str]) -> str:
         if not query.get("job_id"):
@@ -54,33 +79,66 @@ def make_app(reports: Reports) -> QuartTrio:
     async def still_wanted(source: Source, query: Mapping[str, str]) -> str:
         return "yes" if await reports.still_wanted(source, query) else "no"
 
-    verbs: dict[str, Verb] = {
-        "lkp-wtmp": wtmp,
-        "lkp-jobfile-append-var": append,
-        "set-job-stage": hold,
+    return {
+        "lkp-wtmp": done(reports.wtmp),
+        "lkp-jobfile-append-var": done(reports.append),
+        "set-job-stage": done(reports.hold),
+        "report_ssh_port": done(reports.ssh),
+        "report_ssh_info": done(reports.ssh),
+        "report-job-step": done(reports.step),
         "lkp-post-run": close,
         "still-wanted": still_wanted,
     }
 
-    @app.get("/~<user>/cgi-bin/<verb>")
-    @app.get("/~<user>/<token>/cgi-bin/<verb>")
+
+def _add_cgi(app: QuartTrio, verbs: Mapping[str, Verb]) -> None:
+    @app.route("/~<user>/cgi-bin/<verb>", methods=["GET", "POST"])
+    @app.route("/~<user>/<token>/cgi-bin/<verb>", methods=["GET", "POST"])
     async def report(user: str, verb: str, token: str | None = None) -> Response:
         if verb not in verbs:
-            return _text(f"no such report; known: {', '.join(sorted(verbs))}", 404)
-        source = Source(token, request.scope["client"][0])  # type: ignore[index]
-        try:
-            return _text(await verbs[verb](source, request.args.to_dict()))
-        except BadRequest as error:
-            return _text(str(error), 400)
-        except (DiskTrouble, BadState) as error:  # of the archive: whose report it is
-            log.error("report not kept", verb=verb, client=source.client, why=str(error))
-            return _text(str(error), 503)
+            raise NotFound(f"no such report; known: {', '.join(sorted(verbs))}")
+        fields = request.args.to_dict() | (await _body() if request.method == "POST" else {})
+        return _text(await verbs[verb](Source(token, _client()), fields))
 
-    @app.get("/")
-    async def alive() -> Response:
-        return _text("the appliance is alive\n")
 
-    return app
+def _add_questions(app: QuartTrio, reports: Reports) -> None:
+    """What stands outside of cgi-bin/."""
+
+    @app.get("/renew_deadline")
+    async def renew() -> Response:
+        return _text(await reports.renew(Source(None, _client()), request.args.to_dict()))
+
+    @app.get("/get_deadline")
+    async def deadline() -> Response:
+        return _text(reports.deadline(request.args.to_dict()))
+
+    @app.get("/get_testbox")
+    async def testbox() -> Response:
+        return _json(reports.testbox(request.args.to_dict()))
+
+
+async def _body() -> dict[str, str]:
+    """The fields of a JSON body, whatever its content type says.  Raises BadRequest."""
+    data: bytes | str = b""
+    with trio.move_on_after(BODY_S) as scope:
+        data = await request.get_data(cache=False)
+    if scope.cancelled_caught:
+        raise BadRequest(f"the body did not arrive within {BODY_S:.0f} s")
+    try:
+        fields = json.loads(data) if data else {}
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise BadRequest('the body must be a JSON object, such as {"job_id": "lab.1"}')
+    return {str(key): str(value) for key, value in fields.items()}
+
+
+def _client() -> str:
+    return str(request.scope["client"][0])  # type: ignore[index] # Hypercorn always has it
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value), content_type="application/json")
 
 
 def _text(text: str, status: int = 200) -> Response:

@@ -6,6 +6,7 @@ Nothing is changed here.  `now` is UTC in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,6 +25,7 @@ from appliance.jobs.store import Store
 # Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
 HOLD_WORDS: Final = ("manual_check", "renew")
 _STRANGER: Final = "unknown-"  # then its MAC; no hosts file has such a name
+HOLD_SECONDS: Final = 3600.0  # of a stage with a word of the job's own, such as on_fail
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
 
 
@@ -197,9 +199,23 @@ def reported(store: Store, job: Job, word: str, now: float, waits: Waits) -> lis
     return [_legal(job, Moved(job.id, event, now)), *_well(store, job.attempt.box)]
 
 
-def held(job: Job, word: str, seconds: float, now: float) -> list[Change]:
-    """set-job-stage: keep the box for a person.  Raises IllegalMove."""
-    return [_legal(job, Moved(job.id, jobs.Hold(now + seconds, word), now))]
+def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> list[Change]:
+    """set-job-stage: the stage `word` for `seconds` (0: as long as such a stage may last).
+
+    Raises IllegalMove.
+    """
+    waits = _waits(job, waits)
+    event: jobs.Event
+    if word == "running":
+        event = jobs.Begin(now + (seconds or job.document.run_s))
+    elif word == "post_run":
+        event = jobs.Wrap(now + (seconds or waits.post_run))
+    elif word in ("submit", "offered", "boot", "finish"):  # not the box's to say
+        return []
+    else:
+        usual = waits.manual_check if word in HOLD_WORDS else HOLD_SECONDS
+        event = jobs.Hold(now + (seconds or usual), word)
+    return [_legal(job, Moved(job.id, event, now))]
 
 
 def closed(job: Job, health: str | None, now: float) -> list[Change]:
@@ -330,13 +346,17 @@ def attempt_root(job: Job, number: int) -> str:
     return job.result_root if number == 1 else f"{job.result_root}/attempt-{number}"
 
 
-def renewed(job: Job, seconds: float, now: float) -> list[Change]:
-    """More time for a running job.  Raises Refused (protocol.md §5.6)."""
+def renewed(job: Job, seconds: float, now: float, most: float = math.inf) -> list[Change]:
+    """More time for a running job, at most so many seconds from now.
+
+    Raises Refused (protocol.md §5.6).
+    """
     if not isinstance(job.state, Running | Held):
         raise Refused(f"Only running job can renew, your job stage is: {jobs.stage(job.state)}")
-    return [
-        Moved(job.id, jobs.Renew(job.state.until + seconds), now, f"renewed by {seconds:.0f} s")
-    ]
+    until = job.state.until + seconds
+    if until > now + most:
+        raise Refused(f"nobody borrows for longer than {most / 86400:.0f} days")
+    return [Moved(job.id, jobs.Renew(until), now, f"renewed by {seconds:.0f} s")]
 
 
 def rearmed(job: Job, now: float, waits: Waits) -> float:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import structlog
 
-from appliance.errors import BadRequest, IllegalMove
-from appliance.jobs import decisions
+from appliance.config import PORT_MAX
+from appliance.errors import BadRequest, IllegalMove, Refused
+from appliance.jobs import decisions, views
 from appliance.jobs.changes import Change, Job
-from appliance.jobs.job import Attempt
+from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 
 log = structlog.get_logger()
@@ -25,8 +26,9 @@ log = structlog.get_logger()
 Verb = Callable[[Job, float], list[Change]]
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
-_HOLD_SECONDS: Final = 3600.0  # set-job-stage without a timeout
-_HOLD_SECONDS_MAX: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
+_SECONDS: Final = re.compile(r"\d{1,8}(\.\d{0,6})?\Z", re.ASCII)
+_PORT: Final = re.compile(r"[1-9]\d{0,4}\Z", re.ASCII)
+BORROW_SECONDS_MAX: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
 
 
 @attrs.frozen
@@ -44,6 +46,15 @@ class Reports:
         self._scheduler = scheduler
 
     async def _find(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
+        found = await self._attempt_of(source, job_id)
+        if found is None:
+            why = "its token is no attempt's" if source.token else "no job of its address"
+            log.info(
+                "report of no attempt", client=source.client, job=_short(job_id or ""), why=why
+            )
+        return found
+
+    async def _attempt_of(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
         store = self._scheduler.store
         if source.token is not None:
             found = await self._scheduler.attempt_with(source.token)
@@ -66,7 +77,6 @@ class Reports:
         """lkp-jobfile-append-var: a stage, a verdict, or facts about the run."""
         found = await self._find(source, query.get("job_id") or None)
         if found is None:
-            log.info("report of no attempt", client=source.client, query=dict(query))
             return
         job, attempt = found
         facts = {
@@ -91,16 +101,18 @@ class Reports:
         return decide
 
     async def hold(self, source: Source, query: Mapping[str, str]) -> None:
-        """set-job-stage: the box is kept for a person."""
-        word, seconds = query.get("job_stage", ""), query.get("timeout") or str(_HOLD_SECONDS)
-        if not _WORD.match(word) or not re.fullmatch(r"\d{1,8}(\.\d*)?", seconds):
+        """set-job-stage: another stage, and how long it may take."""
+        word, seconds = query.get("job_stage", ""), query.get("timeout") or "0"
+        if not _WORD.match(word) or not _SECONDS.match(seconds):
             raise BadRequest("wanted: job_stage=<one word>, timeout=<seconds>")
+        length = min(float(seconds), BORROW_SECONDS_MAX)
+
+        def decide(job: Job, now: float) -> list[Change]:
+            return decisions.staged(job, word, length, now, self._scheduler.config.waits)
+
         found = await self._find(source, query.get("job_id") or None)
         if found is not None:
-            length = min(float(seconds), _HOLD_SECONDS_MAX)
-            await self._take(
-                *found, f"job_stage={word}", lambda job, now: decisions.held(job, word, length, now)
-            )
+            await self._take(*found, f"job_stage={word}", decide)
 
     async def close(self, source: Source, query: Mapping[str, str]) -> None:
         """lkp-post-run: the client has nothing more to say."""
@@ -118,6 +130,56 @@ class Reports:
         found = await self._find(source, query.get("job_id") or None)
         return found is not None and decisions.is_current(*found)
 
+    async def ssh(self, source: Source, query: Mapping[str, str]) -> None:
+        """report_ssh_info and report_ssh_port: where a borrowed box can be reached by ssh."""
+        port, message = query.get("ssh_port", ""), _short(query.get("message", ""))
+        if port and not (_PORT.match(port) and int(port) <= PORT_MAX):
+            raise BadRequest("wanted: job_id, ssh_port=<1 to 65535>, message")
+        found = await self._find(source, query.get("job_id") or None)
+        if found is not None:
+            said = " ".join(word for word in (f"ssh_port={port}" if port else "", message) if word)
+            await self._step(*found, said or "no ssh", "ssh")
+
+    async def step(self, source: Source, query: Mapping[str, str]) -> None:
+        """report-job-step: a line to remember of the boot under way."""
+        found = await self._find(source, query.get("job_id") or None)
+        if found is not None:
+            await self._step(*found, f"job_step={_short(query.get('job_step', ''))}")
+
+    async def renew(self, source: Source, query: Mapping[str, str]) -> str:
+        """renew_deadline: more time for the job of the box that asks; the new deadline.
+
+        Raises BadRequest, and Refused where the job is not its own or does not run.
+        """
+        seconds, job_id = query.get("time", ""), query.get("job_id", "")
+        if not job_id or not _SECONDS.match(seconds):
+            raise BadRequest("wanted: job_id=<job>, time=<seconds>")
+        found = await self._find(source, job_id)
+        if found is None:
+            raise Refused("The testbox does not match the job")
+        now = self._scheduler.clock.now()
+        job = await self._scheduler.find(job_id)  # it may have moved since it was found
+        changes = decisions.renewed(job, float(seconds), now, BORROW_SECONDS_MAX)
+        await self._scheduler.keep(changes)
+        return self._deadline(await self._scheduler.find(job_id))
+
+    def deadline(self, query: Mapping[str, str]) -> str:
+        """get_deadline: when the stage of the box's job ends, or `no deadline`."""
+        box = self._scheduler.store.boxes.get(query.get("testbox", ""))
+        return self._deadline(self._scheduler.store.jobs[box.job] if box and box.job else None)
+
+    def _deadline(self, job: Job | None) -> str:
+        if job is None or job.attempt is None or isinstance(job.state, Finished):
+            return "no deadline"
+        due = decisions.deadline(job, self._scheduler.heard, self._scheduler.config.waits)
+        return decisions.iso(due)
+
+    def testbox(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """get_testbox: what is known of a box.  Raises NotFound."""
+        scheduler, box = self._scheduler, self._scheduler.store.box(query.get("testbox", ""))
+        now, due = scheduler.clock.now(), self.deadline(query)
+        return views.testbox(scheduler.store, scheduler.lobby, box, now, due)
+
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()
         job = await self._scheduler.find(job.id)  # it may have moved since it was found
@@ -132,10 +194,10 @@ class Reports:
         steps: list[Change] = [decisions.told(box, now, "report", said, job, attempt)]
         await self._scheduler.keep([*steps, *changes])
 
-    async def _step(self, job: Job, attempt: Attempt, said: str) -> None:
+    async def _step(self, job: Job, attempt: Attempt, said: str, what: str = "report") -> None:
         box = self._scheduler.store.boxes[attempt.box]
         now = self._scheduler.clock.now()
-        await self._scheduler.keep([decisions.told(box, now, "report", said, job, attempt)])
+        await self._scheduler.keep([decisions.told(box, now, what, said, job, attempt)])
 
 
 def _short(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from appliance.jobs import decisions, operator
 from appliance.jobs import job as jobs
-from appliance.jobs import operator
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Job, Moment
 from appliance.jobs.document import Body
@@ -87,6 +87,22 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
         "serial": box.serial,
         "product": box.product,
         "kept": _kept(box),
+    }
+
+
+def testbox(store: Store, seats: Seats, box: Box, now: float, deadline: str) -> dict[str, Any]:
+    """A box as `get_testbox` tells it: the field's own names (protocol.md §3)."""
+    state, since = _doing(store, seats, box, now)
+    return {
+        "testbox": box.name,
+        "state": state,
+        "time": decisions.iso(since),
+        "job_id": box.job or "",
+        "deadline": deadline,
+        "mac": box.macs[0].replace(":", "-") if box.macs else "",
+        "ip": box.address or "",
+        "arch": box.runs_arch or "unknown",
+        "queues": list(box.facts.served) if box.facts else [],
     }
 
 
