@@ -39,6 +39,7 @@ holds them to it.
       ready       pure   queued jobs, parked boxes, and the pairs between them
       store       pure   all jobs and testboxes; changes in one way only
       decisions   pure   what follows from what happens
+      cluster     pure   jobs that run together: how far each is, and who waits for whom
       suspicion   pure   what is held against a testbox, and when it is enough
       operator    pure   what a person decides about testboxes and the lab
       lobby              idle testboxes: one seat, one cancel scope per testbox

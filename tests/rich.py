@@ -9,10 +9,19 @@ import attrs
 from appliance.config import Defaults, Waits
 from appliance.errors import IllegalMove, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, document, operator
+from appliance.jobs import cluster, decisions, document, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Archived, Filed, Job, Moment, Quarantined, Submitted, Swept
+from appliance.jobs.changes import (
+    Archived,
+    Filed,
+    Job,
+    Moment,
+    Quarantined,
+    Submitted,
+    Swept,
+    Synced,
+)
 from appliance.jobs.store import Store
 from appliance.keep import archive
 from tests.lab import PINNED
@@ -21,11 +30,14 @@ WAITS = Waits()
 TEXTS = (
     "script: echo hi\n",
     "script: x\ndeadlines: {boot: 20m}\npriority: 7\nretry: true\nsecrets: {TOKEN: s3cret}\n",
-    "script: x\nreboots: 2\ntags: [ssd]\npp: {iperf: {runtime: 20, rate: 0.5}}\n",
+    "script: x\nreboots: 2\ncluster: cs-1\ntags: [ssd]\npp: {iperf: {runtime: 20, rate: 0.5}}\n",
     "job2sh: {run_job: [a, b]}\nqueue: other\nany: [1, {b: [true, ~]}]\n",
     f"script: x\narch: aarch64\npkg_data: {{lkp: {{tag: v1, md5: {'0' * 32}}}}}\n",
     "script: x\nrootfs_disk: [/dev/sda]\ntimeout: 5m\nkernel_version: 6.10\ntext: 'ü\\n漢'\n",
 )
+
+
+NODE = {"node_roles": "server a", "ip": "10.0.0.1", "direct_ips": "192.168.222.1"}
 
 
 def grow(seed: int, steps: int) -> tuple[Store, list[list[object]]]:
@@ -111,6 +123,8 @@ def _happening(rng, store, now):
         return decisions.closed(job, rng.choice([None, "failed"]), now)
     if roll < 0.95:
         return decisions.refused_upload(job, job.attempt.number, "quota", now)
+    if roll < 0.96:
+        return [Synced(job.id, cluster.said(job, rng.choice(cluster.WORDS), NODE))]
     if roll < 0.97:
         return decisions.cancelled(job, "ann", now)
     return decisions.due(store, [job.id for job in store.active()], {}, now + 10_000, WAITS)

@@ -281,7 +281,7 @@ async def test_a_report_that_nobody_knows_is_told_which_there_are(autojump_clock
         answer = await lab.get(f"{CGI}/lkp-reboot")
 
         assert 404 == answer.status
-        assert b"known: lkp-jobfile-append-var, " in answer.body
+        assert b"lkp-jobfile-append-var, lkp-post-run, " in answer.body
 
 
 @pytest.mark.parametrize("target", ["/~lkp", "/nothing", "/~lkp/a/b/cgi-bin/lkp-wtmp"])

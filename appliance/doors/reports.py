@@ -86,6 +86,7 @@ def _verbs(reports: Reports) -> dict[str, Verb]:
         "report_ssh_port": done(reports.ssh),
         "report_ssh_info": done(reports.ssh),
         "report-job-step": done(reports.step),
+        "lkp-cluster-sync": reports.sync,
         "lkp-post-run": close,
         "still-wanted": still_wanted,
     }

@@ -65,6 +65,19 @@ class Moment:
 
 
 @attrs.frozen
+class Node:
+    """What the node of a cluster has said of itself (see `cluster`)."""
+
+    attempt: int  # that said it
+    state: str = ""  # start, ready, finish or abort
+    ready: bool = False  # it has said so, whatever it said then
+    roles: tuple[str, ...] = ()
+    ip: str = ""
+    direct_macs: tuple[str, ...] = ()
+    direct_ips: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class Job:
     """One job; its state moves only through `jobs.job.advance`."""
 
@@ -84,6 +97,7 @@ class Job:
     kept: bool = False  # a person wants its results for good
     swept: float | None = None  # when its results were removed
     forgotten: int = 0  # moments that its history had no room for
+    node: Node | None = None  # of a cluster
 
     @property
     def moments(self) -> int:
@@ -244,6 +258,14 @@ class Archived:
     jobs: tuple[str, ...]
 
 
+@attrs.frozen
+class Synced:
+    """The node of a cluster said how far it is."""
+
+    job: str
+    node: Node
+
+
 def moved(job: Job, change: Moved) -> Job:
     """The job after its event.  Raises IllegalMove where the table says so."""
     state = jobs.advance(job.state, change.event, job.document.rules)
@@ -275,4 +297,5 @@ def marked(job: Job, change: Kept | Swept) -> Job:
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
     | Kept | Swept | Filed | Archived | Unregistered | Forgotten
+    | Synced
 )  # fmt: skip

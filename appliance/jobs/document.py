@@ -107,6 +107,7 @@ class Document:
     kernel_custom_params: str = ""
     rootfs_disk: tuple[str, ...] | None = None  # a choice among the disks of the hosts file
     packages: tuple[Package, ...] = ()  # its pkg_data
+    cluster: str | None = None  # of the same submit, those that run together with it
     body: Body | None = None  # None: it lies in the archive
 
     @property
@@ -196,6 +197,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         kernel_custom_params=r.take("kernel_custom_params", _kernel_words, ""),
         rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
         packages=r.take("pkg_data", _packages, ()),
+        cluster=r.take("cluster", _cluster, None),
     )
     body = Body(
         script=r.take("script", _script, None),
@@ -229,6 +231,11 @@ def _box(value: Any) -> str:
     if not _BOX.match(text):
         raise ValueError("must be a name of letters, digits and . _ ~ - (at most 100)")
     return text
+
+
+def _cluster(value: Any) -> str | None:
+    name = _box(value)
+    return None if name == "cs-localhost" else name  # protocol.md §5.7: a job of its own
 
 
 def _text(value: Any) -> str:

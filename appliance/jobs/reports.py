@@ -7,17 +7,19 @@ steps of its box, and answered as if all were well: clients of 2021 only read `D
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
 import structlog
+import trio
 
 from appliance.config import PORT_MAX
 from appliance.errors import BadRequest, IllegalMove, Refused
-from appliance.jobs import decisions, views
-from appliance.jobs.changes import Change, Job
+from appliance.jobs import cluster, decisions, views
+from appliance.jobs.changes import Change, Job, Synced
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 
@@ -28,6 +30,7 @@ Verb = Callable[[Job, float], list[Change]]
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
 _SECONDS: Final = re.compile(r"\d{1,8}(\.\d{0,6})?\Z", re.ASCII)
 _PORT: Final = re.compile(r"[1-9]\d{0,4}\Z", re.ASCII)
+CLUSTER_PATIENCE_S: Final = 1500.0  # wget gives up after 1800 s without a byte
 BORROW_SECONDS_MAX: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
 
 
@@ -145,6 +148,43 @@ class Reports:
         found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             await self._step(*found, f"job_step={_short(query.get('job_step', ''))}")
+
+    async def sync(self, source: Source, query: Mapping[str, str]) -> str:
+        """lkp-cluster-sync: what a node says, kept; then the word that it waits for.
+
+        `abort` for whoever is no attempt under way: nobody will ever be ready for it.
+        """
+        word = query.get("state", "")
+        found = await self._find(source, query.get("job_id") or None)
+        if found is None or not decisions.is_current(*found):
+            return cluster.ABORT
+        job, attempt = found
+        node = cluster.said(job, word, query)
+        if node != job.node:
+            box, now = self._scheduler.store.boxes[attempt.box], self._scheduler.clock.now()
+            step = decisions.told(box, now, "report", f"cluster {word}", job, attempt)
+            await self._scheduler.keep([step, Synced(job.id, node)])
+        if (state := cluster.gate(word, node)) is not None:
+            return await self._gate(job, state)
+        nodes = await self._nodes(job)
+        return (
+            cluster.roles_ip(nodes) if word == cluster.ROLES else json.dumps(cluster.shown(nodes))
+        )
+
+    async def _gate(self, job: Job, state: str) -> str:
+        answer = cluster.RETRY
+        with trio.move_on_after(CLUSTER_PATIENCE_S):
+            while answer == cluster.RETRY:
+                stirring = self._scheduler.stirring(job)  # before it looks: none is missed
+                answer = cluster.answer(await self._nodes(job), state)
+                if answer == cluster.RETRY:
+                    await stirring.wait()
+        await self._scheduler.settled()
+        return answer
+
+    async def _nodes(self, job: Job) -> list[Job]:
+        together = await self._scheduler.jobs_with_key(job.submitter, job.key)
+        return cluster.members(together, job)
 
     async def renew(self, source: Source, query: Mapping[str, str]) -> str:
         """renew_deadline: more time for the job of the box that asks; the new deadline.

@@ -32,6 +32,7 @@ from appliance.jobs.changes import (
     Reserved,
     Submitted,
     Swept,
+    Synced,
     Unregistered,
     marked,
 )
@@ -110,7 +111,7 @@ class Scheduler:
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
         self.dues = Dues()
         self.alarm = Alarm()
-        self._changed: dict[str, trio.Event] = {}  # per watched job
+        self._changed: dict[str, trio.Event] = {}  # per watched job or cluster
         self.heard: dict[str, float] = {}  # when a box last fetched a byte
 
     # ---- the one way in
@@ -147,9 +148,9 @@ class Scheduler:
                 _HandOver(job.attempt.box, job.id, job.attempt.number, position)
             )
         for change in made:
+            if isinstance(change, Moved | Synced):
+                self._tell_watchers(self.store.jobs[change.job])
             if isinstance(change, Moved):
-                if change.job in self._changed:
-                    self._changed.pop(change.job).set()
                 self.watch(change.job)
             if isinstance(change, Moved | Submitted):
                 self.paperwork.set()
@@ -403,6 +404,15 @@ class Scheduler:
         await self.settle(decisions.cancelled(job, by, self.clock.now()))
         return await self.find(job_id)
 
+    def _tell_watchers(self, job: Job) -> None:
+        for name in (job.id, _cluster(job)):
+            if name in self._changed:
+                self._changed.pop(name).set()
+
+    def stirring(self, job: Job) -> trio.Event:
+        """Set when something happens to a job of the cluster of `job`."""
+        return self._changed.setdefault(_cluster(job), trio.Event())
+
     async def changes_of(self, job_id: str, seen: int) -> Job:
         """The job, once it has had more than `seen` moments and the disk knows it."""
         while True:
@@ -411,3 +421,8 @@ class Scheduler:
                 await self.settled()
                 return await self.find(job_id)
             await self._changed.setdefault(job_id, trio.Event()).wait()
+
+
+def _cluster(job: Job) -> str:
+    """The name of its cluster among watchers; no job's id has blanks."""
+    return f"{job.document.cluster} {job.key} {job.submitter}"

@@ -44,6 +44,7 @@ from appliance.jobs.changes import (
     Stepped,
     Submitted,
     Swept,
+    Synced,
     Unregistered,
     marked,
     moved,
@@ -252,6 +253,8 @@ class Store:
                 self.drained = by
             case Kept(name) | Swept(name):
                 self.jobs[name] = marked(self.jobs[name], change)  # fields that no index knows
+            case Synced(name, node):
+                self.jobs[name] = attrs.evolve(self.jobs[name], node=node)
             case Filed(names):
                 for job in [self.jobs[name] for name in names]:
                     document = attrs.evolve(job.document, body=None)
