@@ -57,6 +57,7 @@ holds them to it.
       listen             the listening sockets and their options
       ports              which door stands on which port
       asgi               the one ASGI application
+      asking             who asks for work: from a request to a seat in the lobby
       boxes              the boot wait, job.cgz, the runner
       neighbours         whose card is at an address, as the kernel knows it
       files, opening     everything that lies in a file

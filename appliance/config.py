@@ -8,6 +8,7 @@ refused with the file, the key and the nearest known key, never ignored.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import os
 import re
@@ -45,6 +46,9 @@ class Network:
     router: str = ""  # DHCP option 3; empty: none, boxes then see the lab only
     dns: str = ""  # DHCP option 6; empty: none
     check_neighbour: bool = True  # the kernel's ARP entry of a box must agree with its MAC
+    # Addresses or networks of machines that run virtual testboxes: they may register boxes and
+    # ask in their name.  The lab server itself always may.
+    providers: tuple[str, ...] = ()
 
     @property
     def proxy(self) -> bool:
@@ -192,6 +196,12 @@ def parse(text: str, name: str) -> Config:
             value = getattr(value, part)
         if not re.fullmatch(pattern, value):
             raise BadConfig(f"{name}: {key} = {value!r} must be {right}")
+    for text in config.network.providers:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            right = "an address or a network such as 10.0.0.0/24"
+            raise BadConfig(f"{name}: network.providers: {text!r} must be {right}") from None
     return config
 
 
@@ -237,7 +247,7 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
         typing.get_origin(wanted) is tuple
         and isinstance(value, list)
         and all(isinstance(part, str) for part in value)
-        and len(value) == len(typing.get_args(wanted))
+        and (... in typing.get_args(wanted) or len(value) == len(typing.get_args(wanted)))
     ):
         return tuple(value)
     words = {
@@ -247,6 +257,8 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
         str: "a string",
         bool: "true or false",
     }
-    raise BadConfig(
-        f"{name}: {key} = {value!r} should be {words.get(wanted, 'a list of two strings')}"
-    )
+    raise BadConfig(f"{name}: {key} = {value!r} should be {words.get(wanted, _strings(wanted))}")
+
+
+def _strings(wanted: Any) -> str:
+    return "a list of strings" if ... in typing.get_args(wanted) else "a list of two strings"

@@ -242,7 +242,7 @@ async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock, 
     async with open_lab(checking) as one:
         by_prefix = one.wire.app._by_port[3000]._by_prefix
         boots = next(app for prefix, app in by_prefix if prefix == "/boot.")
-        boots._arp_table = table
+        boots._admission.arp_table = table
         turned_away = await one.get(ASK)
         table.write_text(table.read_text().replace("00:99", "00:01"))
         taken = await one.ask()
@@ -287,3 +287,99 @@ async def test_a_preview_of_a_job_that_somebody_names_does_not_say_that_it_is_ne
         assert f"{job.id}, were it next; it is in finish" == over["why"]
         assert f"{other.id}, were it next; it is in submit" == later["why"]
         assert f"/{other.id}/job.cgz" in later["script"]
+
+
+KEXEC = "/~lkp/cgi-bin/gpxelinux.cgi?hostname=box-1&mac=52-54-00-00-00-01&last_kernel=6.1&&lkp_wtmp"
+
+
+async def run_to_the_end(lab, job):
+    await (await lab.ask()).rest()
+    await lab.fetched_all(job)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "", "lkp-post-run")
+
+
+@pytest.mark.parametrize("prefix", ["", "/scheduler"])
+async def test_linux_that_asks_for_the_next_job_gets_the_script_that_firmware_would(
+    autojump_clock, prefix
+):
+    """The client takes the first line that begins with `kernel`, and the URL of job.cgz."""
+    async with open_lab() as lab:
+        await lab.know()
+        done = await lab.submit()
+        await run_to_the_end(lab, done)
+        kexec = await lab.ask(prefix + KEXEC)
+        await trio.sleep(100)
+        job = await lab.submit(key=KEY[::-1])
+        script = (await kexec.rest()).decode()
+        lines = script.splitlines()
+
+        assert ["# no job yet"] * 3 == lines[1:4]
+        assert [line for line in lines if line.lower().startswith("kernel ")]
+        assert f"initrd http://10.0.0.1:3000/job_initrd_tmpfs/{job.id}/job.cgz" in lines
+        await lab.fetched_all(job)
+        assert "boot" == lab.stage(job)
+
+
+async def test_linux_that_asks_with_its_token_or_by_its_name_alone_is_the_same_box(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        first = await lab.ask("/~lkp/token0/cgi-bin/gpxelinux.cgi?hostname=box-1&&")
+        await lab.ask()
+        await wait_all_tasks_blocked()
+
+        assert ["box-1"] == list(lab.scheduler.store.boxes)
+        with pytest.raises(Exception, match=r"without sending complete message body"):
+            await first.rest()
+
+
+async def test_linux_that_gets_no_job_finds_no_kernel_in_its_answer(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        script = (await (await lab.ask(KEXEC)).rest()).decode()
+
+        assert 1800 == trio.current_time()
+        assert "No job now" in script
+        assert [] == [line for line in script.splitlines() if line.lower().startswith("kernel ")]
+
+
+async def test_linux_that_asks_while_its_job_runs_has_lost_it(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        await lab.ask(KEXEC)
+
+        assert "finish" == lab.stage(job)
+
+
+@pytest.mark.parametrize("query", ["", "hostname=nobody", "mac=x", "mac=" + "0" * 5000])
+async def test_linux_that_does_not_say_who_it_is_gets_a_line(autojump_clock, query):
+    async with open_lab() as lab:
+        answer = await lab.get(f"/~lkp/cgi-bin/gpxelinux.cgi?{query}")
+
+        assert 400 == answer.status
+        assert b"six pairs of hex digits" in answer.body
+        assert len(answer.body) < 120
+        assert {} == lab.scheduler.store.boxes
+
+
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [("10.0.0.5", 503), ("10.0.0.1", 200), ("127.0.0.1", 200), ("10.9.0.7", 200)],
+)
+async def test_only_the_server_and_providers_may_ask_for_a_box_that_is_not_theirs(
+    autojump_clock, tmp_path, client, status
+):
+    table = tmp_path / "arp"
+    line = f"{client} 0x1 0x2 52:54:00:00:00:99 * br0\n"
+    table.write_text("IP address HW type Flags HW address Mask Device\n" + line)
+    checking = Config(paths=lab.config().paths, network=Network(providers=("10.9.0.0/16",)))
+    async with open_lab(checking) as one:
+        by_prefix = one.wire.app._by_port[3000]._by_prefix
+        next(app for prefix, app in by_prefix if prefix == "/boot.")._admission.arp_table = table
+        answer = await one.ask(client=client)
+
+        assert status == answer.status

@@ -69,6 +69,8 @@ def test_every_kind_of_value_is_taken():
         ("[network]\ncheck_neighbour = 1", "network.check_neighbour = 1 should be true or false"),
         ("[network]\ndhcp_range = ['10.0.0.1']", "should be a list of two strings"),
         ("[network]\ndhcp_range = [1, 2]", "should be a list of two strings"),
+        ("[network]\nproviders = '10.0.0.1'", "should be a list of strings"),
+        ("[network]\nproviders = ['10.0.0.1', 'rack']", "'rack' must be an address or a network"),
         ("[network", "a.toml: "),
         ("lab = 'a'\nlab = 'b'", "a.toml: "),
     ],
@@ -146,3 +148,10 @@ def test_the_places_that_follow_from_others():
         paths.control_socket,
         paths.dhcp_hosts,
     )
+
+
+def test_providers_are_any_number_of_addresses_and_networks():
+    for written in ([], ["10.0.0.1"], ["10.0.0.1/24", "fe80::1", "10.1.0.0/16"]):
+        parsed = config.parse(f"[network]\nproviders = {written}", "a.toml")
+
+        assert tuple(written) == parsed.network.providers

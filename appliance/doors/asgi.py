@@ -42,14 +42,21 @@ class Doors:
 
 
 class Paths:
-    """A door with several apps: the longest prefix of the path that fits says which; else `other`.
+    """A door with several apps: the end of the path says which, or its longest prefix that fits.
 
     All of them answer beneath `also` as well.  It chooses and does not call, since what a parked
     box waits in costs memory.
     """
 
-    def __init__(self, by_prefix: Mapping[str, App], other: App, also: str = "") -> None:
+    def __init__(
+        self,
+        by_prefix: Mapping[str, App],
+        other: App,
+        also: str = "",
+        by_end: Mapping[str, App] | None = None,
+    ) -> None:
         self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
+        self._by_end = by_end or {}
         self._other, self._also = other, also
 
     def choose(self, scope: Scope) -> tuple[App, Scope]:
@@ -58,8 +65,10 @@ class Paths:
             shorter = scope["path"].removeprefix(self._also)
             raw = scope["raw_path"].removeprefix(self._also.encode())
             scope = {**scope, "path": shorter, "raw_path": raw}
-        fits = (app for prefix, app in self._by_prefix if scope["path"].startswith(prefix))
-        return next(fits, self._other), scope
+        path = scope["path"]
+        fits = [app for end, app in self._by_end.items() if path.endswith(end)]
+        fits += [app for prefix, app in self._by_prefix if path.startswith(prefix)]
+        return (fits[0] if fits else self._other), scope
 
 
 async def answer(

@@ -1,5 +1,7 @@
 """`GET /boot.ipxe/mac/<mac>`: what do I run?  The answer may take half an hour.
 
+Linux on a box asks by `gpxelinux.cgi`, and starts the same script's kernel by kexec.
+
 A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
 `drip` seconds, and at the end the script that follows (design.md §6).  The seat's scope ends the
 wait; the comment lines are sent between its sleeps, so no hand-over can cut a send in two
@@ -10,19 +12,16 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import structlog
 import trio
 
 from appliance.boot import ipxe, plan
 from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
+from appliance.doors.asking import GPXELINUX, Admission, query_of, question
 from appliance.doors.files import send_bytes
-from appliance.doors.neighbours import ARP_TABLE, neighbour
 from appliance.errors import BadRequest, NotFound, Refused
-from appliance.jobs import box as boxes
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -40,9 +39,9 @@ log = structlog.get_logger()
 class Boots:
     """The boot wait."""
 
-    def __init__(self, scheduler: Scheduler, arp_table: Path = ARP_TABLE) -> None:
+    def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
         self._scheduler = scheduler
-        self._arp_table = arp_table
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One box's question, and its answer.
@@ -60,7 +59,7 @@ class Boots:
             drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
             script = await seat.wait(waits.park, drip, waits.drip, until_gone)
             if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                follows = script or ipxe.rechain(self._where(seat), _query(scope))
+                follows = script or ipxe.rechain(self._where(seat), query_of(scope))
                 told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
             if told:  # else it ends short: whoever is there does not run half a script
                 await send({"type": "http.response.body", "body": b""})
@@ -72,52 +71,22 @@ class Boots:
 
     async def _seat(self, scope: Scope, send: Send) -> Seat | None:
         """Where the box waits; None where it may not, and was told so."""
-        path = scope["path"].split("/")
-        if scope["method"] != "GET" or len(path) != 4 or path[1:3] != ["boot.ipxe", "mac"]:
-            await answer(send, 404, "ask for /boot.ipxe/mac/<mac>")
-            return None
-        client = scope["client"][0]
         try:
-            who = boxes.identity(path[3], client, dict(parse_qsl(_query(scope))))
-            self._check_known(who)
-            self._check_neighbour(who)
-            seat = await self._scheduler.sit(who, scope["server"][0])
+            if scope["method"] != "GET":
+                raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
+            return await self._admission.seat(question(scope), scope)
         except BadRequest as error:
             await answer(send, 400, str(error))
         except NotFound as error:
             await answer(send, 404, str(error))
         except Refused as error:
-            log.warning("box turned away", mac=path[3], address=client, why=str(error))
             again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
             await answer(send, 503, str(error), again)
-        else:
-            log.info("box parked", box=seat.box)
-            return seat
         return None
-
-    def _check_known(self, who: boxes.Identity) -> None:
-        """Raises NotFound for a stranger on a network that has other people's machines in it."""
-        box = self._scheduler.store.box_of(who)
-        if self._scheduler.config.network.proxy and (box is None or not box.known):
-            raise NotFound(f"{who.mac} is no testbox of this lab")
-
-    def _check_neighbour(self, who: boxes.Identity) -> None:
-        """Raises Refused where the kernel knows another MAC at the address it asks from."""
-        if not self._scheduler.config.network.check_neighbour:
-            return
-        mac = neighbour(self._arp_table.read_text(), who.address)
-        if mac is not None and mac != who.mac:
-            known = self._scheduler.store.box_of(who)
-            if known is None or mac not in known.macs:
-                raise Refused(f"{who.address} is {mac}, and asks for {who.mac}")
 
     def _where(self, seat: Seat) -> str:
         host = self._scheduler.host(seat.reached)
         return f"{host}:{self._scheduler.config.ports.scheduler}"
-
-
-def _query(scope: Scope) -> str:
-    return str(scope["query_string"].decode("ascii", "replace"))
 
 
 async def _body(send: Send, data: bytes) -> None:
@@ -168,9 +137,10 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
     async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
         await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
 
+    boots = Boots(scheduler, Admission(scheduler))
     paths: dict[str, App] = {
-        "/boot.": Boots(scheduler),
+        "/boot.": boots,
         "/job_initrd_tmpfs/": job_cgz,
         plan.RUNNER: runner_cgz,
     }
-    return Paths(paths, small, NEWER)
+    return Paths(paths, small, NEWER, {GPXELINUX: boots})

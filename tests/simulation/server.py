@@ -13,6 +13,7 @@ import trio
 from appliance.clock import Clock
 from appliance.doors import ports
 from appliance.doors.asgi import Doors
+from appliance.doors.asking import Admission
 from appliance.doors.boxes import Boots
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
@@ -90,7 +91,7 @@ class Server:
         await nursery.start(reaper.reap, self.scheduler)
         await nursery.start(filing.file, self.scheduler)
         self.fetches, self.reports = Fetches(self.scheduler), Reports(self.scheduler)
-        self.boots = Boots(self.scheduler)
+        self.boots = Boots(self.scheduler, Admission(self.scheduler))
         if world.size.http:
             talking, giving = ports.make_doors(self.scheduler, b"runner")
             self.wire = fakes.Wire(nursery, Doors(talking | giving))

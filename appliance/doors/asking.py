@@ -1,0 +1,114 @@
+"""Who asks for work, in whichever way: from a request to a seat in the lobby.
+
+    GET /boot.ipxe/mac/<mac>                           firmware
+    GET /~<user>/cgi-bin/gpxelinux.cgi?hostname=&mac=  Linux, for the next job by kexec
+
+What a box says of itself is no proof: where the kernel knows another MAC at its address, it is
+turned away.  The lab server itself, and who `network.providers` names, may ask for others: they
+run virtual boxes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl
+
+import attrs
+import structlog
+
+from appliance.config import Network
+from appliance.doors.asgi import Scope
+from appliance.doors.neighbours import ARP_TABLE, neighbour
+from appliance.errors import BadRequest, NotFound, Refused
+from appliance.jobs import box as boxes
+from appliance.jobs.lobby import Seat
+from appliance.jobs.scheduler import Scheduler
+
+GPXELINUX: Final = "/cgi-bin/gpxelinux.cgi"
+_WAYS: Final = re.compile(
+    r"/boot\.ipxe/mac/(?P<mac>[^/]*)|/~[^/]*(/[^/]*)?" + re.escape(GPXELINUX), re.DOTALL
+)
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Question:
+    """What a box asked with."""
+
+    mac: str  # as it wrote it; empty where it gave a name alone
+    hostname: str
+    query: Mapping[str, str]
+
+
+def question(scope: Scope) -> Question:
+    """The question in a request.  Raises NotFound where it is none."""
+    match = _WAYS.fullmatch(scope["path"])
+    if match is None:
+        raise NotFound("ask for /boot.ipxe/mac/<mac>")
+    asked = dict(parse_qsl(query_of(scope)))
+    mac = match["mac"] if match["mac"] is not None else asked.get("mac", "")
+    return Question(mac, asked.get("hostname", ""), asked)
+
+
+def query_of(scope: Scope) -> str:
+    """What stands behind the `?`."""
+    return str(scope["query_string"].decode("ascii", "replace"))
+
+
+def is_trusted(network: Network, client: str, server: str) -> bool:
+    """Whether `client` is the lab server itself, or one of `network.providers`.
+
+    Nobody else can hold a connection from the very address that it is made to.
+    """
+    address = ip_address(client)
+    named = any(address in ip_network(text, strict=False) for text in network.providers)
+    return named or address.is_loopback or client == server
+
+
+class Admission:
+    """Shows boxes to their seats, or the door."""
+
+    def __init__(self, scheduler: Scheduler, arp_table: Path = ARP_TABLE) -> None:
+        self._scheduler = scheduler
+        self.arp_table = arp_table
+
+    async def seat(self, asked: Question, scope: Scope) -> Seat:
+        """Where the box waits.  Raises BadRequest, NotFound, and Refused where it may not."""
+        client, server = scope["client"][0], scope["server"][0]
+        try:
+            who = boxes.identity(self._mac(asked), client, asked.query)
+            self._check_known(who)
+            if not is_trusted(self._scheduler.config.network, client, server):
+                self._check_neighbour(who)
+            seat = await self._scheduler.sit(who, server)
+        except (BadRequest, NotFound, Refused) as error:
+            asks_for = (asked.mac or asked.hostname)[:40]
+            log.warning("box turned away", mac=asks_for, address=client, why=str(error))
+            raise
+        log.info("box parked", box=seat.box)
+        return seat
+
+    def _mac(self, asked: Question) -> str:
+        box = self._scheduler.store.boxes.get(asked.hostname)
+        return asked.mac if asked.mac or box is None or not box.macs else box.macs[0]
+
+    def _check_known(self, who: boxes.Identity) -> None:
+        """Raises NotFound for a stranger on a network that has other people's machines in it."""
+        box = self._scheduler.store.box_of(who)
+        if self._scheduler.config.network.proxy and (box is None or not box.known):
+            raise NotFound(f"{who.mac} is no testbox of this lab")
+
+    def _check_neighbour(self, who: boxes.Identity) -> None:
+        """Raises Refused where the kernel knows another MAC at the address it asks from."""
+        if not self._scheduler.config.network.check_neighbour:
+            return
+        mac = neighbour(self.arp_table.read_text(), who.address)
+        if mac is not None and mac != who.mac:
+            known = self._scheduler.store.box_of(who)
+            if known is None or mac not in known.macs:
+                raise Refused(f"{who.address} is {mac}, and asks for {who.mac}")
