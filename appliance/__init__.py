@@ -64,6 +64,7 @@ holds them to it.
       bulk               HTTP for the ports that only give files: h11 and sendfile
       ranges      pure   which part of it a request wants
       reports            testboxes' reports, through Quart
+      providers          what machines that run virtual testboxes say of them
       results            uploads by WebDAV
       control            the command line's unix socket
       people             the verbs behind it

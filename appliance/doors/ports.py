@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.doors import boxes, reports
 from appliance.doors.asgi import App, Paths
 from appliance.doors.files import Files
+from appliance.doors.providers import Providers
 from appliance.doors.results import Results
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.reports import Reports
@@ -18,7 +19,7 @@ def make_doors(
     config = scheduler.config
     fetches = Fetches(scheduler)
     srv, ports = config.paths.srv, config.ports
-    small = reports.make_app(Reports(scheduler))
+    small = reports.make_app(Reports(scheduler), Providers(scheduler), config.network)
     results = Results(scheduler, Files({"/result": srv / "result"}, fetches))
     others = ("initrd", "upload-files", "kernel")
     talking: dict[int, App | Paths] = {

@@ -17,13 +17,27 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from appliance.errors import ApplianceError, BadRequest, BadState, DiskTrouble, NotFound
+from appliance.config import Network
+from appliance.doors.asking import is_trusted
+from appliance.doors.providers import Providers
+from appliance.errors import (
+    ApplianceError,
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+    Unknown,
+)
 from appliance.jobs.reports import Reports, Source
 
 DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
 BODY_BYTES_MAX: Final = 2**16  # one report has a body at all, of four short fields
-_STATUS: Final = {BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503}
+_STATUS: Final = {
+    BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503, Unknown: 503, NoSpace: 507,
+}  # fmt: skip
 BODY_S: Final = 30.0  # for it to arrive: it fits into one packet
 
 Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
@@ -31,7 +45,7 @@ Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
 log = structlog.get_logger()
 
 
-def make_app(reports: Reports) -> QuartTrio:
+def make_app(reports: Reports, providers: Providers, network: Network) -> QuartTrio:
     """The Quart application."""
     app = QuartTrio(__name__, static_folder=None)
     # Both would cut long answers without a word (facts.md §4); each door has limits of its own.
@@ -41,6 +55,7 @@ def make_app(reports: Reports) -> QuartTrio:
 
     _add_cgi(app, _verbs(reports))
     _add_questions(app, reports)
+    _add_providers(app, providers, network)
 
     @app.get("/")
     async def alive() -> Response:
@@ -116,6 +131,34 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
     @app.get("/get_testbox")
     async def testbox() -> Response:
         return _json(reports.testbox(request.args.to_dict()))
+
+
+def _add_providers(app: QuartTrio, providers: Providers, network: Network) -> None:
+    """What machines that run virtual boxes say of them; others are refused."""
+
+    async def present(query: Mapping[str, str]) -> str:
+        return providers.present(query)
+
+    verbs = {
+        "set_host_mac": providers.set_mac,
+        "del_host_mac": providers.del_mac,
+        "set_host2queues": providers.set_queues,
+        "del_host2queues": providers.del_queues,
+        "register-host2redis": present,
+    }
+
+    @app.put(f"/<any({','.join(map(repr, verbs))}):verb>")
+    async def provider(verb: str) -> Response:
+        server = request.scope["server"][0]  # type: ignore[index] # Hypercorn always has it
+        if not is_trusted(network, _client(), str(server)):
+            who = "the lab server and network.providers"
+            raise Refused(f"{_client()} may not register testboxes, only {who} may")
+        return _text(await verbs[verb](request.args.to_dict()))
+
+    @app.get("/heart-beat")
+    async def heart_beat() -> Response:
+        there = providers.beats(request.args.to_dict())
+        return _json({"status_code": 1000 if there else 1001})
 
 
 async def _body() -> dict[str, str]:

@@ -113,10 +113,15 @@ class Facts:
         return "256M" if self.memory_gb <= 16 else "512M"
 
 
-def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
-    """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
+def check_name(name: str) -> None:
+    """Raises BadRequest for what is no testbox's name."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.startswith("unknown-"):
         raise BadRequest(f"{name!r} is no testbox name: letters, digits and . _ - (at most 64)")
+
+
+def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
+    """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
+    check_name(name)
     macs = tuple(normal_mac(str(mac)) for mac in _list(text, "mac"))
     if not macs:
         raise BadRequest(f"{name}: mac: must name at least one MAC address")

@@ -47,27 +47,39 @@ def read(path: Path, default_queue: str) -> Facts:
         raise BadConfig(f"{path}: {error}") from error
 
 
-def write(folder: Path, name: str, fields: Mapping[str, Any]) -> Path:
-    """The file of a box; what is there already and not in `fields` stays.
+def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
+    """The file of a box; what is there already and not in `changed` stays.
 
     Raises OSError, and BadConfig where it cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
-    if not path.exists() and (folder / name).exists():
-        path = folder / name
-    merged: dict[str, Any] = {}
-    if path.exists():
-        try:
-            old = reading.load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        merged = old if isinstance(old, dict) else {}
-    merged.update(fields)
+    return put(folder, name, {**fields(folder, name), **changed})
+
+
+def fields(folder: Path, name: str) -> dict[str, Any]:
+    """What stands in the file of a box; empty without one.  Raises BadConfig."""
+    path = _path(folder, name)
+    try:
+        old = reading.load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadConfig(f"{path}: {error}") from error
+    return old if isinstance(old, dict) else {}
+
+
+def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
+    """The file of a box says this and nothing else.  Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _path(folder, name)
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(document.dump(merged), encoding="utf-8")
+    beside.write_text(document.dump(whole), encoding="utf-8")
     beside.rename(path)
     return path
+
+
+def _path(folder: Path, name: str) -> Path:
+    bare = folder / name
+    path = folder / f"{name}.yaml"
+    return bare if bare.exists() and not path.exists() else path
 
 
 def remove(folder: Path, name: str) -> None:
