@@ -235,6 +235,7 @@ def test_a_box_has_so_many_macs_and_no_more():
 
 
 async def test_a_name_that_leads_out_of_the_folder_reads_nothing_there(tmp_path):
+    (tmp_path / "hosts").mkdir()
     (tmp_path / "x.yaml").write_text("mac: [torn")
     async with open_lab(config(tmp_path)) as lab:
         await refused(lab, f"/set_host_mac?hostname=../x&mac={MAC}", "no testbox name", 400)
