@@ -46,6 +46,7 @@ holds them to it.
       scheduler          joins store, journal and lobby: decide, keep, act
       dues        pure   what must be looked at, and when
       reaper             ends what is due: leases, deadlines, back-offs
+      alarm              when it wakes up
       filing             moves to the archive what memory need not hold
       intake             how documents become jobs
       fetches            what boxes fetch: leases, loads, files that are gone

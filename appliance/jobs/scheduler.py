@@ -20,6 +20,7 @@ from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.jobs import decisions, operator
+from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
     Change,
@@ -64,23 +65,6 @@ class _HandOver:
     job: str
     number: int
     position: int  # in the journal: nothing is handed over before the disk knows it
-
-
-class Alarm:
-    """When the reaper must look again; trio's time."""
-
-    def __init__(self) -> None:
-        self._scope = trio.CancelScope()
-
-    def by(self, moment: float) -> None:
-        """Ring at `moment` at the latest."""
-        self._scope.deadline = min(self._scope.deadline, moment)
-
-    async def ring(self) -> None:
-        """Returns at the earliest moment that was asked for since the last ring."""
-        with self._scope:
-            await trio.sleep_forever()
-        self._scope = trio.CancelScope()
 
 
 class Scheduler:
