@@ -32,7 +32,7 @@ from appliance.doors import bulk, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.errors import Refused
 from appliance.jobs import decisions, filing, hosts, reaper
-from appliance.jobs.scheduler import Images, Scheduler
+from appliance.jobs.scheduler import Scheduler
 from appliance.keep import journal as journals
 from appliance.keep import space
 from appliance.keep.archive import Archive
@@ -59,7 +59,7 @@ async def serve(
     disk: Disk,
     archive: Archive,
     sockets: list[socket.socket],
-    images: Images,
+    images: pinning.Images,
     runner_cgz: bytes,
     *,
     task_status: trio.TaskStatus[Open] = trio.TASK_STATUS_IGNORED,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Defaults, Waits
-from appliance.errors import Refused
+from appliance.errors import BadRequest, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document
 from appliance.jobs import job as jobs
@@ -163,15 +164,35 @@ def test_a_restart_moves_only_deadlines_that_change():
 
     assert [] == decisions.restarted(store, NOW, WAITS)
     [moved] = decisions.restarted(store, NOW + 50, WAITS)
-    assert jobs.Renew(NOW + 50 + WAITS.offer_lease) == moved.event
+    assert jobs.Renew(NOW + 50 + WAITS.offer_lease, began=NOW + 50) == moved.event
+
+
+@pytest.mark.parametrize("state", [Running, PostRun, Held])
+def test_a_restart_leaves_what_was_granted(state):
+    granted = state(ONE, NOW + 10**9, **({"word": "renew"} if state is Held else {}), length=77.0)
+
+    assert NOW + 77.0 == decisions.rearmed(a_job(state=granted), NOW, WAITS)
+    short = attrs.evolve(granted, until=NOW + 5)
+    assert NOW + 5 == decisions.rearmed(a_job(state=short), NOW, WAITS)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -float("inf"), -60.0, 0.0])
+def test_a_job_is_renewed_by_a_number_of_seconds_or_not_at_all(seconds):
+    with pytest.raises(BadRequest, match="seconds: must be"):
+        decisions.renewed(a_job(state=Running(ONE, NOW + 60)), seconds, NOW)
+
+
+def test_nobody_borrows_a_box_for_ever():
+    with pytest.raises(Refused, match="30 days"):
+        decisions.renewed(a_job(state=Running(ONE, NOW + 60)), 30 * 86400.0, NOW)
 
 
 def test_only_a_running_job_gets_more_time():
     with pytest.raises(Refused, match="Only running job can renew, your job stage is: submit"):
         decisions.renewed(a_job(), 60, NOW)
 
-    [moved] = decisions.renewed(a_job(state=Running(ONE, 100.0)), 60, NOW)
-    assert jobs.Renew(160.0) == moved.event
+    [moved] = decisions.renewed(a_job(state=Running(ONE, NOW + 100)), 60, NOW)
+    assert jobs.Renew(NOW + 160, length=160) == moved.event
 
 
 def test_a_job_that_is_over_cannot_be_cancelled_and_says_how_it_ended():

@@ -9,6 +9,7 @@ from appliance.errors import IllegalMove
 from appliance.jobs import job as jobs
 from appliance.jobs.job import (
     BOXES_MAX,
+    RUNS_LOST_MAX,
     Asked,
     Attempt,
     Begin,
@@ -72,6 +73,7 @@ EVENTS = {
 }
 REFUSED = attrs.evolve(ONE, refused="quota")
 BACK = Queued(tries=1, lost_by=("box-1",))  # nobody to blame
+RUN_LOST = attrs.evolve(BACK, avoid=("box-1",), runs_lost=1)
 BLAMED = Queued(tries=1, losses=1, avoid=("box-1",), lost_by=("box-1",))
 CANCELLED = Finished("cancel", "cancelled by ann", ONE)
 GONE = Finished("incomplete", "image gone", ONE)
@@ -276,15 +278,39 @@ def test_boots_lost_before_everything_was_fetched_never_count():
 
 
 def test_a_job_with_retry_runs_again_after_it_was_lost_but_not_after_its_deadline():
-    assert BACK == advance(STATES["running"], EVENTS["asked"], AGAIN)
+    assert RUN_LOST == advance(STATES["running"], EVENTS["asked"], AGAIN)
     assert "timeout" == advance(STATES["running"], EVENTS["lapse"], AGAIN).health
 
 
-@pytest.mark.parametrize("name", ["running", "post_run"])
-def test_a_job_that_may_restart_its_box_is_offered_the_same_attempt_again(name):
-    state = advance(STATES[name], Asked(NEXT, NOW), Rules(reboots=1))
+def test_a_job_with_retry_that_loses_every_run_ends():
+    state = STATES["running"]
+    for number in range(2, RUNS_LOST_MAX + 1):
+        state = advance(state, EVENTS["asked"], AGAIN)
+        assert isinstance(state, Queued)
+        attempt = attrs.evolve(ONE, number=number, avoid=state.avoid, runs_lost=state.runs_lost)
+        state = Running(attempt, AT)
+    end = advance(state, EVENTS["asked"], AGAIN)
+
+    assert ("abnormal", "5 runs lost: its testbox rebooted") == (end.health, end.reason)
+
+
+def test_a_job_that_may_restart_its_box_is_offered_the_same_attempt_again():
+    state = advance(STATES["running"], Asked(NEXT, NOW), Rules(reboots=1))
 
     assert Offered(REBOOTED, NEXT) == state
+
+
+def test_a_box_that_asks_while_results_are_handed_over_ends_the_job_with_what_it_has():
+    end = advance(STATES["post_run"], Asked(NEXT, NOW), Rules(reboots=1, retry=True))
+
+    assert "incomplete" == end.health
+
+
+def test_a_restart_of_the_server_begins_offers_and_boots_anew():
+    for name in ("offered", "loading", "loaded"):
+        state = advance(STATES[name], Renew(NEXT, began=NOW), Rules())
+        assert (NEXT, NOW) == (state.until, state.attempt.began)
+    assert ONE == advance(STATES["running"], Renew(NEXT), Rules()).attempt
 
 
 @pytest.mark.parametrize("name", ["offered", "loading", "loaded", "held"])
@@ -322,7 +348,7 @@ def test_a_job_lost_while_it_restarts_its_box_was_running_and_is_not_run_twice(n
 
 @pytest.mark.parametrize("name", ["loading", "loaded"])
 def test_a_job_lost_while_it_restarts_its_box_runs_again_if_it_says_retry(name):
-    assert BACK == advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
+    assert RUN_LOST == advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
 
 
 @pytest.mark.parametrize("event", ["asked", "undelivered"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -24,6 +24,16 @@ FRESH_S: Final = 1.0
 FOUND_MAX: Final = 1000  # images remembered; a lab has some ten
 
 _Image = tuple[str, str, str, str, str | None]  # os, arch, version, os_mount, kernel_version
+
+
+class Images(Protocol):
+    """The image tree; both calls may take a thread."""
+
+    async def pin(self, document: Document) -> Pinned:
+        """The files that boot `document`.  Raises BadImage."""
+
+    async def missing(self, pinned: Pinned) -> list[str]:
+        """Those of its files that are gone."""
 
 
 class ImageFolder:

@@ -30,6 +30,7 @@ _JUNK_UUIDS: Final = frozenset(
         "00020003-0004-0005-0006-000700080009",
     ]
 )
+STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # what iPXE's ${buildarch} says -> the word that documents use
@@ -115,7 +116,7 @@ class Facts:
 
 def check_name(name: str) -> None:
     """Raises BadRequest for what is no testbox's name."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.startswith("unknown-"):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.startswith(STRANGER):
         raise BadRequest(f"{name!r} is no testbox name: letters, digits and . _ - (at most 64)")
 
 
@@ -253,3 +254,28 @@ class Box:
     def asked(self) -> float:
         """When it asked for work last, UTC; 0 where it never has."""
         return self.boots[-1].began if self.boots else 0.0
+
+
+def is_there(box: Box, at: float) -> bool:
+    """Whether the box works, or has asked not long before `at`, or since."""
+    return box.job is not None or box.asked > at - PRESENT_S
+
+
+def inherit(box: Box, other: Box) -> None:
+    """`box` is the same machine as `other` was."""
+    box.arch, box.uuid = box.arch or other.arch, box.uuid or other.uuid
+    box.serial, box.product = box.serial or other.serial, box.product or other.product
+    box.address, box.since = box.address or other.address, max(box.since, other.since)
+    if other.asked > box.asked:
+        box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(other.asked)]
+
+
+def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
+    """Remember a step of the boot under way."""
+    if not box.boots:
+        box.boots.append(BootLog(step.at))
+    boot = box.boots[-1]
+    if job is not None:
+        boot.job, boot.attempt = job, attempt
+    if len(boot.steps) < STEPS_MAX:
+        boot.steps.append(step)

@@ -14,9 +14,9 @@ from typing import Any, Final
 import attrs
 
 from appliance.config import Waits
-from appliance.errors import Refused
+from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
-from appliance.jobs.box import PRESENT_S, Box, Facts, Identity, Step
+from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
 from appliance.jobs.changes import Change, Forgotten, Job, Known, Missed, Moved, Seen, Stepped
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
@@ -24,8 +24,8 @@ from appliance.jobs.store import Store
 
 # Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
 HOLD_WORDS: Final = ("manual_check", "renew")
-_STRANGER: Final = "unknown-"  # then its MAC; no hosts file has such a name
 HOLD_SECONDS: Final = 3600.0  # of a stage with a word of the job's own, such as on_fail
+BORROW_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows a box for longer
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
 
 
@@ -42,13 +42,13 @@ def asked(
     box = store.box_of(who)
     changes: list[Change] = []
     if box is None:
-        strangers = [other for other in store.boxes.values() if other.name.startswith(_STRANGER)]
+        strangers = [other for other in store.boxes.values() if other.name.startswith(STRANGER)]
         if len(strangers) >= unknown_max:
             oldest = min(strangers, key=lambda other: other.asked)
             if oldest.asked > now - max(PRESENT_S, 2 * waits.park):
                 raise Refused(f"{unknown_max} unknown boxes are waiting already; see `hosts`")
             changes.append(Forgotten(oldest.name))
-        return [*changes, Seen(_STRANGER + who.mac.replace(":", "-"), who, now)]
+        return [*changes, Seen(STRANGER + who.mac.replace(":", "-"), who, now)]
     job = store.job(box.job) if box.job is not None else None
     if job is not None and untold and isinstance(job.state, Offered):
         changes += undelivered(store, job.id, job.state.attempt.number, now)
@@ -117,6 +117,7 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
         queued.losses,
         queued.avoid,
         queued.lost_by,
+        runs_lost=queued.runs_lost,
         deadlines={**own, **job.document.deadlines},
     )
 
@@ -204,17 +205,17 @@ def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> lis
 
     Raises IllegalMove.
     """
-    waits = _waits(job, waits)
+    waits, length = _waits(job, waits), seconds or None
     event: jobs.Event
     if word == "running":
-        event = jobs.Begin(now + (seconds or job.document.run_s))
+        event = jobs.Begin(now + (seconds or job.document.run_s), length)
     elif word == "post_run":
-        event = jobs.Wrap(now + (seconds or waits.post_run))
+        event = jobs.Wrap(now + (seconds or waits.post_run), length)
     elif word in ("submit", "offered", "boot", "finish"):  # not the box's to say
         return []
     else:
         usual = waits.manual_check if word in HOLD_WORDS else HOLD_SECONDS
-        event = jobs.Hold(now + (seconds or usual), word)
+        event = jobs.Hold(now + (seconds or usual), word, seconds or usual)
     return [_legal(job, Moved(job.id, event, now))]
 
 
@@ -346,17 +347,21 @@ def attempt_root(job: Job, number: int) -> str:
     return job.result_root if number == 1 else f"{job.result_root}/attempt-{number}"
 
 
-def renewed(job: Job, seconds: float, now: float, most: float = math.inf) -> list[Change]:
-    """More time for a running job, at most so many seconds from now.
+def renewed(job: Job, seconds: float, now: float) -> list[Change]:
+    """More time for a running job (protocol.md §5.6).
 
-    Raises Refused (protocol.md §5.6).
+    Raises Refused where it does not run, or would go on for longer than anybody may borrow a box;
+    BadRequest for seconds that are none.
     """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadRequest("seconds: must be a number of seconds, more than 0")
     if not isinstance(job.state, Running | Held):
         raise Refused(f"Only running job can renew, your job stage is: {jobs.stage(job.state)}")
     until = job.state.until + seconds
-    if until > now + most:
-        raise Refused(f"nobody borrows for longer than {most / 86400:.0f} days")
-    return [Moved(job.id, jobs.Renew(until), now, f"renewed by {seconds:.0f} s")]
+    if until > now + BORROW_MAX_S:
+        raise Refused(f"nobody borrows for longer than {BORROW_MAX_S / 86400:.0f} days")
+    renew = jobs.Renew(until, length=until - now)
+    return [Moved(job.id, renew, now, f"renewed by {seconds:.0f} s")]
 
 
 def rearmed(job: Job, now: float, waits: Waits) -> float:
@@ -370,13 +375,23 @@ def rearmed(job: Job, now: float, waits: Waits) -> float:
     length = job.document.run_s if isinstance(state, Running) else waits.post_run
     if isinstance(state, Held):
         length = waits.manual_check
-    return min(state.until, now + length)
+    return min(state.until, now + (length if state.length is None else state.length))
 
 
 def restarted(store: Store, now: float, waits: Waits) -> list[Change]:
     """What a start does to the attempts it finds: offers and boots get a fresh lease."""
-    return [
-        Moved(job.id, jobs.Renew(until), now, "the server restarted")
-        for job in store.active()
-        if (until := rearmed(job, now, waits)) != attrs.asdict(job.state, recurse=False)["until"]
-    ]
+    changes: list[Change] = []
+    for job in store.active():
+        assert job.attempt is not None
+        until, began = rearmed(job, now, waits), job.attempt.began
+        if isinstance(job.state, Offered | Booting):
+            began = now  # by the wall of this run, with which bytes are compared
+        if (until, began) != (_until(job), job.attempt.began):
+            renew = jobs.Renew(until, began=began if began == now else None)
+            changes.append(Moved(job.id, renew, now, "the server restarted"))
+    return changes
+
+
+def _until(job: Job) -> float:
+    assert isinstance(job.state, Offered | Booting | Running | PostRun | Held)
+    return job.state.until

@@ -45,7 +45,7 @@ class Fetches:
         (box, job), now = found, self._scheduler.clock.now()
         assert job.attempt is not None
         boot = (job.attempt.token, job.attempt.reboots)
-        earlier, got = self._got.get(box.name, (boot, set()))
+        earlier, got = self._got.get(box.name, (boot, _told(box, job)))
         if earlier != boot:
             got = set()
         got.add(path)
@@ -101,6 +101,18 @@ class Fetches:
                 decisions.failed(scheduler.store.jobs[job.id], "incomplete", reason, now)
             )
             raise NotFound(f"{job.id}: {reason}") from error
+
+
+def _told(box: Box, job: Job) -> set[str]:
+    """What it fetched of this boot before the server restarted."""
+    boot = box.boot
+    if (
+        boot is None
+        or job.attempt is None
+        or (boot.job, boot.attempt) != (job.id, job.attempt.number)
+    ):
+        return set()
+    return {step.detail for step in boot.steps if step.what == "file"}
 
 
 def pack(config: Config, job: Job, body: Body, attempt: Attempt, host: str) -> bytes:

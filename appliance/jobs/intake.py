@@ -56,13 +56,13 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
         Submitted(_job(scheduler, name, fits, pinned, submitter, key, ahead))
         for ahead, (name, fits, pinned) in enumerate(accepted, start=1)
     ]
-    await scheduler.settle(changes)
+    await scheduler.settle(lambda: changes)
     return scheduler.store.jobs_with_key(submitter, key)
 
 
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
     """The jobs of an earlier submit, which may be waiting for the disk itself."""
-    await scheduler.settle([])
+    await scheduler.settle(list)
     return await scheduler.jobs_with_key(submitter, key)
 
 

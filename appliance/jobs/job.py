@@ -12,8 +12,8 @@ again (so it has rebooted), loses its attempt; who is to blame decides what foll
 * lost before every file of the script was fetched: nobody; the job goes back to its queue;
 * lost after that, before the first report: one more attempt, then `boot_failed`; none with a
   kernel of the submitter's own;
-* lost while running: `abnormal`, or `timeout` when the deadline passed; run again only if the
-  document says so;
+* lost while running: `abnormal`, or `timeout` when the deadline passed; what is `abnormal` is run
+  again only if the document says so, and RUNS_LOST_MAX times at most in all;
 * lost after the verdict, or while results were handed over: closed with what it has;
 * lost by BOXES_MAX different boxes, at whatever stage: the job is at fault, and ends.
 
@@ -31,6 +31,9 @@ from appliance.errors import IllegalMove
 
 # One more attempt after a boot that was lost with everything fetched (design.md §5, Blame).
 BOOT_LOSSES_MAX: Final = 2
+
+# Runs of a job with `retry: true` that may be lost: one that crashes its box each time ends.
+RUNS_LOST_MAX: Final = 5
 
 # A job that so many testboxes lost is no longer handed out (design.md §5).
 BOXES_MAX: Final = 10
@@ -57,9 +60,10 @@ class Attempt:
     address: str  # the box asked from here; its fetches and uploads must come from here too
     began: float  # the boot under way: a job that restarts its box begins another
     losses: int = 0  # earlier boots lost with everything fetched
-    avoid: tuple[str, ...] = ()  # the boxes that lost them
+    avoid: tuple[str, ...] = ()  # the boxes that lost them, or runs
     lost_by: tuple[str, ...] = ()  # all boxes that lost it, at whatever stage; each once
     reboots: int = 0  # times the job has restarted its box so far
+    runs_lost: int = 0  # earlier attempts that were lost while they ran
     deadlines: Mapping[str, float] = attrs.field(factory=dict)  # instead of the lab's, in seconds
     health: str | None = None  # the client's verdict, first writer wins
     refused: str | None = None  # why an upload was refused: such a job never ends as success
@@ -73,6 +77,7 @@ class Queued:
     losses: int = 0
     avoid: tuple[str, ...] = ()  # boxes that lost it: another one first, if there is one
     lost_by: tuple[str, ...] = ()
+    runs_lost: int = 0
 
 
 @attrs.frozen
@@ -98,6 +103,7 @@ class Running:
 
     attempt: Attempt
     until: float
+    length: float | None = None  # seconds of the stage, where somebody granted other than its own
 
 
 @attrs.frozen
@@ -106,6 +112,7 @@ class PostRun:
 
     attempt: Attempt
     until: float
+    length: float | None = None  # as with Running
 
 
 @attrs.frozen
@@ -115,6 +122,7 @@ class Held:
     attempt: Attempt
     until: float
     word: str
+    length: float | None = None  # as with Running
 
 
 @attrs.frozen
@@ -154,9 +162,11 @@ class Load:
 
 @attrs.frozen
 class Renew:
-    """More time in the same stage: bytes were fetched, or somebody asked for it."""
+    """More time in the same stage: somebody asked for it, or the server restarted."""
 
     until: float
+    length: float | None = None  # seconds, as granted: a restart leaves at most that
+    began: float | None = None  # a restart: offers and boots begin anew, by the new wall
 
 
 @attrs.frozen
@@ -164,6 +174,7 @@ class Begin:
     """job_state=running."""
 
     until: float
+    length: float | None = None  # seconds, where the reporter says so
 
 
 @attrs.frozen
@@ -171,6 +182,7 @@ class Wrap:
     """job_state=post_run."""
 
     until: float
+    length: float | None = None  # seconds, where the reporter says so
 
 
 @attrs.frozen
@@ -179,6 +191,7 @@ class Hold:
 
     until: float
     word: str
+    length: float | None = None  # seconds, where the reporter says so
 
 
 @attrs.frozen
@@ -259,22 +272,27 @@ def advance(state: State, event: Event, rules: Rules) -> State:
             return attrs.evolve(state, until=until)  # iPXE retries a broken download
         case Booting(loaded=False), Load(until):
             return attrs.evolve(state, until=until, loaded=True)
+        case ((Running() | PostRun() | Held()), Renew(until, length)) if length is not None:
+            return attrs.evolve(state, until=until, length=length)
+        case ((Offered() | Booting()), Renew(until, _, began)) if began is not None:
+            attempt = attrs.evolve(state.attempt, began=began)
+            return attrs.evolve(state, until=until, attempt=attempt)
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Renew(until)):
             return attrs.evolve(state, until=until)
 
-        case ((Offered(attempt) | Booting(attempt) | Held(attempt)), Begin(until)):
-            return Running(attempt, until)
+        case ((Offered(attempt) | Booting(attempt) | Held(attempt)), Begin(until, length)):
+            return Running(attempt, until, length)
         case Running(), Begin():
             return state  # said twice: the first deadline stands
         case (
             (Offered(attempt) | Booting(attempt) | Running(attempt) | Held(attempt)),
-            Wrap(until),
+            Wrap(until, length),
         ):
-            return PostRun(attempt, until)
+            return PostRun(attempt, until, length)
         case PostRun(), Wrap():
             return state
-        case ((Running(attempt) | PostRun(attempt) | Held(attempt)), Hold(until, word)):
-            return Held(attempt, until, word)
+        case ((Running(attempt) | PostRun(attempt) | Held(attempt)), Hold(until, word, length)):
+            return Held(attempt, until, word, length)
 
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Verdict(health)):
             return attrs.evolve(state, attempt=_judged(state.attempt, health))
@@ -290,8 +308,8 @@ def advance(state: State, event: Event, rules: Rules) -> State:
         case Offered(attempt), Undelivered() | Asked() if attempt.reboots:
             return state  # it restarted its box, which asks again: until the offer lapses
         case Offered(attempt), Undelivered():
-            return Queued(attempt.number, attempt.losses, attempt.avoid, attempt.lost_by)
-        case ((Running(attempt) | PostRun(attempt)), Asked(until, at)) if (
+            return _queued(attempt)
+        case Running(attempt), Asked(until, at) if (
             attempt.health is None and attempt.reboots < rules.reboots
         ):
             return Offered(attrs.evolve(attempt, reboots=attempt.reboots + 1, began=at), until)
@@ -320,7 +338,7 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
                 return Finished("boot_failed", f"{losses} boots lost: {reason}", attempt)
             if rules.own_kernel:
                 return Finished("boot_failed", f"its own kernel did not boot: {reason}", attempt)
-            avoid = (*attempt.avoid, attempt.box)
+            avoid = tuple(dict.fromkeys([*attempt.avoid, attempt.box]))
             return _again(attrs.evolve(attempt, losses=losses, avoid=avoid), reason, "boot_failed")
         case Running():
             return _abnormal(attempt, reason, rules, health)
@@ -330,18 +348,26 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
 
 
 def _abnormal(attempt: Attempt, reason: str, rules: Rules, health: str) -> Queued | Finished:
-    if rules.retry and health == "abnormal":
-        return _again(attempt, reason, health)
-    return Finished(health, reason, attempt)
+    if not rules.retry or health != "abnormal":
+        return Finished(health, reason, attempt)
+    lost = attempt.runs_lost + 1
+    if lost >= RUNS_LOST_MAX:
+        return Finished(health, f"{lost} runs lost: {reason}", attempt)
+    avoid = tuple(dict.fromkeys([*attempt.avoid, attempt.box]))
+    return _again(attrs.evolve(attempt, runs_lost=lost, avoid=avoid), reason, health)
 
 
 def _again(attempt: Attempt, reason: str, health: str) -> Queued | Finished:
     """Back to the queue, unless too many boxes lost it already."""
     lost_by = tuple(dict.fromkeys([*attempt.lost_by, attempt.box]))
     if len(lost_by) < BOXES_MAX:
-        return Queued(attempt.number, attempt.losses, attempt.avoid, lost_by)
+        return _queued(attrs.evolve(attempt, lost_by=lost_by))
     reason = f"quarantined: {len(lost_by)} testboxes lost it; the last: {reason}"
     return Finished(health, reason, attempt)
+
+
+def _queued(attempt: Attempt) -> Queued:
+    return Queued(attempt.number, attempt.losses, attempt.avoid, attempt.lost_by, attempt.runs_lost)
 
 
 def _judged(attempt: Attempt, health: str) -> Attempt:

@@ -31,7 +31,6 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
 _SECONDS: Final = re.compile(r"\d{1,8}(\.\d{0,6})?\Z", re.ASCII)
 _PORT: Final = re.compile(r"[1-9]\d{0,4}\Z", re.ASCII)
 CLUSTER_PATIENCE_S: Final = 1500.0  # wget gives up after 1800 s without a byte
-BORROW_SECONDS_MAX: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
 
 
 @attrs.frozen
@@ -108,7 +107,7 @@ class Reports:
         word, seconds = query.get("job_stage", ""), query.get("timeout") or "0"
         if not _WORD.match(word) or not _SECONDS.match(seconds):
             raise BadRequest("wanted: job_stage=<one word>, timeout=<seconds>")
-        length = min(float(seconds), BORROW_SECONDS_MAX)
+        length = min(float(seconds), decisions.BORROW_MAX_S)
 
         def decide(job: Job, now: float) -> list[Change]:
             return decisions.staged(job, word, length, now, self._scheduler.config.waits)
@@ -131,7 +130,10 @@ class Reports:
     async def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
         """Whether the attempt that asks is the one under way."""
         found = await self._find(source, query.get("job_id") or None)
-        return found is not None and decisions.is_current(*found)
+        if found is not None and decisions.is_current(*found):
+            return True
+        await self._scheduler.settled()  # a box that hears "no" stops its job
+        return False
 
     async def ssh(self, source: Source, query: Mapping[str, str]) -> None:
         """report_ssh_info and report_ssh_port: where a borrowed box can be reached by ssh."""
@@ -199,7 +201,7 @@ class Reports:
             raise Refused("The testbox does not match the job")
         now = self._scheduler.clock.now()
         job = await self._scheduler.find(job_id)  # it may have moved since it was found
-        changes = decisions.renewed(job, float(seconds), now, BORROW_SECONDS_MAX)
+        changes = decisions.renewed(job, float(seconds), now)
         await self._scheduler.keep(changes)
         return self._deadline(await self._scheduler.find(job_id))
 

@@ -9,16 +9,17 @@ which never awaits; what follows from them is left to `dispatch` or to the calle
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import attrs
 import structlog
 import trio
 
 from appliance.boot import ipxe, plan
+from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Refused
 from appliance.jobs import decisions, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
@@ -28,7 +29,6 @@ from appliance.jobs.changes import (
     Kept,
     Missed,
     Moved,
-    Pinned,
     Quarantined,
     Reserved,
     Submitted,
@@ -37,7 +37,7 @@ from appliance.jobs.changes import (
     Unregistered,
     marked,
 )
-from appliance.jobs.document import Body, Document
+from appliance.jobs.document import Body
 from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
@@ -47,16 +47,6 @@ from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
 
 log = structlog.get_logger()
-
-
-class Images(Protocol):
-    """The image tree; both calls may take a thread."""
-
-    async def pin(self, document: Document) -> Pinned:
-        """The files that boot `document`.  Raises BadImage."""
-
-    async def missing(self, pinned: Pinned) -> list[str]:
-        """Those of its files that are gone."""
 
 
 @attrs.frozen
@@ -119,6 +109,10 @@ class Scheduler:
         suspects = operator.suspects(self.store, touched, self.clock.now())
         for suspect in suspects:
             self.store.apply(suspect)
+        if any(isinstance(change, Quarantined | Reserved | Unregistered) for change in changes):
+            touched |= dict.fromkeys(
+                seat.box for seat in self.lobby
+            )  # another box's jobs are theirs
         for box in touched:
             self.repark(box)
         offers = self._match()
@@ -144,9 +138,17 @@ class Scheduler:
         """Make changes; returns once the disk knows them."""
         await self._journal.durable(self.change(changes))
 
-    async def settle(self, changes: list[Change]) -> None:
-        """The same for a person, who is told after a while (Unknown) that the disk does not."""
-        await self._journal.durable(self.change(changes), self.config.waits.answer)
+    async def settle(self, decide: Callable[[], list[Change]]) -> None:
+        """The same for a person, who is told after a while (Unknown) that the disk does not.
+
+        A refusal, too, tells what was decided before: it waits as long.
+        """
+        try:
+            position = self.change(decide())
+        except Refused:
+            await self._journal.durable(self._journal.appended, self.config.waits.answer)
+            raise
+        await self._journal.durable(position, self.config.waits.answer)
 
     async def settled(self) -> None:
         """Returns once the disk knows all that was decided so far."""
@@ -316,7 +318,7 @@ class Scheduler:
 
     async def unregister(self, box: Box, by: str) -> None:
         """It is unknown from now on, seated or not.  Raises Refused while it holds a job."""
-        await self.settle(operator.unregistered(box, by, self.clock.now()))
+        await self.settle(lambda: operator.unregistered(box, by, self.clock.now()))
 
     def known(self, facts: Facts) -> list[Change]:
         """The change that a hosts file makes.  Raises Refused."""
@@ -325,19 +327,19 @@ class Scheduler:
     async def reserve(self, box: Box, user: str | None, until: float, by: str, why: str) -> None:
         """Keep a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
         now = self.clock.now()
-        await self.settle(operator.reserved(box, user, until, by, why, now))
+        await self.settle(lambda: operator.reserved(box, user, until, by, why, now))
 
     async def release(self, box: Box, by: str) -> None:
         """It gets jobs again.  Raises Refused where nothing keeps them from it."""
-        await self.settle(operator.released(box, by, self.clock.now()))
+        await self.settle(lambda: operator.released(box, by, self.clock.now()))
 
     async def drain(self, by: str) -> None:
         """Give out no more jobs."""
-        await self.settle(operator.drained(self.store, by, self.clock.now()))
+        await self.settle(lambda: operator.drained(self.store, by, self.clock.now()))
 
     async def resume(self) -> None:
         """Give out jobs again.  Raises Refused."""
-        await self.settle(operator.resumed(self.store, self.clock.now()))
+        await self.settle(lambda: operator.resumed(self.store, self.clock.now()))
 
     async def find(self, job_id: str) -> Job:
         """The job, in memory or in the archive.  Raises NotFound.
@@ -379,13 +381,13 @@ class Scheduler:
     async def renew(self, job_id: str, seconds: float) -> Job:
         """More time for a running job.  Raises NotFound, Refused."""
         job = await self.find(job_id)
-        await self.settle(decisions.renewed(job, seconds, self.clock.now()))
+        await self.settle(lambda: decisions.renewed(job, seconds, self.clock.now()))
         return await self.find(job_id)
 
     async def cancel(self, job_id: str, by: str) -> Job:
         """Raises NotFound, and Refused for a job that is over."""
         job = await self.find(job_id)
-        await self.settle(decisions.cancelled(job, by, self.clock.now()))
+        await self.settle(lambda: decisions.cancelled(job, by, self.clock.now()))
         return await self.find(job_id)
 
     def _tell_watchers(self, job: Job) -> None:

@@ -19,13 +19,15 @@ from appliance.jobs import job as jobs
 from appliance.jobs import suspicion
 from appliance.jobs.box import (
     BOOTS_KEPT,
-    PRESENT_S,
-    STEPS_MAX,
+    STRANGER,
     BootLog,
     Box,
     Facts,
     Identity,
     Step,
+    inherit,
+    is_there,
+    remember,
 )
 from appliance.jobs.changes import (
     Archived,
@@ -49,7 +51,7 @@ from appliance.jobs.changes import (
     marked,
     moved,
 )
-from appliance.jobs.job import Attempt, Finished, Queued
+from appliance.jobs.job import Attempt, Finished, Queued, Running
 from appliance.jobs.ready import Key, Ready, Serves
 from appliance.jobs.suspicion import Evidence
 
@@ -187,7 +189,7 @@ class Store:
     def _another(self, job: Job, state: Queued, box_name: str) -> bool:
         now = self.boxes[box_name].asked  # it sat down then; it asks every half hour
         return any(
-            _there(other, now) and job.needs.tags <= self.serves(other).tags
+            is_there(other, now) and other.takes_jobs and self.serves(other).take(job.needs)
             for name in self._serving.get(job.match_key, {})
             if name not in state.avoid
             for other in [self.boxes[name]]
@@ -229,23 +231,23 @@ class Store:
                 box.misses = box.misses + 1 if until else 0
                 box.backoff_until = until
             case Stepped(name, step, job_id, number):
-                _log(self.boxes[name], step, job_id, number)
+                remember(self.boxes[name], step, job_id, number)
             case Quarantined(name, why, by, at):
                 box = self.boxes[name]
                 box.quarantine, box.lost, box.quick = why, (), ()
-                _log(box, Step(at, "quarantined" if why else "released", why or by), None, None)
+                remember(box, Step(at, "quarantined" if why else "released", why or by), None, None)
             case Reserved(name, reservation, by, at):
                 self.boxes[name].reservation = reservation
                 what = (
                     "let go" if reservation is None else "reserved" if reservation.user else "held"
                 )
-                _log(self.boxes[name], Step(at, what, by), None, None)
+                remember(self.boxes[name], Step(at, what, by), None, None)
             case Unregistered(name, by, at):
                 box = self.boxes[name]
                 self._unindex_box(box)
                 box.facts = box.reservation = None
                 self._index_box(box)
-                _log(box, Step(at, "removed", by), None, None)
+                remember(box, Step(at, "removed", by), None, None)
             case Forgotten(name):
                 assert self.boxes[name].job is None, f"{name} holds a job"
                 self._unindex_box(self.boxes.pop(name))
@@ -281,7 +283,8 @@ class Store:
         new = moved(old, change)
         self._unindex_job(old)
         self.jobs[new.id] = new
-        self._index_job(new, came_back=not isinstance(old.state, Queued))
+        # What was lost while it ran waits behind the others: it has had a box.
+        self._index_job(new, came_back=not isinstance(old.state, Queued | Running))
         attempt = jobs.attempt_of(new.state) or jobs.attempt_of(old.state)
         if attempt is not None:
             box = self.boxes[attempt.box]
@@ -290,17 +293,24 @@ class Store:
             suspicion.note(self.evidence, box, old, new, change.event, change.at)
 
     def _know(self, facts: Facts, at: float) -> None:
-        names = {self._by_mac[mac] for mac in facts.macs if mac in self._by_mac}
-        found = self.boxes.get(facts.name) or next(
-            (self.boxes[name] for name in sorted(names) if not self.boxes[name].known), None
-        )
-        if found is None:
-            found = Box(facts.name, facts.macs, since=at)
-        for name in names | {found.name}:
-            if name in self.boxes and (name == found.name or not self.boxes[name].known):
-                self._unindex_box(self.boxes.pop(name))
+        """A stranger with one of its MACs gets the name; one that had a name keeps its past."""
+        names = dict.fromkeys(self._by_mac[mac] for mac in facts.macs if mac in self._by_mac)
+        before = [box for name in sorted(names) if not (box := self.boxes[name]).known]
+        found = self.boxes.get(facts.name) or Box(facts.name, (), since=at)
+        for box in before:
+            if box is not found:
+                self._unindex_box(box)
+                inherit(found, box)
+                if box.name.startswith(STRANGER):
+                    found.macs = (*found.macs, *box.macs)
+                    del self.boxes[box.name]
+                else:  # jobs were on it
+                    box.macs = tuple(mac for mac in box.macs if mac not in facts.macs)
+                    box.address = None
+                    self._index_box(box)
+        self._unindex_box(found)
         extra = () if found.known else found.macs
-        found.name, found.facts = facts.name, facts
+        found.facts = facts
         found.macs = tuple(dict.fromkeys([*facts.macs, *extra]))
         found.uuid = facts.uuid or found.uuid
         self.boxes[facts.name] = found
@@ -391,18 +401,3 @@ class Store:
             assert (job.id in self._loading) == jobs.is_loading(job.state), job.id
             assert (job.id in self._over) == isinstance(job.state, Finished), job.id
             assert (job.id in self._unfiled) == (job.document.body is not None), job.id
-
-
-def _there(box: Box, at: float) -> bool:
-    """Whether the box works, or has asked not long before `at`, or since."""
-    return box.job is not None or box.asked > at - PRESENT_S
-
-
-def _log(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
-    if not box.boots:
-        box.boots.append(BootLog(step.at))
-    boot = box.boots[-1]
-    if job is not None:
-        boot.job, boot.attempt = job, attempt
-    if len(boot.steps) < STEPS_MAX:
-        boot.steps.append(step)
