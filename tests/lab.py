@@ -21,7 +21,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import filing, intake, reaper
+from appliance.jobs import decisions, filing, intake, reaper
 from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
@@ -140,9 +140,16 @@ def _doors(scheduler: Scheduler) -> Doors:
 
 @asynccontextmanager
 async def open_lab(
-    chosen: Config | None = None, disk: MemoryDisk | None = None, *, restarted: bool = False
+    chosen: Config | None = None,
+    disk: MemoryDisk | None = None,
+    *,
+    restarted: bool = False,
+    wall: float = 0.0,
 ):
-    """A running lab; every service is cancelled at the end."""
+    """A running lab; every service is cancelled at the end.
+
+    `restarted`: it does to the attempts what a start does; `wall`: seconds its clock is ahead.
+    """
     chosen, disk = chosen or config(), disk or MemoryDisk()
     store, journal = await journals.restore(disk)
     images = FakeImages()
@@ -153,11 +160,13 @@ async def open_lab(
         journal,
         disk.archive,
         images,
-        clock=Clock(trio.current_time(), 1_800_000_000.0 + trio.current_time()),
+        clock=Clock(trio.current_time(), 1_800_000_000.0 + trio.current_time() + wall),
         token=lambda: f"token{next(numbers)}",
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
+        if restarted:
+            scheduler.change(decisions.restarted(store, scheduler.clock.now(), chosen.waits))
         await nursery.start(scheduler.dispatch)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)

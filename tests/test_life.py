@@ -12,6 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.config import Limits
 from appliance.errors import BadDocument, Refused, Unknown
 from appliance.jobs import decisions
+from appliance.jobs.box import Identity
+from appliance.jobs.changes import Quarantined
 from appliance.jobs.job import Finished
 from tests import lab as labs
 from tests.disks import MemoryDisk as Disk
@@ -516,3 +518,169 @@ async def test_a_repeat_of_a_submit_waits_for_the_disk_as_the_first_did(autojump
 
         assert trio.current_time() > 1
         assert "lab.1" == (await lab.submit()).id
+
+
+# ---- found by a review
+
+
+async def asks(lab, number):
+    """The box with this number asks."""
+    return await lab.ask(f"/boot.ipxe/mac/52-54-00-00-00-0{number}?arch=x86_64", f"10.0.0.{number}")
+
+
+@pytest.mark.parametrize("how", ["held", "reserved", "quarantined", "removed"])
+async def test_a_job_waits_for_no_other_box_that_would_not_get_it(autojump_clock, how):
+    async with open_lab() as lab:
+        scheduler = lab.scheduler
+        job = await booted(lab)
+        await lab.know("box-2", "52:54:00:00:00:02")
+        other = await asks(lab, 2)
+        await trio.sleep(700)  # box-1 lost its boot; box-2 is there, and gets the job
+        assert b"job.cgz" in await other.rest()
+        now = scheduler.clock.now()
+        other = await asks(lab, 2)  # it lost power at once: nobody's fault, the job goes back
+        if how == "removed":
+            await scheduler.unregister(scheduler.store.box("box-2"), "root")
+        elif how == "quarantined":
+            await scheduler.keep([Quarantined("box-2", "3 boots lost", "", now)])
+        else:
+            user = "bob" if how == "reserved" else None
+            await scheduler.reserve(scheduler.store.box("box-2"), user, now + 86400, "root", "")
+        waiting = await lab.ask()
+        await trio.sleep(60)
+
+        assert b"job.cgz" in await waiting.rest()
+        assert "box-1" == scheduler.store.job(job.id).attempt.box
+
+
+async def test_a_waiting_box_gets_the_job_that_avoids_it_as_soon_as_no_other_would(autojump_clock):
+    async with open_lab() as lab:
+        scheduler = lab.scheduler
+        await booted(lab)
+        await lab.know("box-2", "52:54:00:00:00:02")
+        await trio.sleep(500)
+        await asks(lab, 2)  # it backs off, after this
+        await trio.sleep(1)
+        scheduler.resting["box-2"] = scheduler.clock.now() + 10_000
+        await trio.sleep(300)  # box-1 lost its boot
+        waiting = await lab.ask()
+        await trio.sleep(100)
+        began = trio.current_time()
+        await scheduler.unregister(scheduler.store.box("box-2"), "root")
+
+        assert b"job.cgz" in await waiting.rest()
+        assert began == trio.current_time()
+
+
+async def test_a_job_with_retry_that_crashes_its_box_lets_others_run(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        bad = await lab.submit("script: x\nretry: true\n", "ann", "thefirst")
+        good = await lab.submit(user="bob", key="another1")
+        ran = []
+        for _ in range(4):
+            await (await lab.ask()).rest()
+            [job] = lab.scheduler.store.active()
+            ran.append(job.id)
+            await lab.fetched_all(job)
+            await lab.report(job, "job_state=running")
+            if job.id == good.id:
+                await lab.report(job, "", "lkp-post-run")
+
+        assert [bad.id, good.id, bad.id, bad.id] == ran
+
+
+async def test_time_that_was_granted_is_granted_after_a_restart_too(autojump_clock):
+    disk = Disk()
+    async with open_lab(disk=disk) as lab:
+        job = await booted(lab, "script: x\ntimeout: 3600\n")
+        await lab.report(job, "job_state=running")
+        await lab.scheduler.renew(job.id, 12 * 3600)
+    async with open_lab(disk=disk, restarted=True) as lab:
+        await trio.sleep(12.9 * 3600)
+        assert "running" == lab.stage(job)
+        await trio.sleep(0.2 * 3600)
+        assert "timeout" == ending(lab, job)[0]
+
+
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+async def test_bytes_renew_a_lease_whatever_the_wall_did_between_two_runs(autojump_clock, jump):
+    disk = Disk()
+    async with open_lab(disk=disk) as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+    async with open_lab(disk=disk, restarted=True, wall=jump) as lab:
+        for _ in range(60):
+            await trio.sleep(10)
+            lab.fetches.moved("10.0.0.5", PINNED.kernel, 100)
+        assert "boot" == lab.stage(job)
+        assert 1 == len(lab.scheduler.store.job(job.id).attempts)
+
+
+async def test_a_box_that_had_files_before_a_restart_need_not_fetch_them_again(autojump_clock):
+    disk = Disk()
+    async with open_lab(disk=disk) as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+        await lab.get("/runner.cgz")
+        for path in [PINNED.kernel, PINNED.initrds[0]]:
+            lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+        await trio.sleep(1)
+    async with open_lab(disk=disk, restarted=True) as lab:
+        lab.fetches.done("10.0.0.5", PINNED.initrds[1], 1000, 1.0)
+        await trio.sleep(lab.config.waits.boot - 1)
+        assert "boot" == lab.stage(job)
+
+
+async def test_what_the_disk_does_not_know_is_told_to_nobody(autojump_clock):
+    async with open_lab() as lab:
+        job = await booted(lab)
+        await lab.report(job, "job_state=running")
+        token = lab.scheduler.store.job(job.id).attempt.token
+        lab.disk.calls.broken = errno.EROFS
+        for _ in range(2):  # the second is refused, but not told so
+            with pytest.raises(Unknown):
+                await lab.scheduler.cancel(job.id, "ann")
+        asked = []
+
+        async def ask():
+            answer = await lab.get(f"/~lkp/{token}/cgi-bin/still-wanted?job_id={job.id}")
+            asked.append((answer.body, trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(100)
+            assert [] == asked
+            lab.disk.calls.broken = None
+            mended = trio.current_time()
+        [(body, at)] = asked
+        assert b"no" == body
+        assert at >= mended
+
+
+async def test_a_job_of_a_box_that_has_another_name_now_is_archived_and_reported_on(autojump_clock):
+    small = labs.config(limits=Limits(finished_in_memory=1))
+    async with open_lab(small) as lab:
+        scheduler = lab.scheduler
+        job = await booted(lab)
+        await lab.report(job, "job_state=running")
+        await lab.report(job, "", "lkp-post-run")
+        waiting = await lab.ask()
+        await scheduler.unregister(scheduler.store.box("box-1"), "root")
+        await lab.know("box-2")
+        assert "Done" == await lab.report(job, "job_state=failed")
+        second = await lab.submit(key="another1")
+
+        assert b"job.cgz" in await waiting.rest()  # it is the same machine, where it sat
+        await scheduler.cancel(second.id, "ann")
+        await trio.sleep(10)
+        assert 1 == scheduler.store.archived
+        assert ["box-1", "box-2"] == sorted(scheduler.store.boxes)
+        disk = lab.disk.after_kill()
+    async with open_lab(small, disk) as lab:
+        assert "box-2" == lab.scheduler.store.box_of(Identity(labs.MAC, "")).name
+        lab.check()
