@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.lab import Size, simulate
+from tests.simulation.lab import THOUSANDS, Size, simulate
 from tests.simulation.mutants import MUTANTS
 
 QUICK = range(5)
@@ -20,6 +20,7 @@ FIXED = range(1000, 1050)
 HTTP = range(2000, 2012)
 HARD_ENOUGH = 60  # seeds within which each planted bug must be found
 WEB = Size(http=True)
+LARGE_SEED = 4
 
 # What must have happened in some run of the fixed set: else its weather has never been seen.
 SOMETIMES = """
@@ -46,6 +47,11 @@ def play(seed, size=Size()):  # noqa: B008 - frozen
 @pytest.mark.parametrize("seed", QUICK)
 def test_nothing_is_lost_and_nothing_runs_twice(seed):
     play(seed)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_among_thousands_of_boxes():
+    play(LARGE_SEED, THOUSANDS)
 
 
 def test_nothing_is_lost_through_the_whole_http_stack():

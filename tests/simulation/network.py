@@ -100,11 +100,11 @@ class _Line:
             return
         if not self.silent:
             self._data += message["body"]
-            self._watchdog.deadline = trio.current_time() + WATCHDOG_S
+            self._wind_up()
             self._whole = not message.get("more_body", False)
 
     async def body(self) -> str:
-        self._watchdog.deadline = trio.current_time() + WATCHDOG_S
+        self._wind_up()
         try:
             with self._watchdog:
                 await self._over.wait()
@@ -118,6 +118,9 @@ class _Line:
         if not self._whole:
             raise ConnectionResetError
         return self._data.decode()
+
+    def _wind_up(self) -> None:
+        self._watchdog.deadline = trio.current_time() + self._box.world.size.watchdog
 
     def hang_up(self) -> None:
         """The server learns that the client is gone."""

@@ -7,6 +7,7 @@ others have wildly different weights, so that rare combinations are not drowned 
 from __future__ import annotations
 
 import random
+from collections.abc import Set
 from typing import Any
 
 import attrs
@@ -52,13 +53,19 @@ class Weather:
     clock_jumps: float = _most(0.5)  # of a restart
 
     @classmethod
-    def draw(cls, rng: random.Random) -> Weather:
-        """Each fault: off in two of five runs, else anything from rare to the most there is."""
+    def draw(cls, rng: random.Random, often: float, faults: Set[str]) -> Weather:
+        """Each fault: off in two of five runs, else anything from rare to the most there is.
+
+        Rates are multiplied by `often`; what is not among `faults` does not happen.
+        """
         drawn = {}
         for field in attrs.fields(cls):
             strength = rng.choice((0.0, 0.0, 0.1, 0.4, 1.0))
-            drawn[field.name] = strength * field.metadata["most"] * (0.5 + rng.random() / 2)
-        return cls(**drawn)
+            most = field.metadata["most"] * (often if field.name in RATES else 1.0)
+            drawn[field.name] = strength * most * (0.5 + rng.random() / 2)
+        return cls(**{name: value for name, value in drawn.items() if name in faults})
 
 
+RATES = frozenset(["power_cut", "kill", "kill_in_disk", "disk_full", "disk_broken", "sync_fails"])
+FAULTS = frozenset(field.name for field in attrs.fields(Weather))
 CALM = Weather()
