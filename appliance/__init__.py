@@ -60,6 +60,7 @@ holds them to it.
       asgi               the one ASGI application
       asking             who asks for work: from a request to a seat in the lobby
       boxes              the boot wait, job.cgz, the runner
+      sockets            the boot wait by WebSocket
       neighbours         whose card is at an address, as the kernel knows it
       files, opening     everything that lies in a file
       bulk               HTTP for the ports that only give files: h11 and sendfile

@@ -30,6 +30,7 @@ from appliance.clock import Clock
 from appliance.config import Config
 from appliance.doors import bulk, control, listen, people, ports
 from appliance.doors.asgi import Doors
+from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
 from appliance.jobs import decisions, filing, hosts, reaper
 from appliance.jobs.scheduler import Scheduler
@@ -174,6 +175,7 @@ def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:
     made.include_server_header = False
     made.errorlog = logging.getLogger("hypercorn")
     made.accesslog = None
+    made.websocket_max_message_size = MESSAGE_BYTES_MAX
     return made
 
 

@@ -7,6 +7,7 @@ is used in this file only, and the version is pinned.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import attrs
 import h11
 import trio
+import wsproto
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from trio.testing import lockstep_stream_pair, memory_stream_pair
+
+from appliance.doors.sockets import MESSAGE_BYTES_MAX
 
 Address = tuple[str, int]
 
@@ -54,6 +58,7 @@ class Wire:
         self.crashes: list[Exception] = []
         self.config = Config()
         self.config.errorlog = None
+        self.config.websocket_max_message_size = MESSAGE_BYTES_MAX
         self.context = WorkerContext(None)
 
     def connect(
@@ -171,3 +176,64 @@ async def fetch(
     if isinstance(where, Wire):
         await answer.hang_up()
     return Response(answer.status, answer.headers, whole)
+
+
+class WebSocket:
+    """A client's end of a WebSocket."""
+
+    def __init__(self, wire: Wire, target: str, client: Address = BOX, server: Address = SERVER):
+        self.stream = wire.connect(client, server)
+        self._connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+        self._request = wsproto.events.Request(host=f"{server[0]}:{server[1]}", target=target)
+        self.ended: int | None = None  # the code that it was closed with
+
+    async def open(self) -> Response | None:
+        """Shake hands; None if it is a WebSocket now, else the answer that it was refused with."""
+        await self._send(self._request)
+        event = await self._event()
+        if isinstance(event, wsproto.events.AcceptConnection):
+            return None
+        assert isinstance(event, wsproto.events.RejectConnection), event
+        body, status = b"", event.status_code
+        headers = {name.decode(): value.decode() for name, value in event.headers}
+        while event.has_body if isinstance(event, wsproto.events.RejectConnection) else True:
+            event = await self._event()
+            assert isinstance(event, wsproto.events.RejectData), event
+            body += event.data
+            if event.body_finished:
+                break
+        return Response(status, headers, body)
+
+    async def next(self) -> Any:
+        """The next message, as JSON says it; None after the last."""
+        text = ""
+        while True:
+            event = await self._event()
+            if isinstance(event, wsproto.events.TextMessage):
+                text += event.data
+                if event.message_finished:
+                    return json.loads(text)
+            elif isinstance(event, wsproto.events.CloseConnection):
+                self.ended = event.code
+                if self._connection.state is wsproto.connection.ConnectionState.REMOTE_CLOSING:
+                    await self._send(event.response())
+                return None
+
+    async def say(self, message: Any) -> None:
+        """One JSON message; bytes and text go out as they are."""
+        data = message if isinstance(message, bytes | str) else json.dumps(message)
+        await self._send(wsproto.events.Message(data=data))
+
+    async def hang_up(self) -> None:
+        """Close the connection without a word."""
+        await self.stream.aclose()
+
+    async def _send(self, event: Any) -> None:
+        await self.stream.send_all(self._connection.send(event))
+
+    async def _event(self) -> Any:
+        while True:
+            for event in self._connection.events():
+                return event
+            data = bytes(await self.stream.receive_some(65536))
+            self._connection.receive_data(data or None)

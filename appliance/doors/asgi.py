@@ -31,12 +31,14 @@ class Doors:
         """One connection's request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
         elif (door := self._by_port.get(scope["server"][1])) is not None:
-            app, scope = door.choose(scope) if isinstance(door, Paths) else (door, scope)
+            if isinstance(door, Paths):
+                app, scope = door.choose(scope)
+            else:
+                app = no_socket if scope["type"] == "websocket" else door
             await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await no_socket(scope, receive, send)
         else:
             await answer(send, 404, "no door of the appliance")
 
@@ -54,9 +56,11 @@ class Paths:
         other: App,
         also: str = "",
         by_end: Mapping[str, App] | None = None,
+        sockets: Mapping[str, App] | None = None,
     ) -> None:
         self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
         self._by_end = by_end or {}
+        self._sockets = sockets or {}  # WebSockets, by prefix
         self._other, self._also = other, also
 
     def choose(self, scope: Scope) -> tuple[App, Scope]:
@@ -66,9 +70,18 @@ class Paths:
             raw = scope["raw_path"].removeprefix(self._also.encode())
             scope = {**scope, "path": shorter, "raw_path": raw}
         path = scope["path"]
+        if scope["type"] == "websocket":
+            fits = [app for prefix, app in self._sockets.items() if path.startswith(prefix)]
+            return (fits[0] if fits else no_socket), scope
         fits = [app for end, app in self._by_end.items() if path.endswith(end)]
         fits += [app for prefix, app in self._by_prefix if path.startswith(prefix)]
         return (fits[0] if fits else self._other), scope
+
+
+async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuses a WebSocket."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
 
 
 async def answer(

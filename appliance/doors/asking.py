@@ -50,9 +50,13 @@ def question(scope: Scope) -> Question:
     match = _WAYS.fullmatch(scope["path"])
     if match is None:
         raise NotFound("ask for /boot.ipxe/mac/<mac>")
+    return asked_of(scope, match["mac"])
+
+
+def asked_of(scope: Scope, mac: str | None) -> Question:
+    """The question in a request's query; `mac` where its path says it."""
     asked = dict(parse_qsl(query_of(scope)))
-    mac = match["mac"] if match["mac"] is not None else asked.get("mac", "")
-    return Question(mac, asked.get("hostname", ""), asked)
+    return Question(asked.get("mac", "") if mac is None else mac, asked.get("hostname", ""), asked)
 
 
 def query_of(scope: Scope) -> str:

@@ -21,6 +21,7 @@ from appliance.boot import ipxe, plan
 from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
 from appliance.doors.asking import GPXELINUX, Admission, query_of, question
 from appliance.doors.files import send_bytes
+from appliance.doors.sockets import SOCKETS, Sockets
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
@@ -137,10 +138,12 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
     async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
         await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
 
-    boots = Boots(scheduler, Admission(scheduler))
+    admission = Admission(scheduler)
+    boots = Boots(scheduler, admission)
+    sockets: dict[str, App] = {SOCKETS: Sockets(scheduler, admission)}
     paths: dict[str, App] = {
         "/boot.": boots,
         "/job_initrd_tmpfs/": job_cgz,
         plan.RUNNER: runner_cgz,
     }
-    return Paths(paths, small, NEWER, {GPXELINUX: boots})
+    return Paths(paths, small, NEWER, {GPXELINUX: boots}, sockets)

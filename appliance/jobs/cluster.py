@@ -45,6 +45,11 @@ PARTS_MAX: Final = 16
 _ROLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}\Z")
 
 
+def name(job: Job) -> str:
+    """Of its cluster, among all; no job's id has blanks."""
+    return f"{job.document.cluster} {job.key} {job.submitter}"
+
+
 def members(jobs: Iterable[Job], job: Job) -> list[Job]:
     """Those of the jobs of one submit that run together with `job`, which is one of them."""
     cluster = job.document.cluster

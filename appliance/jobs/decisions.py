@@ -76,12 +76,17 @@ def _why(event: jobs.Asked | jobs.Lapse) -> str:
     return event.reason if isinstance(event, jobs.Lapse) else "its testbox asked again"
 
 
+def is_offered(store: Store, job_id: str, number: int) -> bool:
+    """Whether attempt `number` of the job is still no more than an offer."""
+    state = store.jobs[job_id].state if job_id in store.jobs else None
+    return isinstance(state, Offered) and state.attempt.number == number
+
+
 def undelivered(store: Store, job_id: str, number: int, now: float) -> list[Change]:
     """The box left before its script was sent: the job goes back, nobody is to blame."""
-    job = store.jobs.get(job_id)
-    if job is None or not isinstance(job.state, Offered) or job.state.attempt.number != number:
+    if not is_offered(store, job_id, number):
         return []
-    return [Moved(job.id, jobs.Undelivered(), now, "the box left before it was told")]
+    return [Moved(job_id, jobs.Undelivered(), now, "the box left before it was told")]
 
 
 def offers(

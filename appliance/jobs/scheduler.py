@@ -20,7 +20,7 @@ from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import ApplianceError, Refused
-from appliance.jobs import decisions, operator
+from appliance.jobs import cluster, decisions, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -391,13 +391,13 @@ class Scheduler:
         return await self.find(job_id)
 
     def _tell_watchers(self, job: Job) -> None:
-        for name in (job.id, _cluster(job)):
+        for name in (job.id, cluster.name(job)):
             if name in self._changed:
                 self._changed.pop(name).set()
 
     def stirring(self, job: Job) -> trio.Event:
         """Set when something happens to a job of the cluster of `job`."""
-        return self._changed.setdefault(_cluster(job), trio.Event())
+        return self._changed.setdefault(cluster.name(job), trio.Event())
 
     async def changes_of(self, job_id: str, seen: int) -> Job:
         """The job, once it has had more than `seen` moments and the disk knows it."""
@@ -407,8 +407,3 @@ class Scheduler:
                 await self.settled()
                 return await self.find(job_id)
             await self._changed.setdefault(job_id, trio.Event()).wait()
-
-
-def _cluster(job: Job) -> str:
-    """The name of its cluster among watchers; no job's id has blanks."""
-    return f"{job.document.cluster} {job.key} {job.submitter}"

@@ -1,0 +1,165 @@
+"""`/ws/boot.ipxe`: the boot wait of virtual boxes, by WebSocket (protocol.md §2).
+
+The same seat, the same wait and the same script as over HTTP; only the words around it differ:
+
+    /ws/boot.ipxe/mac/<mac>              2021: before the script the host is asked for memory, and
+                                         says the same back once it has it
+    /ws/boot.ipxe?mac=<mac>&hostname=    newer: the script at once, and `close` behind it
+
+No comment lines: frames of an idle WebSocket are nobody's concern, and a host that lost power is
+found by the keepalive of its socket.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import trio
+
+from appliance.boot import ipxe
+from appliance.doors.asgi import TEXT, Receive, Scope, Send
+from appliance.doors.asking import Admission, Question, asked_of
+from appliance.errors import ApplianceError, BadRequest, NotFound
+from appliance.jobs import decisions
+from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
+from appliance.jobs.scheduler import Scheduler
+
+SOCKETS: Final = "/ws/"
+MESSAGE_BYTES_MAX: Final = 2**16  # of a client: it has one word to say
+# For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
+# run, another can.
+MEMORY_S: Final = 60.0
+CLOSE_S: Final = 5.0  # for the client to close its side, too, as the protocol wants it
+_PATHS: Final = re.compile(r"/ws/boot\.ipxe(/mac/(?P<mac>[^/]*))?", re.DOTALL)
+_REQUEST: Final = {"type": "request_memory"}
+_RELEASE: Final = {"type": "release_memory"}
+_CLOSE: Final = {"type": "close"}
+
+log = structlog.get_logger()
+
+
+class Sockets:
+    """The boot wait, by WebSocket."""
+
+    def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
+        self._scheduler = scheduler
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One box's question, and its answer."""
+        await receive()  # that somebody connects
+        seat = await self._seat(scope, send)
+        if seat is None:
+            return
+        told, of_2021 = False, scope["path"] != "/ws/boot.ipxe"
+        try:
+            await send({"type": "websocket.accept"})
+            gone = partial(_until_gone, receive)
+            script = await seat.wait(self._scheduler.config.waits.park, until_gone=gone)
+            if script is not None and of_2021 and not seat.hung_up:
+                script = await self._with_memory(script, seat, receive, send)
+            if seat.ended not in (HUNG_UP, ASKED_AGAIN):
+                boot = {"type": "boot", "response": script or self._idle(seat)}
+                messages = [boot] if of_2021 else [boot, _CLOSE]
+                told = await _tell(messages, seat, receive, send)
+        finally:
+            self._scheduler.leave(seat)
+            if not told:
+                self._scheduler.undelivered(seat)
+            log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
+        if not seat.hung_up:
+            await send({"type": "websocket.close", "code": 1000})
+            with trio.move_on_after(CLOSE_S):
+                await _until_gone(receive)
+
+    async def _seat(self, scope: Scope, send: Send) -> Seat | None:
+        """Where the box waits; None where it may not, and was told so."""
+        try:
+            return await self._admission.seat(_question(scope), scope)
+        except ApplianceError as error:
+            status = {BadRequest: 400, NotFound: 404}.get(type(error), 503)
+            await turn_away(send, status, str(error))
+        return None
+
+    async def _with_memory(
+        self, script: str, seat: Seat, receive: Receive, send: Send
+    ) -> str | None:
+        """The script, once the box's host has the memory; None where it has not, or too late."""
+        await send(_text(_REQUEST))
+        has = False
+        with trio.move_on_after(MEMORY_S):
+            has = await _until_said(_REQUEST["type"], receive)
+            if not has:
+                seat.hang_up()
+        assert seat.handed is not None
+        if has and decisions.is_offered(self._scheduler.store, *seat.handed):
+            return script
+        self._scheduler.undelivered(seat)
+        if not seat.hung_up:
+            log.warning("no memory for a box", box=seat.box)
+            await send(_text(_RELEASE))
+        return None
+
+    def _idle(self, seat: Seat) -> str:
+        host = self._scheduler.host(seat.reached)
+        return ipxe.rechain(f"{host}:{self._scheduler.config.ports.scheduler}")
+
+
+def _question(scope: Scope) -> Question:
+    match = _PATHS.fullmatch(scope["path"])
+    if match is None:
+        raise NotFound("ask for /ws/boot.ipxe/mac/<mac> or /ws/boot.ipxe?mac=<mac>")
+    return asked_of(scope, match["mac"])
+
+
+async def turn_away(send: Send, status: int, text: str) -> None:
+    """Answer the handshake as HTTP would; the connection does not become a WebSocket."""
+    body = f"{text}\n".encode()
+    headers = [(b"content-type", TEXT), (b"content-length", b"%d" % len(body))]
+    start = "websocket.http.response.start"
+    await send({"type": start, "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _tell(messages: Iterable[Any], seat: Seat, receive: Receive, send: Send) -> bool:
+    """Whether the box still had its connection when all messages were sent."""
+
+    async def watch() -> None:
+        await _until_gone(receive)
+        seat.hang_up()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        for message in messages:
+            await send(_text(message))
+        # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
+        # tick it has been read.
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return not seat.hung_up
+
+
+def _text(message: Any) -> dict[str, str]:
+    return {"type": "websocket.send", "text": json.dumps(message)}
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass  # what it says while nothing was asked means nothing
+
+
+async def _until_said(word: str, receive: Receive) -> bool:
+    """Whether the client said `word` before it was gone."""
+    while (event := await receive())["type"] != "websocket.disconnect":
+        try:
+            said = json.loads(event.get("text") or "null")
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(said, dict) and said.get("type") == word:
+            return True
+    return False
