@@ -186,7 +186,7 @@ def test_a_history_is_cut_at_its_beginning_and_counts_on():
     assert NOW + HISTORY_MAX - 1 == job.history[-1].at
 
 
-def test_a_box_keeps_its_last_boots_and_the_first_steps_of_each():
+def test_a_box_keeps_its_last_boots_and_the_first_and_newest_steps_of_each():
     store = a_store()
     for n in range(BOOTS_KEPT + 5):
         seen(store, at=NOW + n)
@@ -196,7 +196,8 @@ def test_a_box_keeps_its_last_boots_and_the_first_steps_of_each():
     box = store.box("box-1")
 
     assert (BOOTS_KEPT, NOW + BOOTS_KEPT + 4) == (len(box.boots), box.boot.began)
-    assert [str(n) for n in range(STEPS_MAX)] == [step.detail for step in box.boot.steps]
+    kept = [*range(STEPS_MAX // 2), *range(STEPS_MAX // 2 + 5, STEPS_MAX + 5)]
+    assert [str(n) for n in kept] == [step.detail for step in box.boot.steps]
     assert "asked again" == box.boots[-2].ended
 
 

@@ -67,6 +67,18 @@ def test_three_boots_of_different_jobs_lost_in_a_row_are_enough():
     assert "" == room.against("box-1")
 
 
+def test_a_boot_that_a_restart_of_the_server_cut_short_is_nobodys_fault():
+    room = Room()
+    for _ in range(LOST_MAX):
+        name = room.job()
+        room.boot("box-0", name)
+        make(room.store, decisions.restarted(room.store, room.now + 50, WAITS))
+        room.store.apply(Moved(name, jobs.Asked(room.now + 60, room.now + 60), room.now + 60))
+        room.now += 100
+
+    assert () == room.store.box("box-0").lost
+
+
 def test_the_same_job_lost_again_and_again_is_one():
     room = Room()
     name = room.job()

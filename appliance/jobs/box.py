@@ -271,11 +271,12 @@ def inherit(box: Box, other: Box) -> None:
 
 
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
-    """Remember a step of the boot under way."""
+    """Remember a step of the boot under way: the first ones, and the newest."""
     if not box.boots:
         box.boots.append(BootLog(step.at))
     boot = box.boots[-1]
     if job is not None:
         boot.job, boot.attempt = job, attempt
-    if len(boot.steps) < STEPS_MAX:
-        boot.steps.append(step)
+    if len(boot.steps) >= STEPS_MAX:
+        del boot.steps[STEPS_MAX // 2]
+    boot.steps.append(step)

@@ -21,6 +21,7 @@ from appliance.jobs.ready import Key, Needs
 # each.  A hundred thousand waiting jobs are of some hundred kinds.
 KINDS_MAX: Final = 10_000
 HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
+RESTARTED: Final = "the server restarted"  # in a job's history: its attempt began anew
 ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
 
 

@@ -17,7 +17,17 @@ from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
 from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
-from appliance.jobs.changes import Change, Forgotten, Job, Known, Missed, Moved, Seen, Stepped
+from appliance.jobs.changes import (
+    RESTARTED,
+    Change,
+    Forgotten,
+    Job,
+    Known,
+    Missed,
+    Moved,
+    Seen,
+    Stepped,
+)
 from appliance.jobs.document import Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
@@ -393,7 +403,7 @@ def restarted(store: Store, now: float, waits: Waits) -> list[Change]:
             began = now  # by the wall of this run, with which bytes are compared
         if (until, began) != (_until(job), job.attempt.began):
             renew = jobs.Renew(until, began=began if began == now else None)
-            changes.append(Moved(job.id, renew, now, "the server restarted"))
+            changes.append(Moved(job.id, renew, now, RESTARTED))
     return changes
 
 

@@ -17,7 +17,7 @@ import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
-from appliance.jobs.changes import Job
+from appliance.jobs.changes import RESTARTED, Job
 from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Queued, Running
 
 LOST_MAX: Final = 3  # boots of different jobs lost in a row: design.md §5
@@ -56,6 +56,8 @@ def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at
 def _note_loss(box: Box, old: Job) -> None:
     attempt = old.attempt
     if isinstance(old.state, Offered | Booting) and attempt is not None and not attempt.reboots:
+        if any((m.what, m.attempt) == (RESTARTED, attempt.number) for m in old.history):
+            return  # its files stopped coming because we did
         own = old.document.rules.own_kernel and jobs.is_loaded(old.state)
         if attempt.health is None and not own and old.id not in box.lost:
             box.lost = (*box.lost[-2 * LOST_MAX :], old.id)
