@@ -23,6 +23,7 @@ class Played:
     gone: Evidence = attrs.field(factory=Evidence)
     nfs: Evidence = attrs.field(factory=Evidence)
     initramfs: Evidence = attrs.field(factory=Evidence)
+    bios: Evidence = attrs.field(factory=Evidence)
 
 
 async def play(keep: Path) -> Played:
@@ -34,6 +35,7 @@ async def play(keep: Path) -> Played:
         ("gone", scenes.files_are_gone),
         ("nfs", scenes.a_job_runs_on_nfs),
         ("initramfs", scenes.a_job_runs_in_an_initramfs),
+        ("bios", scenes.a_job_runs_on_bios),
     ]
 
     async def one_after_the_other() -> None:

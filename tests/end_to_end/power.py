@@ -121,7 +121,7 @@ async def it_goes_twice(keep: Path, evidence: Evidence) -> None:
         (on.lab.inside.path(on.lab.config.paths.srv) / "os/outlasted").touch()
         row = await on.over(job)
         evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
-        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+        evidence.uploaded = Path(row["result_root"])
         evidence.history = json.loads(await on.lab.run("show", job, "--json"))["history"]
         evidence.boots = json.loads(await on.lab.run("host", "show", "box", "--json"))["boots"]
 

@@ -17,7 +17,7 @@ import trio
 
 from appliance.config import Config
 from appliance.setup.lab import Lab, lab
-from appliance.setup.qemu import Box
+from appliance.setup.qemu import Box, Firmware
 
 from . import osimage
 
@@ -128,7 +128,13 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    keep: Path, evidence: Evidence, park: float = 3.0, *, two_cards: bool = False, **more: Any
+    keep: Path,
+    evidence: Evidence,
+    park: float = 3.0,
+    *,
+    firmware: Firmware = "uefi",
+    two_cards: bool = False,
+    **more: Any,
 ) -> AsyncIterator[Stage]:
     """A lab that parks for `park` seconds; a failure in it shows the serial log's end."""
     cues: dict[str, Callable[[], None]] = {}
@@ -145,7 +151,7 @@ async def stage(
 
     with trio.fail_after(SCENE_S):
         async with lab(IMAGES, keep, change=impatient, watch=watch, **more) as made:
-            box = made.box("box", two_cards=two_cards)
+            box = made.box("box", firmware, two_cards=two_cards)
             evidence.serial = box.lines
             try:
                 await made.run("host", "add", box.name, "--mac", box.mac)
@@ -165,7 +171,7 @@ async def a_job_runs(keep: Path, evidence: Evidence) -> None:
         evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
         evidence.results = keep / "fetched"
         await on.lab.run("results", job, "fetch", "--to", str(evidence.results), check=False)
-        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+        evidence.uploaded = Path(row["result_root"])
         again = len(on.box.lines)
         await on.box.line("No job now", after=again)
         (evidence.host,) = json.loads(await on.lab.run("hosts", "--json"))
@@ -178,7 +184,7 @@ async def a_job_runs_on_nfs(keep: Path, evidence: Evidence) -> None:
         await on.lab.power_on(on.box)
         row = await on.over(job)
         evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
-        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+        evidence.uploaded = Path(row["result_root"])
 
 
 async def a_job_runs_in_an_initramfs(keep: Path, evidence: Evidence) -> None:
@@ -189,7 +195,18 @@ async def a_job_runs_in_an_initramfs(keep: Path, evidence: Evidence) -> None:
         await on.lab.power_on(on.box)
         row = await on.over(job)
         evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
-        evidence.uploaded = keep / row["result_root"].removeprefix("/")
+        evidence.uploaded = Path(row["result_root"])
+
+
+async def a_job_runs_on_bios(keep: Path, evidence: Evidence) -> None:
+    """Legacy BIOS, whose card's own ROM is an iPXE: a re-chain, then a small job."""
+    async with stage(keep, evidence, firmware="bios") as on:
+        osimage.lay_out(on.lab.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        await on.lab.power_on(on.box)
+        await on.box.line("No job now")
+        job = await on.submit(RUNS_IN_AN_INITRAMFS)
+        await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
 
 
 async def files_are_gone(keep: Path, evidence: Evidence) -> None:

@@ -40,6 +40,12 @@ def initramfs(played):
     return played.initramfs
 
 
+@pytest.fixture
+def bios(played):
+    """A job runs on a box with legacy BIOS, whose card's ROM is iPXE."""
+    return played.bios
+
+
 def test_the_firmware_loaded_ipxe_by_tftp(ran):
     firmware = ran.index("Start PXE over IPv4")
     named = ran.index("NBP filename is ipxe/bin-x86_64-efi/snp.efi", firmware)
@@ -202,3 +208,17 @@ def test_a_job_runs_in_an_initramfs_and_its_results_arrive(initramfs):
     line = initramfs.serial[initramfs.index(r"\bsum [0-9a-f]{64}", initramfs.index("lab.1 runs"))]
     data = (initramfs.uploaded / "random").read_bytes()
     assert re.search(r"sum ([0-9a-f]{64})", line)[1] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_bios_box_is_parked_through_a_rechain_and_runs_its_job(bios):
+    rom = bios.index(r"^SeaBIOS|SeaBIOS \(version")
+    parked = bios.index(r":3000/boot\.ipxe/mac/\S+ ok", rom)
+    rechain = bios.index("No job now", parked)
+    said = bios.serial[bios.index("tiny init: ", rechain)]
+    (row,) = bios.jobs
+
+    assert not any("UEFI" in line or "Start PXE" in line for line in bios.serial)
+    assert "rdinit=/sbin/init prompt_ramdisk=0" in said
+    assert "console=tty0 console=ttyS0,115200" in said
+    assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
+    assert "lab.1 runs on box" in bios.stdout.splitlines()
