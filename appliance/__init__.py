@@ -57,6 +57,7 @@ holds them to it.
     doors/               how the world comes in
       listen             the listening sockets and their options
       ports              which door stands on which port
+      connections        one connection's trouble ends that connection alone
       asgi               the one ASGI application
       asking             who asks for work: from a request to a seat in the lobby
       boxes              the boot wait, job.cgz, the runner

@@ -28,7 +28,7 @@ from hypercorn.config import Config as HypercornConfig
 from appliance.boot import dnsmasq, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import bulk, control, listen, people, ports
+from appliance.doors import bulk, connections, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
@@ -168,6 +168,7 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
 
 
 def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:
+    connections.guard()
     made = HypercornConfig()
     made.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]  # hypercorn closes its own
     made.backlog = listen.BACKLOG

@@ -1,8 +1,8 @@
 """Stand-ins for the world: a network without sockets, and clients that use it.
 
 `Wire` opens connections in memory to a real Hypercorn that serves an ASGI app, so a test can
-play half an hour of HTTP in virtual time.  Hypercorn's TCPServer is not a public interface: it
-is used in this file only, and the version is pinned.
+play half an hour of HTTP in virtual time.  Hypercorn's TCPServer, which doors/connections.py
+guards, is not a public interface: the version is pinned.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import trio
 import wsproto
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
+from appliance.doors import connections
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 
 Address = tuple[str, int]
@@ -60,6 +60,7 @@ class Wire:
         self.config.errorlog = None
         self.config.websocket_max_message_size = MESSAGE_BYTES_MAX
         self.context = WorkerContext(None)
+        connections.guard()
 
     def connect(
         self, client: Address = BOX, server: Address = SERVER, *, lockstep: bool = False
@@ -68,7 +69,9 @@ class Wire:
         ends: Any = lockstep_stream_pair() if lockstep else memory_stream_pair()
         near, far = ends
         far.socket = FakeSocket(client, server)
-        serving: Any = TCPServer(ASGIWrapper(self._app), self.config, self.context, {}, far)
+        serving: Any = connections.Connection(
+            ASGIWrapper(self._app), self.config, self.context, {}, far
+        )
         self.nursery.start_soon(serving.run)
         connection: trio.StapledStream[Any, Any] = near
         return connection

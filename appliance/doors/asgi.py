@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import h11
 import structlog
 
 log = structlog.get_logger()
@@ -31,16 +32,24 @@ class Doors:
         """One connection's request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif (door := self._by_port.get(scope["server"][1])) is not None:
-            if isinstance(door, Paths):
-                app, scope = door.choose(scope)
-            else:
-                app = no_socket if scope["type"] == "websocket" else door
-            await app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await no_socket(scope, receive, send)
+            await self._socket(scope, receive, send)
+        elif (door := self._by_port.get(scope["server"][1])) is not None:
+            app, scope = door.choose(scope) if isinstance(door, Paths) else (door, scope)
+            await app(scope, receive, send)
         else:
             await answer(send, 404, "no door of the appliance")
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self._by_port.get(scope["server"][1])
+        app: App = no_socket
+        if isinstance(door, Paths):
+            app, scope = door.choose(scope)
+        try:
+            await app(scope, receive, send)
+        except h11.LocalProtocolError as error:
+            # Bytes came behind the handshake before its answer: Hypercorn has answered 400.
+            log.warning("websocket refused", client=scope["client"][0], why=str(error))
 
 
 class Paths:

@@ -1,0 +1,107 @@
+"""A connection that ends badly ends alone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import hypercorn.trio
+import pytest
+import structlog
+import trio
+import wsproto
+from hypercorn.protocol.ws_stream import FrameTooLargeError
+from trio.testing import wait_all_tasks_blocked
+from wsproto.events import TextMessage
+
+from appliance import run
+from appliance.doors.asgi import Doors, answer
+from appliance.doors.connections import Buffer, TooLong
+from appliance.doors.sockets import MESSAGE_BYTES_MAX
+from tests.lab import HYPHENS, SCHEDULER, config, open_lab
+
+FRAME = b"\x81\x80\x00\x00\x00\x00"  # an empty message
+
+
+def hello(path):
+    client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    return client.send(wsproto.events.Request(host="x", target=path))
+
+
+async def test_bytes_behind_a_handshake_that_is_refused_end_that_connection_alone(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        parked = await lab.ask()
+        stream = lab.wire.connect(("10.0.0.9", 4000), SCHEDULER)
+        with structlog.testing.capture_logs() as lines:
+            await stream.send_all(hello("/ws/boot.ipxe"))
+            await trio.lowlevel.checkpoint()
+            await stream.send_all(FRAME * 3)
+            await wait_all_tasks_blocked()
+        job = await lab.submit()
+
+        assert f"/{job.id}/" in (await parked.rest()).decode()
+        assert ["10.0.0.9"] == [
+            line.get("client") for line in lines if line["event"] == "connection cut"
+        ]
+
+
+async def test_the_real_server_goes_on_after_them_too():
+    """Without the guard, these bytes stop the process: on loopback, through Hypercorn's own run."""
+
+    async def hello_world(scope, receive, send):
+        await answer(send, 200, "here")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        made = run._hypercorn(config(), [listener])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hypercorn.trio.serve, Doors({port: hello_world}), made)
+            for _ in range(20):
+                async with await trio.open_tcp_stream("127.0.0.1", port) as bad:
+                    await bad.send_all(hello("/ws/boot.ipxe") + FRAME * 3)
+                    with trio.move_on_after(1):
+                        while await bad.receive_some():
+                            pass
+            async with await trio.open_tcp_stream("127.0.0.1", port) as good:
+                await good.send_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                found = b""
+                while data := await good.receive_some():
+                    found += data
+
+            assert found.endswith(b"here")
+            nursery.cancel_scope.cancel()
+
+
+def test_a_message_that_is_too_long_is_not_gathered_any_further():
+    buffer = Buffer(100)
+    buffer.extend(TextMessage("x" * 100))
+    with pytest.raises(FrameTooLargeError):
+        buffer.extend(TextMessage("x"))
+    for _ in range(3):
+        with pytest.raises(TooLong, match="100 bytes"):
+            buffer.extend(TextMessage("x" * 1000))
+
+    assert 101 == buffer.length == len(buffer.value.getvalue())
+
+
+async def test_a_parked_host_that_sends_without_an_end_is_cut_off(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        stream = lab.wire.connect(("10.0.0.5", 4000), SCHEDULER)
+        await stream.send_all(hello(f"/ws/boot.ipxe?mac={HYPHENS}"))
+        await wait_all_tasks_blocked()
+        assert 1 == len(lab.scheduler.lobby)
+        part = b"x" * 2**15
+        sent = 0
+        with contextlib.suppress(trio.BrokenResourceError):
+            while sent < 10 * MESSAGE_BYTES_MAX:
+                opcode = 0x00 if sent else 0x01
+                head = bytes([opcode, 0xFE]) + len(part).to_bytes(2, "big") + bytes(4)
+                await stream.send_all(head + part)
+                await wait_all_tasks_blocked()
+                sent += len(part)
+
+        assert sent <= 2 * MESSAGE_BYTES_MAX
+        assert 0 == len(lab.scheduler.lobby)
+        assert 0 == trio.current_time()
