@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors.sockets import MEMORY_S
 from tests import fakes
-from tests.lab import HYPHENS, SCHEDULER, open_lab
+from tests.lab import HYPHENS, KEY, SCHEDULER, open_lab
 
 OLD = f"/ws/boot.ipxe/mac/{HYPHENS}"
 NEW = f"/ws/boot.ipxe?mac={HYPHENS}&hostname=box-1&left_mem=8&tbox_type=vm&is_remote=false"
@@ -282,3 +282,23 @@ async def test_what_a_parked_host_says_unasked_changes_nothing(autojump_clock, n
         await socket.say(REQUEST)
 
         assert f"/{job.id}/" in (await socket.next())["response"]
+
+
+async def test_boxes_that_one_host_runs_load_side_by_side(autojump_clock):
+    """Both ask from the host's address, and the host fetches for both."""
+    async with open_lab() as lab:
+        running = []
+        for n in (1, 2):
+            await lab.know(f"vm-{n}", f"52:54:00:00:00:0{n}", arch="x86_64")
+            job = await lab.submit(f"script: x\ntestbox: vm-{n}\n", key=KEY[n:] + "x" * n)
+            socket = await parked(lab, NEW.replace("00-01", f"00-0{n}"))
+            assert f"/{job.id}/" in (await socket.next())["response"]
+            running.append(job)
+        for job in running:
+            await lab.fetched_all(job)
+        await trio.sleep(500)  # longer than the lease of an offer; less than a boot may take
+
+        assert ["boot", "boot"] == [lab.stage(job) for job in running]
+        for job in running:
+            await lab.report(job, "job_state=running")
+        assert ["running", "running"] == [lab.stage(job) for job in running]

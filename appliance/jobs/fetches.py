@@ -27,22 +27,31 @@ class Fetches:
         self._scheduler = scheduler
         self._got: dict[str, tuple[Boot, set[str]]] = {}  # by box: URL paths
 
-    def _boot_at(self, client: str) -> tuple[Box, Job] | None:
-        """The box at `client` and the job it holds; None where it holds none."""
-        box = self._scheduler.store.box_at(client)
-        return (box, self._scheduler.store.jobs[box.job]) if box and box.job else None
+    def _boots_at(self, client: str) -> list[tuple[Box, Job]]:
+        """The boots under way at `client`, each with its box.
+
+        Several where the machine there runs virtual boxes: which of them a file is for, it does
+        not say, so it counts for all that wait for it.
+        """
+        store = self._scheduler.store
+        held = [(job.attempt, job) for job in store.held_at(client)]
+        return [(store.boxes[attempt.box], job) for attempt, job in held if attempt is not None]
 
     def moved(self, client: str, path: str, n: int) -> None:
         """A body byte went to `client`: its lease is renewed."""
-        if (found := self._boot_at(client)) is not None:
-            self._scheduler.heard[found[0].name] = self._scheduler.clock.now()
+        for box, _ in self._boots_at(client):
+            self._scheduler.heard[box.name] = self._scheduler.clock.now()
 
     def done(self, client: str, path: str, size: int, seconds: float) -> None:
         """`client` has the last byte of `path`."""
-        found = self._boot_at(client)
-        if found is None or path not in (wanted := plan.paths_of(found[1])):
-            return
-        (box, job), now = found, self._scheduler.clock.now()
+        for box, job in self._boots_at(client):
+            if path in (wanted := plan.paths_of(job)):
+                self._got_it(box, job, path, size, seconds, wanted)
+
+    def _got_it(
+        self, box: Box, job: Job, path: str, size: int, seconds: float, wanted: set[str]
+    ) -> None:
+        now = self._scheduler.clock.now()
         assert job.attempt is not None
         boot = (job.attempt.token, job.attempt.reboots)
         earlier, got = self._got.get(box.name, (boot, _told(box, job)))
@@ -61,13 +70,12 @@ class Fetches:
 
     def missing(self, client: str, path: str) -> None:
         """`client` was told that `path` is not there; if its script names it, nobody can boot."""
-        found = self._boot_at(client)
-        if found is None or path not in plan.paths_of(found[1]):
-            return
-        (box, job), now = found, self._scheduler.clock.now()
-        changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
-        changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
-        self._scheduler.change(changes)
+        for box, job in self._boots_at(client):
+            if path in plan.paths_of(job):
+                now = self._scheduler.clock.now()
+                changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
+                changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
+                self._scheduler.change(changes)
 
     async def job_cgz(self, job_id: str, client: str, reached: str) -> bytes:
         """job.cgz for the box that holds the job.

@@ -72,6 +72,7 @@ class Store:
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
+    _held: dict[str, dict[str, None]] = attrs.field(factory=dict, init=False)  # those, by address
     _unfiled: dict[str, None] = attrs.field(factory=dict, init=False)  # with a body in memory
     _over: dict[str, None] = attrs.field(factory=dict, init=False)  # finished, in that order
     _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
@@ -138,6 +139,10 @@ class Store:
     def active(self) -> list[Job]:
         """The jobs that hold a box."""
         return [self.jobs[name] for name in self._active]
+
+    def held_at(self, address: str) -> list[Job]:
+        """The jobs whose boxes asked from `address`: several where it runs virtual boxes."""
+        return [self.jobs[name] for name in self._held.get(address, ())]
 
     def unfiled(self, most: int) -> list[Job]:
         """Up to `most` jobs whose documents' bodies are in memory, oldest first."""
@@ -344,6 +349,7 @@ class Store:
             self._by_token[attempt.token] = job.id
         if job.attempt is not None and not isinstance(job.state, Finished):
             self._active[job.id] = None
+            self._held.setdefault(job.attempt.address, {})[job.id] = None
             if jobs.is_loading(job.state):
                 self._loading.add(job.id)
             self.boxes[job.attempt.box].job = job.id
@@ -360,7 +366,12 @@ class Store:
             self.ready.unqueue(job.id)
         for attempt in job.attempts:
             self._by_token.pop(attempt.token, None)
-        self._active.pop(job.id, None)
+        if job.id in self._active and job.attempt is not None:
+            del self._active[job.id]
+            held = self._held[job.attempt.address]
+            del held[job.id]
+            if not held:
+                del self._held[job.attempt.address]
         self._loading.discard(job.id)
         if job.attempt is not None and self.boxes[job.attempt.box].job == job.id:
             self.boxes[job.attempt.box].job = None
@@ -396,6 +407,8 @@ class Store:
             holders[attempt.box] = job.id
         for box in self.boxes.values():
             assert box.job == holders.get(box.name), f"{box.name} thinks it holds {box.job}"
+        held = {name for names in self._held.values() for name in names}
+        assert held == {*self._active}, f"held, and not active: {held ^ {*self._active}}"
         for job in self.jobs.values():
             assert (job.id in self.ready) == isinstance(job.state, Queued), job.id
             assert (job.id in self._loading) == jobs.is_loading(job.state), job.id
