@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.doors import boxes, reports
 from appliance.doors.asgi import App, Paths
 from appliance.doors.files import Files
+from appliance.doors.index import Index
 from appliance.doors.providers import Providers
 from appliance.doors.results import Results
 from appliance.jobs.fetches import Fetches
@@ -20,7 +21,8 @@ def make_doors(
     fetches = Fetches(scheduler)
     srv, ports = config.paths.srv, config.ports
     small = reports.make_app(Reports(scheduler), Providers(scheduler), config.network)
-    results = Results(scheduler, Files({"/result": srv / "result"}, fetches))
+    read = Index("/result", srv / "result", Files({"/result": srv / "result"}, fetches))
+    results = Results(scheduler, read)
     others = ("initrd", "upload-files", "kernel")
     talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
@@ -29,6 +31,6 @@ def make_doors(
     giving: dict[int, App | Paths] = {
         ports.os: Files({"/os": srv / "os"}, fetches),
         ports.initrd: Files({f"/{name}": srv / name for name in others}, fetches),
-        ports.results: Files({"/result": srv / "result"}, fetches),
+        ports.results: read,
     }
     return talking, giving

@@ -23,7 +23,7 @@ ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
-busybox ca-certificates curl dash nginx-light perl redis-server shellcheck systemd wget
+busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget
 '
 
 missing() {
