@@ -69,6 +69,7 @@ holds them to it.
       reports            testboxes' reports, through Quart
       providers          what machines that run virtual testboxes say of them
       results            uploads by WebDAV
+      bodies             what a request brings: in pieces, as a whole, in a form
       index              folders of results, as pages
       control            the command line's unix socket
       people             the verbs behind it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import attrs
@@ -11,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits, Network
+from appliance.doors import bodies
 from appliance.doors import results as uploads
 from appliance.doors.results import NAMES_MAX
 from appliance.keep import results
@@ -394,3 +396,121 @@ async def test_people_read_nothing_outside_the_results(tmp_path, path):
 
         with pytest.raises(Exception, match="no result"):
             await lab.people.do("read", {"job": job.id, "path": path}, "ann", None)
+
+
+def form(name, data, boundary="x-y", field="file"):
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+    return head.encode() + b"\r\n" + data + f"\r\n--{boundary}--\r\n".encode()
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x-y"}
+
+
+async def test_a_form_brings_a_file_under_its_own_name_beside_the_name_in_the_path(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        root = job.result_root
+        answers = [
+            await send(lab, "POST", root + path, form(name, data), cookie=job.id, **FORM)
+            for path, name, data in [
+                ("/dmesg", "dmesg", b"a\r\n--x-"),
+                ("/log/x", "y", b"z" * 3_000_000),
+                ("/", "top", b""),
+            ]
+        ]
+        shown = [json.loads(answer.body) for answer in answers]
+
+        assert [200] * 3 == [answer.status for answer in answers]
+        assert [(0, "success")] * 3 == [(said["status"], said["msg"]) for said in shown]
+        assert {"dmesg": b"a\r\n--x-", "log/y": b"z" * 3_000_000, "top": b""} == kept(lab, job)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "client", "cookie", "status"),
+    [
+        ("{root}", "x", "10.0.0.5", "{id}", 403),  # it would lie beside the result root
+        ("{root}/x", "../x", "10.0.0.5", "{id}", 400),
+        ("{root}/x", "..", "10.0.0.5", "{id}", 400),
+        ("{root}/x", "", "10.0.0.5", "{id}", 400),
+        ("{root}/x", "a/b", "10.0.0.5", "{id}", 400),
+        ("{root}/x", ".appliance-part-9", "10.0.0.5", "{id}", 400),
+        ("{root}/x", "n" * 256, "10.0.0.5", "{id}", 400),
+        ("{root}/x", "x", "10.0.0.66", "{id}", 403),
+        ("{root}/x", "x", "10.0.0.5", "lab.99", 403),
+        ("/result/x", "x", "10.0.0.1", "{id}", 403),
+        ("{root}/x", "x", "10.0.0.1", "{id}", 200),  # the lab server runs virtual boxes
+    ],
+)
+async def test_a_form_fits_like_any_upload_or_is_refused(
+    tmp_path, path, name, client, cookie, status
+):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        words = {"root": job.result_root, "id": job.id}
+        answer = await send(
+            lab, "POST", path.format(**words), form(name, b"x"), client, cookie.format(**words),
+            **FORM,
+        )  # fmt: skip
+
+        assert status == answer.status
+        assert (status == 200) == bool(kept(lab, job))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FORM["content-type"], b""),
+        (FORM["content-type"], b"no form at all"),
+        (FORM["content-type"], b"--x-y--\r\n"),
+        (FORM["content-type"], form("x", b"cut off")[:-8]),
+        (FORM["content-type"], b"--x-y\r\n" + b"A: b\r\n" * 20_000),
+        (FORM["content-type"], b"z" * 200_000),
+        ("multipart/form-data", form("x", b"y")),
+        ("application/json", b"{}"),
+    ],
+)
+async def test_what_is_no_form_leaves_nothing(tmp_path, kind, body):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        target = f"{job.result_root}/x"
+        answer = await send(lab, "POST", target, body, cookie=job.id, **{"content-type": kind})
+
+        assert 400 == answer.status
+        assert {} == kept(lab, job)
+        assert [] == parts(lab)
+
+
+async def test_an_upload_that_stalls_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(bodies, "STALL_S", 0.05)
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        stream = lab.wire.connect(("10.0.0.5", 5000), UPLOAD)
+        head = f"PUT {job.result_root}/a HTTP/1.1\r\nHost: x\r\nCookie: JOBID={job.id}\r\n"
+        await stream.send_all(head.encode() + b"Content-Length: 100\r\n\r\nhalf")
+        with trio.fail_after(5):
+            told = await stream.receive_some(1000)
+
+        assert told.startswith(b"HTTP/1.1 408 ")
+        assert [] == parts(lab)
+        assert {} == kept(lab, job)
+
+
+async def test_a_host_of_virtual_boxes_sends_forms_and_puts_nothing(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        put = await send(lab, "PUT", f"{job.result_root}/x", b"x", "10.0.0.1", job.id)
+
+        assert 403 == put.status
+
+
+async def test_a_form_that_never_comes_to_its_file_is_refused_before_its_end(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        stream = lab.wire.connect(("10.0.0.5", 5000), UPLOAD)
+        head = f"POST {job.result_root}/a HTTP/1.1\r\nHost: x\r\nCookie: JOBID={job.id}\r\n"
+        head += f"Content-Type: {FORM['content-type']}\r\nContent-Length: 10000000\r\n\r\n"
+        await stream.send_all(head.encode() + b"--x-y\r\n" + b"A: b\r\n" * 20_000)
+        with trio.fail_after(5):
+            told = await stream.receive_some(1000)
+
+        assert told.startswith(b"HTTP/1.1 400 ")

@@ -1,5 +1,8 @@
 """Results come in by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (protocol.md §4).
 
+Newer clients POST a form: the file goes beside the name in the path, under its own name.  Mostly
+these are hosts of virtual boxes, which upload what the console of a box said.
+
 Cookie, path and address must fit one attempt of the job that its box holds, or has held last.
 Plain ASGI, since Quart gathers a body in memory faster than a disk can take it.  Repeated slashes
 are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
@@ -7,7 +10,10 @@ are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
@@ -18,6 +24,8 @@ import trio
 
 from appliance.config import Config, Limits
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
+from appliance.doors.asking import is_trusted
+from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces
 from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
 from appliance.errors import BadRequest, BadState, DiskTrouble, NoSpace, NotFound, Refused
@@ -31,17 +39,10 @@ WRITE_BYTES: Final = 2**20  # gathered before a thread writes them
 # In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
 NAMES_MAX: Final = 100
 USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counted from the disk
-_DAV: Final = [(b"allow", b"PUT, MKCOL, GET, HEAD"), (b"dav", b"1")]
+_CLOSE: Final = [(b"connection", b"close")]  # the rest of the body is not read
+_DAV: Final = [(b"allow", b"PUT, MKCOL, POST, GET, HEAD"), (b"dav", b"1")]
 
 log = structlog.get_logger()
-
-
-class HungUp(Exception):
-    """The client went away within its upload."""
-
-
-class TooLarge(Exception):
-    """A file is larger than the operator allows."""
 
 
 @attrs.define
@@ -54,7 +55,7 @@ class _Used:
 
 
 class Results:
-    """PUT and MKCOL below /result; everything else is `files`' to answer."""
+    """PUT, MKCOL and POST below /result; everything else is `files`' to answer."""
 
     def __init__(self, scheduler: Scheduler, files: App, arp_table: Path = ARP_TABLE) -> None:
         self._scheduler = scheduler
@@ -71,8 +72,8 @@ class Results:
         if scope["method"] in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
-        if scope["method"] not in ("PUT", "MKCOL"):
-            await answer(send, 405, "results take PUT and MKCOL", _DAV)
+        if scope["method"] not in ("PUT", "MKCOL", "POST"):
+            await answer(send, 405, "results take PUT, MKCOL and POST", _DAV)
             return
         try:
             job, attempt, root, path = await self._place(scope)
@@ -89,8 +90,12 @@ class Results:
         else:
             if scope["method"] == "MKCOL":
                 await self._make_folder(send, job, attempt, root, path)
+            elif scope["method"] == "POST":
+                await self._post(scope, receive, send, job, attempt, root, path)
             else:
-                await self._put(scope, receive, send, job, attempt, root, path)
+                told = int(dict(scope["headers"]).get(b"content-length", b"0"))
+                if await self._put(pieces(receive), told, send, job, attempt, root, path):
+                    await answer(send, 201, "kept\n")
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
         """Whose upload this is, and where it goes."""
@@ -111,7 +116,9 @@ class Results:
         if not fits:
             raise Refused(f"{job_id} uploads to {job.result_root}")
         root, attempt = max(fits, key=lambda fit: len(fit[0]))  # attempt-2 lies inside attempt 1's
-        if not self._is_from(attempt, scope["client"][0]):
+        if scope["method"] == "POST" and url == root:
+            raise Refused("a form is posted to a name below the result root")
+        if not self._is_from(attempt, scope["client"][0]) and not _is_host(self._config, scope):
             raise Refused(f"{job_id} is not {scope['client'][0]}'s")
         if not decisions.may_upload(self._scheduler.store, job, attempt):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
@@ -143,7 +150,7 @@ class Results:
         else:
             await answer(send, 201, "made\n")
 
-    async def _put(
+    async def _post(
         self,
         scope: Scope,
         receive: Receive,
@@ -154,33 +161,67 @@ class Results:
         path: Path,
     ) -> None:
         try:
-            size = await self._receive(scope, receive, path, root)
+            form = Form(dict(scope["headers"]).get(b"content-type", b""), receive)
+            path = path.with_name(await form.name())
+        except HungUp:
+            return
+        except (BadRequest, Stalled) as error:
+            await answer(send, 400, str(error), _CLOSE)
+            return
+        if await self._put(form.data(), 0, send, job, attempt, root, path):
+            said = json.dumps({"status": 0, "msg": "success", "filename": path.name})
+            await answer(send, 200, said, content_type=b"application/json")
+
+    async def _put(
+        self,
+        body: AsyncGenerator[bytes, None],
+        told: int,
+        send: Send,
+        job: Job,
+        attempt: Attempt,
+        root: str,
+        path: Path,
+    ) -> bool:
+        """Whether it was kept; if not, the client was told why.  `told`: bytes, 0 for unknown."""
+        try:
+            async with contextlib.aclosing(body):
+                size = await self._receive(body, told, path, root)
         except HungUp:
             log.info("upload broken off", job=job.id, path=str(path))
+        except Stalled as error:
+            log.warning("upload stalled", job=job.id, path=str(path))
+            await answer(send, 408, str(error), _CLOSE)
+        except BadRequest as error:
+            await answer(send, 400, str(error), _CLOSE)
         except TooLarge as error:
             await self._incomplete(job, attempt, str(error))
-            await answer(send, 413, str(error), [(b"connection", b"close")])
+            await answer(send, 413, str(error), _CLOSE)
         except NoSpace as error:
             await self._incomplete(job, attempt, str(error))
-            await answer(send, 507, str(error), [(b"connection", b"close")])
+            await answer(send, 507, str(error), _CLOSE)
         except Refused as error:
-            await answer(send, 409, str(error), [(b"connection", b"close")])
+            await answer(send, 409, str(error), _CLOSE)
         else:
-            box = self._scheduler.store.boxes[attempt.box]
-            self._scheduler.heard[box.name] = self._scheduler.clock.now()
-            name = str(path.relative_to(self._config.paths.srv / root[1:]))
-            now = self._scheduler.clock.now()
-            job = await self._scheduler.find(job.id)  # it may have moved since
-            if job.attempt is None or job.attempt.number != attempt.number:
-                name = f"late: {name} (of attempt {attempt.number})"
-            step = decisions.told(box, now, "result", name, job, attempt, size)
-            self._scheduler.change([step])
-            await answer(send, 201, "kept\n")
+            await self._note(job, attempt, root, path, size)
+            return True
+        return False
 
-    async def _receive(self, scope: Scope, receive: Receive, path: Path, root: str) -> int:
+    async def _note(self, job: Job, attempt: Attempt, root: str, path: Path, size: int) -> None:
+        box = self._scheduler.store.boxes[attempt.box]
+        self._scheduler.heard[box.name] = self._scheduler.clock.now()
+        name = str(path.relative_to(self._config.paths.srv / root[1:]))
+        now = self._scheduler.clock.now()
+        job = await self._scheduler.find(job.id)  # it may have moved since
+        if job.attempt is None or job.attempt.number != attempt.number:
+            name = f"late: {name} (of attempt {attempt.number})"
+        step = decisions.told(box, now, "result", name, job, attempt, size)
+        self._scheduler.change([step])
+
+    async def _receive(
+        self, body: AsyncGenerator[bytes, None], told: int, path: Path, root: str
+    ) -> int:
         limits = self._config.limits
         used = await self._count(root)
-        told = int(dict(scope["headers"]).get(b"content-length", b"0"))
         _check_size(told, used.size + told, path, limits)
         names = self._depth(path, root)
         _check_names(used.names + names, path, limits)
@@ -190,20 +231,15 @@ class Results:
         try:
             async with results.Upload(path) as upload:
                 gathered = bytearray()
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise HungUp
-                    body = message.get("body", b"")
-                    gathered += body
-                    size += len(body)
-                    used.size += len(body)
-                    more = message.get("more_body", False)
+                async for piece in body:
+                    gathered += piece
+                    size += len(piece)
+                    used.size += len(piece)
                     _check_size(size, used.size, path, limits)
-                    if len(gathered) >= WRITE_BYTES or not more:
+                    if len(gathered) >= WRITE_BYTES:
                         await upload.write(bytes(gathered))
                         gathered.clear()
+                await upload.write(bytes(gathered))
                 replaced = await upload.finish()
         except BaseException:
             replaced = size
@@ -235,6 +271,13 @@ class Results:
         job = await self._scheduler.find(job.id)
         now = self._scheduler.clock.now()
         await self._scheduler.keep(decisions.refused_upload(job, attempt.number, reason, now))
+
+
+def _is_host(config: Config, scope: Scope) -> bool:
+    """Whether a form comes from a machine that runs virtual boxes."""
+    return scope["method"] == "POST" and is_trusted(
+        config.network, scope["client"][0], str(scope["server"][0])
+    )
 
 
 def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
@@ -269,6 +312,8 @@ def _names(scope: Scope) -> list[str]:
     raw = scope["raw_path"]
     if scope["method"] == "MKCOL":
         raw = raw.rstrip(b"/")
+    elif scope["method"] == "POST" and raw.endswith(b"/"):
+        raw += b"file"  # the form says another name
     names = parse_path(raw)
     if len(names) > NAMES_MAX:
         raise BadRequest(f"more than {NAMES_MAX} names in one path")
