@@ -111,6 +111,7 @@ async def killed_at(tmp_path, number, seed):
     return disk, (answers or [None])[0]
 
 
+@pytest.mark.slow
 async def test_a_server_killed_at_any_system_call_of_a_submit_has_the_job_once(
     autojump_clock, tmp_path
 ):

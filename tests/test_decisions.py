@@ -360,6 +360,7 @@ async def test_a_report_overtaken_by_its_box_does_not_move_the_next_attempt(auto
         )
 
 
+@pytest.mark.slow
 async def test_whoever_waits_for_a_long_lived_job_hears_of_its_end(autojump_clock):
     told = []
 

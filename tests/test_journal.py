@@ -86,6 +86,7 @@ async def test_every_prefix_of_a_journal_is_a_store_that_was(autojump_clock):
 FLIPS = 2000
 
 
+@pytest.mark.slow
 async def test_any_flipped_bit_stops_the_start_by_name(autojump_clock):
     disk = MemoryDisk()
     await history(disk, steps=12)

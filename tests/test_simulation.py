@@ -54,6 +54,7 @@ def test_nothing_is_lost_among_thousands_of_boxes():
     play(LARGE_SEED, THOUSANDS)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_through_the_whole_http_stack():
     play(1, WEB)
 

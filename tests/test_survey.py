@@ -73,6 +73,7 @@ async def test_the_files_of_a_start_that_failed_half_way_are_told_apart(autojump
     assert {"snapshot-000003", "journal-000003"} == {name for name in used if used[name]}
 
 
+@pytest.mark.slow
 async def test_every_prefix_is_called_torn_where_a_start_drops_it_and_damaged_where_it_refuses(
     autojump_clock,
 ):
@@ -112,6 +113,7 @@ def numbers(data):
 FLIPS = 200
 
 
+@pytest.mark.slow
 async def test_after_a_flipped_bit_all_but_its_record_is_saved_and_that_is_named(autojump_clock):
     files, made, _ = await lab(steps=40)
     journal = "journal-000002"
