@@ -14,6 +14,7 @@ from appliance.errors import BadState, DiskTrouble, NotFound, Refused
 from appliance.jobs import filing, intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.reports import Reports, Source
+from appliance.jobs.store import Store
 from appliance.keep import archive
 from appliance.keep.archive import Archive
 from tests import fakes
@@ -250,6 +251,16 @@ async def test_a_start_without_what_was_put_there_is_refused_by_name(autojump_cl
 
         with pytest.raises(BadState, match=r"archive\.sqlite: .*appliance state repair"):
             await shelf.check(store)
+
+
+async def test_a_start_that_would_give_numbers_again_is_refused(autojump_clock):
+    async with open_lab() as lab:
+        await lab.submit()
+        await filed(lab)
+        await lab.disk.archive.check(lab.scheduler.store)
+
+        with pytest.raises(BadState, match=r"holds document 1, .* job 0 .* records are lost"):
+            await lab.disk.archive.check(Store())
 
 
 async def test_what_is_marked_while_it_is_archived_is_archived_as_it_is_then(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.errors import BadState
 from appliance.jobs.store import Store
-from appliance.keep import frames, records
+from appliance.keep import frames, records, survey
 from appliance.keep import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
@@ -267,13 +268,36 @@ async def test_nobody_waits_for_a_snapshot(autojump_clock, monkeypatch):
     assert records.dump_store(store) == await as_kept(disk.files)
 
 
-async def test_a_journal_without_its_whole_header_was_only_just_made(autojump_clock):
+async def test_a_journal_without_its_whole_header_was_only_just_made(autojump_clock, capsys):
     disk = MemoryDisk()
     store = await history(disk, steps=10)
     header = frames.JOURNAL % frames.VERSION
     for data in [*(header[:cut] for cut in range(len(header))), bytes(20)]:
+        capsys.readouterr()
         files = {**disk.files, "journal-000002": data}
         assert records.dump_store(store) == await as_kept(files)
+        assert "torn" in capsys.readouterr().out  # it may have been emptied: that is told
+        assert "journal-000002" in survey.survey(files, "lab").torn
+
+
+async def test_a_journal_of_zeros_longer_than_a_header_is_damaged(autojump_clock):
+    disk = MemoryDisk()
+    await history(disk, steps=10)
+    disk.files["journal-000001"] = bytes(21)
+
+    with pytest.raises(BadState, match="journal-000001: not a journal"):
+        await journals.restore(disk)
+    assert survey.survey(disk.files, "lab").damage
+
+
+async def test_a_new_journals_name_is_durable_though_its_first_write_was_refused(autojump_clock):
+    for seed in range(20):
+        disk = MemoryDisk(seed)
+        disk.calls.fail_at(1, errno.ENOSPC)
+        with pytest.raises(OSError, match="No space"):
+            await disk.append("journal-000002", b"header")
+        await disk.append("journal-000002", b"header")
+        assert "journal-000002" in disk.calls.after_kill(), seed
 
 
 @pytest.mark.parametrize("name", ["journal-000001", "snapshot-000001"])

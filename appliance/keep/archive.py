@@ -285,4 +285,7 @@ def lacks(connection: sqlite3.Connection, store: Store) -> str:
     (filed,) = connection.execute("SELECT max(number) FROM body").fetchone()
     if newest > (filed or 0):
         return f"ends with document {filed or 0}, and document {newest} was put there"
+    if (filed or 0) > store.counter:  # filed once the journal had the job
+        lost = f"job {store.counter} is the newest that the journal knows"
+        return f"holds document {filed}, and {lost}: records are lost"
     return ""

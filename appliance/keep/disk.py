@@ -87,6 +87,7 @@ class StateDisk:
         self._run = run
         self._good: dict[str, int] = {}  # how much of each file was promised
         self._dirty: set[str] = set()  # files with something behind that
+        self._named: set[str] = set()  # files whose names are durable, as this process knows
 
     async def names(self) -> list[str]:
         """All files, sorted."""
@@ -111,6 +112,7 @@ class StateDisk:
         await self._run(self._calls.unlink, name)
         self._good.pop(name, None)
         self._dirty.discard(name)
+        self._named.discard(name)
 
     async def free(self) -> int:
         """Bytes that may still be written."""
@@ -130,8 +132,9 @@ class StateDisk:
         return True
 
     def _append(self, name: str, data: bytes) -> None:
-        new = name not in self._good
-        good = self._good.setdefault(name, self._calls.size(name) if new else 0)
+        if name not in self._good:
+            self._good[name] = self._calls.size(name)
+        good = self._good[name]
         if name in self._dirty:
             self._calls.truncate(name, good)
         self._dirty.add(name)
@@ -142,7 +145,9 @@ class StateDisk:
                 self._calls.truncate(name, good)
                 self._dirty.discard(name)
             raise
-        self._sync(name, folder=new)  # an earlier process may have been killed before it did
+        # An earlier process, or an earlier try, may not have come so far as to sync the name.
+        self._sync(name, folder=name not in self._named)
+        self._named.add(name)
         self._good[name] = good + len(data)
         self._dirty.discard(name)
 

@@ -103,8 +103,8 @@ def load_snapshot(data: bytes, name: str) -> State:
 
 def replay(state: State, data: bytes, name: str, *, newest: bool) -> Part | None:
     """Apply a journal.  The torn part that was left out, if there is one.  Raises BadState."""
-    if newest and ((frames.JOURNAL % frames.VERSION).startswith(data) or not any(data)):
-        return None  # made, and lost power before its header was whole
+    if newest and is_just_made(data):
+        return Part(0, len(data), None, torn=True)
     for part in frames.parts(data, frames.check_header(data, frames.JOURNAL, name)):
         if part.torn and newest:
             return part
@@ -116,6 +116,16 @@ def replay(state: State, data: bytes, name: str, *, newest: bool) -> Part | None
             _apply(state.store, change, name, part)
         state.next += 1
     return None
+
+
+def is_just_made(data: bytes) -> bool:
+    """Whether a journal can have lost power before its header was whole, and durable.
+
+    No record stands in it then.  It may also have been emptied, so it is told of.
+    """
+    header = frames.JOURNAL % frames.VERSION
+    begun = len(data) < len(header) and header.startswith(data)
+    return begun or (len(data) <= len(header) and not any(data))
 
 
 def _check(part: Part, number: int, name: str) -> None:

@@ -37,6 +37,8 @@ def damage(folder: Path, store: Store) -> Damage | None:
         return None
     words = [f"{store.archived - there.jobs} jobs that are over"] * (there.jobs < store.archived)
     words += [f"the documents of {len(lost)} jobs"] * bool(lost)
+    if (newest := max(there.bodies, default=0)) > store.counter:
+        words.append(f"what was decided of the jobs numbered {store.counter + 1} to {newest}")
     why = why or f"lacks the documents of {len(lost)} jobs"
     return Damage(archive.NAME, None, why, " and ".join(words), tuple(lost))
 

@@ -147,7 +147,8 @@ class _Surveyor:
 
     def take_journal(self, name: str, *, newest: bool) -> None:
         data = self._data(name)
-        if newest and isinstance(self._contents.get(name), bytes) and _just_made(data):
+        if newest and isinstance(self._contents.get(name), bytes) and replay.is_just_made(data):
+            self._found.torn = f"{name}: lost power as it was made, or was emptied: no record"
             return
         broken: list[Damage] = []
         start = self._start(data, frames.JOURNAL, name, broken)
@@ -283,11 +284,6 @@ def _numbers(first: int, following: int) -> str:
     if first + 1 == following:
         return f"record {first}"
     return f"records {first} to {following - 1}"
-
-
-def _just_made(data: bytes) -> bool:
-    """Whether a journal lost power before its header was whole."""
-    return (frames.JOURNAL % frames.VERSION).startswith(data) or not any(data)
 
 
 def _job_of(change: Change) -> str | None:
