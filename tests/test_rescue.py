@@ -15,6 +15,7 @@ from appliance.jobs.store import Store
 from appliance.keep import archive, records, rescue
 from tests import rich
 
+NOW = 1_800_000_000.0
 OVER, WAITING = 300, 60  # enough for a tree of several pages
 
 
@@ -91,7 +92,7 @@ def test_a_page_of_garbage_costs_at_most_what_stood_in_it(folder, seed):
     damage = rescue.damage(folder, store)
     assert damage is not None, seed
     rescue.mend(folder)
-    mended = rescue.agreed(folder, store)
+    mended = rescue.agreed(folder, store, NOW)
     after = rescue.damage(folder, mended)
     assert after is None or set(after.jobs) <= set(damage.jobs), seed
     assert after is None or "the documents of" in after.lost, seed
@@ -109,7 +110,7 @@ def test_most_rows_survive_a_page_of_garbage(folder):
         data[page : page + 4096] = rng.randbytes(4096)
         (folder / archive.NAME).write_bytes(data)
         rescue.mend(folder)
-        saved.append(rescue.agreed(folder, store).archived)
+        saved.append(rescue.agreed(folder, store, NOW).archived)
 
     assert OVER * 0.9 < sorted(saved)[3]
 
@@ -121,7 +122,7 @@ def test_a_job_whose_end_only_the_archive_knows_is_over_after_a_repair(folder):
         over = jobs.Finished("success", "", None)
         archive.take(connection, [attrs.evolve(ended, state=over, finished=1.0)])
 
-    after = rescue.agreed(folder, before)
+    after = rescue.agreed(folder, before, NOW)
 
     assert {*before.jobs} - {ended.id} == {*after.jobs}
     assert OVER + 1 == after.archived
@@ -137,7 +138,7 @@ def test_a_box_is_free_when_the_archive_knows_that_its_job_is_over(folder):
         over = jobs.Finished("success", "", None)
         archive.take(connection, [attrs.evolve(filed(held), state=over, finished=1.0)])
 
-    after = rescue.agreed(folder, store)
+    after = rescue.agreed(folder, store, NOW)
 
     assert held.id not in after.jobs
     assert after.boxes[held.attempt.box].job is None
@@ -147,7 +148,7 @@ def test_a_box_is_free_when_the_archive_knows_that_its_job_is_over(folder):
 def test_a_number_that_the_archive_has_is_given_to_no_new_job_after_a_repair(folder):
     write(folder)
 
-    assert OVER + WAITING == rescue.agreed(folder, Store({}, {}, 7)).counter
+    assert OVER + WAITING == rescue.agreed(folder, Store({}, {}, 7), NOW).counter
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -14,9 +14,11 @@ import trio
 
 from appliance import cli
 from appliance.jobs.changes import Archived, Filed
+from appliance.jobs.job import Booting, Offered, Queued
 from appliance.jobs.store import Store
 from appliance.keep import archive, export, offline, records, rescue, survey
 from appliance.keep import journal as journals
+from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
 from tests import rich
 
@@ -221,8 +223,51 @@ def test_a_lost_archive_is_told_and_mended_only_when_told_to(run, tmp_path):
     assert [1, 4] == [run("repair")[0], run("export")[0]]
 
     assert 0 == run("repair", "--yes")[0]
-    assert 0 == restored(folder).archived
-    assert "the documents of" in run("check")[1]  # these stay lost
+    assert (0, 0) == (run("check")[0], run("export")[0])
+    after = restored(folder)  # a server starts, and says what became of them
+    trio.run(checked, folder, after)
+    assert 0 == after.archived
+    for name in waiting:
+        job = after.jobs[name]
+        if isinstance(grown.jobs[name].state, Queued | Offered | Booting):
+            assert ("incomplete", "its document was lost") == (job.state.health, job.state.reason)
+        else:
+            assert grown.jobs[name].state == job.state
+
+
+async def checked(folder, store):
+    """Raises BadState where a server would not take the archive."""
+    with contextlib.closing(Archive.of_folder(folder)) as shelf:
+        await shelf.check(store)
+
+
+def test_a_repair_of_the_archive_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    grown = written(folder, ARCHIVING, 150)
+    path = folder / archive.NAME
+    data = bytearray(path.read_bytes())
+    data[4096 * 2 : 4096 * 3] = bytes(4096)
+    path.write_bytes(data)
+
+    def look():
+        with offline.reading(folder) as contents:
+            found = survey.survey(contents, "lab")
+        damage = rescue.damage(folder, found.store)
+        found.damage += [damage] if damage else []
+        return found
+
+    assert look().damage
+    number = 0
+    while (found := look()).damage:
+        number += 1
+        with killed_at(monkeypatch, number), contextlib.suppress(Killed):
+            trio.run(offline.repair, folder, found)
+    after = restored(folder)
+    trio.run(checked, folder, after)
+
+    assert number > 6
+    assert after.archived + len(after.jobs) >= 0.7 * (grown.archived + len(grown.jobs))
+    assert [] == list(folder.glob(".archive*"))
 
 
 def test_a_state_is_never_imported_over_another(run, state, tmp_path):
@@ -318,7 +363,7 @@ def killed_at(monkeypatch, number):
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("link", "mkdir", "rename", "unlink", "write", "fsync"):
+        for name in ("link", "mkdir", "rename", "replace", "unlink", "write", "fsync"):
             patch.setattr(os, name, dies(getattr(os, name)))
         yield
 

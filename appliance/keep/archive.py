@@ -27,6 +27,7 @@ from appliance.jobs.store import Store
 from appliance.keep import records
 
 NAME: Final = "archive.sqlite"
+MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
 APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
 VERSION: Final = 1
 LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
@@ -80,6 +81,8 @@ class Archive:
     @classmethod
     def of_folder(cls, folder: Path) -> Archive:
         """The archive in the state folder, made where there is none.  Raises BadState."""
+        if (folder / MENDED).exists():
+            raise BadState(f"{folder / NAME}: its repair was broken off; {HELP}")
         return cls(connect(folder / NAME), connect(folder / NAME))
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ async def repair(folder: Path, found: Survey) -> Path:
             rescue.mend(folder)
         else:
             kept = _set_aside(folder, names)
-        store = rescue.agreed(folder, found.store)
+        store = rescue.agreed(folder, found.store, time.time())
         image = records.image_of(store, found.next)
         await disk.replace(replay.snapshot_name(found.newest + 1), records.snapshot(image))
         for name in names:
@@ -82,11 +83,7 @@ def _set_aside(folder: Path, names: list[str]) -> Path:
     for name in names:
         os.link(folder / name, kept / name)
     for changed in (kept, folder):
-        descriptor = os.open(changed, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        rescue.sync(changed)
     return kept
 
 

@@ -15,56 +15,67 @@ from typing import Any, Final
 import attrs
 
 from appliance.errors import BadState
-from appliance.jobs.changes import Job
+from appliance.jobs.changes import Job, Moved, moved
+from appliance.jobs.document import Body
+from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
 from appliance.keep import archive
 from appliance.keep.survey import Damage
 
 _BESIDE: Final = f".{archive.NAME}.new"
+# What runs in the place of a script that is lost, should its job have a box that starts it again.
+_LOST: Final = Body(script="#!/bin/sh\necho 'the document of this job was lost' >&2\nexit 1\n")
+_WHY: Final = "its document was lost"
 _TABLES: Final = {"body": "number", "job": "number", "attempt": "token"}  # and what orders them
 
 
 def damage(folder: Path, store: Store) -> Damage | None:
     """Why a server would not start with this archive, or a job not run; None where all is well."""
     filed = [job for job in store.jobs.values() if job.document.body is None]
+    if (folder / archive.MENDED).exists():
+        return Damage(archive.NAME, None, "its repair was broken off")
     if not (folder / archive.NAME).exists():
         why = "is missing" if store.archived or filed else ""
-        there = _Left(0, set())
+        there = _Left(set(), set())
     else:
         why, there = _look(folder, store)
-    lost = [job.id for job in filed if job.number not in there.bodies]
-    if not why and not lost:
+    lost = [job.id for job in filed if job.number not in there.bodies | there.over]
+    bare = there.over - there.bodies
+    if not why and not lost and not bare:
         return None
-    words = [f"{store.archived - there.jobs} jobs that are over"] * (there.jobs < store.archived)
+    over = store.archived - len(there.over)
+    words = [f"{over} jobs that are over"] * (over > 0)
     words += [f"the documents of {len(lost)} jobs"] * bool(lost)
+    words += [f"the documents of {len(bare)} jobs that are over"] * bool(bare)
     if (newest := max(there.bodies, default=0)) > store.counter:
         words.append(f"what was decided of the jobs numbered {store.counter + 1} to {newest}")
-    why = why or f"lacks the documents of {len(lost)} jobs"
+    why = why or f"lacks the documents of {len(lost) + len(bare)} jobs"
     return Damage(archive.NAME, None, why, " and ".join(words), tuple(lost))
 
 
 @attrs.frozen
 class _Left:
-    jobs: int
-    bodies: set[int]  # the numbers of their jobs
+    over: set[int]  # numbers of jobs
+    bodies: set[int]
 
 
 def _look(folder: Path, store: Store) -> tuple[str, _Left]:
     try:
         connection = _old(folder)
     except BadState as error:
-        return str(error).removeprefix(f"{archive.NAME}: "), _Left(0, set())
+        return str(error).removeprefix(f"{archive.NAME}: "), _Left(set(), set())
     with contextlib.closing(connection):
         left = _Left(
-            sum(1 for _ in _rows(connection, "job")),
-            {number for number, _ in _rows(connection, "body")},
+            {row[0] for row in _rows(connection, "job")},
+            {row[0] for row in _rows(connection, "body")},
         )
         try:
             (word,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             lacks = archive.lacks(connection, store) if word == "ok" else word
             (rows,) = connection.execute("SELECT (SELECT count(*) FROM job) + count(*) FROM body")
-            if not lacks and rows[0] > left.jobs + len(left.bodies):
-                lacks = f"{rows[0] - left.jobs - len(left.bodies)} rows are damaged"
+            whole = len(left.over) + len(left.bodies)
+            if not lacks and rows[0] > whole:
+                lacks = f"{rows[0] - whole} rows are damaged"
         except sqlite3.Error as error:
             lacks = str(error)
     return lacks, left
@@ -86,10 +97,21 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...
 def mend(folder: Path) -> None:
     """Put a new archive, with every row that is whole, in the place of a damaged one.
 
-    The old one must have a second name already.  Raises OSError, and DiskTrouble's reasons as
-    sqlite3.Error.
+    The old one must have a second name already.  A kill at any point leaves what the next call
+    goes on with.  Raises OSError, and DiskTrouble's reasons as sqlite3.Error.
     """
-    beside = folder / _BESIDE
+    if not (folder / archive.MENDED).exists():
+        _copy(folder, folder / _BESIDE)
+        os.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
+        sync(folder)
+    for name in files(folder):  # a log of the old one would be written into the new one
+        if name != archive.NAME:
+            (folder / name).unlink()
+    os.replace(folder / archive.MENDED, folder / archive.NAME)
+    sync(folder)
+
+
+def _copy(folder: Path, beside: Path) -> None:
     beside.unlink(missing_ok=True)
     with contextlib.closing(archive.connect(beside)) as new:
         new.execute("PRAGMA journal_mode = DELETE")  # one file, to be renamed
@@ -100,29 +122,50 @@ def mend(folder: Path) -> None:
                     marks = ", ".join("?" * len(row))
                     new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
                 new.execute("COMMIT")
-    for name in files(folder):
-        (folder / name).unlink()
-    os.replace(beside, folder / archive.NAME)
 
 
-def agreed(folder: Path, store: Store) -> Store:
+def sync(folder: Path) -> None:
+    """What was named in it is, for ever.  Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def agreed(folder: Path, store: Store, now: float) -> Store:
     """The store after a repair, with what a whole archive knows better.
 
-    A job that the archive took is over, whether the record of its end was lost or not; and no
-    number that it has is given to a new job.
+    A job that the archive took is over, whether the record of its end was lost or not; no number
+    that it has is given to a new job; one whose document is lost ends, for nobody could run it.
     """
     if not (folder / archive.NAME).exists():
         return store
-    with contextlib.closing(_old(folder)) as connection:
+    with contextlib.closing(archive.connect(folder / archive.NAME, "rw")) as connection:
         over = {number for (number,) in connection.execute("SELECT number FROM job")}
-        (body,) = connection.execute("SELECT max(number) FROM body").fetchone()
-    jobs = {job.id: job for job in store.jobs.values() if job.number not in over}
+        bodies = {number for (number,) in connection.execute("SELECT number FROM body")}
+        jobs = {job.id: job for job in store.jobs.values() if job.number not in over}
+        filed = {job.number for job in jobs.values() if job.document.body is None}
+        lost = (filed | over) - bodies
+        jobs = {job.id: _ended(job, now) if job.number in lost else job for job in jobs.values()}
+        archive.file_bodies(connection, [(number, _LOST) for number in sorted(lost)])
+    held = {job.attempt.box: job.id for job in jobs.values() if job.attempt and _is_active(job)}
     boxes = {
-        name: box if box.job is None or box.job in jobs else attrs.evolve(box, job=None)
+        name: attrs.evolve(box, job=held.get(name)) if box.job else box
         for name, box in store.boxes.items()
     }
-    counter = max(store.counter, body or 0, *over, 0)
+    counter = max(store.counter, *bodies, *over, 0)
     return Store(jobs, boxes, counter, store.drained, len(over))
+
+
+def _ended(job: Job, now: float) -> Job:
+    if isinstance(job.state, Queued | Offered | Booting):
+        return moved(job, Moved(job.id, Fail("incomplete", _WHY), now))
+    return job
+
+
+def _is_active(job: Job) -> bool:
+    return not isinstance(job.state, Finished)
 
 
 def _old(folder: Path) -> sqlite3.Connection:
