@@ -5,7 +5,7 @@ weather       what goes wrong in one run, drawn from the seed
 server        the real appliance on a disk in memory: dies at any await, starts again
 network       how boxes reach it: the doors by hand, or the whole HTTP stack
 box           a testbox that obeys iPXE's rules, and the job it runs
-people        who submit, cancel, ask again, and release boxes
+people        who submit, cancel, ask again, hold and release boxes, drain, and give more time
 oracle        what must be true, written down without looking at the code under test
 lab           storm, calm, and the demands at the end: `simulate(seed)`
 mutants       bugs planted on purpose, which the oracle must find

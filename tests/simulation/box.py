@@ -202,8 +202,18 @@ class Box:
                 if server is None:
                     raise ConnectionRefusedError
                 await self.world.net.report(server, self, verb, words, token)
+                oracle, job = self.world.oracle, words["job_id"]
+                oracle.answered(_event_of(verb, words), job, oracle.number_of(job, token))
             except ConnectionError:
                 await trio.sleep(REPORT_RETRY_S)
             else:
                 return
         self.world.sometimes["a report was given up"] += 1
+
+
+def _event_of(verb: str, words: dict[str, str]) -> str:
+    """The move that a report makes, if it makes one."""
+    if verb == "lkp-post-run":
+        return "Close"
+    states = {"running": "Begin", "post_run": "Wrap", "finished": "Verdict", "failed": "Verdict"}
+    return states.get(words.get("job_state", ""), "")

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import math
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from trio._core import _run as trio_run
 # some hundred that stay: a seventh of a run's time.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
+TAIL_LINES: Final = 40  # of a trace, with a failure
+LINE_MAX: Final = 300  # characters of each
 IDLE_MAX: Final = 1000  # turns of the loop in which nothing can happen; Trio's own need two
 
 
@@ -100,14 +103,21 @@ def child(rng: random.Random) -> random.Random:
 
 
 class Trace:
-    """A digest of what happened."""
+    """A digest of what happened, and its last lines."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+        self._tail: deque[tuple[float, object]] = deque(maxlen=TAIL_LINES)
 
     def note(self, at: float, what: object) -> None:
         """One line of it."""
         self._digest.update(f"{at:.6f} {what!r}\n".encode())
+        self._tail.append((at, what))
+
+    @property
+    def tail(self) -> str:
+        """The last lines."""
+        return "\n".join(f"{at:11.3f} {what!r}"[:LINE_MAX] for at, what in self._tail)
 
     @property
     def digest(self) -> str:

@@ -104,6 +104,7 @@ class World:
             people.Person(self, f"person{n}", size.jobs, determinism.child(rng))
             for n in range(size.people)
         ]
+        self.landlord = people.Landlord(self, determinism.child(rng))
         self._people_left = size.people
         self.all_submitted = trio.Event()
         self.restarting: set[str] = set()  # jobs that restart their box once
@@ -113,7 +114,7 @@ class World:
         self.disk_well_since = 0.0
         self._utc_shift = 0.0
         self._tokens = itertools.count()
-        self._trace = determinism.Trace()
+        self.trace = determinism.Trace()
 
     # ---- what its inhabitants use
 
@@ -187,7 +188,7 @@ class World:
 
     def applied(self, store: Store, change: Any) -> None:
         """A change was made to a store; that of the server, or one that is read from disk."""
-        self._trace.note(trio.current_time(), change)
+        self.trace.note(trio.current_time(), change)
         if self.server is not None and self.server.scheduler.store is store:
             self.oracle.applied(self.server.scheduler, change)
 
@@ -208,16 +209,18 @@ class World:
                     for box in self.boxes:
                         trouble.start_soon(self._cut_power_of, box)
                     trouble.start_soon(self._trouble_the_server)
+                    trouble.start_soon(self.landlord.life)
             await self._calm()
             self._demand_peace()
             await self._demand_seats()
             self.nursery.cancel_scope.cancel()
         box_hours = self.size.boxes * trio.current_time() / HOUR
-        return Report(0, dict(sorted(self.sometimes.items())), box_hours, self._trace.digest)
+        return Report(0, dict(sorted(self.sometimes.items())), box_hours, self.trace.digest)
 
     async def _calm(self) -> None:
         self.weather = CALM
         self.disk.calls.broken = self.disk.calls.room = None
+        await self.landlord.gives_all_back()
         await self.all_submitted.wait()
         await trio.sleep(self.size.settled_h * HOUR)
         self.oracle.calm = True
@@ -335,7 +338,9 @@ def simulate(seed: int, size: Size = Size()) -> Report:
             found = group.subgroup(Violation)
             if found is None:
                 raise
-            raise _first(found) from group
+            first = _first(found)
+            first.add_note(f"the last changes:\n{world.trace.tail}")
+            raise first from group
     return attrs.evolve(report, seed=seed)
 
 

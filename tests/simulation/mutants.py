@@ -13,7 +13,9 @@ from unittest import mock
 import trio
 
 from appliance.jobs import decisions, intake, lobby, reaper
+from appliance.jobs.box import Box
 from appliance.jobs.lobby import Lobby, Seat
+from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
 from appliance.keep.journal import Journal
 from appliance.keep.records import Loading
@@ -113,6 +115,83 @@ def wait_for_two_things() -> Iterator[Any]:
         return None if trio.current_time() >= ends else script
 
     with _instead(Seat, "wait", wait):
+        yield
+
+
+@_mutant
+def report_answered_before_it_is_kept() -> Iterator[Any]:
+    """A box has its answer while the disk does not know what it said."""
+
+    async def keep(self: Any, changes: list[Any]) -> None:
+        self.change(changes)
+        await trio.lowlevel.checkpoint()
+
+    with _instead(Scheduler, "keep", keep):
+        yield
+
+
+@_mutant
+def cancel_answered_before_it_is_kept() -> Iterator[Any]:
+    """A person is told that a job is cancelled, and the disk is not."""
+
+    async def cancel(self: Any, job: str, by: str) -> Any:
+        self.change(decisions.cancelled(await self.find(job), by, self.clock.now()))
+        await trio.lowlevel.checkpoint()
+        return await self.find(job)
+
+    with _instead(Scheduler, "cancel", cancel):
+        yield
+
+
+@_mutant
+def hold_is_forgotten() -> Iterator[Any]:
+    """After a restart nobody keeps a box."""
+    real = Loading.store
+
+    def store(self: Loading) -> Store:
+        made = real(self)
+        for box in made.boxes.values():
+            box.reservation = None
+        return made
+
+    with _instead(Loading, "store", store):
+        yield
+
+
+@_mutant
+def drain_is_forgotten() -> Iterator[Any]:
+    """After a restart jobs are given out again."""
+    real = Loading.store
+
+    def store(self: Loading) -> Store:
+        made = real(self)
+        made.drained = ""
+        return made
+
+    with _instead(Loading, "store", store):
+        yield
+
+
+@_mutant
+def held_box_is_given_jobs() -> Iterator[Any]:
+    """Only a quarantine keeps jobs from a box."""
+    with _instead(Box, "takes_jobs", property(lambda self: not self.quarantine)):
+        yield
+
+
+@_mutant
+def drained_lab_gives_out_jobs() -> Iterator[Any]:
+    """A drain is shown, and changes nothing."""
+    real = Scheduler._match
+
+    def match(self: Any) -> Any:
+        by, self.store.drained = self.store.drained, ""
+        try:
+            return real(self)
+        finally:
+            self.store.drained = by
+
+    with _instead(Scheduler, "_match", match):
         yield
 
 

@@ -49,6 +49,11 @@ class Oracle:
         self.latest: dict[str, int] = {}  # the newest attempt of a job, as the disk knows it
         self.runs: dict[str, set[int]] = defaultdict(set)  # attempts that began to run, likewise
         self.retrying: set[str] = set()  # jobs that may run again
+        # Which events moved which jobs' attempts (0: one of them), and what the disk knows of it.
+        self.done: set[tuple[str, str, int]] = set()  # in this life of the server
+        self.durable: set[tuple[str, str, int]] = set()
+        self.drained = False  # as an operator was told
+        self.held: set[str] = set()  # boxes, likewise
         self.calm = False
         self.sometimes: Counter[str] = Counter()
 
@@ -74,6 +79,8 @@ class Oracle:
             runs = self.runs[change.job]
             runs.add(self.latest[change.job])
             demand(len(runs) == 1 or change.job in self.retrying, f"{change.job} ran as {runs}")
+        if isinstance(change, Moved):
+            self.durable |= _words(change, self.latest.get(change.job, 0))
 
     def _knows_job(self, job: Any) -> None:
         self.durable_jobs.add(job.id)
@@ -87,6 +94,12 @@ class Oracle:
         demand(job in self.durable_jobs, f"{job} was acknowledged and is not on disk")
         before = self.acknowledged.setdefault(key, job)
         demand(before == job, f"the key {key} made {before} and {job}")
+
+    def answered(self, event: str, job: str, number: int = 0) -> None:
+        """A report of that attempt was answered, or a person (0): the disk knows what it moved."""
+        words = (event, job, number)
+        demand(words not in self.done or words in self.durable, f"{words} answered, not kept")
+        self.sometimes["an answer was kept"] += words in self.done
 
     def scripted(self, job: str, number: int) -> None:
         """A box was sent a script."""
@@ -114,6 +127,12 @@ class Oracle:
             raise Violation(f"{change.box} backs off in calm weather")
         if not isinstance(change, Moved):
             return
+        attempts = scheduler.store.jobs[change.job].attempts
+        self.done |= _words(change, attempts[-1].number if attempts else 0)
+        if isinstance(change.event, jobs.Offer):
+            box = change.event.attempt.box
+            demand(not self.drained, f"{change.job} is given out while the lab is drained")
+            demand(box not in self.held, f"{box} is held, and is given {change.job}")
         job = scheduler.store.jobs[change.job]
         self.sometimes[f"{type(change.event).__name__.lower()}"] += 1
         if self.calm and isinstance(change.event, jobs.Lapse):
@@ -144,6 +163,10 @@ class Oracle:
         """A server has read its disk: nothing that anybody was told is different."""
         store = scheduler.store
         store.check()
+        self.done.clear()
+        demand(store.drained or not self.drained, "the drain was answered and is forgotten")
+        for box in sorted(self.held):
+            demand(store.boxes[box].reservation, f"the hold of {box} was answered and is lost")
         everything = jobs_of(scheduler)
         self.sometimes["jobs were archived"] += store.archived > 0
         for job in everything.values():  # of the last words of its forerunner we may not know
@@ -163,6 +186,11 @@ class Oracle:
             if number in known:
                 same = (known[number].box, known[number].token) == (box, token)
                 demand(same, f"{name} attempt {number} is not what {box} fetched")
+
+
+def _words(change: Moved, number: int) -> set[tuple[str, str, int]]:
+    event = type(change.event).__name__
+    return {(event, change.job, number), (event, change.job, 0)}
 
 
 def jobs_of(scheduler: Scheduler) -> dict[str, Job]:

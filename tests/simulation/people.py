@@ -10,12 +10,13 @@ import trio
 from appliance.errors import ApplianceError
 from appliance.jobs import intake
 from appliance.jobs.intake import Paper
-from appliance.jobs.job import Finished
+from appliance.jobs.job import Finished, Running
 
 if TYPE_CHECKING:
     from tests.simulation.lab import World
 
 RETRY_S: Final = 20.0
+WEEK_S: Final = 7 * 86400.0  # longer than a run, whatever its clock does
 LOOKS_S: Final = 600.0
 PATIENCE_S: Final = 60.0  # for an answer; then they ask again with the same key
 
@@ -68,6 +69,7 @@ class Person:
             await server.call(server.scheduler.cancel, job, self.name)
         except (ConnectionError, ApplianceError):
             return
+        self.world.oracle.answered("Cancel", job)
         self.world.oracle.ended(job, "cancel")
         self.world.sometimes["a cancel was acknowledged"] += 1
 
@@ -102,6 +104,102 @@ async def _tick_of(world: World, server: Any, seat: Any, *, at_its_end: bool) ->
     return moment
 
 
+class Landlord:
+    """During the storm: keeps boxes from jobs, lets them go, drains the lab, gives jobs more time.
+
+    What was answered holds until it is taken back; until then nothing is known of it.
+    """
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self.world, self.rng = world, rng
+
+    async def life(self) -> None:
+        """One thing after another, each at its time."""
+        weather = self.world.weather
+        verbs = {
+            self._hold: weather.holds,
+            self._drain: weather.drains,
+            self._renew: weather.renews,
+        }
+        total = sum(verbs.values())
+        while total > 0.001:
+            await trio.sleep(self.rng.expovariate(total / 3600))
+            (verb,) = self.rng.choices(list(verbs), list(verbs.values()))
+            await verb()
+
+    async def _ask(self, name: str, *args: Any) -> bool:
+        """Whether it was answered with yes."""
+        server = self.world.server
+        if server is None:
+            return False
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await server.call(getattr(server.scheduler, name), *args)
+        except (ConnectionError, ApplianceError, trio.TooSlowError):
+            return False
+        return True
+
+    async def _hold(self) -> None:
+        server, oracle = self.world.server, self.world.oracle
+        if server is None:
+            return
+        name = self.rng.choice(self.world.boxes).name
+        user = self.rng.choice([None, None, "person0"])
+        box, until = server.scheduler.store.boxes[name], server.scheduler.clock.now() + WEEK_S
+        if await self._ask("reserve", box, user, until, "landlord", ""):
+            self.world.sometimes["a box was held" if user is None else "a box was reserved"] += 1
+            if user is None:
+                oracle.held.add(name)
+            await trio.sleep(self.rng.uniform(60, 3600))
+            oracle.held.discard(name)
+        await self._let_go(name)
+
+    async def gives_all_back(self) -> None:
+        """In calm weather: nothing is kept from anybody."""
+        self.world.oracle.held.clear()
+        self.world.oracle.drained = False
+        for box in self.world.boxes:
+            await self._let_go(box.name)
+        await self._resume()
+
+    async def _let_go(self, name: str) -> None:
+        while True:
+            server = self.world.server
+            if server is not None:
+                box = server.scheduler.store.boxes[name]
+                if box.reservation is None or await self._ask("release", box, "landlord"):
+                    return
+            await trio.sleep(RETRY_S)
+
+    async def _resume(self) -> None:
+        while True:
+            server = self.world.server
+            if server is not None and not server.scheduler.store.drained:
+                return
+            if not await self._ask("resume"):
+                await trio.sleep(RETRY_S)
+
+    async def _drain(self) -> None:
+        oracle = self.world.oracle
+        if await self._ask("drain", "landlord"):
+            oracle.drained = True
+            self.world.sometimes["the lab was drained"] += 1
+            await trio.sleep(self.rng.uniform(60, 3600))
+            oracle.drained = False
+        await self._resume()
+
+    async def _renew(self) -> None:
+        server = self.world.server
+        running = [] if server is None else [
+            job for job in server.scheduler.store.active() if isinstance(job.state, Running)
+        ]  # fmt: skip
+        if running:
+            job = self.rng.choice(running).id
+            if await self._ask("renew", job, self.rng.uniform(60, 3600)):
+                self.world.oracle.answered("Renew", job)
+                self.world.sometimes["a job was renewed"] += 1
+
+
 async def operator(world: World) -> None:
     """Reads how jobs ended, and releases the boxes that were quarantined."""
     while True:
@@ -130,4 +228,5 @@ async def _look(server: Any) -> None:
     for box in scheduler.store.boxes.values():
         if box.quarantine:
             server.world.sometimes["a box was quarantined"] += 1
+            oracle.held.discard(box.name)  # the same verb lets it go
             await scheduler.release(box, "root")

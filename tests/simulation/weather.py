@@ -41,6 +41,9 @@ class Weather:
     told_late: float = _most(0.4)  # the same report again, up to two hours later
     # people
     cancels: float = _most(0.2)
+    holds: float = _most(2.0)  # rates
+    drains: float = _most(0.5)
+    renews: float = _most(2.0)
     answer_lost: float = _most(0.5)  # they submit again with the same key
     # the server: rates
     kill: float = _most(3.0)
