@@ -28,6 +28,7 @@ SOMETIMES = """
     re-chain|job.cgz refused|not wanted any more|a job restarted its box|a box was quarantined
     the server died|died of its disk|it lost what was not synced|the clock jumped
     the disk was full|the disk refused|submitted again with the same key
+    an image was gone|a report without its token
     a box was held|a box was reserved|the lab was drained|a job was renewed|an answer was kept
     a cancel was acknowledged|jobs were archived
     offer|fetch|load|begin|wrap|verdict|close|lapse|asked|undelivered|cancel|refuseupload

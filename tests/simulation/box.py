@@ -36,6 +36,7 @@ class Box:
         self.line: Any = None
         self.waiting = False
         self.left = 0.0  # when it stopped waiting
+        self.says_token = True  # else only its address tells which attempt reports
         self.restarted: set[str] = set()  # tokens of attempts that have restarted us
         self._power = trio.CancelScope()
 
@@ -120,7 +121,7 @@ class Box:
                 raise
             self.world.sometimes["job.cgz refused"] += 1
             raise LookupError(job) from error
-        found = server.scheduler.store.attempt_with(token)
+        found = await server.scheduler.attempt_with(token)  # it may be over already
         assert found is not None
         self.world.oracle.handed(job, found[1].number, self.name, token)
         return token
@@ -134,6 +135,7 @@ class Box:
             self.world.sometimes["a boot panicked"] += 1
             await trio.sleep(self.rng.uniform(*PANICKED_S))
             return
+        self.says_token = not self.chance(weather.no_prefix)
         slow = self.chance(weather.slow_boot)
         await trio.sleep(self.rng.uniform(*((700, 1500) if slow else (20, 90))))
         await self._reports(job, token, "lkp-wtmp", tbox_state="boot")
@@ -179,7 +181,7 @@ class Box:
             return True
         try:
             wanted = await self.world.net.report(
-                server, self, "still-wanted", {"job_id": job}, token
+                server, self, "still-wanted", {"job_id": job}, token if self.says_token else ""
             )
         except ConnectionError:
             return True
@@ -191,17 +193,20 @@ class Box:
         words = {"job_id": job, **query}
         times = 2 if self.chance(weather.told_twice) else 1
         for _ in range(times):
-            await self._report(verb, words, token)
-        if self.chance(weather.told_late):
+            await self._report(verb, words, token, fenced=self.says_token)
+        if self.chance(weather.told_late) and self.says_token:
             self.world.later(self.rng.uniform(1, 7200), self._report, verb, words, token)
 
-    async def _report(self, verb: str, words: dict[str, str], token: str) -> None:
+    async def _report(
+        self, verb: str, words: dict[str, str], token: str, *, fenced: bool = True
+    ) -> None:
+        self.world.sometimes["a report without its token"] += not fenced
         for _ in range(REPORT_TRIES):
             server = self.world.server
             try:
                 if server is None:
                     raise ConnectionRefusedError
-                await self.world.net.report(server, self, verb, words, token)
+                await self.world.net.report(server, self, verb, words, token if fenced else "")
                 oracle, job = self.world.oracle, words["job_id"]
                 oracle.answered(_event_of(verb, words), job, oracle.number_of(job, token))
             except ConnectionError:

@@ -112,6 +112,7 @@ class World:
         self.nursery: trio.Nursery
         self.looks_until = 0.0  # how long the disk of the images takes for its look
         self.disk_well_since = 0.0
+        self.image_is_gone = False
         self._utc_shift = 0.0
         self._tokens = itertools.count()
         self.trace = determinism.Trace()
@@ -218,7 +219,7 @@ class World:
         return Report(0, dict(sorted(self.sometimes.items())), box_hours, self.trace.digest)
 
     async def _calm(self) -> None:
-        self.weather = CALM
+        self.weather, self.image_is_gone = CALM, False
         self.disk.calls.broken = self.disk.calls.room = None
         await self.landlord.gives_all_back()
         await self.all_submitted.wait()
@@ -284,6 +285,7 @@ class World:
             self._fill_disk: weather.disk_full,
             self._break_disk: weather.disk_broken,
             self._fail_a_sync: weather.sync_fails,
+            self._take_the_image: weather.image_gone,
         }
         total = sum(faults.values())
         while total > 0.001:
@@ -301,6 +303,11 @@ class World:
 
     async def _fail_a_sync(self) -> None:
         self.disk.calls.fail_at(self.rng.randrange(1, 5), errno.EIO, syncs=True)
+
+    async def _take_the_image(self) -> None:
+        self.image_is_gone = True
+        await trio.sleep(self.rng.uniform(10, 900))
+        self.image_is_gone = False
 
     async def _fill_disk(self) -> None:
         calls = self.disk.calls

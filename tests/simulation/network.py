@@ -63,7 +63,7 @@ class Direct:
         verbs = {"lkp-jobfile-append-var": server.reports.append, "lkp-wtmp": server.reports.wtmp,
                  "lkp-post-run": server.reports.close,
                  "still-wanted": server.reports.still_wanted}  # fmt: skip
-        source = Source(token, box.address)
+        source = Source(token or None, box.address)
         return await server.call(verbs[verb], source, query)
 
 
@@ -134,6 +134,10 @@ def _check_kept(server: Server, text: str) -> None:
         server.world.oracle.scripted(name, job.attempts[-1].number)
 
 
+def _prefix(token: str) -> str:
+    return f"/~lkp/{token}" if token else "/~lkp"
+
+
 def _token_in(data: bytes) -> str:
     found = _TOKEN.search(gzip.decompress(data))
     assert found is not None
@@ -173,7 +177,7 @@ class Http:
     ) -> Any:
         """As Direct does."""
         words = "&".join(f"{key}={value}" for key, value in query.items())
-        answer = await self._get(server, box, f"/~lkp/{token}/cgi-bin/{verb}?{words}")
+        answer = await self._get(server, box, f"{_prefix(token)}/cgi-bin/{verb}?{words}")
         return answer.body == b"yes" if verb == "still-wanted" else None
 
     async def _get(self, server: Server, box: Box, target: str) -> fakes.Response:

@@ -40,6 +40,9 @@ class _Images(FakeImages):
 
     async def missing(self, pinned: Any) -> list[str]:
         await trio.sleep_until(max(self._world.looks_until, trio.current_time()))
+        if self._world.image_is_gone:
+            self._world.sometimes["an image was gone"] += 1
+            return [str(pinned.kernel)]
         return self.gone
 
 

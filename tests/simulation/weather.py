@@ -36,6 +36,7 @@ class Weather:
     overruns: float = _most(0.1)
     ignores_wanted: float = _most(0.5)  # a client that never asks whether it is still wanted
     never_closes: float = _most(0.2)  # it reboots without lkp-post-run
+    no_prefix: float = _most(0.3)  # a client that does not obey HTTP_PREFIX
     upload_refused: float = _most(0.15)
     told_twice: float = _most(0.4)  # the same report again at once
     told_late: float = _most(0.4)  # the same report again, up to two hours later
@@ -51,6 +52,7 @@ class Weather:
     disk_full: float = _most(1.0)
     disk_broken: float = _most(1.0)
     sync_fails: float = _most(1.0)
+    image_gone: float = _most(0.5)
     # the server: chances
     power_loss: float = _most(0.7)  # of a kill: what was not synced is lost
     clock_jumps: float = _most(0.5)  # of a restart
@@ -69,6 +71,8 @@ class Weather:
         return cls(**{name: value for name, value in drawn.items() if name in faults})
 
 
-RATES = frozenset(["power_cut", "kill", "kill_in_disk", "disk_full", "disk_broken", "sync_fails"])
+RATES = frozenset(
+    ["power_cut", "kill", "kill_in_disk", "disk_full", "disk_broken", "sync_fails", "image_gone"]
+)
 FAULTS = frozenset(field.name for field in attrs.fields(Weather))
 CALM = Weather()
