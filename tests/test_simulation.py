@@ -16,8 +16,8 @@ from tests.simulation.lab import THOUSANDS, Size, simulate
 from tests.simulation.mutants import MUTANTS
 
 QUICK = range(5)
-FIXED = range(1000, 1050)
-HTTP = range(2000, 2012)
+FIXED = range(1000, 1036)
+HTTP = range(2000, 2008)
 HARD_ENOUGH = 60  # seeds within which each planted bug must be found
 WEB = Size(http=True)
 LARGE_SEED = 4

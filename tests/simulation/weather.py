@@ -43,7 +43,7 @@ class Weather:
     # people
     cancels: float = _most(0.2)
     holds: float = _most(2.0)  # rates
-    drains: float = _most(0.5)
+    drains: float = _most(2.0)
     renews: float = _most(2.0)
     answer_lost: float = _most(0.5)  # they submit again with the same key
     # the server: rates
