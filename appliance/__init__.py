@@ -48,6 +48,7 @@ holds them to it.
       reaper             ends what is due: leases, deadlines, back-offs
       alarm              when it wakes up
       filing             moves to the archive what memory need not hold
+      accounts           who may submit over the network
       intake             how documents become jobs
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
@@ -69,6 +70,7 @@ holds them to it.
       reports            testboxes' reports, through Quart
       providers          what machines that run virtual testboxes say of them
       results            uploads by WebDAV
+      submits            jobs over the network, as LKP's `submit` sends them
       bodies             what a request brings: in pieces, as a whole, in a form
       index              folders of results, as pages
       control            the command line's unix socket
@@ -90,6 +92,7 @@ holds them to it.
       journal            changes, snapshots, and the way back from them
       archive            documents' bodies, and jobs that are over, in one SQLite file
       rescue             the archive while no server runs: checked, mended, exported
+      packages           what clients send of their repositories: kept if its md5 is right
       results            result files: whole or not at all
 
     setup/               the demo lab: packages, namespace, QEMU

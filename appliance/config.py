@@ -15,6 +15,7 @@ import re
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,13 @@ _SHAPES: Final = {
     "network.address": (r"[A-Za-z0-9.:\[\]-]*", "a host name or address"),
     "defaults.arch": (r"aarch64|x86_64", "one of aarch64, x86_64"),
     "defaults.os_mount": (r"cifs|nfs|initramfs", "one of cifs, nfs, initramfs"),
+}
+
+# What `appliance account` writes.
+_ACCOUNT: Final = {
+    "my_email": r"[^\s@]{1,100}@[^\s@]{1,100}",
+    "my_name": r"[^\x00-\x1f\x7f]{1,100}",
+    "my_token": r"sha256:[0-9a-f]{32}:[0-9a-f]{64}",
 }
 
 
@@ -152,6 +160,15 @@ class Defaults:
 
 
 @attrs.frozen
+class Account:
+    """Somebody who may submit over the network, as LKP's clients say who they are."""
+
+    my_email: str = ""
+    my_name: str = ""
+    my_token: str = attrs.field(default="", repr=False)  # sha256:<salt>:<hash>, never the token
+
+
+@attrs.frozen
 class Config:
     """Everything the operator can choose."""
 
@@ -163,6 +180,9 @@ class Config:
     limits: Limits = Limits()
     space: Space = Space()
     defaults: Defaults = Defaults()
+    # By user name: the job of an account is that local user's, too.  Empty: the network
+    # submits nothing.
+    accounts: Mapping[str, Account] = attrs.field(factory=dict)
 
 
 def load(path: Path | None = None) -> Config:
@@ -202,7 +222,19 @@ def parse(text: str, name: str) -> Config:
         except ValueError:
             right = "an address or a network such as 10.0.0.0/24"
             raise BadConfig(f"{name}: network.providers: {text!r} must be {right}") from None
+    for user, account in config.accounts.items():
+        _check_account(user, account, f"{name}: accounts.{user}")
     return config
+
+
+def _check_account(user: str, account: Account, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user):
+        raise BadConfig(f"{where}: must be named as a local user would be")
+    if user == "root":
+        raise BadConfig(f"{where}: root may do what no account may: choose another name")
+    for key, pattern in _ACCOUNT.items():
+        if not re.fullmatch(pattern, getattr(account, key)):
+            raise BadConfig(f"{where}.{key}: is missing or wrong; `appliance account` writes it")
 
 
 def _section(cls: type[Any], table: dict[str, Any], name: str, prefix: str) -> Any:
@@ -227,6 +259,11 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
         if not isinstance(value, dict):
             raise BadConfig(f"{name}: {key} is a table: write it as [{key}]")
         return _section(wanted, value, name, key + ".")
+    if typing.get_origin(wanted) is Mapping:
+        if not isinstance(value, dict):
+            raise BadConfig(f"{name}: {key} is a table of tables: write them as [{key}.NAME]")
+        part = typing.get_args(wanted)[1]
+        return {word: _value(part, table, name, f"{key}.{word}") for word, table in value.items()}
     if isinstance(wanted, types.UnionType):
         wanted = next(part for part in typing.get_args(wanted) if part is not types.NoneType)
     if wanted is Path and isinstance(value, str) and Path(value).is_absolute():

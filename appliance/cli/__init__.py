@@ -46,6 +46,7 @@ _COMMANDS: Final = {
     "status": "appliance.cli.lab:status",
     "drain": "appliance.cli.lab:drain",
     "resume": "appliance.cli.lab:resume",
+    "account": "appliance.cli.account:account",
     "state": "appliance.cli.state:state",
     "image": "appliance.cli.images:image",
     "tftpboot": "appliance.cli.render:tftpboot",

@@ -22,6 +22,7 @@ from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
 from appliance.doors.asking import GPXELINUX, Admission, query_of, question
 from appliance.doors.files import send_bytes
 from appliance.doors.sockets import SOCKETS, Sockets
+from appliance.doors.submits import CANCEL, SUBMIT, Submits
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
@@ -140,10 +141,13 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
 
     admission = Admission(scheduler)
     boots = Boots(scheduler, admission)
+    submits = Submits(scheduler)
     sockets: dict[str, App] = {SOCKETS: Sockets(scheduler, admission)}
     paths: dict[str, App] = {
         "/boot.": boots,
         "/job_initrd_tmpfs/": job_cgz,
         plan.RUNNER: runner_cgz,
+        SUBMIT: submits,
+        CANCEL: submits,
     }
     return Paths(paths, small, NEWER, {GPXELINUX: boots}, sockets)

@@ -196,7 +196,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         modules_uri=r.take("modules_uri", _uri, None),
         kernel_custom_params=r.take("kernel_custom_params", _kernel_words, ""),
         rootfs_disk=r.take("rootfs_disk", _list_of(_disk, "disks such as /dev/sdb"), None),
-        packages=r.take("pkg_data", _packages, ()),
+        packages=r.take("pkg_data", packages, ()),
         cluster=r.take("cluster", _cluster, None),
     )
     body = Body(
@@ -334,15 +334,16 @@ def _job2sh(value: Any) -> dict[str, list[str]]:
     }
 
 
-def _packages(value: Any) -> tuple[Package, ...]:
+def packages(value: Any) -> tuple[Package, ...]:
+    """What a `pkg_data` names.  Raises ValueError: nothing in it may leave its root."""
     if not isinstance(value, dict):
         raise ValueError("must map repositories to {tag, md5}")
-    packages = []
+    named = []
     for repo, parts in value.items():
         if not isinstance(parts, dict) or not re.fullmatch(r"[0-9a-f]{32}", str(parts.get("md5"))):
             raise ValueError(f"{repo} must have a tag and an md5 of 32 hex digits")
-        packages.append(Package(_word(repo), _word(parts.get("tag")), parts["md5"]))
-    return tuple(packages)
+        named.append(Package(_word(repo), _word(parts.get("tag")), str(parts["md5"])))
+    return tuple(named)
 
 
 def _secrets(value: Any) -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""`appliance account`: an account for submits over the network."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+
+import click
+
+from appliance.errors import BadRequest
+
+
+@click.command()
+@click.argument("user")
+@click.argument("email")
+@click.option("--name", help="my_name; by default USER.")
+@click.option("--token", "read", is_flag=True, help="Read a token from standard input.")
+def account(user: str, email: str, name: str | None, read: bool) -> None:
+    """Print an account for USER, who submits over the network as EMAIL.
+
+    The table is for appliance.toml, and takes effect at the next start; the lines behind it are
+    for the person's own machine.  The token is shown here and nowhere else.
+    """
+    from appliance import config
+    from appliance.jobs import accounts
+
+    token = sys.stdin.read().strip() if read else secrets.token_hex(16)
+    if len(token) < accounts.TOKEN_CHARS_MIN:
+        raise BadRequest(f"a token has at least {accounts.TOKEN_CHARS_MIN} characters")
+    fields = {"my_email": email, "my_name": name or user, "my_token": accounts.hashed(token)}
+    table = "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items()
+    )
+    text = f"[accounts.{json.dumps(user)}]\n{table}"
+    config.parse(text, "account")
+    click.echo(text)
+    click.echo("# ~/.config/compass-ci/defaults/account.yaml")
+    for key, value in {**fields, "my_token": token}.items():
+        click.echo(f"{key}: {json.dumps(value, ensure_ascii=False)}")

@@ -1,0 +1,59 @@
+"""What clients send of their repositories: <srv>/upload-files/<repo>/<md5[:2]>/<md5>.cgz.
+
+A file is what its name says: it is hashed before it is kept, and again before it is trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+from pathlib import Path
+
+import trio
+
+from appliance.errors import BadRequest
+from appliance.jobs.document import Package
+from appliance.keep.results import Upload
+
+
+def place(srv: Path, package: Package) -> Path:
+    """Where it lies.  `document.packages` has seen to it that no part of this leaves its root."""
+    return srv / "upload-files" / package.repo / package.md5[:2] / f"{package.md5}.cgz"
+
+
+async def keep(srv: Path, package: Package, content: str) -> None:
+    """Keep base64 `content`, durably.  Raises BadRequest where its md5 is wrong, and NoSpace."""
+    data = await trio.to_thread.run_sync(_decoded, content, package)
+    path = place(srv, package)
+    if await is_there(srv, package):
+        return
+    async with Upload(path) as upload:
+        await upload.write(data)
+        await upload.finish()
+
+
+async def is_there(srv: Path, package: Package) -> bool:
+    """Whether the file of that name is the one that is meant."""
+    return await trio.to_thread.run_sync(_fits, place(srv, package), package.md5)
+
+
+def _decoded(content: str, package: Package) -> bytes:
+    try:
+        data = base64.b64decode("".join(content.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"check pkg integrity failed.\n{package.repo}: no base64") from error
+    if _md5(data) != package.md5:
+        raise BadRequest(f"check pkg integrity failed.\n{package.repo}: its md5 is {_md5(data)}")
+    return data
+
+
+def _fits(path: Path, md5: str) -> bool:
+    with contextlib.suppress(OSError):
+        return _md5(path.read_bytes()) == md5
+    return False
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
