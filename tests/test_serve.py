@@ -288,3 +288,37 @@ def test_random_bytes_on_every_door_harm_nobody(server, tmp_path):
         sock.connect(str(tmp_path / "run/control.sock"))
         sock.sendall(b"\xff" * 4096)
     assert "lab.1" in server.run("submit", hello(tmp_path)).stdout
+
+
+def test_a_laptop_submits_over_ssh(server, tmp_path):
+    """With an ssh that goes nowhere: what it is told, and what comes through it."""
+    said = tmp_path / "said"
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(
+        f'#!/bin/sh\necho "$*" >>{said}\n'
+        'while [ "$1" != appliance ]; do shift; done\nshift\n'
+        f'exec {sys.executable} -m appliance --config {server.config} "$@"\n'
+    )
+    ssh.chmod(0o755)
+    laptop = {**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"}
+    laptop["APPLIANCE_CONFIG"] = str(tmp_path / "there is none")
+
+    def run(*words):
+        command = [sys.executable, "-m", "appliance", *words]
+        return subprocess.run(command, env=laptop, capture_output=True, text=True, timeout=30)
+
+    done = run("-H", "ssh://ann@lab:2222", "submit", hello(tmp_path))
+    shown = run("-H", "ssh://lab", "jobs")
+    trick = run("-H", "ssh://-oProxyCommand=x", "jobs")
+    server.stop()
+    gone = run("-H", "ssh://lab", "jobs")
+
+    assert (0, "lab.1  ") == (done.returncode, done.stdout[:7]), done.stderr
+    assert "lab.1" in shown.stdout
+    assert [
+        "-T -p 2222 -- ann@lab appliance control-proxy",
+        *["-T -- lab appliance control-proxy"] * 2,
+    ] == said.read_text().splitlines()
+    assert (2, "") == (trick.returncode, trick.stdout)
+    assert 5 == gone.returncode

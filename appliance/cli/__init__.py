@@ -46,6 +46,7 @@ _COMMANDS: Final = {
     "status": "appliance.cli.lab:status",
     "drain": "appliance.cli.lab:drain",
     "resume": "appliance.cli.lab:resume",
+    "control-proxy": "appliance.cli.control_proxy:control_proxy",
     "account": "appliance.cli.account:account",
     "state": "appliance.cli.state:state",
     "image": "appliance.cli.images:image",
@@ -79,8 +80,9 @@ class _Commands(click.Group):
     type=click.Path(path_type=Path),
     help="The configuration; by default $APPLIANCE_CONFIG or /etc/appliance/appliance.toml.",
 )
+@click.option("-H", "--host", help="Another machine's server: ssh://[user@]host[:port].")
 @click.pass_context
-def group(ctx: click.Context, config: Path | None) -> None:
+def group(ctx: click.Context, config: Path | None, host: str | None) -> None:
     """One lab server's appliance: from power-on to a finished job.
 
     Exit codes: 0 done, 1 the job failed, 2 wrong usage or document, 3 no such thing,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -15,6 +17,10 @@ from appliance import errors
 from appliance.cli import load_config
 
 PROTOCOL = 1
+# No name may begin with a dash: ssh would take it for an option.
+_SSH = re.compile(
+    r"ssh://(?P<where>([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][\w.-]*)(:(?P<port>[0-9]{1,5}))?/?"
+)
 
 _ERRORS: dict[str, type[errors.ApplianceError]] = {
     "bad-request": errors.BadRequest,
@@ -29,17 +35,9 @@ _ERRORS: dict[str, type[errors.ApplianceError]] = {
 class Server:
     """A connection to the server."""
 
-    def __init__(self, path: str) -> None:
-        """Raises NotRunning, and Refused where the socket may not be used."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.connect(path)
-        except PermissionError as error:
-            raise errors.Refused(f"{path}: only root and the group appliance may use it") from error
-        except OSError as error:
-            raise errors.NotRunning(
-                f"no server answers at {path} ({error.strerror}); is `appliance serve` running?"
-            ) from error
+    def __init__(self, there: socket.socket) -> None:
+        """Raises NotRunning where nobody answers at the other end of `there`."""
+        self._socket = there
         self._messages = self._receive()
         self.hello = next(self._messages)
         self._send({"appliance": PROTOCOL})
@@ -107,6 +105,43 @@ def _error(error: dict[str, Any]) -> errors.ApplianceError:
     return _ERRORS.get(error["kind"], errors.Refused)(error["message"])
 
 
+def connect_to(path: str) -> socket.socket:
+    """The control socket.  Raises NotRunning, and Refused where it may not be used."""
+    there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        there.connect(path)
+    except PermissionError as error:
+        raise errors.Refused(f"{path}: only root and the group appliance may use it") from error
+    except OSError as error:
+        raise errors.NotRunning(
+            f"no server answers at {path} ({error.strerror}); is `appliance serve` running?"
+        ) from error
+    return there
+
+
+def connect_over_ssh(url: str) -> socket.socket:
+    """The control socket of another machine, `ssh://[user@]host[:port]`.
+
+    Raises BadRequest.  What ssh has to say, it says on standard error.
+    """
+    match = _SSH.fullmatch(url)
+    if match is None:
+        raise errors.BadRequest(f"{url!r} should be ssh://[user@]host[:port]")
+    port = ["-p", match["port"]] if match["port"] else []
+    ours, theirs = socket.socketpair()
+    command = ["ssh", "-T", *port, "--", match["where"], "appliance", "control-proxy"]
+    try:
+        subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
+    except OSError as error:
+        raise errors.NotRunning(f"ssh does not start: {error.strerror}") from error
+    finally:
+        theirs.close()
+    return ours
+
+
 def connect(ctx: click.Context) -> Server:
-    """The server that the configuration names."""
-    return Server(str(load_config(ctx).paths.control_socket))
+    """The server that the configuration names, or -H on the command line."""
+    host = ctx.find_root().params.get("host")
+    if host:
+        return Server(connect_over_ssh(host))
+    return Server(connect_to(str(load_config(ctx).paths.control_socket)))

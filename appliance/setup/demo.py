@@ -17,7 +17,7 @@ import click
 import trio
 
 from appliance.cli import show
-from appliance.cli.wire import Server
+from appliance.cli.wire import Server, connect_to
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.setup.lab import Lab, lab
@@ -118,7 +118,7 @@ def _impatient(config: Config) -> Config:
 
 def _follow(config: Config, job: str, story: Story) -> None:
     """Tells the job's stages as the server sees them, until its verdict."""
-    with Server(str(config.paths.control_socket)) as server:
+    with Server(connect_to(str(config.paths.control_socket))) as server:
         for message in server.follow("wait", job=job):
             if "result" in message:
                 _tell_verdict(message["result"]["job"], story)
@@ -149,7 +149,7 @@ async def _tell_files(config: Config, story: Story) -> None:
 
 
 def _files(config: Config) -> list[dict[str, Any]]:
-    with Server(str(config.paths.control_socket)) as server:
+    with Server(connect_to(str(config.paths.control_socket))) as server:
         boots = server.ask("host-show", host=BOX)["boots"]
     return [step for step in (boots[-1]["steps"] if boots else []) if step["what"] == "file"]
 

@@ -1,0 +1,36 @@
+"""`appliance control-proxy`: the control socket on standard input and output, for ssh."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+
+import click
+
+from appliance.cli import load_config
+from appliance.cli.wire import connect_to
+
+_BYTES = 2**16
+
+
+@click.command("control-proxy", hidden=True)
+@click.pass_context
+def control_proxy(ctx: click.Context) -> None:
+    """Carry the control socket over standard input and output; `appliance -H` starts this.
+
+    It asks as the user who runs it.
+    """
+    server = connect_to(str(load_config(ctx).paths.control_socket))
+
+    def to_server() -> None:
+        while data := os.read(sys.stdin.fileno(), _BYTES):
+            server.sendall(data)
+        server.shutdown(socket.SHUT_RDWR)  # whoever asked is gone, and waits for no answer
+
+    threading.Thread(target=to_server, daemon=True).start()
+    while data := server.recv(_BYTES):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(sys.stdout.fileno(), view) :]
