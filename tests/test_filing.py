@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from appliance.config import Limits
+from appliance.doors import retention
 from appliance.errors import BadState, DiskTrouble, NotFound, Refused
 from appliance.jobs import filing, intake
 from appliance.jobs.intake import Paper
@@ -268,14 +269,17 @@ async def test_what_is_marked_while_it_is_archived_is_archived_as_it_is_then(
 ):
     async with open_lab(SMALL) as lab:
         jobs = [await over(lab, n) for n in range(3)]
-        take = Archive.take
+        take, marked = Archive.take, trio.Event()
 
         async def slow(self, over):
             await take(self, over)
             monkeypatch.undo()
             await lab.people.do("results-keep", {"job": jobs[0].id}, "ann", None)
+            marked.set()
 
         monkeypatch.setattr(Archive, "take", slow)
+        await filed(lab)
+        await marked.wait()  # a thread looked whether its results are in their place
         await filed(lab)
 
         assert (2, True) == (
@@ -289,10 +293,37 @@ async def test_results_of_archived_jobs_are_kept_and_swept(autojump_clock):
         await filed(lab)
         await lab.people.do("results-keep", {"job": jobs[0].id}, "ann", None)
         await trio.sleep(100)
-        rows = await lab.scheduler.archive.sweepable(lab.scheduler.clock.now() - 50)
+        before, sweepable = lab.scheduler.clock.now() - 50, lab.scheduler.archive.sweepable
+        rows = await sweepable(before)
 
         assert [job.id for job in jobs[1:3]] == [job.id for job in rows]
+        (first,) = await sweepable(before, most=1)
+        (second,) = await sweepable(before, (first.finished, first.number), most=1)
+        assert [first, second] == rows
+        assert [] == await sweepable(before, (second.finished, second.number), most=1)
         assert "results kept by ann" == (await lab.scheduler.find(jobs[0].id)).history[-1].what
+
+
+async def test_a_sweep_reads_the_archive_in_batches_and_misses_nothing(autojump_clock, monkeypatch):
+    monkeypatch.setattr(retention, "BATCH", 2)
+    read = []
+    sweepable = Archive.sweepable
+
+    async def counted(*arguments):
+        read.append(await sweepable(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(Archive, "sweepable", counted)
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(9)]
+        await filed(lab)
+        await trio.sleep(100)
+        asked = {"older": 50.0, "dry_run": True}
+        rows = (await lab.people.do("results-gc", asked, "root", None))["jobs"]
+
+        assert sorted(job.id for job in jobs) == sorted(row["job"] for row in rows)
+        assert 6 <= lab.scheduler.store.archived
+        assert 2 == max(len(batch) for batch in read)
 
 
 def test_a_foreign_or_newer_archive_is_refused(tmp_path):

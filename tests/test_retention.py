@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from functools import partial
 
 import pytest
 import trio
 
-from appliance.errors import BadRequest, NoSpace, Refused
+from appliance.config import Waits
+from appliance.errors import BadRequest, DiskTrouble, NoSpace, Refused, Unknown
 from appliance.keep import results
 from tests.lab import config, open_lab
 from tests.test_operator import do
@@ -82,7 +84,7 @@ async def test_who_may_not_and_what_makes_no_sense_is_refused(autojump_clock):
                 await do(lab, "results-gc", older=older)
 
 
-@pytest.mark.parametrize(("step", "calls"), [("set_aside", 1), ("remove", 1), ("remove", 2)])
+@pytest.mark.parametrize(("step", "calls"), [("set_aside", 1), ("remove", 1)])
 async def test_what_a_bad_disk_left_goes_with_the_next_sweep(tmp_path, monkeypatch, step, calls):
     real, made = getattr(results, step), itertools.count(1)
 
@@ -105,6 +107,122 @@ async def test_what_a_bad_disk_left_goes_with_the_next_sweep(tmp_path, monkeypat
         assert [] == results.listing(folder)
         assert not root.exists()
         assert lab.scheduler.store.job(job.id).swept is not None
+
+
+async def stopped_before_the_mark(lab, monkeypatch, error):
+    """A sweep that ends with `error` where it should have marked a job."""
+
+    async def refuse(job, change):
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.scheduler, "mark", refuse)
+        with pytest.raises(type(error)):
+            await do(lab, "results-gc", older=0.0)
+
+
+@pytest.mark.parametrize("error", [DiskTrouble("full"), KeyboardInterrupt()])
+async def test_a_job_that_is_kept_after_half_a_sweep_has_its_results(tmp_path, monkeypatch, error):
+    async with open_lab(config(tmp_path)) as lab:
+        job, root = await over(lab, "firstkey")
+        await trio.sleep(0.001)
+        before = results.listing(root)
+        await stopped_before_the_mark(lab, monkeypatch, error)
+        assert (before == results.listing(root)) is isinstance(error, DiskTrouble)
+        await do(lab, "results-keep", "ann", job=job.id)
+        assert before == results.listing(root)
+        assert [] == (await do(lab, "results-gc", older=0.0))["jobs"]
+
+        assert before == results.listing(root)
+
+
+async def test_half_a_sweep_is_undone_by_the_next_that_does_not_want_the_job(tmp_path, monkeypatch):
+    async with open_lab(config(tmp_path)) as lab:
+        _, root = await over(lab, "firstkey")
+        await trio.sleep(0.001)
+        before = results.listing(root)
+        await stopped_before_the_mark(lab, monkeypatch, KeyboardInterrupt())
+        unclaimed = lab.config.paths.srv / "result" / results.ASIDE / "lab.99"
+        unclaimed.mkdir()
+        root.mkdir(parents=True)  # a late upload
+        (root / "late").write_bytes(b"late")
+        assert [] == await swept(lab)
+
+        assert set(before) < set(results.listing(root))
+        assert {"attempt-2/stdout", "late"} == {path for path, _, _ in results.listing(root)}
+        assert (root / "link").is_symlink()
+        assert [unclaimed] == results.set_apart(lab.config.paths.srv / "result")
+
+
+def test_what_goes_back_to_its_place_leaves_what_was_uploaded_since(tmp_path):
+    root = tmp_path / "a/lab.1"
+    for name in ("old", "both", "folder/x"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("before")
+    aside = results.set_aside(root, tmp_path)
+    (root / "folder").mkdir(parents=True)
+    (root / "both").write_text("since")
+    for _ in range(2):
+        results.put_back(aside, root)
+
+    assert ["both", "folder/x", "old"] == [path for path, _, _ in results.listing(root)]
+    assert ("since", "before") == ((root / "both").read_text(), (root / "old").read_text())
+    assert not aside.exists()
+
+
+async def test_a_job_that_is_kept_while_a_sweep_removes_another_stays(tmp_path, monkeypatch):
+    async with open_lab(config(tmp_path)) as lab:
+        first, _ = await over(lab, "firstkey")
+        second, root = await over(lab, "secondkey")
+        await trio.sleep(0.001)
+        remove = results.remove
+
+        def slow(folder):
+            if folder.name == first.id:
+                trio.from_thread.run(lambda: do(lab, "results-keep", job=second.id))
+            return remove(folder)
+
+        monkeypatch.setattr(results, "remove", slow)
+        rows = (await do(lab, "results-gc", older=0.0))["jobs"]
+
+        assert [first.id] == [row["job"] for row in rows]
+        assert root.exists()
+
+
+async def test_a_disk_that_is_stuck_is_told_to_all_who_keep_and_sweep(tmp_path):
+    async with open_lab(config(tmp_path, waits=Waits(answer=0.1))) as lab:
+        jobs = [await over(lab, key) for key in ("firstkey", "secondkey", "thirdkey")]
+        await trio.sleep(0.001)
+        lab.disk.calls.broken = errno.EIO
+        for job, _ in jobs[:2]:
+            for _ in range(2):  # said again it is no surer
+                with trio.fail_after(5), pytest.raises(Unknown):
+                    await do(lab, "results-keep", job=job.id)
+        for _ in range(2):
+            with trio.fail_after(5), pytest.raises(Unknown):
+                await do(lab, "results-gc", older=0.0)
+
+        folder = lab.config.paths.srv / "result"
+        assert [100] * 3 == [size for path, size, _ in results.listing(folder)]  # none is gone
+
+
+async def test_who_waits_too_long_for_anothers_turn_is_told_that_nothing_was_done(
+    tmp_path, monkeypatch
+):
+    async with open_lab(config(tmp_path, waits=Waits(answer=0.1))) as lab:
+        job, _ = await over(lab, "firstkey")
+        set_aside, token = results.set_aside, trio.lowlevel.current_trio_token()
+
+        def slow(root, below):
+            asked = partial(do, lab, "results-keep", job=job.id)
+            with pytest.raises(DiskTrouble, match="nothing done"):
+                trio.from_thread.run(asked, trio_token=token)  # by another task
+
+            return set_aside(root, below)
+
+        monkeypatch.setattr(results, "set_aside", slow)
+        await trio.sleep(0.001)
+        assert [job.id] == [row["job"] for row in (await do(lab, "results-gc", older=0.0))["jobs"]]
 
 
 def test_nothing_outside_of_the_results_is_removed(tmp_path):

@@ -372,9 +372,9 @@ class Scheduler:
         return job.document.body or await self.archive.body(job.number)
 
     async def mark(self, job: Job, change: Kept | Swept) -> None:
-        """Mark a job that is over, wherever it is."""
+        """Mark a job that is over, wherever it is; `settle([])` says when the disk knows it."""
         if job.id in self.store.jobs:
-            await self.keep([change])
+            self.change([change])
         else:
             await self.archive.take([marked(job, change)])
 

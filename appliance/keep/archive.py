@@ -148,10 +148,16 @@ class Archive:
         values = [value for _, several in terms for value in several]
         return await self._jobs(self._lister, where, (*values, most))
 
-    async def sweepable(self, before: float) -> list[Job]:
-        """Those over before that moment whose results nobody keeps, oldest first."""
-        where = "stays = 0 AND finished < ? ORDER BY finished"
-        return await self._jobs(self._lister, where, (before,))
+    async def sweepable(
+        self, before: float, after: tuple[float, int] = (0.0, 0), most: int = -1
+    ) -> list[Job]:
+        """Those over before that moment whose results nobody keeps, oldest first.
+
+        Only those behind `after` (finished, number), and at most `most` of them (-1: all).
+        """
+        where = "stays = 0 AND finished < ? AND (finished, number) > (?, ?)"
+        where += " ORDER BY finished, number LIMIT ?"
+        return await self._jobs(self._lister, where, (before, *after, most))
 
     async def _jobs(
         self, by: sqlite3.Connection, where: str, values: tuple[object, ...]

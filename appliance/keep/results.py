@@ -164,6 +164,30 @@ def set_aside(root: Path, below: Path) -> Path:
     return aside
 
 
+def put_back(aside: Path, root: Path) -> None:
+    """Undo set_aside, if that was done; a file that was uploaded since stays.  Raises OSError.
+
+    Durable on return; where it was interrupted it can be done again.
+    """
+    if not aside.exists():
+        return
+    make_folders(root)
+    for there in sorted(aside.iterdir()):
+        place = root / there.name
+        if not os.path.lexists(place):
+            there.rename(place)
+        elif there.is_dir() and not there.is_symlink() and place.is_dir():
+            put_back(there, place)
+    _sync(root)
+    shutil.rmtree(aside)
+
+
+def set_apart(below: Path) -> list[Path]:
+    """The folders that set_aside took out of sight, and that are not removed yet."""
+    folder = below / ASIDE
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
 def remove(folder: Path) -> int:
     """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
     freed = sum(size for _, size, _ in listing(folder))
