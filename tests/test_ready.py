@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 
 import pytest
 
@@ -208,6 +207,37 @@ def test_ten_thousand_jobs_of_one_do_not_delay_the_first_of_another():
     assert ["a0", "b", "a1"] == served(ready, 3)
 
 
+def test_turns_are_taken_over_all_the_queues_of_a_box():
+    """However many jobs wait in the queue of its own name, and of hers in the other."""
+    ready = Ready(everything)
+    serves = Serves((OTHER, Q))
+    for n in range(50):
+        ready.queue(f"a{n}", Needs(OTHER, 0, "ann"))
+        ready.queue(f"A{n}", Needs(Q, 0, "ann"))
+    ready.queue("b0", Needs(Q, 0, "bob"))
+    ready.queue("b1", Needs(Q, 0, "bob"))
+    order = []
+    for n in range(5):
+        ready.park(f"box-{n}", serves)
+        order += [job for _, job in ready.pairs(1)]
+
+    assert ["a0", "b0", "a1", "b1", "a2"] == order
+
+
+def test_who_is_served_often_in_one_queue_is_not_starved_in_another_of_other_boxes():
+    ready = lined_up(("b0", "bob", 0), ("a0", "ann", 0), ("b1", "bob", 0), ("a1", "ann", 0))
+    order = []
+    for n in range(4):
+        for m in range(3):  # ann's work elsewhere
+            ready.queue(f"other {n} {m}", Needs(OTHER, 0, "ann"))
+            ready.park(f"other-{n}-{m}", Serves((OTHER,)))
+            assert 1 == len(ready.pairs(1))
+        ready.park(f"box-{n}", Serves((Q,)))
+        order += [job for _, job in ready.pairs(1)]
+
+    assert ["b0", "a0", "b1", "a1"] == order
+
+
 @pytest.mark.parametrize("tags", [frozenset(), frozenset(["kvm"])])
 def test_the_work_of_a_match_does_not_grow_with_the_queue(tags):
     """Neither where jobs pile up that nobody can run, nor where boxes wait that fit none."""
@@ -236,16 +266,18 @@ class Model:
         self.fits = fits
         self.jobs = {}  # name: Needs
         self.order = []  # jobs, the front first
-        self.turns = OrderedDict()  # (key, priority, submitter), whose turn is next first
+        self.turns = {}  # (key, priority, submitter): the smaller number is sooner
+        self.number = 0
         self.boxes = {}  # name: Serves
 
     def queue(self, job, needs, front):
         self.jobs[job] = needs
         self.order.insert(0 if front else len(self.order), job)
         line = (needs.key, needs.priority, needs.submitter)
-        self.turns.setdefault(line)
+        self.number += 1
+        self.turns.setdefault(line, self.number)
         if front:
-            self.turns.move_to_end(line, last=False)
+            self.turns[line] = -self.number
 
     def unqueue(self, job):
         needs = self.jobs.pop(job)
@@ -256,15 +288,9 @@ class Model:
             del self.turns[line]
 
     def best(self, box):
-        turns, serves = list(self.turns), self.boxes[box]
+        serves = self.boxes[box]
         fitting = [
-            (
-                -needs.priority,
-                serves.keys.index(needs.key),
-                turns.index((needs.key, needs.priority, needs.submitter)),
-                n,
-                job,
-            )
+            (needs, n, job)
             for n, job in enumerate(self.order)
             for needs in [self.jobs[job]]
             if needs.key in serves.keys
@@ -272,11 +298,24 @@ class Model:
             and serves.only in (None, needs.submitter)
             and self.fits(job, box)
         ]
-        return min(fitting)[-1] if fitting else None
+        turns = {}  # of the submitters with a job that fits and has the highest priority
+        for needs, _, _ in fitting:
+            if needs.priority == max(other.priority for other, _, _ in fitting):
+                number = self.turns[needs.key, needs.priority, needs.submitter]
+                turns.setdefault((needs.priority, needs.submitter), []).append(number)
+        mine = [
+            (serves.keys.index(needs.key), n, job)
+            for needs, n, job in fitting
+            if (needs.priority, needs.submitter) == min(turns, key=lambda turn: min(turns[turn]))
+        ]
+        return min(mine)[-1] if mine else None
 
     def took(self, box, job):
         needs = self.jobs[job]
-        self.turns.move_to_end((needs.key, needs.priority, needs.submitter))
+        self.number += 1
+        for key in self.boxes[box].keys:
+            if (key, needs.priority, needs.submitter) in self.turns:
+                self.turns[key, needs.priority, needs.submitter] = self.number
         self.unqueue(job)
         del self.boxes[box]
 

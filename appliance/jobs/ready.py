@@ -7,7 +7,8 @@ pile, boxes that have the same tags in another, and piles are compared, not jobs
 Between two calls of `pairs` nothing fits that has not changed since, so a new job is held only
 against the boxes, and a new box only against the jobs.
 
-Among the jobs that fit a box: priority, then submitters in turn, then age (design.md §5).
+Among the jobs that fit a box: priority, then submitters in turn, then age (design.md §5).  Who was
+served by a box has had a turn in all queues of that box, and in no other queue.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Needs:
 
 @attrs.frozen
 class Serves:
-    """What a parked box works for; among equals, an earlier key comes first."""
+    """What a parked box works for; of one submitter's jobs, those of an earlier key come first."""
 
     keys: tuple[Key, ...]
     tags: Tags = frozenset()
@@ -47,7 +48,21 @@ class Serves:
 
 Pile = OrderedDict[str, int]  # jobs, each with its place in the order of all
 Idle = dict[str, int]  # boxes, likewise; thousands of these, and a dict is half of an OrderedDict
-_Turns = OrderedDict[str, dict[Tags, Pile]]  # by submitter, whose turn is next first
+
+
+@attrs.define
+class _Turn:
+    """One submitter's in a line."""
+
+    number: int  # the smaller is sooner, in whichever line
+    piles: dict[Tags, Pile] = attrs.Factory(dict)
+
+    def oldest(self, serves: Serves, fits: Callable[[str], bool]) -> str | None:
+        """The oldest of these jobs that fits."""
+        return _first((p for tags, p in self.piles.items() if tags <= serves.tags), fits)
+
+
+_Turns = OrderedDict[str, _Turn]  # by submitter, whose turn is next first: numbers only grow
 
 
 @attrs.define
@@ -58,15 +73,31 @@ class _Line:
 
     def add(self, job: str, needs: Needs, place: int, *, front: bool) -> None:
         turns = self.by_priority.setdefault(needs.priority, OrderedDict())
-        pile = turns.setdefault(needs.submitter, {}).setdefault(needs.tags, OrderedDict())
+        if needs.submitter not in turns:
+            turns[needs.submitter] = _Turn(place)
+        turn = turns[needs.submitter]
+        pile = turn.piles.setdefault(needs.tags, OrderedDict())
         pile[job] = place
         if front:
+            turn.number = place
             pile.move_to_end(job, last=False)
             turns.move_to_end(needs.submitter, last=False)
 
+    def served(self, needs: Needs, number: int) -> None:
+        """The submitter had a turn, here or in another line; all others come before the next."""
+        turn = self.turn(needs.priority, needs.submitter)
+        if turn is not None:
+            turn.number = number
+            self.by_priority[needs.priority].move_to_end(needs.submitter)
+
+    def turn(self, priority: int, submitter: str) -> _Turn | None:
+        """None where this submitter has no job of this priority here."""
+        turns = self.by_priority.get(priority)
+        return turns.get(submitter) if turns is not None else None
+
     def remove(self, job: str, needs: Needs) -> None:
         turns = self.by_priority[needs.priority]
-        piles = turns[needs.submitter]
+        piles = turns[needs.submitter].piles
         del piles[needs.tags][job]
         if not piles[needs.tags]:
             del piles[needs.tags]
@@ -75,14 +106,12 @@ class _Line:
         if not turns:
             del self.by_priority[needs.priority]
 
-    def first(self, serves: Serves, fits: Callable[[str], bool]) -> tuple[int, str] | None:
-        """(priority, job) of the job whose turn it is, among those that fit."""
+    def first(self, serves: Serves, fits: Callable[[str], bool]) -> tuple[int, int, str] | None:
+        """(-priority, number, submitter) of the next turn among those with a job that fits."""
         for priority in sorted(self.by_priority, reverse=True):
-            for submitter, piles in self.by_priority[priority].items():
-                if serves.only in (None, submitter):
-                    oldest = _first((p for t, p in piles.items() if t <= serves.tags), fits)
-                    if oldest is not None:
-                        return priority, oldest
+            for submitter, turn in self.by_priority[priority].items():
+                if serves.only in (None, submitter) and turn.oldest(serves, fits) is not None:
+                    return -priority, turn.number, submitter
         return None
 
 
@@ -211,18 +240,25 @@ class Ready:
         job = self.best(box, self._parked[box])
         assert job is not None
         needs = self._queued[job]
-        self._lines[needs.key].by_priority[needs.priority].move_to_end(needs.submitter)
+        self._places += 1
+        for key in self._parked[box].keys:
+            if key in self._lines:
+                self._lines[key].served(needs, self._places)
         self.unpark(box)
         self.unqueue(job)
         return box, job
 
     def best(self, box: str, serves: Serves) -> str | None:
         """The job whose turn it is on a box that serves this; nothing is taken."""
-        firsts = [
-            first
-            for key in serves.keys
-            if key in self._lines
-            and (first := self._lines[key].first(serves, lambda job: self.fits(job, box)))
-        ]
-        # the first of equals: a box's own name comes before its group and its other queues
-        return max(firsts, key=lambda first: first[0])[1] if firsts else None
+
+        def fits(job: str) -> bool:
+            return self.fits(job, box)
+
+        lines = [self._lines[key] for key in serves.keys if key in self._lines]
+        firsts = [first for line in lines if (first := line.first(serves, fits))]
+        if not firsts:
+            return None
+        priority, _, submitter = min(firsts)
+        turns = [line.turn(-priority, submitter) for line in lines]
+        # of one submitter's, the box's own name comes before its group and its other queues
+        return next(job for turn in turns if turn and (job := turn.oldest(serves, fits)))
