@@ -238,3 +238,44 @@ async def test_a_result_whose_name_is_no_utf_8_harms_nobody(tmp_path):
 
         assert ["caf\ufffd"] == [file["path"] for file in listed["result"]["files"]]
         assert "result" in after
+
+
+@pytest.mark.parametrize("verb", ["wait", "drain"])
+async def test_who_hangs_up_is_waited_for_no_longer(autojump_clock, tmp_path, monkeypatch, verb):
+    monkeypatch.setattr(control, "_peer", lambda stream: "root")
+    async with open_door(tmp_path) as lab:
+        await lab.know()
+        await lab.ask()
+        job = await lab.submit()
+        await trio.sleep(1)
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        message = cbor2.dumps({"verb": verb, "job": job.id, "wait": True})
+        async with await connect(lab) as stream:
+            await stream.send_all(HELLO + message)
+            while len(items(await stream.receive_some(65536))) < 1:
+                pass
+            await wait_all_tasks_blocked()
+            assert tasks < trio.lowlevel.current_statistics().tasks_living
+        await wait_all_tasks_blocked()
+
+        assert tasks == trio.lowlevel.current_statistics().tasks_living
+        assert bool(lab.scheduler.store.drained) is (verb == "drain")  # which was decided
+
+
+async def test_what_is_asked_while_another_verb_waits_is_answered_after_it(
+    autojump_clock, tmp_path
+):
+    async with open_door(tmp_path) as lab:
+        job = await lab.submit()
+        async with await connect(lab) as stream:
+            await stream.send_all(HELLO + cbor2.dumps({"verb": "wait", "job": job.id}))
+            await stream.send_all(cbor2.dumps({"verb": "status"}))
+            await trio.sleep(1)
+            await lab.people.do("cancel", {"job": job.id}, "ann", None)
+            data = b""
+            while sum("result" in item for item in items(data)) < 2:
+                data += await stream.receive_some(65536)
+
+        last, status = items(data)[-2:]
+        assert "finish" == last["result"]["job"]["stage"]
+        assert "lab" in status["result"]

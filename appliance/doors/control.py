@@ -18,7 +18,8 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import cbor2
@@ -46,6 +47,8 @@ _KINDS: Final = {
     errors.Refused: "refused",
     errors.IllegalMove: "refused",
 }
+
+_WAITS: Final = {"wait", "drain"}  # what they change is decided before they wait
 
 log = structlog.get_logger()
 
@@ -131,7 +134,9 @@ async def _answer(stream: trio.SocketStream, people: People, user: str, request:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             raise errors.BadRequest("a request is a map with a verb")
         arguments = {key: value for key, value in request.items() if key != "verb"}
-        reply = cbor2.dumps({"result": await people.do(request["verb"], arguments, user, event)})
+        work = partial(people.do, request["verb"], arguments, user, event)
+        result = await (_while_there(stream, work) if request["verb"] in _WAITS else work())
+        reply = cbor2.dumps({"result": result})
     except errors.ApplianceError as error:
         reply = cbor2.dumps({"error": _error(error)})
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -141,6 +146,39 @@ async def _answer(stream: trio.SocketStream, people: People, user: str, request:
         failed = {"kind": "internal", "message": "the server failed; see its log"}
         reply = cbor2.dumps({"error": failed})
     await stream.send_all(reply)
+
+
+async def _while_there(
+    stream: trio.SocketStream, work: Callable[[], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What `work` returns or raises; cancelled, and BrokenResourceError, when the client hangs up.
+
+    Only for verbs that merely wait, perhaps for days: what is being decided is finished whoever
+    listens.
+    """
+    result: dict[str, Any] | None = None
+    failed: Exception | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            try:
+                more = await stream.socket.recv(1, socket.MSG_PEEK)  # the next request stays
+            except OSError:
+                more = b""
+            if not more:
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        try:
+            result = await work()
+        except Exception as error:
+            failed = error  # raised below: by itself, not in a group
+        nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+    if result is None:
+        raise trio.BrokenResourceError("the client hung up")
+    return result
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:
