@@ -279,3 +279,16 @@ async def test_what_is_asked_while_another_verb_waits_is_answered_after_it(
         last, status = items(data)[-2:]
         assert "finish" == last["result"]["job"]["stage"]
         assert "lab" in status["result"]
+
+
+async def test_a_key_that_comes_with_other_documents_is_answered_with_a_warning(
+    autojump_clock, tmp_path
+):
+    async with open_door(tmp_path) as lab:
+        first = await ask(lab, SUBMIT)
+        other = {**PAPER, "text": "script: echo other\n"}
+        second = await ask(lab, {"verb": "submit", "documents": [other], "key": KEY})
+
+        assert ids(first) == ids(second)
+        assert not any("made these jobs before" in text for text in first["result"]["warnings"])
+        assert any("was not looked at" in text for text in second["result"]["warnings"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +90,23 @@ def group(ctx: click.Context, config: Path | None, host: str | None) -> None:
     4 refused, 5 no server, 6 not known: ask again.
     """
     ctx.obj = config
+
+
+def each(names: Iterable[str], do: Callable[[str], None]) -> int:
+    """Do it for all of them, and say what goes wrong with some; the first one's exit code.
+
+    Raises NotRunning: without a server there is no next one.
+    """
+    code = 0
+    for name in names:
+        try:
+            do(name)
+        except errors.NotRunning:
+            raise
+        except errors.ApplianceError as error:
+            click.echo(f"appliance: {error}", err=True)
+            code = code or _EXIT_CODES.get(type(error), REFUSED)
+    return code
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from appliance.cli import moments
+from appliance.cli import each, moments
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
 
@@ -84,9 +84,12 @@ def show(ctx: click.Context, job: str, as_json: bool) -> None:
 def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
     """Give JOBS up.  A box that runs one sees it within ten seconds, and reboots."""
     with connect(ctx) as server:
-        for job in jobs:
+
+        def give_up(job: str) -> None:
             row = server.ask("cancel", job=job)["job"]
             click.echo(f"{row['id']} {row['health']}")
+
+        ctx.exit(each(jobs, give_up))
 
 
 @click.command()

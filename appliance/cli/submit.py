@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from appliance.cli import FAILED, USAGE, show
+from appliance.cli import FAILED, USAGE, each, show
 from appliance.cli.wire import Server, connect
 from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
 
@@ -92,10 +92,13 @@ def _text(file: str) -> str:
 @click.pass_context
 def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     """Follow JOBS until they are over.  Exit code 0 if all succeeded, else 1."""
+    rows: list[dict[str, Any]] = []
     with connect(ctx) as server:
-        rows = [_follow(server, job, quiet=as_json) for job in jobs]
+        code = each(jobs, lambda job: rows.append(_follow(server, job, quiet=as_json)))
     if as_json:
         show.as_json(rows)
+    if code:
+        ctx.exit(code)
     if any(row["health"] != "success" for row in rows):
         ctx.exit(FAILED)
 

@@ -30,6 +30,7 @@ from appliance.keep.archive import Wanted
 
 READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
+_SAME_KEY: Final = "this key made these jobs before; what was sent now was not looked at"
 
 log = structlog.get_logger()
 
@@ -89,8 +90,11 @@ class People:
             )
             for paper in arguments["documents"]
         ]
+        newest = self._scheduler.store.counter
         jobs = await intake.submit(self._scheduler, papers, user, str(arguments["key"]))
         warnings = [text for job in jobs for text in intake.warnings(self._scheduler, job)]
+        if jobs[0].number <= newest:  # no refusal: who was left in doubt must be able to ask again
+            warnings.append(_SAME_KEY)
         rows = [{key: self._job_row(job)[key] for key in ("id", "result_root")} for job in jobs]
         return {"jobs": rows, "warnings": warnings}
 

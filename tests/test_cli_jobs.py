@@ -1,0 +1,61 @@
+"""Commands for several jobs: each is tried, each outcome is said."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from click.testing import CliRunner
+
+from appliance import cli
+from appliance.cli import jobs, submit
+from appliance.errors import NotFound, NotRunning, Refused
+
+
+class Server:
+    """Knows lab.2 and lab.4; lab.1 is over, and lab.5 takes the server down."""
+
+    def ask(self, verb, *, job):
+        if job == "lab.1":
+            raise Refused("lab.1 is over")
+        if job == "lab.5":
+            raise NotRunning("the server went away")
+        if job not in ("lab.2", "lab.4"):
+            raise NotFound(f"no job {job}")
+        return {"job": {"id": job, "health": "success", "reason": ""}}
+
+    def follow(self, verb, *, job):
+        yield {"result": self.ask(verb, job=job)}
+
+
+@pytest.mark.parametrize("command", [jobs.cancel, submit.wait])
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["lab.2", "lab.4"], 0),
+        (["lab.1", "lab.2", "lab.3", "lab.4"], cli.REFUSED),
+        (["lab.2", "lab.3", "lab.1", "lab.4"], cli.NOT_FOUND),
+    ],
+)
+def test_all_are_tried_and_the_exit_code_is_that_of_the_first_that_went_wrong(
+    monkeypatch, command, names, code
+):
+    for module in (jobs, submit):
+        monkeypatch.setattr(module, "connect", lambda ctx: nullcontext(Server()))
+    done = CliRunner().invoke(command, names)
+
+    assert code == done.exit_code
+    assert ["lab.2 success", "lab.4 success"] == done.stdout.splitlines()
+    said = ["appliance: lab.1 is over"] * ("lab.1" in names)
+    said += ["appliance: no job lab.3"] * ("lab.3" in names)
+    assert sorted(said) == sorted(done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("command", [jobs.cancel, submit.wait])
+def test_without_a_server_there_is_no_next_job(monkeypatch, command):
+    for module in (jobs, submit):
+        monkeypatch.setattr(module, "connect", lambda ctx: nullcontext(Server()))
+    done = CliRunner().invoke(command, ["lab.5", "lab.2"])
+
+    assert isinstance(done.exception, NotRunning)
+    assert "" == done.stdout
