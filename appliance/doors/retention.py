@@ -44,7 +44,7 @@ class Retention:
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
-        await scheduler.settle([])  # also where nothing changes: the disk may not know the last yet
+        await scheduler.settle(list)  # also where nothing changes: the disk may not know the last yet
         return {"job": job.id, "kept": on}
 
     async def sweep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Retention:
                 except ApplianceError:
                     await self._put_back(now)
                     raise
-            await self._scheduler.settle([])
+            await self._scheduler.settle(list)
             freed = await trio.to_thread.run_sync(results.remove, aside)
             log.info("results removed", job=job.id, bytes=freed)
         return {"job": job.id, "root": str(root), "bytes": freed}
@@ -119,7 +119,7 @@ class Retention:
                 if job.swept is None:
                     await self._put_back(job)
                     continue
-            await self._scheduler.settle([])  # it may be marked in memory only
+            await self._scheduler.settle(list)  # it may be marked in memory only
             await trio.to_thread.run_sync(results.remove, aside)
 
     async def _put_back(self, job: Job) -> None:

@@ -372,7 +372,7 @@ class Scheduler:
         return job.document.body or await self.archive.body(job.number)
 
     async def mark(self, job: Job, change: Kept | Swept) -> None:
-        """Mark a job that is over, wherever it is; `settle([])` says when the disk knows it."""
+        """Mark a job that is over, wherever it is; `settle(list)` says when the disk knows it."""
         if job.id in self.store.jobs:
             self.change([change])
         else:
