@@ -44,7 +44,7 @@ class Retention:
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
-        await scheduler.settle(list)  # also where nothing changes: the disk may not know the last yet
+        await scheduler.settle(list)  # the disk may not know the last change yet
         return {"job": job.id, "kept": on}
 
     async def sweep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
