@@ -7,8 +7,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Config, Limits, Network, Waits
-from tests import lab
-from tests.lab import ASK, KEY, open_lab
+from tests import fakes, lab
+from tests.lab import ASK, KEY, SCHEDULER, open_lab
 
 RECHAIN = (
     "        echo ...\n"
@@ -383,3 +383,26 @@ async def test_only_the_server_and_providers_may_ask_for_a_box_that_is_not_their
         answer = await one.ask(client=client)
 
         assert status == answer.status
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("PUT", 405)])
+async def test_who_only_looks_at_job_cgz_moves_nothing(autojump_clock, method, status):
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.ask()
+        job = await lab.submit()
+        await trio.sleep(1)
+        seen, target = lab.scheduler.store.job(job.id), f"/job_initrd_tmpfs/{job.id}/job.cgz"
+        looked = await fakes.fetch(
+            lab.wire, method, target, client=("10.0.0.5", 4000), server=SCHEDULER
+        )
+        assert status == looked.status
+        now = lab.scheduler.store.job(job.id)
+        assert (seen.state, seen.history) == (now.state, now.history)
+        assert "offered" == lab.stage(job)
+        taken = await lab.get(target)
+
+        assert "boot" == lab.stage(job)
+        if method == "HEAD":
+            assert b"" == looked.body
+            assert len(taken.body) == int(looked.headers["content-length"])

@@ -127,7 +127,8 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
         try:
             if match is None:
                 raise NotFound("ask for /job_initrd_tmpfs/<job>/job.cgz")
-            data = await fetches.job_cgz(match[1], client, scope["server"][0])
+            takes = scope["method"] == "GET"
+            data = await fetches.job_cgz(match[1], client, scope["server"][0], takes=takes)
         except NotFound as error:
             await answer(send, 404, str(error))
         except Refused as error:

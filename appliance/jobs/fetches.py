@@ -77,8 +77,8 @@ class Fetches:
                 changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
                 self._scheduler.change(changes)
 
-    async def job_cgz(self, job_id: str, client: str, reached: str) -> bytes:
-        """job.cgz for the box that holds the job.
+    async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
+        """job.cgz for the box that holds the job; a box that only looks (HEAD) moves nothing.
 
         Raises NotFound without such a job or attempt, Refused for anybody but its box.
         """
@@ -89,11 +89,12 @@ class Fetches:
             raise NotFound(f"{job_id} has no attempt under way")
         if attempt.address != client:
             raise Refused(f"{job_id} is not {client}'s")
-        now = scheduler.clock.now()
-        scheduler.heard[attempt.box] = now
-        await scheduler.keep(
-            decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
-        )
+        if takes:
+            now = scheduler.clock.now()
+            scheduler.heard[attempt.box] = now
+            await scheduler.keep(
+                decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
+            )
         body = await self._body(job)
         return pack(scheduler.config, job, body, attempt, scheduler.host(reached))
 
