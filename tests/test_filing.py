@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import sqlite3
 
@@ -11,7 +13,7 @@ import trio
 
 from appliance.config import Limits
 from appliance.doors import retention
-from appliance.errors import BadState, DiskTrouble, NotFound, Refused
+from appliance.errors import BadState, DiskTrouble, NotFound, Refused, Unknown
 from appliance.jobs import filing, intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.reports import Reports, Source
@@ -340,3 +342,58 @@ def test_a_foreign_or_newer_archive_is_refused(tmp_path):
     newer.close()
     with pytest.raises(BadState, match="version 2 is newer"):
         archive.connect(path)
+
+
+def rows(lab, table):
+    return lab.disk.sqlite.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+@pytest.mark.parametrize("late", [True, False])  # a body is filed before jobs are archived
+async def test_nothing_goes_to_the_archive_before_the_journal_has_it(autojump_clock, late):
+    """Else a power loss would leave in it what never happened."""
+    async with open_lab(SMALL) as lab, trio.open_nursery() as nursery:
+        jobs = [await lab.submit(key=f"{n:016d}") for n in range(3)]
+        await filed(lab)
+        assert (3, 0) == (rows(lab, "body"), rows(lab, "job"))
+        lab.disk.calls.broken = errno.EIO
+        for job in jobs:
+            nursery.start_soon(refused_or_not, lab, "cancel", {"job": job.id})
+        if late:
+            paper = {"name": "late.yaml", "text": "script: x\n"}
+            asked = {"documents": [paper], "key": "f" * 16}
+            nursery.start_soon(refused_or_not, lab, "submit", asked)
+        await trio.sleep(100)
+        assert {"finish"} == {lab.stage(job) for job in jobs}  # decided, and no more than that
+        assert (3, 0) == (rows(lab, "body"), rows(lab, "job"))
+        lab.disk.calls.broken = None
+        await trio.sleep(100)
+
+        assert 0 < rows(lab, "job")
+
+
+async def refused_or_not(lab, verb, arguments):
+    with contextlib.suppress(DiskTrouble, Unknown):
+        await lab.people.do(verb, arguments, "ann", None)
+
+
+async def test_who_waits_for_a_job_is_told_once_the_disk_knows(autojump_clock):
+    told = []
+
+    async def event(what):
+        told.append(what["stage"])
+        await trio.lowlevel.checkpoint()
+
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        job = await lab.submit()
+        nursery.start_soon(lab.people.do, "wait", {"job": job.id}, "ann", event)
+        await trio.sleep(1)
+        assert ["submit"] == told
+        lab.disk.calls.broken = errno.EIO
+        nursery.start_soon(refused_or_not, lab, "cancel", {"job": job.id})
+        await trio.sleep(100)
+        assert "finish" == lab.stage(job)
+        assert ["submit"] == told
+        lab.disk.calls.broken = None
+        await trio.sleep(100)
+
+        assert ["submit", "finish"] == told
