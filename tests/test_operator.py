@@ -119,6 +119,27 @@ async def test_a_drained_lab_gives_out_nothing_until_it_is_resumed_also_after_a_
         assert b"job.cgz" in await parked.rest()
 
 
+async def test_a_drain_that_waits_is_told_when_somebody_resumes(autojump_clock, nursery):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        told = []
+
+        async def drain():
+            with pytest.raises(Refused, match="somebody resumed"):
+                await do(lab, "drain", wait=True)
+            told.append(trio.current_time())
+
+        nursery.start_soon(drain)
+        await trio.sleep(1)
+        await do(lab, "resume")
+        await lab.report(job, "job_state=running")
+        await trio.sleep(1)
+        assert 1 == len(told)
+
+
 async def test_a_drain_can_wait_for_the_jobs_that_run(autojump_clock, nursery):
     async with open_lab() as lab:
         await lab.know()

@@ -157,13 +157,18 @@ class People:
         return self._scheduler.config.paths.srv / url[1:]
 
     async def _drain(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        """Answers at once, or (`wait`) when no job holds a box any more."""
+        """Answers at once, or (`wait`) when no job holds a box any more.
+
+        Raises Refused where somebody resumed the lab meanwhile.
+        """
         _only_root(user, "drains the lab")
         await self._scheduler.drain(user)
         while arguments.get("wait") and (active := self._scheduler.store.active()):
             job = next(iter(active))
             await event({"running": len(active), "job": self._job_row(job)})
             await self._scheduler.changes_of(job.id, job.moments)
+            if not self._scheduler.store.drained:
+                raise Refused("somebody resumed the lab meanwhile: jobs are given out again")
         return {"jobs": [self._job_row(job) for job in self._scheduler.store.active()]}
 
     async def _resume(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
