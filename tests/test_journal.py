@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.errors import BadState
+from appliance.errors import BadState, Unknown
+from appliance.jobs.changes import Drained
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, survey
 from appliance.keep import journal as journals
@@ -288,6 +289,31 @@ async def test_a_journal_of_zeros_longer_than_a_header_is_damaged(autojump_clock
     with pytest.raises(BadState, match="journal-000001: not a journal"):
         await journals.restore(disk)
     assert survey.survey(disk.files, "lab").damage
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x07" * 9])
+async def test_a_start_on_a_full_disk_goes_on_behind_the_last_journal(autojump_clock, torn):
+    disk = MemoryDisk()
+    store = await history(disk, steps=10)
+    newest = max(name for name in disk.files if name.startswith("journal"))
+    disk.files[newest] += torn
+    disk.calls.room = sum(len(data) for data in disk.files.values())
+    before = records.dump_store(store)
+    found, journal = await journals.restore(disk)
+    assert before == records.dump_store(found)
+    assert journal.gate.is_shut_by("space")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.serve)
+        change = Drained("ann", 1.0)
+        found.apply(change)
+        position = journal.append([change])
+        with pytest.raises(Unknown):
+            await journal.durable(position, 60)
+        disk.calls.room = None
+        await journal.durable(position, 60)
+        nursery.cancel_scope.cancel()
+    assert records.dump_store(found) == await as_kept(disk.calls.after_kill())
 
 
 async def test_a_new_journals_name_is_durable_though_its_first_write_was_refused(autojump_clock):

@@ -44,6 +44,9 @@ class Disk(Protocol):
     async def append(self, name: str, data: bytes) -> None:
         """Returns once `data` is durable at the end of the file, which is made if need be."""
 
+    def go_on(self, name: str, size: int) -> None:
+        """What stands behind the first `size` bytes goes before the next append."""
+
     async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
         """Returns once the file durably holds `pieces` and nothing else."""
 
@@ -102,6 +105,11 @@ class StateDisk:
     async def append(self, name: str, data: bytes) -> None:
         """Returns once `data` is durable at the end of the file, which is made if need be."""
         await self._run(self._append, name, data)
+
+    def go_on(self, name: str, size: int) -> None:
+        """What stands behind the first `size` bytes goes before the next append."""
+        self._good[name] = size
+        self._dirty.add(name)
 
     async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
         """Returns once the file durably holds `pieces`; they are made where it may block, too."""

@@ -62,13 +62,21 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     except OSError as error:
         raise BadState(f"the state folder cannot be read: {_why(error)}") from error
     with _no_garbage():
-        state, fresh = await _read(disk, files)
+        state, end = await _read(disk, files)
+    fresh = files.snapshots == files.journals == (files.newest,) and end == len(_JOURNAL_HEADER)
     number = files.newest if fresh else files.newest + 1
     journal = Journal(disk, state, number, bytes_max or JOURNAL_BYTES_MAX)
     if fresh:
-        journal.go_on()
-    else:
+        journal.go_on(number, len(_JOURNAL_HEADER))
+        return state.store, journal
+    try:
         await journal.begin()
+    except DiskTrouble as error:
+        if not end or replay.snapshot_name(number) in await disk.names():
+            raise
+        log.error("no room for a snapshot: going on behind the last journal", why=str(error))
+        journal.gate.shut("space", "there is no room left for the state")  # `space` opens it
+        journal.go_on(files.newest, end)
     return state.store, journal
 
 
@@ -84,28 +92,27 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-async def _read(disk: Disk, files: replay.Files) -> tuple[State, bool]:
-    """What `files` say, and whether that is a snapshot with an empty journal, as after a stop.
+async def _read(disk: Disk, files: replay.Files) -> tuple[State, int]:
+    """What `files` say, and where the newest journal's last whole record ends (0: it has none).
 
     Raises BadState.
     """
     if gap := files.gap():
         raise BadState(f"{gap}; {replay.HELP}")
-    state = State()
+    state, end = State(), 0
     if files.snapshots:
         name = replay.snapshot_name(files.start)
         state = replay.load_snapshot(await _bytes_of(disk, name), name)
     for number in files.journals_from(files.start):
         name = replay.journal_name(number)
         newest = number == files.journals[-1]
-        torn = replay.replay(state, await _bytes_of(disk, name), name, newest=newest)
+        data = await _bytes_of(disk, name)
+        torn = replay.replay(state, data, name, newest=newest)
+        end = torn.start if torn is not None else len(data)
         if torn is not None:
             size = torn.end - torn.start
             log.warning("dropped a torn last record", file=name, offset=torn.start, size=size)
-    fresh = files.snapshots == files.journals == (files.newest,) and (
-        await _bytes_of(disk, replay.journal_name(files.newest)) == _JOURNAL_HEADER
-    )
-    return state, fresh
+    return state, end if files.journals[-1:] == (files.newest,) else 0
 
 
 async def _bytes_of(disk: Disk, name: str) -> bytes:
@@ -209,9 +216,11 @@ class Journal:
             self._turn = _Turn(self._number, image)
             self._turned.set()
 
-    def go_on(self) -> None:
-        """Go on behind the snapshot that is there; its journal has only a header."""
-        self._begun = self._number
+    def go_on(self, number: int, end: int) -> None:
+        """Go on in the journal of this number, whose last whole record ends there."""
+        self._number = self._begun = number
+        self._size = end
+        self.disk.go_on(replay.journal_name(number), end)
 
     async def begin(self) -> None:
         """Write a snapshot of the store as it is and start a journal behind it.
@@ -226,8 +235,9 @@ class Journal:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
+                if not await self.disk.release():
+                    raise
                 log.warning("released the reserve", why=_why(error))
-                await self.disk.release()
                 await self._keep_snapshot(turn)
         except OSError as error:
             raise DiskTrouble(f"the state cannot be written: {_why(error)}") from error
