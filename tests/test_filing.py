@@ -397,3 +397,27 @@ async def test_who_waits_for_a_job_is_told_once_the_disk_knows(autojump_clock):
         await trio.sleep(100)
 
         assert ["submit", "finish"] == told
+
+
+def test_each_commit_of_the_archive_is_synced(tmp_path):
+    with contextlib.closing(archive.connect(tmp_path / archive.NAME)) as connection:
+        [mode] = connection.execute("PRAGMA journal_mode").fetchone()
+        [synchronous] = connection.execute("PRAGMA synchronous").fetchone()
+
+    assert ("wal", 2) == (mode, synchronous)  # 2: FULL (sqlite.org/pragma.html)
+
+
+async def test_a_row_with_a_flipped_bit_is_refused_when_it_is_asked_for(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        await filed(lab)
+        shelf, number = lab.disk.archive, jobs[0].number
+        for table, ask in [("job", shelf.job(jobs[0].id)), ("body", shelf.body(number))]:
+            where = f"FROM {table} WHERE number = {number}"
+            [data] = lab.disk.sqlite.execute(f"SELECT cbor {where}").fetchone()
+            flipped = data[:-1] + bytes([data[-1] ^ 1])
+            lab.disk.sqlite.execute(
+                f"UPDATE {table} SET cbor = ? WHERE number = {number}", (flipped,)
+            )
+            with pytest.raises(BadState, match="a row is damaged"):
+                await ask
