@@ -115,6 +115,18 @@ def test_most_rows_survive_a_page_of_garbage(folder):
     assert OVER * 0.9 < sorted(saved)[3]
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("health", "failed"), ("submitter", "nobody"), ("finished", 2.0), ("stays", 1), ("id", "x.1")],
+)
+def test_a_column_that_says_something_else_is_damage(folder, column, value):
+    store = write(folder)
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        connection.execute(f"UPDATE job SET {column} = ? WHERE number = 7", (value,))
+
+    assert "1 rows are damaged" == rescue.damage(folder, store).why
+
+
 def test_a_job_whose_end_only_the_archive_knows_is_over_after_a_repair(folder):
     before = write(folder)
     ended, waiting = next(iter(before.jobs.values())), OVER + WAITING

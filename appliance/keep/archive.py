@@ -50,7 +50,7 @@ PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
-CRC: Final = struct.Struct(">I")  # before each row's CBOR: of its number and that
+CRC: Final = struct.Struct(">I")  # before each row's CBOR: of its other columns and that
 
 T = TypeVar("T")
 
@@ -222,7 +222,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def file_bodies(connection: sqlite3.Connection, bodies: Iterable[tuple[int, Body]]) -> None:
     """Keep bodies; one that is there already is replaced."""
-    rows = [(number, _sealed(number, body, Body)) for number, body in bodies]
+    rows = [_sealed((number,), body, Body) for number, body in bodies]
     with _transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", rows)
 
@@ -236,10 +236,12 @@ def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
         tokens += [(attempt.token, job.number) for attempt in job.attempts]
         box = job.attempt.box if job.attempt is not None else None
         stays = job.kept or job.swept is not None
-        rows.append(
-            (job.number, job.id, job.submitter, job.key, job.submitted, job.finished,
-             job.state.health, box, job.document.queue, int(stays), _sealed(job.number, job, Job))
+        columns = (
+            job.number, job.id, job.submitter, job.key,
+            float(job.submitted), float(job.finished or 0.0),  # as they come back
+            job.state.health, box, job.document.queue, int(stays),
         )  # fmt: skip
+        rows.append(_sealed(columns, job, Job))
     with _transaction(connection):
         marks = ", ".join("?" * 11)
         connection.executemany(f"INSERT OR REPLACE INTO job VALUES ({marks})", rows)
@@ -248,34 +250,35 @@ def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
 
 def body_of(connection: sqlite3.Connection, number: int) -> Body | None:
     """The body of the document of the job with this number."""
-    row = connection.execute("SELECT cbor FROM body WHERE number = ?", (number,)).fetchone()
-    return _unsealed(number, row[0], Body) if row is not None else None
+    row = connection.execute("SELECT * FROM body WHERE number = ?", (number,)).fetchone()
+    return _unsealed(row, Body) if row is not None else None
 
 
 def _select(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Job]:
-    rows = connection.execute(f"SELECT number, cbor FROM job WHERE {where}", values).fetchall()
-    return [_unsealed(number, sealed, Job) for number, sealed in rows]
+    rows = connection.execute(f"SELECT * FROM job WHERE {where}", values).fetchall()
+    return [_unsealed(row, Job) for row in rows]
 
 
-def _sealed(number: int, value: Any, kind: type) -> bytes:
-    """CBOR behind its CRC32C: SQLite does not see a flipped bit."""
+def _sealed(columns: tuple[Any, ...], value: Any, kind: type) -> tuple[Any, ...]:
+    """A row: its columns, then CBOR behind the CRC32C of all: SQLite does not see a flipped bit."""
     data = records.dumps(value, kind)
-    return _sum(number, data) + data
+    return (*columns, _sum(columns, data) + data)
 
 
-def _sum(number: int, data: bytes) -> bytes:
-    return CRC.pack(google_crc32c.value(number.to_bytes(8, "big", signed=True) + data))
+def _sum(columns: Sequence[Any], data: bytes) -> bytes:
+    return CRC.pack(google_crc32c.value(repr(tuple(columns)).encode() + data))
 
 
-def is_whole(number: int, sealed: bytes) -> bool:
-    """Whether the row of this number holds what was written."""
-    return sealed[: CRC.size] == _sum(number, sealed[CRC.size :])
+def is_whole(row: Sequence[Any]) -> bool:
+    """Whether the row holds what was written."""
+    *columns, sealed = row
+    return bool(sealed[: CRC.size] == _sum(columns, sealed[CRC.size :]))
 
 
-def _unsealed(number: int, sealed: bytes, kind: type[T]) -> T:
-    if not is_whole(number, sealed):
+def _unsealed(row: Sequence[Any], kind: type[T]) -> T:
+    if not is_whole(row):
         raise BadState(f"{NAME}: a row is damaged; {HELP}")
-    return records.loads(sealed[CRC.size :], kind, NAME)
+    return records.loads(row[-1][CRC.size :], kind, NAME)
 
 
 def all_jobs(connection: sqlite3.Connection) -> list[Job]:

@@ -90,7 +90,7 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...
                 if row[0] in seen:
                     break
                 seen.add(row[0])
-                if table == "attempt" or archive.is_whole(row[0], row[-1]):
+                if table == "attempt" or archive.is_whole(row):
                     yield row
 
 
