@@ -316,6 +316,18 @@ async def test_a_start_on_a_full_disk_goes_on_behind_the_last_journal(autojump_c
     assert records.dump_store(found) == await as_kept(disk.calls.after_kill())
 
 
+async def test_what_a_kill_left_of_a_snapshot_goes_with_the_next_start(autojump_clock):
+    disk = MemoryDisk()
+    store = await history(disk, steps=10)
+    disk.files["snapshot-000009.new"] = b"half"
+    disk.files["notes.new"] = b"somebody's own"
+    found, _ = await journals.restore(disk)
+
+    assert records.dump_store(store) == records.dump_store(found)
+    assert "snapshot-000009.new" not in disk.files
+    assert "notes.new" in disk.files
+
+
 async def test_a_new_journals_name_is_durable_though_its_first_write_was_refused(autojump_clock):
     for seed in range(20):
         disk = MemoryDisk(seed)
@@ -348,12 +360,12 @@ async def test_a_snapshot_that_is_not_whole_stops_the_start(autojump_clock):
 
 async def test_other_files_in_the_folder_are_left_alone(autojump_clock):
     disk = MemoryDisk()
-    for name in ("lock", "snapshot-000009.new", "journal-1", "notes.txt"):
+    for name in ("lock", "snapshot-9.new", "journal-1", "notes.txt"):
         disk.files[name] = b"mine"
     await history(disk, steps=5)
     await journals.restore(disk)
 
-    assert {"lock", "snapshot-000009.new", "journal-1", "notes.txt"} <= disk.files.keys()
+    assert {"lock", "snapshot-9.new", "journal-1", "notes.txt"} <= disk.files.keys()
 
 
 async def test_changes_that_do_not_follow_from_each_other_are_refused(autojump_clock):

@@ -26,6 +26,7 @@ import trio
 from appliance.errors import BadState, DiskTrouble, SyncFailed
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
+BESIDE: Final = ".new"  # behind the name of a file that is not whole yet
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
 # The journal, a snapshot and the watch over space at once; not trio's own limit of 40 threads,
 # which a storm of file requests may have taken.
@@ -160,7 +161,7 @@ class StateDisk:
         self._dirty.discard(name)
 
     def _replace(self, name: str, pieces: Iterable[bytes]) -> None:
-        beside = name + ".new"
+        beside = name + BESIDE
         try:
             self._calls.truncate(beside, 0)
             for piece in pieces:

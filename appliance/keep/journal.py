@@ -32,7 +32,7 @@ from appliance.errors import BadState, DiskTrouble, Unknown
 from appliance.jobs.changes import Change
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay
-from appliance.keep.disk import Disk
+from appliance.keep.disk import BESIDE, Disk
 from appliance.keep.gate import Gate
 from appliance.keep.records import Image
 from appliance.keep.replay import State
@@ -58,14 +58,19 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     DiskTrouble: there is no room for a new snapshot.
     """
     try:
-        files = replay.files_among(await disk.names())
+        names = await disk.names()
     except OSError as error:
         raise BadState(f"the state folder cannot be read: {_why(error)}") from error
+    files = replay.files_among(names)
     with _no_garbage():
         state, end = await _read(disk, files)
     fresh = files.snapshots == files.journals == (files.newest,) and end == len(_JOURNAL_HEADER)
     number = files.newest if fresh else files.newest + 1
     journal = Journal(disk, state, number, bytes_max or JOURNAL_BYTES_MAX)
+    for name in names:
+        if name.endswith(BESIDE) and replay.NAME.match(name.removesuffix(BESIDE)):
+            with contextlib.suppress(OSError):  # it only takes room
+                await disk.remove(name)
     if fresh:
         journal.go_on(number, len(_JOURNAL_HEADER))
         return state.store, journal
