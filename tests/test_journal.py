@@ -316,6 +316,24 @@ async def test_a_start_on_a_full_disk_goes_on_behind_the_last_journal(autojump_c
     assert records.dump_store(found) == await as_kept(disk.calls.after_kill())
 
 
+async def test_what_is_too_much_for_one_record_becomes_several(autojump_clock, monkeypatch):
+    monkeypatch.setattr(journals, "BATCH_BYTES_MAX", 1000)
+    disk = MemoryDisk()
+    store, journal = await journals.restore(disk, 5000)
+    _, made = rich.grow(5, 60)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.serve)
+        for changes in made:
+            for change in changes:
+                store.apply(change)
+            position = journal.append(changes)
+        await journal.durable(position, 60)
+        nursery.cancel_scope.cancel()
+
+    assert 20 < disk.writes < len(made)
+    assert records.dump_store(store) == await as_kept(disk.calls.after_kill())
+
+
 async def test_what_a_kill_left_of_a_snapshot_goes_with_the_next_start(autojump_clock):
     disk = MemoryDisk()
     store = await history(disk, steps=10)

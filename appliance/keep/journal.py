@@ -45,6 +45,7 @@ RETRY_S: Final = 2.0
 SNAPSHOT_RETRY_S: Final = 60.0
 # Lists of changes that may wait for a disk that refuses them: some 100 MB of memory.
 PENDING_MAX: Final = 100_000
+BATCH_BYTES_MAX: Final = frames.RECORD_BYTES_MAX  # of changes in one record
 
 log = structlog.get_logger()
 
@@ -199,15 +200,14 @@ class Journal:
     async def write(self) -> None:
         """Write everything appended so far; returns once that is durable."""
         self._nudge = trio.Event()
-        batch, position = self._pending, self._appended
-        self._pending = []
-        if not batch:
+        if not self._pending:
             return
-        changes = [change for several in batch for change in several]
-        data = frames.frame(records.dump_changes(changes), self._next)
+        data = frames.frame(self._batch(), self._next)
+        position = self._appended - len(self._pending)
         self._next += 1
         image = None
-        if self._size + len(data) > self._bytes_max and self._turn is None:
+        full = self._size + len(data) > self._bytes_max
+        if full and self._turn is None and not self._pending:
             # with this batch, and nothing after it
             image = records.image_of(self._store, self._next)
         await self._append(replay.journal_name(self._number), data)
@@ -220,6 +220,20 @@ class Journal:
             self._size = 0
             self._turn = _Turn(self._number, image)
             self._turned.set()
+
+    def _batch(self) -> bytes:
+        """As much of what is pending as fits into one record, which is all but always all of it."""
+        n = len(self._pending)
+        while True:
+            changes = [change for several in self._pending[:n] for change in several]
+            payload = records.dump_changes(changes)
+            if len(payload) <= BATCH_BYTES_MAX or n == 1:
+                break
+            n //= 2
+        self._pending = self._pending[n:]
+        if self._pending:
+            self._nudge.set()
+        return payload
 
     def go_on(self, number: int, end: int) -> None:
         """Go on in the journal of this number, whose last whole record ends there."""
