@@ -80,6 +80,15 @@ class Calls(Protocol):
     def free(self) -> int: ...
 
 
+def sync_folder(folder: Path) -> None:
+    """The names in it are durable.  Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 Run = Callable[..., Awaitable[Any]]  # runs a plain function where it may block
 
 
@@ -283,11 +292,7 @@ class FileCalls:
 
     def sync_folder(self) -> None:
         """The names are durable."""
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._folder)
 
     def rename(self, old: str, new: str) -> None:
         """Over whatever was there."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
 from appliance.keep import archive, records, replay, rescue
-from appliance.keep.disk import StateFolder, lock
+from appliance.keep.disk import StateFolder, lock, sync_folder
 from appliance.keep.survey import Contents, Survey
 
 
@@ -83,7 +83,7 @@ def _set_aside(folder: Path, names: list[str]) -> Path:
     for name in names:
         os.link(folder / name, kept / name)
     for changed in (kept, folder):
-        rescue.sync(changed)
+        sync_folder(changed)
     return kept
 
 

@@ -20,6 +20,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
 from appliance.keep import archive
+from appliance.keep.disk import sync_folder
 from appliance.keep.survey import Damage
 
 _BESIDE: Final = f".{archive.NAME}.new"
@@ -103,12 +104,12 @@ def mend(folder: Path) -> None:
     if not (folder / archive.MENDED).exists():
         _copy(folder, folder / _BESIDE)
         os.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
-        sync(folder)
+        sync_folder(folder)
     for name in files(folder):  # a log of the old one would be written into the new one
         if name != archive.NAME:
             (folder / name).unlink()
     os.replace(folder / archive.MENDED, folder / archive.NAME)
-    sync(folder)
+    sync_folder(folder)
 
 
 def _copy(folder: Path, beside: Path) -> None:
@@ -122,15 +123,6 @@ def _copy(folder: Path, beside: Path) -> None:
                     marks = ", ".join("?" * len(row))
                     new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
                 new.execute("COMMIT")
-
-
-def sync(folder: Path) -> None:
-    """What was named in it is, for ever.  Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def agreed(folder: Path, store: Store, now: float) -> Store:

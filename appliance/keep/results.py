@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import trio
 
 from appliance.errors import NoSpace, Refused
+from appliance.keep.disk import sync_folder
 
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
@@ -87,7 +88,7 @@ class Upload:
         os.rename(self._beside, self._path)
         os.close(self._descriptor)
         self._descriptor = None
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
 
 
 async def make_folder(folder: Path) -> bool:
@@ -116,16 +117,8 @@ def make_folders(folder: Path) -> bool:
             made.mkdir(mode=0o755)
         if not made.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file has the name of a folder", str(made))
-        _sync(made.parent)
+        sync_folder(made.parent)
     return bool(missing)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def listing(root: Path) -> list[tuple[str, int, float]]:
@@ -154,8 +147,8 @@ def set_aside(root: Path, below: Path) -> Path:
         return aside
     make_folders(aside.parent)
     root.rename(aside)
-    _sync(aside.parent)
-    _sync(root.parent)
+    sync_folder(aside.parent)
+    sync_folder(root.parent)
     for parent in root.parents:
         if parent == below:
             break
@@ -178,7 +171,7 @@ def put_back(aside: Path, root: Path) -> None:
             there.rename(place)
         elif there.is_dir() and not there.is_symlink() and place.is_dir():
             put_back(there, place)
-    _sync(root)
+    sync_folder(root)
     shutil.rmtree(aside)
 
 
