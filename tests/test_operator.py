@@ -119,6 +119,15 @@ async def test_a_drained_lab_gives_out_nothing_until_it_is_resumed_also_after_a_
         assert b"job.cgz" in await parked.rest()
 
 
+async def test_a_box_is_held_for_so_long_by_the_servers_clock(autojump_clock):
+    async with open_lab(wall=-86400.0) as lab:  # whoever asks has another clock
+        await lab.know()
+        await do(lab, "host-reserve", host="box-1", seconds=3600)
+        reservation = lab.scheduler.store.box("box-1").reservation
+
+        assert now(lab) + 3600 == reservation.until
+
+
 async def test_a_drain_that_waits_is_told_when_somebody_resumes(autojump_clock, nursery):
     async with open_lab() as lab:
         await lab.know()

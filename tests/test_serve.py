@@ -322,3 +322,17 @@ def test_a_laptop_submits_over_ssh(server, tmp_path):
     ] == said.read_text().splitlines()
     assert (2, "") == (trick.returncode, trick.stdout)
     assert 5 == gone.returncode
+
+
+def test_a_box_is_held_reserved_and_let_go(server):
+    server.run("host", "add", "box-1", "--mac", MAC)
+    held = server.run("host", "hold", "box-1", "--for", "ann", "--until", "4h").stdout
+    server.run("host", "release", "box-1")
+    reserved = server.run("host", "reserve", "box-1", "--for", "ann", "--until", "2d").stdout
+    server.run("host", "release", "box-1")
+    wrong = server.run("host", "hold", "box-1", "--until", "soon", check=False)
+
+    assert held.startswith("box-1 is held by root (for ann)")
+    assert reserved.startswith("box-1 is reserved for ann by root")
+    assert 2 == wrong.returncode
+    assert "'soon' is no moment: write 12h" in wrong.stderr

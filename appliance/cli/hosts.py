@@ -133,7 +133,7 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
     """Keep BOX from all jobs for a while; one that runs on it goes on."""
     why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
-        row = server.ask("host-reserve", host=box, until=moments.moment(until), why=why)["host"]
+        row = server.ask("host-reserve", host=box, why=why, **moments.until(until))["host"]
     click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 
 
@@ -145,7 +145,7 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
 def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
     """Keep BOX for one submitter's jobs for a while."""
     with connect(ctx) as server:
-        answer = server.ask("host-reserve", host=box, until=moments.moment(until), **{"for": whom})
+        answer = server.ask("host-reserve", host=box, **moments.until(until), **{"for": whom})
     row = answer["host"]
     click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import datetime
 from typing import Final
 
@@ -21,11 +20,14 @@ def length(text: str) -> float:
     return float(int(found[1]) * _UNITS[found[2]])
 
 
-def moment(text: str) -> float:
-    """UTC seconds, of a length from now or of a local date and time.  Raises BadRequest."""
+def until(text: str) -> dict[str, float]:
+    """`seconds` from now, by the server's clock, or `until` a local date and time as UTC seconds.
+
+    Raises BadRequest.
+    """
     if _LENGTH.match(text):
-        return time.time() + length(text)
+        return {"seconds": length(text)}
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return {"until": datetime.fromisoformat(text).timestamp()}
     except ValueError:
         raise BadRequest(f"{text!r} is no moment: write 12h, 7d or 2030-01-31T18:00") from None

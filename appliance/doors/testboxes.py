@@ -92,10 +92,14 @@ class Testboxes:
         return {"script": shown, "why": named if wanted else f"{job.id} would be next"}
 
     async def reserve(self, arguments: Arguments, user: str) -> dict[str, Any]:
-        """`for`: whose jobs it takes; without it nobody's."""
+        """`for`: whose jobs it takes; without it nobody's.  `until` then, or for `seconds`."""
         _only_root(user, "keeps testboxes")
         box, whom = self._box(str(arguments["host"])), arguments.get("for")
-        until, why = float(arguments["until"]), str(arguments.get("why") or "")
+        why, seconds = str(arguments.get("why") or ""), arguments.get("seconds")
+        if seconds is not None:
+            until = self._scheduler.clock.now() + float(seconds)
+        else:
+            until = float(arguments["until"])
         await self._scheduler.reserve(box, str(whom) if whom else None, until, user, why)
         return {"host": self.row(box)}
 
