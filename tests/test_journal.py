@@ -301,7 +301,6 @@ async def test_a_start_on_a_full_disk_goes_on_behind_the_last_journal(autojump_c
     before = records.dump_store(store)
     found, journal = await journals.restore(disk)
     assert before == records.dump_store(found)
-    assert journal.gate.is_shut_by("space")
 
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
@@ -310,8 +309,10 @@ async def test_a_start_on_a_full_disk_goes_on_behind_the_last_journal(autojump_c
         position = journal.append([change])
         with pytest.raises(Unknown):
             await journal.durable(position, 60)
+        assert journal.gate.is_shut_by("disk")
         disk.calls.room = None
         await journal.durable(position, 60)
+        assert not journal.gate.reasons
         nursery.cancel_scope.cancel()
     assert records.dump_store(found) == await as_kept(disk.calls.after_kill())
 

@@ -81,8 +81,7 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
         if not end or replay.snapshot_name(number) in await disk.names():
             raise
         log.error("no room for a snapshot: going on behind the last journal", why=str(error))
-        journal.gate.shut("space", "there is no room left for the state")  # `space` opens it
-        journal.go_on(files.newest, end)
+        journal.go_on(files.newest, end)  # `space` shuts the gate, or the first write does
     return state.store, journal
 
 
