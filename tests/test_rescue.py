@@ -14,6 +14,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.store import Store
 from appliance.keep import archive, records, rescue
 from tests import rich
+from tests.recorder import NAME, SYNC, recorded
 
 NOW = 1_800_000_000.0
 OVER, WAITING = 300, 60  # enough for a tree of several pages
@@ -125,6 +126,39 @@ def test_a_column_that_says_something_else_is_damage(folder, column, value):
         connection.execute(f"UPDATE job SET {column} = ? WHERE number = 7", (value,))
 
     assert "1 rows are damaged" == rescue.damage(folder, store).why
+
+
+def test_lost_documents_of_jobs_that_are_over_are_counted_and_replaced(folder):
+    store = write(folder)
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+        connection.execute("DELETE FROM body WHERE number IN (3, 5)")
+
+    assert "the documents of 2 jobs that are over" == rescue.damage(folder, store).lost
+    after = rescue.agreed(folder, store, NOW)
+    assert rescue.damage(folder, after) is None
+    assert "was lost" in rescue.whole(folder, after).jobs["lab.3"].document.body.script
+
+
+def test_a_new_archive_has_a_name_of_its_own_for_good_before_the_old_one_goes(folder, monkeypatch):
+    write(folder)
+    calls = recorded(monkeypatch)
+    rescue.mend(folder)
+
+    assert [
+        (NAME, str(folder / archive.MENDED)), (SYNC, str(folder)),
+        (NAME, str(folder / archive.NAME)), (SYNC, str(folder)),
+    ] == calls  # fmt: skip
+
+
+def test_a_whole_copy_that_has_not_its_name_yet_is_told_of_and_taken_as_it_is(folder):
+    store = write(folder)
+    (folder / archive.NAME).rename(folder / archive.MENDED)
+
+    assert "its repair was broken off" == rescue.damage(folder, store).why
+    with pytest.raises(BadState, match="its repair was broken off"):
+        archive.Archive.of_folder(folder)
+    rescue.mend(folder)
+    assert rescue.damage(folder, store) is None
 
 
 def test_a_job_whose_end_only_the_archive_knows_is_over_after_a_repair(folder):

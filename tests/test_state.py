@@ -23,6 +23,7 @@ from appliance.keep import journal as journals
 from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
 from tests import rich
+from tests.recorder import NAME, SYNC, recorded
 
 
 @pytest.fixture
@@ -373,6 +374,37 @@ def killed_at(monkeypatch, number):
         for name in ("link", "mkdir", "rename", "replace", "unlink", "write", "fsync"):
             patch.setattr(os, name, dies(getattr(os, name)))
         yield
+
+
+def test_damaged_files_have_a_second_name_for_good_before_anything_takes_their_place(
+    state, monkeypatch
+):
+    folder, _ = state
+    flip(folder / "journal-000002", 400)
+    with offline.reading(folder) as contents:
+        found = survey.survey(contents, "lab")
+    calls = recorded(monkeypatch)
+    kept = trio.run(offline.repair, folder, found)
+
+    replaced = calls.index((NAME, next(path for what, path in calls if "snapshot" in path
+                                       and what == NAME and str(kept) not in path)))  # fmt: skip
+    before = calls[:replaced]
+    assert {(SYNC, str(kept)), (SYNC, str(folder))} <= set(before)
+    assert any(what == NAME and path.startswith(str(kept)) for what, path in before)
+
+
+@pytest.mark.parametrize("name", ["journal-000009", archive.NAME])
+def test_a_folder_in_the_way_is_named_and_nothing_is_changed(run, state, name):
+    folder, _ = state
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    before = files(folder)
+    code, _, err = run("repair", "--yes")
+
+    assert 4 == code
+    assert f"{folder / name}: a folder is in the way; move it away first" in err
+    assert before == files(folder)
+    assert [] == list(folder.glob("damaged-*"))
 
 
 def test_a_repair_killed_anywhere_has_happened_or_not(state, monkeypatch):

@@ -56,11 +56,14 @@ def _contents(folder: Path) -> Contents:
 async def repair(folder: Path, found: Survey) -> Path:
     """Make what was found the state; returns the folder that keeps all older files.
 
-    Raises BadState where a server runs, OSError and SyncFailed; what is there then is as before,
-    or repaired.
+    Raises BadState where a server runs or a folder is in the way, OSError and SyncFailed; what is
+    there then is as before, or repaired.
     """
     with contextlib.closing(StateFolder(folder)) as disk:
         names = [file.name for file in found.files]
+        for name in (*names, *rescue.files(folder)):
+            if (folder / name).is_dir():
+                raise BadState(f"{folder / name}: a folder is in the way; move it away first")
         if any(damage.file == archive.NAME for damage in found.damage):
             kept = _set_aside(folder, [*names, *rescue.files(folder)])
             rescue.mend(folder)

@@ -61,6 +61,8 @@ class _Left:
 
 
 def _look(folder: Path, store: Store) -> tuple[str, _Left]:
+    if (folder / archive.NAME).is_dir():
+        return "a folder is in the way", _Left(set(), set())
     try:
         connection = _old(folder)
     except BadState as error:
