@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from appliance.keep import results
-
-SYNC, NAME = "sync", "name"
+from tests.recorder import NAME, SYNC, recorded
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """(what, path) of each sync and each new name, in order."""
-    made = []
-
-    def record(name, what):
-        real = getattr(os, name)
-
-        def call(*args, **kwargs):
-            path = os.readlink(f"/proc/self/fd/{args[0]}") if what == SYNC else str(args[-1])
-            real(*args, **kwargs)
-            made.append((what, path))
-
-        monkeypatch.setattr(os, name, call)
-
-    record("fsync", SYNC)
-    record("rename", NAME)
-    return made
+    return recorded(monkeypatch)
 
 
 async def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after_that(calls, tmp_path):
@@ -60,3 +42,15 @@ def test_results_that_go_out_of_sight_are_gone_from_one_folder_and_in_the_other(
     named = calls.index((NAME, str(aside)))
     synced = {path for what, path in calls[named:] if what == SYNC}
     assert {str(aside.parent), str(root.parent)} <= synced
+
+
+def test_results_that_come_back_are_in_their_place_for_good(calls, tmp_path):
+    root = tmp_path / "suite" / "lab.1"
+    root.mkdir(parents=True)
+    (root / "stdout").write_text("x")
+    aside = results.set_aside(root, tmp_path)
+    del calls[:]
+    results.put_back(aside, root)
+
+    assert (SYNC, str(root)) == calls[-1]
+    assert "x" == (root / "stdout").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from functools import partial
 
@@ -127,10 +126,9 @@ async def test_both_doors_of_results_list_them(tmp_path):
         assert pages[0].body == pages[1].body
 
 
+@pytest.mark.slow  # not for its time: `make check` installs no packages, and here is no skip
 @pytest.mark.parametrize("program", ["curl", "lftp"])
 async def test_people_fetch_results_with_the_programs_they_have(nursery, tmp_path, program):
-    if shutil.which(program) is None:
-        pytest.skip(f"needs {program}")
     job = grow(tmp_path / "srv")
     files = Files({"/result": tmp_path / "srv/result"}, Unwatched())
     app = Index("/result", tmp_path / "srv/result", files)
