@@ -54,6 +54,8 @@ holds them to it.
       reports            what boxes say of their jobs
       hosts              the operator's hosts files
       views       pure   jobs and boxes as people and programs are shown them
+      news        pure   what a change means to people who watch
+      watching           who watches, and what of the news each asked for
 
     doors/               how the world comes in
       listen             the listening sockets and their options
@@ -73,6 +75,7 @@ holds them to it.
       submits            jobs over the network, as LKP's `submit` sends them
       bodies             what a request brings: in pieces, as a whole, in a form
       index              folders of results, as pages
+      monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it
       testboxes          those about testboxes

@@ -73,6 +73,7 @@ class Ports:
     initrd: int = 8800
     upload: int = 3080
     results: int = 20007
+    monitor: int = 20001
     cifs: int = 445
     nfs: int = 2049
 

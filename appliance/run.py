@@ -86,6 +86,7 @@ async def serve(
         await close.wait()
         log.info("dismissing the lobby", parked=len(scheduler.lobby))
         scheduler.lobby.dismiss()
+        scheduler.watchers.dismiss()
 
     async with trio.open_nursery() as behind:  # outlives the doors
         await behind.start(journal.serve)

@@ -52,6 +52,7 @@ os = {ports[1]}
 initrd = {ports[2]}
 upload = {ports[3]}
 results = {ports[4]}
+monitor = {ports[5]}
 
 [paths]
 srv = "{folder}/srv"
@@ -73,7 +74,7 @@ class Appliance:
     """A running `appliance serve`."""
 
     pid: int
-    ports: tuple[int, ...]  # scheduler, os, initrd, upload, results
+    ports: tuple[int, ...]  # scheduler, os, initrd, upload, results, monitor
     control: Path
     srv: Path
     start_s: float  # from its exec until its doors were open
@@ -89,7 +90,7 @@ class Appliance:
 @contextlib.contextmanager
 def appliance(folder: Path) -> Iterator[Appliance]:
     """`appliance serve` with everything of its own below `folder`, and an image of tiny files."""
-    ports = _free_ports(5)
+    ports = _free_ports(6)
     for name in ("srv", "state", "run", "hosts", "tftp"):
         (folder / name).mkdir(exist_ok=True)
     if not (folder / "srv/os").exists():

@@ -189,6 +189,7 @@ class WebSocket:
         self._connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self._request = wsproto.events.Request(host=f"{server[0]}:{server[1]}", target=target)
         self.ended: int | None = None  # the code that it was closed with
+        self.reason = ""
 
     async def open(self) -> Response | None:
         """Shake hands; None if it is a WebSocket now, else the answer that it was refused with."""
@@ -217,7 +218,7 @@ class WebSocket:
                 if event.message_finished:
                     return json.loads(text)
             elif isinstance(event, wsproto.events.CloseConnection):
-                self.ended = event.code
+                self.ended, self.reason = event.code, event.reason or ""
                 if self._connection.state is wsproto.connection.ConnectionState.REMOTE_CLOSING:
                     await self._send(event.response())
                 return None

@@ -43,7 +43,7 @@ class Appliance:
 
     def __init__(self, tmp: Path, listen: str = "127.0.0.1") -> None:
         self.tmp = tmp
-        names = ("scheduler", "os", "initrd", "upload", "results")
+        names = ("scheduler", "os", "initrd", "upload", "results", "monitor")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         make_image(tmp / "srv")
         ports = "\n".join(f"{name} = {port}" for name, port in self.ports.items())

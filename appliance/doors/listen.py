@@ -1,8 +1,8 @@
 """The listening sockets, made by us: options set on a listener are inherited by its connections.
 
-On port 3000 alone, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a
-FIN (facts.md §4: 39 s against never).  A box that loads a kernel may be busy for longer than that,
-so the other ports have none of it.
+On port 3000, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a FIN
+(facts.md §4: 39 s against never), and on 20001 that of a monitor which is gone or reads no more.
+A box that loads a kernel may be busy for longer than that, so the other ports have none of it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def sockets(config: Config) -> list[socket.socket]:
     made = []
     for port in ports_of(config):
         try:
-            boots = port == config.ports.scheduler
-            made.append(_socket(config.network.listen, port, boots=boots))
+            waits = port in (config.ports.scheduler, config.ports.monitor)
+            made.append(_socket(config.network.listen, port, waits=waits))
         except OSError as error:
             for sock in made:
                 sock.close()
@@ -42,7 +42,9 @@ def sockets(config: Config) -> list[socket.socket]:
 def ports_of(config: Config) -> tuple[int, ...]:
     """The HTTP ports."""
     ports = config.ports
-    return (ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results)
+    return (
+        ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results, ports.monitor,
+    )  # fmt: skip
 
 
 def cut(config: Config) -> int:
@@ -65,12 +67,12 @@ def cut(config: Config) -> int:
     return ended
 
 
-def _socket(address: str, port: int, *, boots: bool) -> socket.socket:
+def _socket(address: str, port: int, *, waits: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if boots:
+    if waits:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)

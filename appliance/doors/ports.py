@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from appliance.doors import boxes, reports
-from appliance.doors.asgi import App, Paths
+from appliance.doors.asgi import App, Paths, Receive, Scope, Send, answer
 from appliance.doors.files import Files
 from appliance.doors.index import Index
+from appliance.doors.monitor import FILTER, Monitor
 from appliance.doors.providers import Providers
 from appliance.doors.results import Results
 from appliance.jobs.fetches import Fetches
@@ -27,6 +28,7 @@ def make_doors(
     talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
         ports.upload: results,
+        ports.monitor: Paths({}, _only_sockets, sockets={"/": Monitor(scheduler)}),
     }
     giving: dict[int, App | Paths] = {
         ports.os: Files({"/os": srv / "os"}, fetches),
@@ -34,3 +36,7 @@ def make_doors(
         ports.results: read,
     }
     return talking, giving
+
+
+async def _only_sockets(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, 404, f"the monitor is a WebSocket at {FILTER}")

@@ -20,7 +20,7 @@ from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import ApplianceError, Refused
-from appliance.jobs import cluster, decisions, operator
+from appliance.jobs import cluster, decisions, news, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -42,6 +42,7 @@ from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.store import Store
+from appliance.jobs.watching import Watchers
 from appliance.keep.archive import Archive
 from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
@@ -73,7 +74,7 @@ class Scheduler:
         link_gbits: float = 1.0,
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
-        self.lobby = Lobby()
+        self.lobby, self.watchers = Lobby(), Watchers()
         self._journal = journal
         self.archive = archive
         self.paperwork = trio.Event()  # the archive may take something
@@ -98,7 +99,7 @@ class Scheduler:
         touched: dict[str, None] = {}
         self.store.foresee(changes)
         for change in changes:
-            self.store.apply(change)
+            self._apply(change)
             if isinstance(change, Moved):
                 touched.update(dict.fromkeys(self._boxes_of(change)))
             elif isinstance(change, Missed | Quarantined | Reserved):
@@ -108,7 +109,7 @@ class Scheduler:
                 touched[change.box] = None
         suspects = operator.suspects(self.store, touched, self.clock.now())
         for suspect in suspects:
-            self.store.apply(suspect)
+            self._apply(suspect)
         if any(isinstance(change, Quarantined | Reserved | Unregistered) for change in changes):
             touched |= dict.fromkeys(
                 seat.box for seat in self.lobby
@@ -193,8 +194,13 @@ class Scheduler:
         waits = self.config.waits
         offers = decisions.offers(self.store, pairs, self.clock.now(), waits, self._token)
         for offer in offers:
-            self.store.apply(offer)
+            self._apply(offer)
         return offers
+
+    def _apply(self, change: Change) -> None:
+        self.store.apply(change)
+        if self.watchers and (message := news.of(change, self.store)) is not None:
+            self.watchers.tell(message)
 
     def repark(self, name: str) -> None:
         """The box may be handed a job, or may no longer."""

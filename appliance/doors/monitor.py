@@ -1,0 +1,102 @@
+"""`/filter` on port 20001: what happens to jobs, as it happens, by WebSocket (protocol.md §9).
+
+The client says once which messages it wants, as one JSON object, and hears those from then on.
+Nothing is looked up for it: it is told what the scheduler itself was told, once the disk knows it.
+What is said here can be read by anybody in the lab, as results can; no document's text and no
+secret is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import structlog
+import trio
+
+from appliance.doors.asgi import Receive, Scope, Send
+from appliance.doors.sockets import turn_away
+from appliance.errors import BadRequest, Refused
+from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.watching import DISMISSED, Query, Watcher
+
+FILTER: Final = "/filter"
+QUERY_S: Final = 30.0  # for the query to come
+WATCH_S: Final = 86400.0  # a monitor that was forgotten ends after a day, as in the original
+CLOSE_S: Final = 5.0  # for the client to close its side, too
+GONE: Final = "the client hung up"
+A_DAY: Final = "a day is over: connect again"
+_REASON_BYTES_MAX: Final = 123  # RFC 6455, 5.5
+_CODES: Final = {DISMISSED: 1001, A_DAY: 1000}  # RFC 6455, 7.4.1; anything else is 1008
+
+log = structlog.get_logger()
+
+
+class Monitor:
+    """Tells each client what it asked for."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One client."""
+        await receive()  # that somebody connects
+        client = scope["client"][0]
+        if scope["path"] != FILTER:
+            await turn_away(send, 404, f"the monitor is at {FILTER}")
+            return
+        try:
+            watcher = self._scheduler.watchers.join()
+        except Refused as error:
+            log.warning("monitor turned away", client=client, why=str(error))
+            await turn_away(send, 503, str(error))
+            return
+        try:
+            await send({"type": "websocket.accept"})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_listen, receive, watcher)
+                with trio.move_on_after(WATCH_S):
+                    await self._tell(send, watcher)
+                watcher.end(A_DAY)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._scheduler.watchers.leave(watcher)
+        log.info("monitor ended", client=client, why=watcher.ended)
+        if watcher.ended != GONE:
+            await _close(receive, send, watcher.ended)
+
+    async def _tell(self, send: Send, watcher: Watcher) -> None:
+        while texts := await watcher.read():
+            await self._scheduler.settled()  # nothing leaves us that the disk does not know
+            for text in texts:
+                await send({"type": "websocket.send", "text": text})
+
+
+async def _listen(receive: Receive, watcher: Watcher) -> None:
+    """What the client says: its query, and perhaps another in its place; then that it is gone."""
+    with trio.move_on_after(QUERY_S) as waiting:
+        while (event := await receive())["type"] != "websocket.disconnect":
+            try:
+                watcher.query = Query(_parse(event.get("text")))
+            except BadRequest as error:
+                watcher.end(str(error))
+                return
+            waiting.deadline = float("inf")
+        watcher.end(GONE)
+    if waiting.cancelled_caught:
+        watcher.end(f"no query came within {QUERY_S:.0f} s")
+
+
+def _parse(text: str | None) -> Any:
+    try:
+        return json.loads(text or "")
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("a query is JSON text") from error
+
+
+async def _close(receive: Receive, send: Send, why: str) -> None:
+    reason = why.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
+    await send({"type": "websocket.close", "code": _CODES.get(why, 1008), "reason": reason})
+    with trio.move_on_after(CLOSE_S):
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
