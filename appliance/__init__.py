@@ -9,6 +9,7 @@ holds them to it.
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like
     run                  the nurseries: what starts, in which order it stops
+    systemd              ready, alive, stopping; the sockets that systemd holds for us
 
     boot/                what a testbox is told
       dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, boot.ipxe

@@ -25,6 +25,7 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from appliance import systemd
 from appliance.boot import dnsmasq, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
@@ -63,9 +64,13 @@ async def serve(
     images: pinning.Images,
     runner_cgz: bytes,
     *,
+    control_socket: socket.socket | None = None,
     task_status: trio.TaskStatus[Open] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the appliance until Open.close is set, then close in order."""
+    """Run the appliance until Open.close is set, then close in order.
+
+    `control_socket` is the command line's door where somebody else made it.
+    """
     store, journal = await journals.restore(disk, config.space.journal)
     await archive.check(store)
     scheduler = Scheduler(
@@ -96,7 +101,7 @@ async def serve(
         await behind.start(filing.file, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
-            controlled = await doors.start(_controlled, scheduler)
+            controlled = await doors.start(_controlled, scheduler, control_socket)
             talking, giving = ports.make_doors(scheduler, runner_cgz)
             files = [sock for sock in sockets if sock.getsockname()[1] in giving]
             give = partial(bulk.serve, stop=close.wait, patience=config.waits.shutdown_transfers)
@@ -125,12 +130,14 @@ async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
 
 async def _controlled(
     scheduler: Scheduler,
+    made: socket.socket | None,
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            await nursery.start(control.serve, scheduler, people.People(scheduler))
+            serve_control = partial(control.serve, made=made)
+            await nursery.start(serve_control, scheduler, people.People(scheduler))
             task_status.started(scope)
 
 
@@ -188,33 +195,28 @@ async def until_signalled(config: Config) -> None:
     gc.disable()  # while the state is read: what a start makes stays
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(contextlib.closing(StateFolder(config.paths.state)))
-        sockets = listen.sockets(config)
+        passed = systemd.sockets()
+        for sock in passed:
+            stack.callback(sock.close)
+        sockets = listen.sockets(config, passed)
         for sock in sockets:
             stack.callback(sock.close)
+        at_control = listen.control(config, passed)
         archive = stack.enter_context(contextlib.closing(Archive.of_folder(config.paths.state)))
         parts = (disk, archive, sockets, pinning.ImageFolder(config.paths.srv), runner.archive())
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
-                opened = await nursery.start(serve, config, *parts)
+                start = partial(serve, control_socket=at_control)
+                opened = await nursery.start(start, config, *parts)
                 gc.freeze()  # to look through it takes a second
                 gc.enable()
-                notify("READY=1")
+                systemd.notify("READY=1")
+                nursery.start_soon(systemd.stay_alive)
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
                 async for _ in signals:
-                    notify("STOPPING=1")
+                    systemd.notify("STOPPING=1")
                     opened.close.set()
                     break
-
-
-def notify(state: str) -> None:
-    """sd_notify(3): one datagram to the socket that systemd named; nothing without systemd."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.sendto(state.encode(), address.replace("@", "\0", 1))
-        except OSError as error:  # nobody listens any more; that is no reason to stop
-            log.warning("sd_notify failed", state=state, why=str(error))
 
 
 def link_gbits(interface: str) -> float:
@@ -229,6 +231,7 @@ def link_gbits(interface: str) -> float:
 def raise_open_files() -> int:
     """Raise the soft limit of open files to the hard one, and say what it is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(PermissionError):  # systemd has done it, and let nobody else
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     log.info("open files", limit=hard)
     return hard

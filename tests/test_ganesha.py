@@ -56,7 +56,7 @@ def test_nothing_is_shared_with_the_machines_own(tmp_path):
 
 
 @pytest.mark.parametrize("path", ['/srv/a";}', "/srv/a\nEXPORT {", "/srv/$HOME", "/srv/a\\", "srv"])
-@pytest.mark.parametrize("key", ["state", "srv"])
+@pytest.mark.parametrize("key", ["run", "srv"])
 def test_no_path_can_leave_its_string(key, path):
     config = Config(network=Network(address=SERVER), paths=Paths(**{key: Path(path)}))
 

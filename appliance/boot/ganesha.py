@@ -99,7 +99,7 @@ def directories(config: Config) -> tuple[Path, ...]:
 
 
 def _recovery(config: Config) -> Path:
-    return config.paths.state / "ganesha"
+    return config.paths.run / "ganesha/recovery"
 
 
 def _path(path: Path) -> str:

@@ -94,15 +94,16 @@ def directories(config: Config) -> tuple[Path, ...]:
 
 
 def _places(config: Config) -> dict[str, Path]:
-    kept, passing = config.paths.state / "smbd", config.paths.run / "smbd"
+    # Nothing that smbd keeps for guests is worth keeping, and the state belongs to another user.
+    own = config.paths.run / "smbd"
     return {
-        "private": kept / "private",
-        "state": kept / "state",
-        "cache": kept / "cache",
-        "lock": passing / "lock",
-        "pid": passing,
-        "ncalrpc": passing / "ncalrpc",
-        "log": passing / "smbd.log",
+        "private": own / "private",
+        "state": own / "state",
+        "cache": own / "cache",
+        "lock": own / "lock",
+        "pid": own,
+        "ncalrpc": own / "ncalrpc",
+        "log": own / "smbd.log",
         "os": config.paths.srv / "os",
     }
 

@@ -8,23 +8,41 @@ import click
 
 from appliance.cli import load_config
 
+_output = click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it to this file instead, whole or not at all.",
+)
+
+
+def _say(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    beside = output.with_name(output.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(0o644)  # dnsmasq reads it as a user of its own
+    beside.replace(output)
+
 
 @click.command("dnsmasq-config")
+@_output
 @click.pass_context
-def dnsmasq_config(ctx: click.Context) -> None:
+def dnsmasq_config(ctx: click.Context, output: Path | None) -> None:
     """Print a complete dnsmasq.conf for this lab.
 
     Use it as `dnsmasq --conf-file=FILE`, or put it where a dnsmasq of its own reads it.
     """
     from appliance.boot import dnsmasq
 
-    click.echo(dnsmasq.configuration(load_config(ctx)), nl=False)
+    _say(dnsmasq.configuration(load_config(ctx)), output)
 
 
 @click.command("smb-config")
 @click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
+@_output
 @click.pass_context
-def smb_config(ctx: click.Context, directories: bool) -> None:
+def smb_config(ctx: click.Context, directories: bool, output: Path | None) -> None:
     """Print a complete smb.conf that shows the images to testboxes, read-only.
 
     Use it as `smbd --foreground --configfile=FILE`; it shares nothing with the machine's Samba.
@@ -33,15 +51,16 @@ def smb_config(ctx: click.Context, directories: bool) -> None:
     from appliance.boot import smb
 
     config = load_config(ctx)
-    click.echo(smb.configuration(config), nl=False)
+    _say(smb.configuration(config), output)
     for path in smb.directories(config) if directories else ():
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 @click.command("nfs-config")
 @click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
+@_output
 @click.pass_context
-def nfs_config(ctx: click.Context, directories: bool) -> None:
+def nfs_config(ctx: click.Context, directories: bool, output: Path | None) -> None:
     """Print a complete ganesha.conf that shows the images to testboxes by NFS 4, read-only.
 
     Use it as `ganesha.nfsd -F -f FILE`, for documents that say `os_mount: nfs`.
@@ -50,7 +69,7 @@ def nfs_config(ctx: click.Context, directories: bool) -> None:
     from appliance.boot import ganesha
 
     config = load_config(ctx)
-    click.echo(ganesha.configuration(config), nl=False)
+    _say(ganesha.configuration(config), output)
     for path in ganesha.directories(config) if directories else ():
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
 

@@ -57,14 +57,18 @@ async def serve(
     scheduler: Scheduler,
     people: People,
     *,
+    made: socket.socket | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Answer the command line.
+    """Answer the command line, on the socket that systemd `made` or on one of our own.
 
     Raises OSError where the socket cannot be made, Refused where another server has it.
     """
     path = scheduler.config.paths.control_socket
-    listener = trio.SocketListener(_listen(str(path)))
+    ours = made is None
+    listener = trio.SocketListener(
+        _listen(str(path)) if made is None else trio.socket.from_stdlib_socket(made)
+    )
     try:
         task_status.started()
 
@@ -74,8 +78,9 @@ async def serve(
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        if ours:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
 
 
 def _listen(path: str) -> trio.socket.SocketType:

@@ -1,4 +1,4 @@
-"""The listening sockets, made by us: options set on a listener are inherited by its connections.
+"""The listening sockets, made by us or by systemd: their connections inherit options set on them.
 
 On port 3000, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a FIN
 (facts.md §4: 39 s against never), and on 20001 that of a monitor which is gone or reads no more.
@@ -10,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 from typing import Final
+
+import structlog
 
 from appliance.config import Config
 from appliance.errors import BadConfig
@@ -23,20 +26,38 @@ KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
 USER_TIMEOUT_MS: Final = 25_000
 
+log = structlog.get_logger()
 
-def sockets(config: Config) -> list[socket.socket]:
-    """One bound socket for each HTTP port, not listening yet.  Raises BadConfig."""
+
+def sockets(config: Config, passed: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """One bound socket for each HTTP port; those in `passed` listen already, ours not yet.
+
+    Raises BadConfig.  A passed one that is nobody's door is named in the log: its unit is older
+    than the configuration.
+    """
+    held = {_place(sock): sock for sock in passed if sock.family != socket.AF_UNIX}
     made = []
     for port in ports_of(config):
         try:
             waits = port in (config.ports.scheduler, config.ports.monitor)
-            made.append(_socket(config.network.listen, port, waits=waits))
+            there = held.pop((config.network.listen, port), None)
+            made.append(there or _bound(config.network.listen, port))
+            _set_options(made[-1], waits=waits)
         except OSError as error:
             for sock in made:
                 sock.close()
             where = f"{config.network.listen} port {port}"
             raise BadConfig(f"cannot listen on {where}: {error.strerror}") from error
+    for address, port in held:
+        log.warning("no door is here; `appliance install` renews its unit", at=address, port=port)
     return made
+
+
+def control(config: Config, passed: Sequence[socket.socket]) -> socket.socket | None:
+    """The one among `passed` that is the command line's door."""
+    path = str(config.paths.control_socket)
+    found = (sock for sock in passed if sock.family == socket.AF_UNIX)
+    return next((sock for sock in found if sock.getsockname() == path), None)
 
 
 def ports_of(config: Config) -> tuple[int, ...]:
@@ -67,20 +88,30 @@ def cut(config: Config) -> int:
     return ended
 
 
-def _socket(address: str, port: int, *, waits: bool) -> socket.socket:
+def _place(sock: socket.socket) -> tuple[str, int]:
+    address, port, *_ = sock.getsockname()
+    return address, port
+
+
+def _bound(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if waits:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     try:
         sock.bind((address, port))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _set_options(sock: socket.socket, *, waits: bool) -> None:
+    """All of them, and on a passed socket, too: its unit may say something else."""
+    idle = KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(waits))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS if waits else 0)
+    if waits:
+        names = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+        for name, value in zip(names, idle, strict=True):
+            sock.setsockopt(socket.IPPROTO_TCP, name, value)
