@@ -15,7 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors import control
-from appliance.errors import Refused
+from appliance.errors import BadImage, Refused
 from tests import lab as labs
 from tests.disks import Killed, MemoryDisk
 from tests.lab import KEY, open_lab
@@ -237,6 +237,21 @@ async def test_a_result_whose_name_is_no_utf_8_harms_nobody(tmp_path):
         after = await ask(lab, {"verb": "jobs"})
 
         assert ["caf\ufffd"] == [file["path"] for file in listed["result"]["files"]]
+        assert "result" in after
+
+
+async def test_a_refusal_in_words_that_are_no_utf_8_harms_nobody(tmp_path, monkeypatch):
+    """A file of such a name may stand anywhere in a tree that people fill."""
+
+    async def pin(images, document):
+        raise BadImage("there are: caf\udce9", "os")
+
+    monkeypatch.setattr(labs.FakeImages, "pin", pin)
+    async with open_door(tmp_path) as lab:
+        refused = await ask(lab, SUBMIT)
+        after = await ask(lab, {"verb": "jobs"})
+
+        assert ["there are: caf?"] == [p["message"] for p in refused["error"]["problems"]]
         assert "result" in after
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import sqlite3
+import stat
 
 import attrs
 import pytest
@@ -15,6 +16,7 @@ from appliance.config import Limits
 from appliance.doors import retention
 from appliance.errors import BadState, DiskTrouble, NotFound, Refused, Unknown
 from appliance.jobs import filing, intake
+from appliance.jobs.document import Body
 from appliance.jobs.intake import Paper
 from appliance.jobs.reports import Reports, Source
 from appliance.jobs.store import Store
@@ -405,6 +407,19 @@ def test_each_commit_of_the_archive_is_synced(tmp_path):
         [synchronous] = connection.execute("PRAGMA synchronous").fetchone()
 
     assert ("wal", 2) == (mode, synchronous)  # 2: FULL (sqlite.org/pragma.html)
+
+
+@pytest.mark.parametrize("old", [None, 0o644])
+def test_only_the_owner_reads_the_archive_which_holds_secrets(tmp_path, old):
+    path = tmp_path / archive.NAME
+    if old is not None:
+        path.touch(old)
+    with contextlib.closing(archive.connect(path)) as connection:
+        archive.file_bodies(connection, [(1, Body(secrets={"token": "x"}))])
+
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
+    assert {archive.NAME, f"{archive.NAME}-wal", f"{archive.NAME}-shm"} == modes.keys()
+    assert {0o600} == set(modes.values())
 
 
 async def test_a_row_with_a_flipped_bit_is_refused_when_it_is_asked_for(autojump_clock):

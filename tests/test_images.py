@@ -232,3 +232,38 @@ def test_a_size_counts_what_the_disk_gives(tmp_path: Path) -> None:
     os.truncate(tmp_path / "hole", 2**30)
 
     assert 2**20 <= rootfs.size(tmp_path) < 2**20 + 2**16
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"new\nline", b"we ird", b"a$b", b"x" * 200])
+def test_a_folder_that_no_document_can_name_is_no_image(srv: Path, name: bytes) -> None:
+    (srv / "os" / os.fsdecode(name) / "x86_64/1/boot").mkdir(parents=True)
+    (srv / "os/debian/x86_64" / os.fsdecode(name)).mkdir()
+
+    with pytest.raises(BadImage, match=r"no image debian/x86_64/13; images: debian/x86_64/12$"):
+        debian(srv, "13")
+    assert ["debian/x86_64/12"] == [image.name for image in images.images(srv)]
+
+
+def test_an_image_that_would_not_boot_is_offered_to_nobody(srv: Path) -> None:
+    (srv / "os/debian/x86_64/empty").mkdir()
+
+    with pytest.raises(BadImage, match=r"no image debian/x86_64/13; images: debian/x86_64/12$"):
+        debian(srv, "13")
+    listed = {image.name: image.complete for image in images.images(srv)}
+    assert {"debian/x86_64/12": True, "debian/x86_64/empty": False} == listed
+
+
+@pytest.mark.parametrize("name", [b"12 b", b"caf\xe9", b"a\nb", b"${x}", b"a,rw", b"a%20"])
+def test_a_snapshot_or_kernel_whose_name_would_break_a_script_line_does_not_boot(
+    tmp_path: Path, name: bytes
+) -> None:
+    word = os.fsdecode(name)
+    snapshot(tmp_path, word)
+    link(tmp_path / "os/debian/x86_64/12", word)
+    snapshot(tmp_path, "13", f"6.1{word}")
+
+    for version in ("12", "13"):
+        with pytest.raises(BadImage, match=f"{version} .* lacks a plain name for ") as caught:
+            debian(tmp_path, version)
+        str(caught.value).encode()
+    assert not any(image.complete for image in images.images(tmp_path))

@@ -22,6 +22,9 @@ from appliance.errors import BadImage
 
 # What a document may call an os, an arch, a version, a kernel: no path, nothing iPXE would expand.
 _WORD: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}\Z")
+# Where symlinks lead is not ours to choose, and ends up in a script's lines, in CIFS options, and
+# in the journal.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~+@=/-]*\Z")
 _KERNEL: Final = "vmlinuz-"
 SIZE: Final = "boot/size"  # in an image that we made: its bytes on disk, as a number
 _SIZE_DIGITS_MAX: Final = 18  # more than any disk has; an int of a hostile file stays small
@@ -74,13 +77,13 @@ def resolve(
     if folder is None or not folder.is_dir():
         there = [real(srv, Path("os", *path)) is not None for path in ((os,), (os, arch))]
         field = ("os", "arch", "os_version")[sum(there)]
-        raise BadImage(f"there is no image {name}; {_there_are(srv)}", field)
+        raise BadImage(f"there is no image {name}; {_there_are(srv, os_mount)}", field)
     boot, absent = _boot(srv, folder, name, os_mount, kernel_version)
     if boot is None:
         kernels = ", ".join(_kernels(folder)) or "none"
         raise BadImage(
             f"image {name} (os_mount {os_mount}) lacks {' and '.join(absent)};"
-            f" kernels in it: {kernels}; {_there_are(srv)}",
+            f" kernels in it: {kernels}; {_there_are(srv, os_mount)}",
             "kernel_version" if kernel_version is not None else "os_version",
         )
     return boot
@@ -150,6 +153,9 @@ def _boot(
     if absent:
         return None, absent
     urls = [url_path(srv, file) for file in found if file is not None]
+    odd = [url for url in (url_path(srv, folder), *urls) if not _PLAIN.match(url)]
+    if odd:
+        return None, [f"a plain name for {url!r}" for url in odd[:1]]
     return Boot(urls[0], tuple(urls[1:]), url_path(srv, folder), version), []
 
 
@@ -182,8 +188,9 @@ def _size(srv: Path, folder: Path) -> int | None:
 
 
 def _names(srv: Path) -> Iterator[tuple[str, Path]]:
-    """(name, folder) of every image; hidden folders are builds under way."""
-    places = sorted(srv.glob("os/[!.]*/[!.]*/[!.]*"))
+    """(name, folder) of every image that a document can name; hidden are builds under way."""
+    found = sorted(srv.glob("os/[!.]*/[!.]*/[!.]*"))
+    places = [place for place in found if all(map(_WORD.match, place.parts[-3:]))]
     links = [place for place in places if place.is_symlink()]
     behind = {os.path.realpath(link) for link in links}
     for place in places:
@@ -195,11 +202,13 @@ def _names(srv: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _kernels(folder: Path) -> list[str]:
-    return sorted(path.name.removeprefix(_KERNEL) for path in folder.glob(f"boot/{_KERNEL}*"))
+    found = sorted(path.name for path in folder.glob(f"boot/{_KERNEL}*"))
+    return [name.removeprefix(_KERNEL) for name in found if _WORD.match(name)]
 
 
-def _there_are(srv: Path) -> str:
-    names = [name for name, _ in _names(srv)]
+def _there_are(srv: Path, os_mount: str) -> str:
+    """Those that would boot."""
+    names = [name for name, folder in _names(srv) if _boot(srv, folder, name, os_mount, None)[0]]
     return f"images: {', '.join(names)}" if names else f"there are no images in {srv}/os"
 
 

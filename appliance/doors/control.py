@@ -187,12 +187,19 @@ async def _while_there(
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:
-    shown: dict[str, Any] = {"kind": _KINDS.get(type(error), "refused"), "message": str(error)}
+    kind = _KINDS.get(type(error), "refused")
+    shown: dict[str, Any] = {"kind": kind, "message": _sayable(str(error))}
     if isinstance(error, errors.BadDocument):
         shown["problems"] = [
-            {"field": p.field, "line": p.line, "message": p.message} for p in error.problems
+            {"field": _sayable(p.field), "line": p.line, "message": _sayable(p.message)}
+            for p in error.problems
         ]
     return shown
+
+
+def _sayable(text: str) -> str:
+    """CBOR takes no half characters, which file names may bring."""
+    return text.encode(errors="replace").decode()
 
 
 async def _messages(stream: trio.SocketStream) -> AsyncGenerator[Any, None]:

@@ -30,6 +30,7 @@ NAME: Final = "archive.sqlite"
 MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
 APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
 VERSION: Final = 1
+_MODE: Final = 0o600  # secrets of jobs; SQLite gives its log the same
 LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
 HELP: Final = "`appliance state repair` says what can be saved"
 
@@ -181,6 +182,15 @@ class Archive:
 def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Connection:
     """The file, made where there is none if the mode has a `c`.  Raises BadState."""
     where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
+    try:
+        if path != ":memory:" and mode == "rwc":
+            # SQLite makes it for everybody to read.  One that exists is not opened here: to close
+            # it would drop the locks of this process's other connection.
+            if not path.exists():
+                path.touch(_MODE)
+            path.chmod(_MODE)
+    except OSError as error:
+        raise BadState(f"{NAME}: {error.strerror}; {HELP}") from error
     try:
         connection = sqlite3.connect(
             str(where), uri=True, check_same_thread=False, isolation_level=None
