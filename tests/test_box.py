@@ -67,6 +67,17 @@ def test_a_hosts_file_needs_a_mac_and_nothing_else():
         boxes.facts("box-1", {}, "default")
 
 
+def test_a_mac_that_is_written_twice_is_one():
+    written = {"mac": ["52:54:00:12:34:56", "52-54-00-12-34-57", "525400123456"]}
+
+    assert ("52:54:00:12:34:56", "52:54:00:12:34:57") == boxes.facts("b", written, "q").macs
+
+
+def test_a_name_that_is_kept_for_strangers_is_refused_with_that_reason():
+    with pytest.raises(BadRequest, match="unknown-... are boxes without one"):
+        boxes.facts("unknown-1", {"mac": "52:54:00:12:34:56"}, "q")
+
+
 def test_a_whole_hosts_file():
     assert Facts(
         "vm-2p8g--a1",

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from appliance import cli
 from appliance.cli import jobs, submit
-from appliance.errors import NotFound, NotRunning, Refused
+from appliance.errors import BadRequest, NotFound, NotRunning, Refused
 
 
 class Server:
@@ -49,6 +49,24 @@ def test_all_are_tried_and_the_exit_code_is_that_of_the_first_that_went_wrong(
     said = ["appliance: lab.1 is over"] * ("lab.1" in names)
     said += ["appliance: no job lab.3"] * ("lab.3" in names)
     assert sorted(said) == sorted(done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.yaml", "none.yaml: no such file"),
+        ("folder", "folder: Is a directory"),
+        ("latin.yaml", "latin.yaml: is no UTF-8 (byte 9): save it as UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    done = CliRunner().invoke(submit.submit, [name])
+
+    assert isinstance(done.exception, BadRequest)
+    assert said == str(done.exception)
 
 
 @pytest.mark.parametrize("command", [jobs.cancel, submit.wait])

@@ -414,6 +414,25 @@ async def test_a_document_without_an_image_names_those_there_are(autojump_clock)
         assert {} == lab.scheduler.store.jobs
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("os: plan9\narch: sparc\n", {"os", "arch"}),
+        ("os: plan9\nos_arch: sparc\n", {"os", "os_arch"}),
+        ("os: a b\n", {"os"}),
+        ("os: plan9\nos_version: a b\nruntime: never\n", {"os", "os_version", "runtime"}),
+    ],
+)
+async def test_an_image_that_is_not_there_is_named_beside_the_other_mistakes(
+    autojump_clock, text, fields
+):
+    async with open_lab() as lab:
+        with pytest.raises(BadDocument) as caught:
+            await lab.submit(f"script: x\n{text}")
+
+        assert sorted(fields) == sorted(problem.field for problem in caught.value.problems)
+
+
 async def test_a_kernel_line_that_cannot_fit_is_refused_at_submit(autojump_clock):
     async with open_lab() as lab:
         with pytest.raises(BadDocument, match=r"kernel line would be \d+ bytes, \d+ too many"):

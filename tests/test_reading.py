@@ -82,6 +82,18 @@ def test_what_is_no_yaml_is_refused_with_that_word(text):
     assert message.startswith("not YAML")
 
 
+@pytest.mark.parametrize("character", ["\0", "\x01", "\x7f", "\ufffe"])
+def test_a_character_that_no_yaml_holds_is_named_with_its_line(character):
+    [(field, line, message)] = problems(f"a: 1\nb: \U0001f600\nc: é{character}\n")
+
+    assert ("yaml", 3) == (field, line)
+    assert f"not YAML: holds the control character {character!r}" == message
+
+
+def test_text_that_is_no_utf_8_is_refused():
+    assert [("yaml", None, "not YAML: is no UTF-8")] == problems("a: \udcff\n")
+
+
 def test_a_field_given_twice_names_both_lines_and_the_first_stands():
     found = reading.read("a: 1\nb: 2\na: 3\n", {}, {})
 

@@ -82,8 +82,10 @@ def _text(file: str) -> str:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise BadRequest(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{file}: {error}") from error
+    except OSError as error:
+        raise BadRequest(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file}: is no UTF-8 (byte {error.start}): save it as UTF-8") from error
 
 
 @click.command()

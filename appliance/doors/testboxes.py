@@ -41,8 +41,9 @@ class Testboxes:
         config = self._scheduler.config
         name = str(arguments["name"])
         fields = {key: value for key, value in arguments.items() if value and key != "name"}
-        fields["mac"] = [boxes.normal_mac(str(mac)) for mac in fields.pop("macs", None) or []]
+        fields["mac"] = fields.pop("macs", None) or []
         facts = boxes.facts(name, fields, config.defaults.queue)
+        fields["mac"] = list(facts.macs)
         where: list[Path] = []
 
         async def write() -> None:

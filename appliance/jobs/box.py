@@ -116,14 +116,16 @@ class Facts:
 
 def check_name(name: str) -> None:
     """Raises BadRequest for what is no testbox's name."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.startswith(STRANGER):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
         raise BadRequest(f"{name!r} is no testbox name: letters, digits and . _ - (at most 64)")
+    if name.startswith(STRANGER):
+        raise BadRequest(f"{name!r} is no testbox name: {STRANGER}... are boxes without one")
 
 
 def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
     check_name(name)
-    macs = tuple(normal_mac(str(mac)) for mac in _list(text, "mac"))
+    macs = tuple(dict.fromkeys(normal_mac(str(mac)) for mac in _list(text, "mac")))
     if not macs:
         raise BadRequest(f"{name}: mac: must name at least one MAC address")
     arch = text.get("arch")

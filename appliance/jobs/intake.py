@@ -80,12 +80,12 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
         paper.text, paper.name, config.defaults, paper.before, paper.after
     )
     wrong = {problem.field for problem in problems}
-    if wrong & {"os", "os_version", "arch", "os_arch"}:
-        raise BadDocument(problems)  # no image to look for
     try:
         pinned = await scheduler.images.pin(fits)
         _check_kernel_line(scheduler, fits, pinned)
     except BadImage as error:
+        if _is_of_defaults(error.field, wrong):
+            raise BadDocument(problems) from error
         problem = Problem(error.field, lines.get(error.field), str(error))
         raise BadDocument([*problems, problem]) from error
     except ApplianceError as error:
@@ -94,6 +94,12 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
     if problems:
         raise BadDocument(problems)
     return fits, pinned
+
+
+def _is_of_defaults(field: str, wrong: set[str]) -> bool:
+    """Whether the image that lacks `field` was looked for with a default in place of a mistake."""
+    path = ("os", "os_arch", "arch", "os_version", field)
+    return bool(wrong & set(path[: path.index(field) + 1]))
 
 
 def _check_kernel_line(scheduler: Scheduler, fits: Document, pinned: Pinned) -> None:

@@ -142,7 +142,10 @@ def _measure(text: str) -> None:
 
 
 def _compose(text: str) -> yaml.Node | None:
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except UnicodeEncodeError as error:
+        raise BadDocument([Problem("yaml", None, "not YAML: is no UTF-8")]) from error
     try:
         _measure(text)
         node = loader.get_single_node()
@@ -151,6 +154,10 @@ def _compose(text: str) -> yaml.Node | None:
         raise BadDocument(
             [Problem("yaml", mark.line + 1 if mark else None, _explain(error))]
         ) from error
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1  # libyaml counts bytes
+        said = f"not YAML: holds the control character {chr(error.character)!r}"
+        raise BadDocument([Problem("yaml", line, said)]) from error
     except (yaml.YAMLError, ValueError) as error:
         raise BadDocument([Problem("yaml", None, f"not YAML: {error}")]) from error
     finally:
