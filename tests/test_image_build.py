@@ -66,7 +66,7 @@ echo MOUNTED; sleep 600"""
 
 @root
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     srv = tmp_path / "srv"
     srv.mkdir()
@@ -221,6 +221,30 @@ def test_a_build_under_way_is_not_swept(tmp_path: Path) -> None:
         snapshot.sweep(making.root.parents[1])
 
         assert (making.root / "file").exists()
+
+
+MAKES_MANY = """\
+import sys
+from pathlib import Path
+from appliance.boot import snapshot
+for _ in range(100):
+    with snapshot.new(Path(sys.argv[1]), "debian", "x86_64", "12") as making:
+        (making.root / "file").touch()
+        assert (making.root / "file").exists()
+"""
+
+
+@pytest.mark.slow
+def test_makers_who_begin_and_end_at_the_same_moment_do_not_meet(tmp_path: Path) -> None:
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKES_MANY, str(tmp_path)], stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+
+    said = [maker.communicate()[1] for maker in makers]
+    assert [b""] * 3 == said
+    assert [0] * 3 == [maker.returncode for maker in makers]
+    assert list(tmp_path.rglob(".building-*")) == []
 
 
 def test_the_versions_symlink_moves_to_the_new_snapshot(tmp_path: Path) -> None:

@@ -57,13 +57,14 @@ class Snapshot:
 def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
     """An empty folder for one image; it is gone afterwards unless it was published."""
     place = srv / "os" / os_name / arch
-    made = _make(place)
-    sweep(place)
     private = place / f"{_BUILDING}{os.getpid()}"
-    private.mkdir(mode=0o700)
-    lock = os.open(private, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _alone(srv):
+        made = _make(place)
+        sweep(place)
+        private.mkdir(mode=0o700)
+        lock = os.open(private, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         root = private / "root"
         root.mkdir()
         root.chmod(0o755)
@@ -71,15 +72,31 @@ def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
     finally:
         _remove(private)
         os.close(lock)
-        for folder in made:
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        with _alone(srv):
+            for folder in made:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+@contextmanager
+def _alone(srv: Path) -> Iterator[None]:
+    """While makers look for each other, and make or remove the folders that they share."""
+    srv.mkdir(parents=True, exist_ok=True)
+    lock = os.open(srv, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def sweep(place: Path) -> None:
     """Removes what crashed builds left in `place`."""
     for left in place.glob(f"{_BUILDING}*"):
-        lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # its maker has just removed it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,7 @@ from appliance.cli import show as shows
 if TYPE_CHECKING:
     from appliance.boot.images import Image
 
+_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 _SRV = click.option(
     "--srv", type=click.Path(path_type=Path), help="Instead of the configuration's paths.srv."
 )
@@ -138,8 +139,14 @@ def _place(ctx: click.Context, srv: Path | None) -> Path:
 
 @contextmanager
 def _told() -> Iterator[Callable[[str], None]]:
-    """What happens, line by line; a person sees the latest one move.  SIGTERM ends it cleanly."""
-    before = signal.signal(signal.SIGTERM, _stop)
+    """What happens, line by line; a person sees the latest one move.
+
+    SIGTERM, and a terminal that is closed (not under nohup), end it cleanly.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         if not sys.stderr.isatty():
             yield lambda line: click.echo(line, err=True)
@@ -153,9 +160,11 @@ def _told() -> Iterator[Callable[[str], None]]:
             task = progress.add_task("starting", total=None)
             yield lambda line: progress.update(task, description=escape(line[:100]))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: cleaning up has begun
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)  # one is enough: cleaning up has begun
     sys.exit(128 + number)
