@@ -375,6 +375,41 @@ async def test_the_job_of_today_does_not_write_into_the_results_of_yesterdays(tm
         assert {} == kept(lab, first)
 
 
+@pytest.mark.parametrize("method", ["PUT", "MKCOL", "POST"])
+async def test_nothing_is_uploaded_through_a_link_that_leads_out(tmp_path, method):
+    """People with a shell make such links: a suite that was moved to another disk, say."""
+    (tmp_path / "outside").mkdir()
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        root = tmp_path / "srv" / job.result_root[1:]
+        root.mkdir(parents=True)
+        (root / "out").symlink_to(tmp_path / "outside")
+        (root / "real").mkdir()
+        (root / "in").symlink_to("real")
+        places = [f"{job.result_root}/{name}/x" for name in ("out", "in")]
+        body, headers = (form("x", b"data"), FORM) if method == "POST" else (b"data", {})
+        out, inside = [
+            await send(lab, method, place, body, cookie=job.id, **headers) for place in places
+        ]
+
+        assert 400 == out.status
+        assert b"a link on the way leads out" in out.body
+        assert inside.status in (200, 201)
+        assert [] == list((tmp_path / "outside").iterdir())
+
+
+async def test_results_may_lie_on_another_disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/result").symlink_to(tmp_path / "disk")
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        put = await send(lab, "PUT", f"{job.result_root}/stdout", b"hello\n", cookie=job.id)
+
+        assert 201 == put.status
+        assert {"stdout": b"hello\n"} == kept(lab, job)
+
+
 async def test_a_file_where_a_folder_should_be_is_409(tmp_path):
     async with open_lab(labs.config(tmp_path)) as lab:
         job = await running(lab)

@@ -122,7 +122,9 @@ class Results:
             raise Refused(f"{job_id} is not {scope['client'][0]}'s")
         if not decisions.may_upload(self._scheduler.store, job, attempt):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
-        return job, attempt, root, self._config.paths.srv / url[1:]
+        path = self._config.paths.srv / url[1:]
+        await results.check_inside(path, self._config.paths.srv / "result")
+        return job, attempt, root, path
 
     def _is_from(self, attempt: Attempt, client: str) -> bool:
         """Whether the box of `attempt` is at `client`, be it with another of its cards."""

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from appliance.errors import NoSpace, Refused
+from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import sync_folder
 
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -104,6 +104,18 @@ async def _in_thread(path: Path, work: Callable[[], T]) -> T:
             raise Refused(f"{path.name}: {error.strerror}") from error
         what = "no space for" if error.errno in _NO_SPACE else "the disk does not take"
         raise NoSpace(f"{what} {path.name}: {error.strerror}") from error
+
+
+async def check_inside(path: Path, below: Path) -> None:
+    """Raises BadRequest where links on the way to `path` lead out of the folder `below`."""
+
+    def leads_out() -> bool:
+        return not path.parent.resolve().is_relative_to(below.resolve())
+
+    if await _in_thread(path, leads_out):
+        raise BadRequest(
+            f"{path.name} would lie outside of the results: a link on the way leads out"
+        )
 
 
 def make_folders(folder: Path) -> bool:
