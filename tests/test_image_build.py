@@ -39,21 +39,24 @@ def mounts_in(srv: Path) -> list[str]:
     return [line for line in Path("/proc/mounts").read_text().splitlines() if str(srv) in line]
 
 
-def building(srv: Path, path: str) -> subprocess.Popen[bytes]:
+BUILD = ("appliance", "image", "build", "debian", "12", "x86_64",
+         "--mirror", "http://mirror.test/debian", "--srv")  # fmt: skip
+MAKE_IMAGE = ("appliance.setup.cached_image",)
+
+
+def building(srv: Path, path: str, command: tuple[str, ...] = BUILD) -> subprocess.Popen[bytes]:
     """`appliance image build`, whose mmdebstrap has mounted something and goes on for ever."""
     program = subprocess.Popen(
-        [sys.executable, "-m", "appliance", "image", "build", "debian", "12", "x86_64",
-         "--mirror", "http://mirror.test/debian", "--srv", str(srv)],
+        [sys.executable, "-m", *command, str(srv)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         env={"PATH": path, "TMPDIR": str(srv.parent)},
     )  # fmt: skip
     assert program.stderr is not None
-    with program.stderr as output:
-        said = []
-        for line in output:
-            said.append(line)
-            if b"MOUNTED" in line:
-                return program
+    said = []
+    for line in program.stderr:
+        said.append(line)
+        if b"MOUNTED" in line:
+            return program
     raise AssertionError(b"".join(said).decode())
 
 
@@ -67,15 +70,20 @@ echo MOUNTED; sleep 600"""
 @root
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("command", [BUILD, MAKE_IMAGE])
+def test_an_interrupted_build_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, command: tuple[str, ...]
+) -> None:
     srv = tmp_path / "srv"
     srv.mkdir()
-    program = building(srv, tools(tmp_path / "bin", mmdebstrap=SLOW))
+    program = building(srv, tools(tmp_path / "bin", mmdebstrap=SLOW), command)
 
     program.send_signal(number)
+    _, said = program.communicate(timeout=PATIENCE_S)
 
-    assert program.wait(PATIENCE_S) != 0
-    assert left(srv) == []
+    assert program.returncode == 128 + number
+    assert b"Traceback" not in said
+    assert [] == [name for name in left(srv) if name != "lock"]  # that of `make image`
     assert mounts_in(srv) == []
     assert list(tmp_path.glob("appliance-*")) == []  # the temporary files of its programs
 
@@ -86,7 +94,7 @@ def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path) -> None:
     srv = tmp_path / "srv"
     program = building(srv, tools(tmp_path / "bin", mmdebstrap=SLOW))
     program.kill()
-    program.wait(PATIENCE_S)
+    program.communicate(timeout=PATIENCE_S)
     assert mounts_in(srv) == []  # its namespace is gone with it
     place = srv / "os/debian/x86_64"
     assert list(place.glob(".building-*"))

@@ -46,7 +46,7 @@ def build(
     from appliance.boot import image_build
 
     place = _place(ctx, srv)
-    with _told() as say:
+    with told() as say:
         made = image_build.build(place, version, arch, say, mirror)
     click.echo(str(made))
 
@@ -65,7 +65,7 @@ def import_(
     from appliance.boot import image_import
 
     place = _place(ctx, srv)
-    with _told() as say:
+    with told() as say:
         made = image_import.import_(place, source.absolute(), system, version, arch, say)
     click.echo(str(made))
 
@@ -138,7 +138,7 @@ def _place(ctx: click.Context, srv: Path | None) -> Path:
 
 
 @contextmanager
-def _told() -> Iterator[Callable[[str], None]]:
+def told() -> Iterator[Callable[[str], None]]:
     """What happens, line by line; a person sees the latest one move.
 
     SIGTERM, and a terminal that is closed (not under nohup), end it cleanly.

@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from appliance.boot import image_build, images
+from appliance.cli.images import told
 from appliance.errors import ApplianceError, BadImage
 
 IMAGE: Final = ("debian", "x86_64", "12")  # os, arch, version
@@ -57,7 +58,8 @@ def ensure(srv: Path) -> bool:
         system, arch, version = IMAGE
         click.echo(f"building the {system} {version} image in {srv}; this takes a few minutes")
         stamp.unlink(missing_ok=True)
-        image_build.build(srv, version, arch, lambda line: click.echo(f"  {line}", err=True), None)
+        with told() as say:
+            image_build.build(srv, version, arch, say, None)
         stamp.write_text(wanted)
         return True
 
@@ -78,6 +80,8 @@ def main() -> None:
     except ApplianceError as error:
         click.secho(f"image: {error}", fg="red", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
