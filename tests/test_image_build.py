@@ -3,12 +3,17 @@
 mmdebstrap and dracut are stood in for by scripts where the question is what happens around them.
 """
 
+import contextlib
+import fcntl
 import io
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 import time
 from pathlib import Path
 
@@ -86,6 +91,37 @@ def test_an_interrupted_build_leaves_nothing(
     assert [] == [name for name in left(srv) if name != "lock"]  # that of `make image`
     assert mounts_in(srv) == []
     assert list(tmp_path.glob("appliance-*")) == []  # the temporary files of its programs
+
+
+TALKS = """\
+echo "I: a long line, coloured \033[31mred\033[0m, $(printf 'x%.0s' $(seq 200))"
+sleep 0.5; exit 25"""
+
+
+@root
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds are native")
+def test_a_person_at_a_terminal_sees_the_time_beside_the_newest_line(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    program = subprocess.Popen(
+        [sys.executable, "-m", *BUILD, str(tmp_path / "srv")],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+        env={"PATH": tools(tmp_path / "bin", mmdebstrap=TALKS), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+
+    assert 2 == program.wait(PATIENCE_S)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().partition("appliance: ")[0])
+    lines = [line for line in drawn.splitlines() if "a long line" in line]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"\S 0:00:0\d I: a long line, coloured .*…", line.strip())
+        assert len(line.strip()) <= 60
 
 
 @root

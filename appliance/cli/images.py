@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -154,14 +155,23 @@ def told() -> Iterator[Callable[[str], None]]:
         from rich.console import Console
         from rich.markup import escape
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
-        columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        # What is too long is cut: with a width of its own it pushes the others off the line.
+        newest = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
+        columns = SpinnerColumn(), TimeElapsedColumn(), newest
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, expand=True) as progress:
             task = progress.add_task("starting", total=None)
-            yield lambda line: progress.update(task, description=escape(line[:100]))
+            yield lambda line: progress.update(task, description=escape(_plain(line)))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _plain(line: str) -> str:
+    """Without colours and whatever else would move the cursor."""
+    return "".join(filter(str.isprintable, re.sub(r"\x1b\[[0-9;]*m", "", line)))
 
 
 def _stop(number: int, frame: object) -> None:
