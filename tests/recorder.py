@@ -23,7 +23,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
         monkeypatch.setattr(os, name, call)
 
-    record("fsync", SYNC)
+    for name in ("fsync", "fdatasync"):
+        record(name, SYNC)
     for name in ("rename", "replace", "link"):
         record(name, NAME)
     return made

@@ -105,6 +105,9 @@ def _happening(rng, store, now):
             pair = (box.name, rng.choice(queued).id)
             return decisions.offers(store, [pair], now, WAITS, lambda: f"token-{now}")
         return []
+    if roll < 0.61 and store.jobs:
+        late = rng.choice(list(store.jobs.values()))
+        return decisions.refused_upload(late, rng.choice([1, 2]), "quota", now)
     if not active:
         return []
     job = rng.choice(active)

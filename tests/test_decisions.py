@@ -13,7 +13,7 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import HISTORY_MAX, Job, Known, Moved, Seen, Submitted
+from appliance.jobs.changes import HISTORY_MAX, Job, Known, Moved, Seen, Submitted, marked, moved
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 from tests.lab import PINNED, MemoryDisk, open_lab
@@ -206,12 +206,26 @@ def test_what_cannot_boot_ends_before_it_runs_and_not_after():
 
 
 def test_an_upload_is_refused_once_and_only_for_the_attempt_under_way():
-    job = a_job(state=Running(ONE, NOW))
-    [moved] = decisions.refused_upload(job, 1, "quota", NOW)
-    refused = a_job(state=jobs.advance(job.state, moved.event, jobs.Rules()))
+    job = a_job(state=Running(ONE, NOW), attempts=(ONE,))
+    [change] = decisions.refused_upload(job, 1, "quota", NOW)
+    refused = moved(job, change)
 
+    assert "quota" == refused.attempt.refused
     assert [] == decisions.refused_upload(refused, 1, "quota", NOW)
     assert [] == decisions.refused_upload(job, 2, "quota", NOW)
+
+
+def test_an_upload_refused_after_the_end_changes_the_results_and_not_the_end():
+    job = a_job(state=jobs.Finished("success", "", ONE), attempts=(ONE,))
+    [change] = decisions.refused_upload(job, 1, "quota", NOW)
+    lacking = marked(job, change)
+
+    assert job.state == lacking.state
+    assert "quota" == lacking.attempts[0].refused
+    assert ("finish", "upload refused: quota", 1) == (
+        lacking.history[-1].stage, lacking.history[-1].what, lacking.history[-1].attempt
+    )  # fmt: skip
+    assert [] == decisions.refused_upload(lacking, 1, "quota", NOW)
 
 
 def test_what_was_not_delivered_goes_back_only_while_it_is_that_offer():

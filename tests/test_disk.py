@@ -12,6 +12,8 @@ from appliance.errors import BadState
 from appliance.jobs.changes import Drained
 from appliance.keep import journal as journals
 from appliance.keep.disk import StateFolder
+from tests.disks import MemoryDisk
+from tests.recorder import NAME, SYNC, recorded
 
 
 @pytest.fixture
@@ -80,6 +82,39 @@ async def test_a_replace_that_fails_leaves_the_file_as_it_was(folder, monkeypatc
             await folder.replace("snapshot", [b"bad"])
 
     assert b"good" == await folder.read("snapshot")
+
+
+async def test_an_append_syncs_its_bytes_and_the_name_of_a_new_file(folder, tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    calls = recorded(monkeypatch)
+    await folder.append("journal", b"one")
+    await folder.append("journal", b"two")
+
+    bytes_, name = (SYNC, str(state / "journal")), (SYNC, str(state))
+    assert [bytes_, name, bytes_] == calls
+
+
+async def test_a_replace_syncs_its_bytes_before_the_name_and_the_name_after_it(
+    folder, tmp_path, monkeypatch
+):
+    state = tmp_path / "state"
+    calls = recorded(monkeypatch)
+    await folder.replace("snapshot", [b"one", b"two"])
+
+    assert [
+        (SYNC, str(state / "snapshot.new")),
+        (NAME, str(state / "snapshot")),
+        (SYNC, str(state)),
+    ] == calls
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_was_replaced_is_there_after_any_kill(seed):
+    disk = MemoryDisk(seed)
+    await disk.replace("snapshot", [b"one"])
+    await disk.replace("snapshot", [b"two"])
+
+    assert b"two" == disk.after_kill().files["snapshot"]
 
 
 async def test_a_write_the_kernel_cuts_short_is_continued(folder, monkeypatch):

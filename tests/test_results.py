@@ -173,6 +173,31 @@ async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete
         assert ("incomplete", "b is larger than 10 bytes") == (state.health, state.reason)
 
 
+@pytest.mark.parametrize("archived", [False, True])
+async def test_a_result_refused_after_the_end_is_told_and_the_end_stands(tmp_path, archived):
+    limits = Limits(upload_file_bytes=10, finished_in_memory=0 if archived else 1000)
+    chosen = labs.config(tmp_path, limits=limits)
+    async with open_lab(chosen) as lab:
+        job = await running(lab)
+        await lab.report(job, "", "lkp-post-run")
+        with trio.fail_after(10):
+            while archived and job.id in lab.scheduler.store.jobs:
+                await trio.sleep(0.05)
+        large = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 11, cookie=job.id)
+        assert 413 == large.status
+
+        async def shown(lab):
+            answer = await lab.people.do("show", {"job": job.id}, "ann", None)
+            return answer["job"], [moment["what"] for moment in answer["history"]]
+
+        row, history = await shown(lab)
+        assert ("success", "b is larger than 10 bytes") == (row["health"], row["lacking"])
+        assert "upload refused: b is larger than 10 bytes" == history[-1]
+        disk = lab.disk.after_kill()
+    async with open_lab(chosen, disk) as lab:
+        assert (row, history) == await shown(lab)
+
+
 async def test_results_past_the_attempts_quota_are_507(tmp_path):
     limits = Limits(upload_attempt_bytes=10)
     async with open_lab(labs.config(tmp_path, limits=limits)) as lab:

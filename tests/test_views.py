@@ -35,6 +35,7 @@ def test_a_queued_jobs_row():
         "arch": "x86_64",
         "result_root": "/srv/result/1",
         "finished": None,
+        "lacking": None,
     } == views.job_row(a_job())
 
 

@@ -68,7 +68,8 @@ def show(ctx: click.Context, job: str, as_json: bool) -> None:
         shows.as_json(answer)
         return
     row = answer["job"]
-    for name in ("id", "suite", "submitter", "stage", "health", "reason", "box", "result_root"):
+    for name in ("id", "suite", "submitter", "stage", "health", "reason", "lacking", "box",
+                 "result_root"):  # fmt: skip
         if row[name]:
             click.echo(f"{name:12} {row[name]}")
     click.echo()

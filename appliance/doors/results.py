@@ -213,10 +213,12 @@ class Results:
         self._scheduler.heard[box.name] = self._scheduler.clock.now()
         name = str(path.relative_to(self._config.paths.srv / root[1:]))
         now = self._scheduler.clock.now()
-        job = await self._scheduler.find(job.id)  # it may have moved since
-        if job.attempt is None or job.attempt.number != attempt.number:
+        # It may have moved since; what only the archive has is over.
+        there = self._scheduler.store.jobs.get(job.id)
+        if there is None or there.attempt is None or there.attempt.number != attempt.number:
             name = f"late: {name} (of attempt {attempt.number})"
-        step = decisions.told(box, now, "result", name, job, attempt, size)
+        current = there is not None and decisions.is_current(there, attempt)
+        step = decisions.step(box, now, "result", name, size, job=there if current else None)
         self._scheduler.change([step])
 
     async def _receive(
@@ -269,10 +271,16 @@ class Results:
         return self._used[root]
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
+        scheduler = self._scheduler
         log.warning("upload refused", job=job.id, box=attempt.box, why=reason)
-        job = await self._scheduler.find(job.id)
-        now = self._scheduler.clock.now()
-        await self._scheduler.keep(decisions.refused_upload(job, attempt.number, reason, now))
+        try:
+            job = await scheduler.find(job.id)  # it may have moved since
+            now = scheduler.clock.now()
+            for change in decisions.refused_upload(job, attempt.number, reason, now):
+                await scheduler.mark(job, change)
+        except (DiskTrouble, BadState) as error:  # of the archive: it is over long since
+            log.error("what its results lack is not kept", job=job.id, why=str(error))
+        await scheduler.settled()
 
 
 def _is_host(config: Config, scope: Scope) -> bool:

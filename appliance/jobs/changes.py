@@ -246,6 +246,16 @@ class Swept:
 
 
 @attrs.frozen
+class Lacking:
+    """A result of an attempt that is over was not taken, so what is there of it is not all."""
+
+    job: str
+    number: int  # of the attempt
+    reason: str
+    at: float
+
+
+@attrs.frozen
 class Filed:
     """The archive has the bodies of these jobs' documents; memory need not hold them."""
 
@@ -285,9 +295,17 @@ def moved(job: Job, change: Moved) -> Job:
     return with_moment(job, moment, state=state, finished=finished, attempts=attempts)
 
 
-def marked(job: Job, change: Kept | Swept) -> Job:
-    """What becomes of a job that is over."""
+def marked(job: Job, change: Mark) -> Job:
+    """What becomes of a job without a move."""
     match change:
+        case Lacking(_, number, reason, at):
+            attempts = tuple(
+                attrs.evolve(past, refused=reason) if past.number == number else past
+                for past in job.attempts
+            )
+            what = f"upload refused: {reason}"
+            moment = Moment(at, jobs.stage(job.state), what, attempt=number)
+            return with_moment(job, moment, attempts=attempts)
         case Kept(_, on, by, at):
             moment = Moment(at, "finish", f"results {'kept' if on else 'let go'} by {by}")
             return with_moment(job, moment, kept=on)
@@ -295,8 +313,9 @@ def marked(job: Job, change: Kept | Swept) -> Job:
             return with_moment(job, Moment(at, "finish", "results removed"), swept=at)
 
 
+Mark = Kept | Swept | Lacking
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
     | Kept | Swept | Filed | Archived | Unregistered | Forgotten
-    | Synced
+    | Synced | Lacking
 )  # fmt: skip

@@ -23,6 +23,7 @@ from appliance.jobs.changes import (
     Forgotten,
     Job,
     Known,
+    Lacking,
     Missed,
     Moved,
     Seen,
@@ -239,13 +240,16 @@ def closed(job: Job, health: str | None, now: float) -> list[Change]:
     return [_legal(job, Moved(job.id, jobs.Close(health), now))]
 
 
-def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Change]:
-    """A result of attempt `number` was not taken."""
-    attempt = job.attempt
-    if isinstance(job.state, Finished) or attempt is None or attempt.number != number:
+def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved | Lacking]:
+    """A result of attempt `number` was not taken; said once.
+
+    Under way, it never ends as success; one that is over stays what it was told to be, and lacks it.
+    """
+    attempt = next((past for past in job.attempts if past.number == number), None)
+    if attempt is None or attempt.refused is not None:
         return []
-    if attempt.refused is not None:
-        return []
+    if not is_current(job, attempt):
+        return [Lacking(job.id, number, reason, now)]
     return [Moved(job.id, jobs.RefuseUpload(reason), now, f"upload refused: {reason}")]
 
 

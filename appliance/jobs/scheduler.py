@@ -26,13 +26,12 @@ from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
     Change,
     Job,
-    Kept,
+    Mark,
     Missed,
     Moved,
     Quarantined,
     Reserved,
     Submitted,
-    Swept,
     Synced,
     Unregistered,
     marked,
@@ -377,11 +376,12 @@ class Scheduler:
         """What its document says to the job itself.  Raises NotFound, DiskTrouble, BadState."""
         return job.document.body or await self.archive.body(job.number)
 
-    async def mark(self, job: Job, change: Kept | Swept) -> None:
-        """Mark a job that is over, wherever it is; `settle(list)` says when the disk knows it."""
+    async def mark(self, job: Job, change: Mark | Moved) -> None:
+        """Change a job, wherever it is; `settle(list)` says when the disk knows it."""
         if job.id in self.store.jobs:
             self.change([change])
         else:
+            assert not isinstance(change, Moved), f"{job.id} is over"
             await self.archive.take([marked(job, change)])
 
     async def renew(self, job_id: str, seconds: float) -> Job:

@@ -38,6 +38,7 @@ from appliance.jobs.changes import (
     Job,
     Kept,
     Known,
+    Lacking,
     Missed,
     Moved,
     Quarantined,
@@ -258,7 +259,7 @@ class Store:
                 self._unindex_box(self.boxes.pop(name))
             case Drained(by):
                 self.drained = by
-            case Kept(name) | Swept(name):
+            case Kept(name) | Swept(name) | Lacking(name):
                 self.jobs[name] = marked(self.jobs[name], change)  # fields that no index knows
             case Synced(name, node):
                 self.jobs[name] = attrs.evolve(self.jobs[name], node=node)

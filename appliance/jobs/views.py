@@ -55,6 +55,7 @@ def job_row(job: Job, srv: Path = SRV) -> dict[str, Any]:
         "arch": job.document.arch,
         "result_root": f"{srv}{job.result_root}",
         "finished": job.finished if over else None,
+        "lacking": job.attempts[-1].refused if job.attempts else None,
     }
 
 
