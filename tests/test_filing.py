@@ -11,13 +11,16 @@ import stat
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
 from appliance.doors import retention
 from appliance.errors import BadState, DiskTrouble, NotFound, Refused, Unknown
-from appliance.jobs import filing, intake
+from appliance.jobs import decisions, filing, intake
+from appliance.jobs.changes import Moved
 from appliance.jobs.document import Body
 from appliance.jobs.intake import Paper
+from appliance.jobs.job import Fetch
 from appliance.jobs.reports import Reports, Source
 from appliance.jobs.store import Store
 from appliance.keep import archive
@@ -81,6 +84,27 @@ async def test_a_job_whose_document_is_lost_ends_and_says_so(autojump_clock):
         state = lab.scheduler.store.job(job.id).state
         assert "incomplete" == state.health
         assert "its document cannot be read" in state.reason
+
+
+async def test_a_job_whose_document_cannot_be_read_just_now_waits_for_it(
+    autojump_clock, monkeypatch
+):
+    async with open_lab() as lab:
+        job = await lab.submit()
+        await filed(lab)
+        await lab.know()
+        await (await lab.ask()).rest()
+
+        async def locked(self, number):
+            raise DiskTrouble("archive.sqlite: database is locked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Archive, "body", locked)
+            answer = await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+        assert (503, "5") == (answer.status, answer.headers["retry-after"])
+        again = await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+
+        assert (200, "boot") == (again.status, lab.stage(job))
 
 
 async def test_the_newest_finished_jobs_stay_and_all_others_are_found_in_the_archive(
@@ -376,6 +400,69 @@ async def test_nothing_goes_to_the_archive_before_the_journal_has_it(autojump_cl
 async def refused_or_not(lab, verb, arguments):
     with contextlib.suppress(DiskTrouble, Unknown):
         await lab.people.do(verb, arguments, "ann", None)
+
+
+@pytest.mark.parametrize("verb", ["show", "jobs"])
+async def test_what_is_shown_of_a_job_stays_true_after_a_kill(autojump_clock, verb):
+    """While a write is under way; a disk that refuses has people see what memory knows."""
+    async with open_lab() as lab:
+        job = await lab.submit()
+        kept, append = trio.Event(), lab.disk.append
+
+        async def slow(name, data):
+            await kept.wait()
+            await append(name, data)
+
+        lab.disk.append = slow
+        shown = []
+
+        async def look():
+            shown.append(await lab.people.do(verb, {"job": job.id}, "ann", None))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lab.scheduler.cancel, job.id, "ann")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(look)
+            await wait_all_tasks_blocked()
+            assert ("finish", []) == (lab.stage(job), shown)
+            kept.set()
+        assert "'stage': 'finish'" in repr(shown)
+
+        lab.disk.calls.broken = errno.EIO
+        with pytest.raises(Unknown):
+            await lab.submit(key="another00")
+        before = trio.current_time()
+        await look()
+        assert before == trio.current_time()
+
+
+async def test_who_waits_is_told_of_no_more_than_the_disk_knows_by_then(autojump_clock):
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        await lab.know()
+        await (await lab.ask()).hang_up()
+        await wait_all_tasks_blocked()
+        job, append, told = await lab.submit(), lab.disk.append, []
+        await filed(lab)
+        store, waits, now = lab.scheduler.store, lab.config.waits, lab.scheduler.clock.now()
+        offer = decisions.offers(store, [("box-1", job.id)], now, waits, lambda: "token")
+
+        async def slow(name, data):
+            await trio.sleep(1)
+            await append(name, data)
+
+        async def wait():
+            told.append(await lab.scheduler.changes_of(job.id, 1))
+
+        lab.disk.append = slow
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        lab.scheduler.change([*offer])
+        await trio.sleep(0.5)
+        lab.scheduler.change([Moved(job.id, Fetch(now + 100), now)])  # while the first is written
+        await trio.sleep(0.6)
+
+        assert [["submit", "offered"]] == [[at.stage for at in job.history] for job in told]
+        assert "boot" == lab.stage(job)
 
 
 async def test_who_waits_for_a_job_is_told_once_the_disk_knows(autojump_clock):

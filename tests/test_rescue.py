@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 
 import attrs
 import pytest
 
-from appliance.errors import BadState
+from appliance.errors import BadState, DiskTrouble
 from appliance.jobs import job as jobs
 from appliance.jobs.document import Body
 from appliance.jobs.store import Store
@@ -80,6 +81,49 @@ def test_what_is_no_archive_of_ours_is_named(folder):
     assert f"{OVER} jobs that are over and the documents of {WAITING} jobs" == damage.lost
     with pytest.raises(BadState, match="repair"):
         rescue.whole(folder, store)
+
+
+def test_an_archive_that_another_program_holds_is_locked_and_not_damaged(folder, monkeypatch):
+    monkeypatch.setattr(archive, "BUSY_S", 0.0)
+    store = write(folder)
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("UPDATE job SET stays = 0")
+        for look in (rescue.damage, rescue.agreed, rescue.whole):
+            with pytest.raises(DiskTrouble, match=r"^archive\.sqlite: database is locked$"):
+                look(folder, store, *[NOW][: look is rescue.agreed])
+        with pytest.raises(DiskTrouble, match="locked"):
+            rescue.mend(folder)
+        with pytest.raises(DiskTrouble, match="locked"):
+            archive.Archive.of_folder(folder)
+        other.execute("ROLLBACK")
+
+    assert rescue.damage(folder, store) is None
+
+
+async def test_a_start_without_its_archive_says_so_and_makes_none(folder):
+    store = write(folder)
+    (folder / archive.NAME).unlink()
+    shelf = archive.Archive.of_folder(folder)
+    with contextlib.closing(shelf), pytest.raises(BadState, match=r"archive\.sqlite: is missing;"):
+        await shelf.check(store)
+
+    assert [] == rescue.files(folder)
+
+
+def test_an_archive_in_a_folder_that_is_read_only_is_read_with_its_log(
+    folder, tmp_path, monkeypatch
+):
+    store = write(folder)
+    late = Body(script="#!/bin/sh\n")
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as server:
+        archive.file_bodies(server, [(OVER + 1, late)])
+        assert f"{archive.NAME}-wal" in rescue.files(folder)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        whole = rescue.whole(folder, store)
+
+    assert late == whole.jobs[f"lab.{OVER + 1}"].document.body
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -181,7 +181,7 @@ async def test_a_result_refused_after_the_end_is_told_and_the_end_stands(tmp_pat
         job = await running(lab)
         await lab.report(job, "", "lkp-post-run")
         with trio.fail_after(10):
-            while archived and job.id in lab.scheduler.store.jobs:
+            while archived and job.id in lab.scheduler.store.jobs:  # noqa: ASYNC110 - of a thread
                 await trio.sleep(0.05)
         large = await send(lab, "PUT", f"{job.result_root}/b", b"x" * 11, cookie=job.id)
         assert 413 == large.status

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import stat
 import sys
 
@@ -210,6 +211,36 @@ def by_number(text):
     whole = json.loads(text)
     whole["jobs"].sort(key=lambda job: job["number"])
     return whole
+
+
+def test_an_archive_that_another_program_holds_is_no_reason_to_repair(run, tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    written(folder, ARCHIVING, 150)
+    monkeypatch.setattr(archive, "BUSY_S", 0.0)
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        for words in (["check"], ["repair", "--yes"], ["export"]):
+            assert (4, "", "appliance: archive.sqlite: database is locked\n") == run(*words)
+
+    assert 0 == run("check")[0]
+
+
+def test_a_repair_without_room_is_told_in_one_line(run, tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    written(folder, ARCHIVING, 150)
+    for name in rescue.files(folder):
+        (folder / name).unlink()
+
+    def full(folder):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(rescue, "mend", full)
+    code, _, err = run("repair", "--yes")
+
+    assert (4, "appliance: archive.sqlite: database or disk is full\n") == (code, err)
 
 
 def test_a_lost_archive_is_told_and_mended_only_when_told_to(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from appliance.cli import FAILED, load_config
 from appliance.cli import show as shows
 from appliance.errors import BadRequest, BadState, Refused
 from appliance.jobs.job import stage
+from appliance.keep import archive, offline, rescue, survey
 from appliance.keep import export as exports
-from appliance.keep import offline, rescue, survey
 from appliance.keep.survey import Survey
 
 _OWNER_ONLY = 0o600  # documents hold secrets
@@ -130,6 +131,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(f"{error.filename or path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise archive.trouble(error) from error
 
 
 def _row(folder: Path, found: Survey) -> dict[str, Any]:

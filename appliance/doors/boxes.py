@@ -20,10 +20,11 @@ import trio
 from appliance.boot import ipxe, plan
 from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
 from appliance.doors.asking import GPXELINUX, Admission, query_of, question
+from appliance.doors.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.doors.files import send_bytes
 from appliance.doors.sockets import SOCKETS, Sockets
 from appliance.doors.submits import CANCEL, SUBMIT, Submits
-from appliance.errors import BadRequest, NotFound, Refused
+from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -134,6 +135,9 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
         except Refused as error:
             log.warning("job.cgz refused", path=scope["path"], address=client)
             await answer(send, 403, str(error))
+        except DiskTrouble as error:  # it may be well in a moment, and iPXE asks again
+            log.warning("job.cgz cannot be made", path=scope["path"], why=str(error))
+            await answer(send, 503, str(error), [(b"retry-after", b"%d" % RETRY_SOON_S)])
         else:
             await send_bytes(scope, receive, send, data, path=scope["path"], progress=fetches)
 

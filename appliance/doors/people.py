@@ -32,6 +32,9 @@ READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
 _SAME_KEY: Final = "this key made these jobs before; what was sent now was not looked at"
 
+# What these answer was read in memory, which is ahead of the disk for as long as a write takes.
+_SHOWS: Final = frozenset(["jobs", "show", "hosts", "host-show", "results", "renew", "cancel"])
+
 log = structlog.get_logger()
 
 Event = Callable[[dict[str, Any]], Awaitable[None]]
@@ -74,7 +77,10 @@ class People:
         if verb not in self._verbs:
             raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self._verbs)}")
         try:
-            return await self._verbs[verb](arguments, user, event)
+            answer = await self._verbs[verb](arguments, user, event)
+            if verb in _SHOWS:
+                await self._scheduler.shown()
+            return answer
         except (KeyError, TypeError, AttributeError) as error:
             if isinstance(error, KeyError) and error.args and error.args[0] not in arguments:
                 raise BadRequest(f"{verb}: {error.args[0]!r} is missing") from error

@@ -243,7 +243,7 @@ def closed(job: Job, health: str | None, now: float) -> list[Change]:
 def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved | Lacking]:
     """A result of attempt `number` was not taken; said once.
 
-    Under way, it never ends as success; one that is over stays what it was told to be, and lacks it.
+    One under way never ends as success then; one that is over ended as it did, and lacks it.
     """
     attempt = next((past for past in job.attempts if past.number == number), None)
     if attempt is None or attempt.refused is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
-from appliance.errors import ApplianceError, NotFound, Refused
+from appliance.errors import BadState, NotFound, Refused
 from appliance.jobs import decisions
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job
@@ -80,7 +80,8 @@ class Fetches:
     async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
         """job.cgz for the box that holds the job; a box that only looks (HEAD) moves nothing.
 
-        Raises NotFound without such a job or attempt, Refused for anybody but its box.
+        Raises NotFound without such a job or attempt, Refused for anybody but its box, DiskTrouble
+        while its document cannot be read.
         """
         scheduler = self._scheduler
         job = scheduler.store.job(job_id)
@@ -99,11 +100,11 @@ class Fetches:
         return pack(scheduler.config, job, body, attempt, scheduler.host(reached))
 
     async def _body(self, job: Job) -> Body:
-        """Raises NotFound where the disk does not give it back: then no box can run the job."""
+        """Raises NotFound where it is lost: no box can run the job; DiskTrouble: not now."""
         scheduler = self._scheduler
         try:
             return await scheduler.body(job)
-        except ApplianceError as error:
+        except (NotFound, BadState) as error:
             reason = f"its document cannot be read: {error}"
             now = scheduler.clock.now()
             await scheduler.keep(

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
-from appliance.errors import DiskTrouble
+from appliance.errors import BadState, DiskTrouble
 from appliance.jobs.changes import Archived, Change, Filed
 from appliance.jobs.scheduler import Scheduler
 
@@ -38,7 +38,7 @@ async def file(
         try:
             while await _file(scheduler) or await _archive(scheduler):
                 pass
-        except DiskTrouble as error:
+        except (BadState, DiskTrouble) as error:
             log.error("the archive takes nothing; trying again", why=str(error), every=RETRY_S)
             await trio.sleep(RETRY_S)
             scheduler.paperwork.set()

@@ -8,6 +8,7 @@ which never awaits; what follows from them is left to `dispatch` or to the calle
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ from appliance.boot import ipxe, plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import ApplianceError, Refused
+from appliance.errors import ApplianceError, Refused, Unknown
 from appliance.jobs import cluster, decisions, news, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
@@ -153,6 +154,15 @@ class Scheduler:
     async def settled(self) -> None:
         """Returns once the disk knows all that was decided so far."""
         await self._journal.durable(self._journal.appended)
+
+    async def shown(self) -> None:
+        """Returns once the disk knows all that was decided: what was read will not be taken back.
+
+        A disk that refuses is not waited for: people want to see that.
+        """
+        if self._journal.writable:
+            with contextlib.suppress(Unknown):
+                await self._journal.durable(self._journal.appended, self.config.waits.answer)
 
     @property
     def gate(self) -> Gate:
@@ -411,5 +421,5 @@ class Scheduler:
             job = await self.find(job_id)
             if job.moments > seen:
                 await self.settled()
-                return await self.find(job_id)
+                return job  # as it was: what has happened since, the disk may not know
             await self._changed.setdefault(job_id, trio.Event()).wait()

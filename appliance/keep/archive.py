@@ -31,6 +31,8 @@ MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name
 APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
 VERSION: Final = 1
 _MODE: Final = 0o600  # secrets of jobs; SQLite gives its log the same
+# SQLite waits so long for another program that holds the file, as a backup does for a moment.
+BUSY_S: Final = 5.0
 LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
 HELP: Final = "`appliance state repair` says what can be saved"
 
@@ -70,21 +72,34 @@ class Wanted:
 class Archive:
     """The file, by two connections: a long listing must not keep a box from its job.cgz.
 
-    Every call raises DiskTrouble where SQLite cannot do it.
+    Every call raises DiskTrouble where SQLite cannot do it now, and BadState where the file is
+    damaged.
     """
 
     def __init__(
-        self, mine: sqlite3.Connection, lister: sqlite3.Connection, *, threads: bool = True
+        self,
+        mine: sqlite3.Connection,
+        lister: sqlite3.Connection,
+        *,
+        threads: bool = True,
+        made: Path | None = None,
     ) -> None:
+        """`made`: the file was not there before."""
         self._mine, self._lister, self._threads = mine, lister, threads
+        self._made = made
         self._turns = {id(mine): trio.CapacityLimiter(1), id(lister): trio.CapacityLimiter(1)}
 
     @classmethod
     def of_folder(cls, folder: Path) -> Archive:
-        """The archive in the state folder, made where there is none.  Raises BadState."""
+        """The archive in the state folder, made where there is none.
+
+        Raises BadState, DiskTrouble.
+        """
         if (folder / MENDED).exists():
             raise BadState(f"{folder / NAME}: its repair was broken off; {HELP}")
-        return cls(connect(folder / NAME), connect(folder / NAME))
+        path = folder / NAME
+        made = None if path.exists() else path
+        return cls(connect(path), connect(path), made=made)
 
     def close(self) -> None:
         """No call may follow."""
@@ -93,7 +108,12 @@ class Archive:
 
     async def check(self, store: Store) -> None:
         """Raises BadState where it lacks what the store relies on."""
-        if missing := await self._do(self._mine, lacks, store):
+        missing: str = await self._do(self._mine, lacks, store)
+        if missing and self._made is not None:
+            self.close()
+            self._made.unlink()  # an empty one would look like what is left of the other
+            missing = "is missing"
+        if missing:
             raise BadState(f"{NAME}: {missing}; {HELP}")
 
     # ---- in
@@ -173,14 +193,28 @@ class Archive:
             turn = self._turns[id(connection)]
             return await trio.to_thread.run_sync(work, connection, *args, limiter=turn)
         except sqlite3.Error as error:
-            raise DiskTrouble(f"{NAME}: {error}") from error
+            raise trouble(error) from error
+
+
+# What the world does to a file that is whole (sqlite.org/rescode.html).
+_NOT_NOW: Final = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM,
+}  # fmt: skip
+
+
+def trouble(error: sqlite3.Error) -> DiskTrouble | BadState:
+    """What SQLite says, in our words: something is in the way, or the file is damaged."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW:
+        return DiskTrouble(f"{NAME}: {error}")
+    return BadState(f"{NAME}: {error}; {HELP}")
 
 
 # ---- one connection: what runs in a thread, or while no server does
 
 
 def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Connection:
-    """The file, made where there is none if the mode has a `c`.  Raises BadState."""
+    """The file, made where there is none if the mode has a `c`.  Raises BadState, DiskTrouble."""
     where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
     try:
         if path != ":memory:" and mode == "rwc":
@@ -190,17 +224,17 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
                 path.touch(_MODE)
             path.chmod(_MODE)
     except OSError as error:
-        raise BadState(f"{NAME}: {error.strerror}; {HELP}") from error
+        raise DiskTrouble(f"{NAME}: {error.strerror}") from error
     try:
         connection = sqlite3.connect(
-            str(where), uri=True, check_same_thread=False, isolation_level=None
+            str(where), BUSY_S, uri=True, check_same_thread=False, isolation_level=None
         )
         with contextlib.ExitStack() as stack:
             stack.callback(connection.close)
             _prepare(connection)
             stack.pop_all()
     except sqlite3.Error as error:
-        raise BadState(f"{NAME}: {error}; {HELP}") from error
+        raise trouble(error) from error
     return connection
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from appliance.errors import BadState
+from appliance.errors import BadState, DiskTrouble
 from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
@@ -31,7 +31,10 @@ _TABLES: Final = {"body": "number", "job": "number", "attempt": "token"}  # and 
 
 
 def damage(folder: Path, store: Store) -> Damage | None:
-    """Why a server would not start with this archive, or a job not run; None where all is well."""
+    """Why a server would not start with this archive, or a job not run; None where all is well.
+
+    Raises DiskTrouble where it cannot be told: another program holds the file, say.
+    """
     filed = [job for job in store.jobs.values() if job.document.body is None]
     if (folder / archive.MENDED).exists():
         return Damage(archive.NAME, None, "its repair was broken off")
@@ -80,6 +83,8 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
             if not lacks and rows[0] > whole:
                 lacks = f"{rows[0] - whole} rows are damaged"
         except sqlite3.Error as error:
+            if isinstance(why := archive.trouble(error), DiskTrouble):
+                raise why from error
             lacks = str(error)
     return lacks, left
 
@@ -101,7 +106,7 @@ def mend(folder: Path) -> None:
     """Put a new archive, with every row that is whole, in the place of a damaged one.
 
     The old one must have a second name already.  A kill at any point leaves what the next call
-    goes on with.  Raises OSError, and DiskTrouble's reasons as sqlite3.Error.
+    goes on with.  Raises OSError, DiskTrouble, and its reasons as sqlite3.Error.
     """
     if not (folder / archive.MENDED).exists():
         _copy(folder, folder / _BESIDE)
@@ -118,6 +123,8 @@ def _copy(folder: Path, beside: Path) -> None:
     beside.unlink(missing_ok=True)
     with contextlib.closing(archive.connect(beside)) as new:
         new.execute("PRAGMA journal_mode = DELETE")  # one file, to be renamed
+        if not (folder / archive.NAME).exists():
+            return
         with contextlib.suppress(BadState), contextlib.closing(_old(folder)) as old:
             for table in _TABLES:
                 new.execute("BEGIN")
@@ -163,9 +170,12 @@ def _is_active(job: Job) -> bool:
 
 
 def _old(folder: Path) -> sqlite3.Connection:
-    """Read where the folder can only be read, too.  Raises BadState."""
-    writable = os.access(folder, os.W_OK)
-    return archive.connect(folder / archive.NAME, "rw" if writable else "ro&immutable=1")
+    """Read where the folder can only be read, too.  Raises BadState, DiskTrouble."""
+    mode = "rw"
+    if not os.access(folder, os.W_OK):
+        # SQLite reads no log of what is immutable, and without its log wants to make one.
+        mode = "ro" if (folder / f"{archive.NAME}-wal").exists() else "ro&immutable=1"
+    return archive.connect(folder / archive.NAME, mode)
 
 
 def files(folder: Path) -> list[str]:
