@@ -8,7 +8,6 @@ which never awaits; what follows from them is left to `dispatch` or to the calle
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -20,7 +19,7 @@ from appliance.boot import ipxe, plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import ApplianceError, Refused, Unknown
+from appliance.errors import ApplianceError, Refused
 from appliance.jobs import cluster, decisions, news, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
@@ -156,13 +155,8 @@ class Scheduler:
         await self._journal.durable(self._journal.appended)
 
     async def shown(self) -> None:
-        """Returns once the disk knows all that was decided: what was read will not be taken back.
-
-        A disk that refuses is not waited for: people want to see that.
-        """
-        if self._journal.writable:
-            with contextlib.suppress(Unknown):
-                await self._journal.durable(self._journal.appended, self.config.waits.answer)
+        """What was read until now will not be taken back, unless the disk refuses it."""
+        await self._journal.caught_up(self.config.waits.answer)
 
     @property
     def gate(self) -> Gate:

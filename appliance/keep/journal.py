@@ -184,6 +184,15 @@ class Journal:
             why = "; ".join(self.gate.reasons) or "the disk takes its time"
             raise Unknown(f"not done within {within:.0f} s, and may be done yet: {why}")
 
+    async def caught_up(self, within: float) -> None:
+        """Returns once the disk knows everything so far, or after `within` seconds.
+
+        A disk that refuses is not waited for: people want to see what there is.
+        """
+        if self.writable:
+            with contextlib.suppress(Unknown):
+                await self.durable(self._appended, within)
+
     async def serve(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
