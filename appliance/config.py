@@ -29,7 +29,14 @@ PORT_MAX: Final = 65535
 # Words that end up in URLs, in paths and in every job: pattern, and what would be right.
 _SHAPES: Final = {
     "lab": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "one word of letters, digits, _ and - (at most 40)"),
-    "network.address": (r"[A-Za-z0-9.:\[\]-]*", "a host name or address"),
+    "network.address": (
+        r"[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]",
+        "a host name or address, without a port ([fe80::1] with its brackets)",
+    ),
+    # as a document may say them
+    "defaults.os": (r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", "one word"),
+    "defaults.os_version": (r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", "one word"),
+    "defaults.queue": (r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}", "one word"),
     "defaults.arch": (r"aarch64|x86_64", "one of aarch64, x86_64"),
     "defaults.os_mount": (r"cifs|nfs|initramfs", "one of cifs, nfs, initramfs"),
 }
@@ -199,8 +206,10 @@ def load(path: Path | None = None) -> Config:
         if not required:
             return Config()
         raise BadConfig(f"{chosen}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{chosen}: {error}") from error
+    except OSError as error:
+        raise BadConfig(f"{chosen}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{chosen}: is no UTF-8 (byte {error.start})") from error
     return parse(text, str(chosen))
 
 
@@ -217,6 +226,7 @@ def parse(text: str, name: str) -> Config:
             value = getattr(value, part)
         if not re.fullmatch(pattern, value):
             raise BadConfig(f"{name}: {key} = {value!r} must be {right}")
+    _check_ports(config.ports, name)
     for text in config.network.providers:
         try:
             ipaddress.ip_network(text, strict=False)
@@ -226,6 +236,16 @@ def parse(text: str, name: str) -> Config:
     for user, account in config.accounts.items():
         _check_account(user, account, f"{name}: accounts.{user}")
     return config
+
+
+def _check_ports(ports: Ports, name: str) -> None:
+    doors: dict[int, str] = {}
+    for field in attrs.fields(Ports):
+        number = getattr(ports, field.name)
+        if number in doors:
+            both = f"ports.{doors[number]} and ports.{field.name}"
+            raise BadConfig(f"{name}: {both} are both {number}: each door needs its own")
+        doors[number] = field.name
 
 
 def _check_account(user: str, account: Account, where: str) -> None:

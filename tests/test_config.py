@@ -102,7 +102,29 @@ def test_a_job_without_arch_or_mount_cannot_be_given_one_there_is_not():
     assert "defaults.os_mount" in refused("[defaults]\nos_mount = 'local'")
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1 x", "${x}", "a/b", "a\\nb"])
+@pytest.mark.parametrize("key", ["os", "os_version", "queue"])
+@pytest.mark.parametrize("word", ["", "../x", "a b", "a/b", "-x", "ä"])
+def test_a_default_that_no_document_could_say_is_refused(key, word):
+    assert f"defaults.{key}" in refused(f'[defaults]\n{key} = "{word}"')
+
+
+def test_two_doors_on_one_port_are_refused():
+    said = refused("[ports]\nscheduler = 8000")
+
+    assert "ports.scheduler and ports.os are both 8000" in said
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1", "lab.example", "[fe80::1]"])
+def test_an_address_may_be_any_that_an_url_can_hold(address):
+    parsed = config.parse(f"[network]\naddress = '{address}'", "a.toml")
+
+    assert address == parsed.network.address
+
+
+BREAKS_OUT = ["10.0.0.1 x", "${x}", "a/b", "a\\nb", "10.0.0.1:80", "fe80::1", "[x]"]
+
+
+@pytest.mark.parametrize("address", BREAKS_OUT)
 def test_an_address_that_would_break_out_of_a_boot_script_is_refused(address):
     assert "network.address" in refused(f'[network]\naddress = "{address}"')
 
