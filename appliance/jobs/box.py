@@ -32,6 +32,7 @@ _JUNK_UUIDS: Final = frozenset(
 )
 STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
+_IPXE_OPERATORS: Final = frozenset([";", "&&", "||"])  # between two commands of a line
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # what iPXE's ${buildarch} says -> the word that documents use
 _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
@@ -172,8 +173,10 @@ def _list(text: Mapping[str, Any], key: str) -> list[Any]:
 def _words(name: str, text: Mapping[str, Any], key: str) -> tuple[str, ...]:
     words = tuple(str(word) for word in _list(text, key))
     for word in words:
-        if not re.fullmatch(r"[\x21-\x7e]+", word) or "${" in word:
+        if not re.fullmatch(r"[\x21-\x7e]+", word):
             raise BadRequest(f"{name}: {key}: {word!r} must be printable ASCII without blanks")
+        if "${" in word or word in _IPXE_OPERATORS:
+            raise BadRequest(f"{name}: {key}: {word!r} must not be, since iPXE takes it for its own")
     return words
 
 
