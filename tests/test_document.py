@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -353,3 +355,18 @@ def test_an_os_arch_that_is_none_is_named_beside_a_good_arch():
         document.parse("script: x\narch: x86_64\nos_arch: mips\n", "job.yaml", Defaults())
 
     assert [("os_arch", 3)] == [(p.field, p.line) for p in raised.value.problems]
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_a_document_with_a_script(example):
+    found = document.parse(example.read_text(), example.name, Defaults())
+
+    assert example.stem == found.suite
+    assert found.body.script.startswith("#!")
+
+
+def test_there_are_three_examples():
+    assert 3 == len(EXAMPLES)
