@@ -131,8 +131,8 @@ def test_what_is_no_testbox_name_is_refused(name):
         ({"rootfs_disk": ["/dev/sd a"]}, "rootfs_disk: "),
         ({"console": ["${net0/mac}"]}, "console: "),
         ({"crashkernel": "256M boot"}, "crashkernel: "),
-        ({"kernel_params": "a ${b} c"}, "kernel_params: '${b}' must not be, since iPXE"),
-        ({"kernel_params": "a || reboot"}, "kernel_params: '||' must not be, since iPXE"),
+        ({"kernel_params": "a ${b} c"}, "kernel_params: '${b}' must not be: iPXE"),
+        ({"kernel_params": "a || reboot"}, "kernel_params: '||' must not be: iPXE"),
         ({"kernel_params": "müll"}, "kernel_params: "),
     ],
 )

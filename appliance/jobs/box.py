@@ -176,9 +176,7 @@ def _words(name: str, text: Mapping[str, Any], key: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[\x21-\x7e]+", word):
             raise BadRequest(f"{name}: {key}: {word!r} must be printable ASCII without blanks")
         if "${" in word or word in _IPXE_OPERATORS:
-            raise BadRequest(
-                f"{name}: {key}: {word!r} must not be, since iPXE takes it for its own"
-            )
+            raise BadRequest(f"{name}: {key}: {word!r} must not be: iPXE takes it for its own")
     return words
 
 
