@@ -100,6 +100,20 @@ holds them to it.
       results            result files: whole or not at all
 
     setup/               the demo lab: packages, namespace, QEMU
+      doctor/            looks a lab over; each finding with what it means and what mends it
+      doctor/look        all its checks, in the order of a boot
+      doctor/worlds      what several of them want to know
+      doctor/network     gathers: the server, the wire, ports, doors, parked boxes
+      doctor/host        gathers: limits, disks, the daemons' own checkers, images
+      doctor/asking      asks the network as a box would: DHCP, TFTP
+      doctor/dhcp      pure   its packets
+      doctor/findings  pure   ok, warning, error, not looked at
+      doctor/wire      pure   who leases addresses, and what a box would boot
+      doctor/ports     pure   who owns the ports
+      doctor/doors     pure   whether the lab reaches them
+      doctor/machine   pure   limits, leases, disks
+      doctor/files     pure   iPXE, configurations, images
+      doctor/boxes     pure   the iPXE of parked boxes, and what is known about it
 """
 
 __version__ = "0.1.0"

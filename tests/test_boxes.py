@@ -406,3 +406,22 @@ async def test_who_only_looks_at_job_cgz_moves_nothing(autojump_clock, method, s
         if method == "HEAD":
             assert b"" == looked.body
             assert len(taken.body) == int(looked.headers["content-length"])
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("&ipxe=1.0.0+git-20190125.36a4c85-5.1", "1.0.0+git-20190125.36a4c85-5.1"),
+        ("&ipxe=1.0.0%2B%20(4bd06)", "1.0.0+ (4bd06)"),
+        ("&ipxe=<b>%0a" + "x" * 100, "b" + "x" * 59),
+        ("", ""),
+    ],
+)
+async def test_a_parked_box_is_shown_with_its_ipxe(autojump_clock, query, shown):
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.ask(ASK + query)
+        await wait_all_tasks_blocked()
+
+        (row,) = (await lab.people.do("hosts", {}, "ann", None))["hosts"]
+        assert shown == row["ipxe"]

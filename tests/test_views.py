@@ -117,6 +117,7 @@ def test_a_boxs_row():
         "serial": "S1",
         "product": "P1",
         "kept": "",
+        "ipxe": None,
     } == views.host_row(store, Lobby(), store.box("box-1"), NOW)
 
 

@@ -45,6 +45,7 @@ _COMMANDS: Final = {
     "hosts": "appliance.cli.hosts:hosts",
     "host": "appliance.cli.hosts:host",
     "status": "appliance.cli.lab:status",
+    "doctor": "appliance.cli.doctor:doctor",
     "drain": "appliance.cli.lab:drain",
     "resume": "appliance.cli.lab:resume",
     "control-proxy": "appliance.cli.control_proxy:control_proxy",

@@ -111,8 +111,10 @@ def connect_to(path: str) -> socket.socket:
     try:
         there.connect(path)
     except PermissionError as error:
+        there.close()
         raise errors.Refused(f"{path}: only root and the group appliance may use it") from error
     except OSError as error:
+        there.close()
         raise errors.NotRunning(
             f"no server answers at {path} ({error.strerror}); is `appliance serve` running?"
         ) from error

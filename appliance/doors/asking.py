@@ -11,6 +11,7 @@ run virtual boxes.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -29,6 +30,8 @@ from appliance.jobs.lobby import Seat
 from appliance.jobs.scheduler import Scheduler
 
 GPXELINUX: Final = "/cgi-bin/gpxelinux.cgi"
+_NO_VERSION: Final = re.compile(r"[^A-Za-z0-9.+~ ()_-]")
+_VERSION_MAX: Final = 60  # characters of an iPXE's version; "1.0.0+git-20190125.36a4c85-5.1" has 30
 _WAYS: Final = re.compile(
     r"/boot\.ipxe/mac/(?P<mac>[^/]*)|/~[^/]*(/[^/]*)?" + re.escape(GPXELINUX), re.DOTALL
 )
@@ -43,6 +46,7 @@ class Question:
     mac: str  # as it wrote it; empty where it gave a name alone
     hostname: str
     query: Mapping[str, str]
+    ipxe: str | None = None  # its version; empty: it did not say; None: it is no iPXE
 
 
 def question(scope: Scope) -> Question:
@@ -50,7 +54,13 @@ def question(scope: Scope) -> Question:
     match = _WAYS.fullmatch(scope["path"])
     if match is None:
         raise NotFound("ask for /boot.ipxe/mac/<mac>")
-    return asked_of(scope, match["mac"])
+    asked = asked_of(scope, match["mac"])
+    if match["mac"] is None:
+        return asked
+    # Thousands of seats have the same few words.
+    said = dict(parse_qsl(query_of(scope).replace("+", "%2B"))).get("ipxe", "")  # "1.0.0+git"
+    version = sys.intern(_NO_VERSION.sub("", said)[:_VERSION_MAX])
+    return attrs.evolve(asked, ipxe=version)
 
 
 def asked_of(scope: Scope, mac: str | None) -> Question:
@@ -89,7 +99,7 @@ class Admission:
             self._check_known(who)
             if not is_trusted(self._scheduler.config.network, client, server):
                 self._check_neighbour(who)
-            seat = await self._scheduler.sit(who, server)
+            seat = await self._scheduler.sit(who, server, asked.ipxe)
         except (BadRequest, NotFound, Refused) as error:
             asks_for = (asked.mac or asked.hostname)[:40]
             log.warning("box turned away", mac=asks_for, address=client, why=str(error))

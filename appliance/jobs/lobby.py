@@ -30,6 +30,7 @@ class Seat:
     box: str
     since: float  # UTC
     reached: str  # our address, as the box sees it: the host in its script's URLs
+    ipxe: str | None = None  # its version; empty: it did not say; None: no iPXE waits here
     _scope: trio.CancelScope | None = None  # of the sleep it is in, or was
     _script: str | None = None
     handed: tuple[str, int] | None = None  # the job and attempt that the script is about
@@ -112,11 +113,11 @@ class Lobby:
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._seats.values()))
 
-    def sit(self, box: str, now: float, reached: str) -> Seat:
+    def sit(self, box: str, now: float, reached: str, ipxe: str | None = None) -> Seat:
         """A seat for `box`; its older one, if any, is sent away: the box has rebooted."""
         if box in self._seats:
             self._seats[box].send_away(ASKED_AGAIN)
-        seat = self._seats[box] = Seat(box, now, reached)
+        seat = self._seats[box] = Seat(box, now, reached, ipxe)
         if self._closed:
             seat.send_away(DISMISSED)
         return seat

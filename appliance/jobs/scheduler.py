@@ -222,7 +222,7 @@ class Scheduler:
 
     # ---- testboxes
 
-    async def sit(self, who: Identity, reached: str) -> Seat:
+    async def sit(self, who: Identity, reached: str, ipxe: str | None = None) -> Seat:
         """A seat for the box that asks.  Raises Refused where it may not wait here.
 
         It is told to wait whether the disk takes that or not: what it is told to do comes by
@@ -236,7 +236,7 @@ class Scheduler:
         position = self.change(changes)
         box = self.store.box_of(who)
         assert box is not None
-        seat = self.lobby.sit(box.name, now, reached)
+        seat = self.lobby.sit(box.name, now, reached, ipxe)
         again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
         if again is not None and isinstance(again.state, Offered):
             hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)

@@ -23,6 +23,7 @@ class Seat(Protocol):
     """A parked box's wait."""
 
     since: float
+    ipxe: str | None
 
 
 SRV: Final = Path("/srv")
@@ -74,6 +75,7 @@ def document_row(job: Job, body: Body) -> dict[str, Any]:
 def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]:
     """One line of `appliance hosts`."""
     state, since = _doing(store, seats, box, now)
+    seat = seats.seat(box.name)
     return {
         "name": box.name,
         "known": box.known,
@@ -88,6 +90,7 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
         "serial": box.serial,
         "product": box.product,
         "kept": _kept(box),
+        "ipxe": seat.ipxe if seat is not None else None,
     }
 
 

@@ -1,0 +1,61 @@
+"""`appliance doctor`: what is wrong with this lab, and what mends it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from appliance.cli import FAILED, load_config
+from appliance.cli import show as shows
+
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": None}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--all", "everything", is_flag=True, help="Also what is well.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
+    """Look this lab over, before and after an install.
+
+    Each finding says what was looked at, what was found, what that means, and the command that
+    mends it.  As root it sees more: it then asks the network as a box would, without taking a
+    lease.  It changes nothing.  What could not be looked at is named, with the reason.
+
+    Exit codes: 0 nothing is wrong (there may be warnings), 1 at least one error, 2 the
+    configuration cannot be read.
+    """
+    from appliance.setup.doctor import findings, look
+
+    config = load_config(ctx)
+
+    def say(what: str) -> None:
+        if sys.stderr.isatty() and not as_json:
+            click.echo(f"\r\033[Klooking at {what}", nl=False, err=True)
+
+    found = look.look(config, say)
+    if sys.stderr.isatty() and not as_json:
+        click.echo("\r\033[K", nl=False, err=True)
+    counts = findings.counts(found)
+    if as_json:
+        shows.as_json({"findings": [finding.row for finding in found], **counts})
+    else:
+        for finding in found:
+            if everything or finding.level != findings.OK:
+                _tell(finding)
+        told = ", ".join(f"{n} {level}" for level, n in counts.items() if n)
+        click.echo(f"{len(found)} things looked at: {told}")
+    if counts[findings.ERROR]:
+        ctx.exit(FAILED)
+
+
+def _tell(finding: object) -> None:
+    from appliance.setup.doctor.findings import Finding
+
+    assert isinstance(finding, Finding)
+    level = click.style(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=True)
+    click.echo(f"{level} {finding.looked_at}: {finding.found}")
+    for word, text in (("means", finding.means), ("mend", finding.mend)):
+        if text:
+            click.echo(f"         {word}: {text}")

@@ -1,0 +1,171 @@
+"""Doctor's looks at this machine: limits, disks, what the daemons read and boxes load."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from appliance.boot import dnsmasq, images, rootfs, smb
+from appliance.config import Config
+from appliance.errors import BadConfig
+from appliance.setup import tftp
+from appliance.setup.doctor import files, findings, machine, worlds
+from appliance.setup.doctor.findings import Finding
+from appliance.setup.doctor.worlds import CONFIGURATIONS, World
+
+CHECKER_S: Final = 20.0  # testparm looks up its own host's name
+
+
+def limits(world: World) -> list[Finding]:
+    found = []
+    folder = Path("/proc/sys/net/ipv4/neigh/default")
+    try:
+        one, two, three = (int((folder / f"gc_thresh{n}").read_text()) for n in (1, 2, 3))
+        found.append(machine.neighbours((one, two, three), world.boxes))
+    except OSError as error:  # a network namespace of its own has none before Linux 6.?
+        found.append(findings.skipped("ARP table", f"{error.filename}: {error.strerror}"))
+    limit = worlds.open_files_of(world.server_pid) if world.server_pid else None
+    whose = "the server" if limit is not None else "a process of yours"
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    found.append(machine.open_files(limit or hard, whose, world.boxes, world.config))
+    conf = worlds.conf_text(world, "dnsmasq")
+    if conf:
+        pid = next(
+            (o.pid for one in world.listeners if one.port == 67 for o in one.owners if o.ours), None
+        )
+        found.append(machine.transfers(conf, worlds.open_files_of(pid) if pid else None))
+        found.append(machine.leases(conf, world.boxes))
+    return found
+
+
+def disks(world: World) -> list[Finding]:
+    config, found = world.config, []
+    seen: set[int] = set()
+    for path, upload in (
+        (config.paths.srv / "result", config.limits.upload_attempt_bytes),
+        (config.paths.state, None),
+    ):
+        there = next(one for one in (path, *path.parents) if one.exists())
+        device = there.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            stat = os.statvfs(there)
+            room = machine.Room(
+                str(path), stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize,
+                stat.f_favail, stat.f_files,
+            )  # fmt: skip
+            found += machine.disk(room, config.space, upload)
+    return found
+
+
+def ipxe(world: World) -> list[Finding]:
+    root = world.config.paths.tftp
+    there = [_tftp_file(root / name, name) for name in tftp.NAMES]
+    found = files.ipxe(there, world.archs)
+    script = root / "boot.ipxe"
+    config = world.config
+    wanted = dnsmasq.boot_ipxe(
+        tftp.TEMPLATE.read_text(), config.network.address, config.ports.scheduler
+    )
+    file = _tftp_file(script, "boot.ipxe")
+    current = not file.trouble and script.read_text(errors="replace") == wanted
+    return [*found, files.boot_ipxe(file, current=current)]
+
+
+def _tftp_file(path: Path, name: str) -> files.TftpFile:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        trouble = "is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        return files.TftpFile(name, trouble=trouble)
+    if not stat.st_mode & 0o004:
+        return files.TftpFile(name, stat.st_size, "is not readable by dnsmasq's user")
+    if closed := _closed(path.parent):
+        return files.TftpFile(name, stat.st_size, f"lies in {closed}, which is closed to others")
+    return files.TftpFile(name, stat.st_size, "" if stat.st_size else "is empty")
+
+
+def _closed(folder: Path) -> Path | None:
+    """The outermost folder on the way that only its owner may enter."""
+    way = (*reversed(folder.parents), folder)
+    return next((one for one in way if not one.stat().st_mode & 0o001), None)
+
+
+def configurations(world: World) -> list[Finding]:
+    if not worlds.interfaces(world.config):
+        return [findings.skipped("configurations of daemons", "no interface is named yet")]
+    found = []
+    with tempfile.TemporaryDirectory(prefix="appliance-doctor-") as scratch:
+        for daemon, checker in (
+            ("dnsmasq", ("dnsmasq", "--test", "--conf-file={}")),
+            ("smbd", ("testparm", "--suppress-prompt", "{}")),
+        ):
+            conf = world.confs.get(daemon)
+            if conf is None:
+                try:
+                    conf = _rendered(world.config, daemon, Path(scratch))
+                except BadConfig as error:
+                    means = f"no configuration for {daemon} can be written"
+                    looked_at = f"configuration of {daemon}"
+                    found.append(
+                        findings.error(looked_at, str(error), means, "change appliance.toml")
+                    )
+                    continue
+            found.append(files.configuration(_checked(daemon, checker, conf)))
+    return found
+
+
+def _rendered(config: Config, daemon: str, scratch: Path) -> Path:
+    """The configuration that a daemon would get.  Raises BadConfig.
+
+    testparm wants the folders in it to be there, and an install makes them: here others do.
+    """
+    conf = scratch / CONFIGURATIONS[daemon]
+    if daemon == "dnsmasq":
+        conf.write_text(dnsmasq.configuration(config))
+        return conf
+    smb.configuration(config)  # whose paths may be what is wrong
+    paths = attrs.evolve(config.paths, state=scratch / "state", run=scratch / "run")
+    elsewhere = attrs.evolve(config, paths=paths)
+    for folder in smb.directories(elsewhere):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    conf.write_text(smb.configuration(elsewhere))
+    return conf
+
+
+def _checked(daemon: str, checker: tuple[str, ...], conf: Path) -> files.Checked:
+    command = [word.format(conf) for word in checker]
+    sbin = f"{os.defpath}:/usr/sbin:/sbin:/usr/local/sbin"
+    program = shutil.which(command[0], path=sbin)
+    if program is None:
+        why = f"{command[0]} is not installed; `appliance install` brings it"
+        return files.Checked(daemon, str(conf), 0, "", why)
+    done = subprocess.run(
+        [program, *command[1:]],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        timeout=CHECKER_S, check=False,
+    )  # fmt: skip
+    said = done.stderr if daemon == "smbd" else done.stdout + done.stderr
+    return files.Checked(daemon, str(conf), done.returncode, said)
+
+
+def image_states(world: World) -> list[Finding]:
+    srv = world.config.paths.srv
+    states = []
+    for image in images.images(srv):
+        problems = list(image.problems)
+        folder = srv / image.snapshot[1:]
+        if not problems:
+            problems += rootfs.flaws(folder)
+        if closed := _closed(folder / "boot"):
+            problems.append(f"{closed} is not readable by others")
+        kernel = image.kernels[0] if image.kernels else "none"
+        states.append(files.ImageState(image.name, kernel, tuple(problems)))
+    return files.images(states, str(srv))

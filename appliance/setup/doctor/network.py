@@ -1,0 +1,154 @@
+"""Doctor's looks at the network: the server, interfaces, the wire, ports, doors, parked boxes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from appliance.setup.doctor import asking, boxes, doors, findings, machine, ports, wire, worlds
+from appliance.setup.doctor.findings import Finding
+from appliance.setup.doctor.worlds import World
+
+UNITS: Final = (
+    Path("/etc/systemd/system"),
+    Path("/usr/lib/systemd/system"),
+    Path("/lib/systemd/system"),
+)
+KNOCK_S: Final = 3.0
+_HEAD_BYTES: Final = 4096
+
+
+def server(world: World) -> list[Finding]:
+    path = world.config.paths.control_socket
+    if world.running:
+        gate = world.status.get("gate") or []
+        if gate:
+            means, mend = "no new jobs are taken", "appliance status"
+            return [findings.error("server", "; ".join(gate), means, mend)]
+        return [findings.ok("server", f"lab {world.status['lab']} answers at {path}")]
+    if not os.access(path, os.R_OK | os.W_OK) and path.exists():
+        return [findings.skipped("server", f"{path} may not be used", "sudo appliance doctor")]
+    if any((folder / "appliance.service").exists() for folder in UNITS):
+        mend = "systemctl start appliance.target; journalctl -u appliance"
+        return [findings.error("server", f"nobody answers at {path}", "no box gets a job", mend)]
+    return [findings.skipped("server", f"none runs yet: nobody answers at {path}")]
+
+
+def interface(world: World) -> list[Finding]:
+    if not worlds.interfaces(world.config):
+        mend = "[network] interface in appliance.toml, or `appliance install --interface IFACE`"
+        why = "none is named in the configuration"
+        return [findings.skipped("interface", why, mend)]
+    found = []
+    for name in worlds.interfaces(world.config):
+        try:
+            own = worlds.own_addresses(name)
+        except OSError:
+            there = ", ".join(one for _, one in socket.if_nameindex() if one != "lo")
+            means, mend = "boxes are not there", f"[network] interface: there are {there or 'none'}"
+            found.append(findings.error(f"interface {name}", "there is none", means, mend))
+            continue
+        wanted = world.config.network.address
+        if not own:
+            means = "neither dnsmasq nor a door can answer there"
+            mend = f"ip addr add ADDRESS/BITS dev {name}, and the same in the system's own files"
+            found.append(findings.error(f"interface {name}", "has no IPv4 address", means, mend))
+        elif wanted and wanted not in own and wanted not in worlds.all_addresses():
+            means = f"boot scripts send boxes to {wanted} (network.address)"
+            mend = f"[network] address = {own[0]!r}, or give {name} that address"
+            told = f"has {', '.join(own)}, not {wanted}"
+            found.append(findings.error(f"interface {name}", told, means, mend))
+        else:
+            found.append(findings.ok(f"interface {name}", ", ".join(own)))
+    return found
+
+
+def on_wire(world: World) -> list[Finding]:
+    config, found = world.config, []
+    longest = float(world.status.get("longest_runtime") or config.defaults.runtime)
+    proxy, own = config.network.proxy, worlds.all_addresses()
+    known = next((row["macs"][0] for row in world.rows if row["known"] and row["macs"]), None)
+    for name in worlds.interfaces(config):
+        answers = asking.discover(name, list(wire.EXPECTED), known if proxy else None)
+        if answers.trouble:
+            found += wire.unanswered(name, answers.trouble)
+            continue
+        found += wire.servers(name, answers.offers, own, proxy=proxy)
+        if worlds.owner_is_ours(world, 67):
+            if proxy and known is None:
+                why = "in proxyDHCP mode only known boxes are answered, and there are none yet"
+                found.append(findings.skipped(f"boot on {name}", why))
+            else:
+                ours = {o.file: o for _, o in answers.offers if o.server in own and o.file}
+                firsts = [_first(file, offer.next_server) for file, offer in ours.items()]
+                found += wire.boots(answers.offers, own, firsts, name, world.archs)
+        else:
+            found.append(findings.skipped(f"boot on {name}", "our dnsmasq does not run yet"))
+        leases = [o.lease_s for _, o in answers.offers if o.lease_s and not o.proxy]
+        seconds = min(leases) if leases else machine.lease_of(worlds.conf_text(world, "dnsmasq"))
+        found.append(machine.lease(seconds, longest, config.waits, proxy=proxy))
+    return found
+
+
+def _first(file: str, server: str) -> wire.First:
+    block = asking.first_block(server, file)
+    return wire.First(file, len(block.data), block.trouble)
+
+
+def owners(world: World) -> list[Finding]:
+    own = worlds.all_addresses()
+    return [
+        ports.judge(each, world.listeners, own, running=world.running)
+        for each in ports.wanted(world.config)
+    ]
+
+
+def reached(world: World) -> list[Finding]:
+    config = world.config
+    named = [config.network.address] if config.network.address else []
+    there = [a for name in worlds.interfaces(config) for a in worlds.own_addresses(name)]
+    own = named or there
+    found: list[Finding] = []
+    if not world.running:
+        found.append(findings.skipped("doors", "no server runs yet"))
+    elif not own:
+        found.append(findings.skipped("doors", "the lab's address is not known: name an interface"))
+    else:
+        tcp = [each for each in ports.wanted(config) if each.protocol == "tcp"]
+        found += [doors.reach(_knock(each, own[0])) for each in tcp]
+    nft = shutil.which("nft", path=f"{os.defpath}:/usr/sbin:/sbin")
+    if nft is None or os.geteuid() != 0:
+        why = "nft is not installed" if nft is None else "to read its rules, root is needed"
+        return [*found, findings.skipped("firewall", why)]
+    said = subprocess.run(
+        [nft, "-j", "list", "ruleset"], capture_output=True, text=True, check=False
+    )
+    wanted = [(each.protocol, each.port) for each in ports.wanted(config)]
+    interface = ", ".join(worlds.interfaces(config)) or "the lab"
+    return [*found, doors.firewall(said.stdout, wanted, interface)]
+
+
+def _knock(each: ports.Wanted, address: str) -> doors.Knock:
+    name = each.key.removeprefix("ports.")
+    speaks_http = each.daemon == "appliance"
+    trouble = ""
+    try:
+        with socket.create_connection((address, each.port), KNOCK_S) as sock:
+            if speaks_http:
+                sock.sendall(f"HEAD / HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+                if not sock.recv(_HEAD_BYTES).startswith(b"HTTP/1.1 "):
+                    trouble = "what answers is no door of the appliance"
+    except OSError as error:
+        trouble = error.strerror or str(error)
+    return doors.Knock(name, address, each.port, trouble, each.needed)
+
+
+def parked(world: World) -> list[Finding]:
+    if not world.running:
+        return [findings.skipped("iPXE of parked boxes", "no server runs yet")]
+    found = boxes.parked(world.rows, world.config.waits)
+    return found or [findings.ok("iPXE of parked boxes", "no box is parked")]
