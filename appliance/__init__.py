@@ -7,7 +7,7 @@ holds them to it.
     config               one frozen Config; the only reader of configuration files
     errors        pure   every way the world can be wrong
     clock                UTC for what is kept, trio's clock for what is waited for
-    log                  what a log line looks like
+    log                  what a log line looks like, and what is logged
     run                  the nurseries: what starts, in which order it stops
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 
@@ -55,6 +55,7 @@ holds them to it.
       reports            what boxes say of their jobs
       hosts              the operator's hosts files
       views       pure   jobs and boxes as people and programs are shown them
+      overview    pure   the lab in one screen
       news        pure   what a change means to people who watch
       watching           who watches, and what of the news each asked for
 
@@ -79,6 +80,7 @@ holds them to it.
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it
+      operators          those about the lab as a whole
       testboxes          those about testboxes
       retention          those about results that have grown old
 

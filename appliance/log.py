@@ -1,25 +1,162 @@
-"""What the log looks like: one line an event, key=value, to stderr (the journal under systemd)."""
+"""What the log looks like: key=value to a terminal or file, fields to systemd's journal.
+
+Under systemd each event is one datagram in the journal's own protocol, so its keys can be asked
+for: `journalctl -u appliance JOB=lab.1`, `MAC=52:54:00:12:34:56`, `-p warning`.  Lines with a
+priority in front, which systemd also reads, would keep only the priority.  MESSAGE is the whole
+event as key=value, for who just reads.
+
+A line that names a job or a testbox has the other one and the MAC too, as far as they are known.
+"""
 
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Final
 
+import attrs
 import structlog
+
+from appliance import systemd
+
+JOURNAL: Final = Path("/run/systemd/journal/socket")
+# syslog's priorities (RFC 5424): what `journalctl -p` goes by
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
+                 "error": logging.ERROR}  # fmt: skip
+
+_NAMES: Final = frozenset(["job", "box", "host", "client", "address"])
+
+Event = MutableMapping[str, Any]
+About = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@attrs.define
+class Threshold:
+    """Below which level nothing is said; it can be changed for a while."""
+
+    word: str = "info"
+    before: str = "info"  # what it goes back to
+    until: float | None = None  # of `clock`; None: for good
+    clock: Callable[[], float] = time.monotonic
+
+    def set(self, word: str, seconds: float | None = None) -> None:
+        """From now on, or for so many seconds."""
+        if self.until is None:
+            self.before = self.word
+        self.word = word
+        self.until = None if seconds is None else self.clock() + seconds
+        if seconds is None:
+            self.before = word
+
+    @property
+    def now(self) -> str:
+        """The level that holds."""
+        if self.until is not None and self.clock() >= self.until:
+            self.word, self.until = self.before, None
+        return self.word
+
+    def lets(self, level: str) -> bool:
+        """Whether something of this level is said."""
+        return LEVELS.get(level, logging.CRITICAL) >= LEVELS[self.now]
+
+
+threshold: Final = Threshold()  # the process's: a log is one
+_about: list[About] = []  # who knows more about a job or a testbox; the newest is asked
 
 
 def begin(*, verbose: bool) -> None:
     """Set up structlog and the standard library's logging, which Hypercorn uses."""
-    level = logging.DEBUG if verbose else logging.INFO
+    threshold.set("debug" if verbose else "info")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    journal = connect(JOURNAL) if systemd.reads(sys.stderr) else None
+    last = (
+        [structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False), _render]
+        if journal is None
+        else [Journal(journal)]
+    )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[_filter, structlog.processors.add_log_level, _complete,
+                    structlog.processors.format_exc_info, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
-    )
+    )  # fmt: skip
+
+
+def learn(about: About) -> None:
+    """From now on `about` says what else is known of an event's job or testbox."""
+    _about[:] = [about]
+
+
+def connect(path: Path) -> socket.socket | None:
+    """The journal's socket; None where it cannot be reached."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)  # the loop never waits for a log
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+_text: Final = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+_message: Final = structlog.processors.LogfmtRenderer(key_order=["event"])
+
+
+def _render(logger: Any, method: str, event: Event) -> str:
+    return str(_text(logger, method, event))
+
+
+def _filter(logger: Any, method: str, event: Event) -> Event:
+    if not threshold.lets("error" if method == "exception" else method):
+        raise structlog.DropEvent
+    return event
+
+
+def _complete(logger: Any, method: str, event: Event) -> Event:
+    if _about and not _NAMES.isdisjoint(event):
+        for key, value in _about[0](event).items():
+            event.setdefault(key, value)
+    return event
+
+
+class Journal:
+    """The last processor: sends an event to the journal; what it does not take goes to stderr."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __call__(self, logger: Any, method: str, event: Event) -> str:
+        level = str(event.pop("level", "info"))
+        trace = event.pop("exception", None)
+        message = str(_message(logger, method, dict(event)))
+        if trace is not None:
+            message += f"\n{trace}"
+        priority = _PRIORITIES.get(level, 6)
+        fields = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "appliance"}
+        fields |= {key.upper(): value for key, value in event.items()}
+        try:
+            self._sock.send(datagram(fields))
+        except OSError:  # full, gone, or too long for it
+            lines = message.split("\n")
+            return "\n".join(f"<{priority}>{line}" for line in lines)
+        raise structlog.DropEvent
+
+
+def datagram(fields: Mapping[str, Any]) -> bytes:
+    """A journal entry: FIELD=value lines; a value with line ends goes with its length."""
+    parts = []
+    for key, value in fields.items():
+        name = "".join(c if c.isalnum() and c.isascii() else "_" for c in key).upper().lstrip("_")
+        data = str(value).encode(errors="replace")
+        if b"\n" in data:
+            parts.append(name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + data + b"\n")
+    return b"".join(parts)

@@ -25,6 +25,7 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from appliance import log as logs
 from appliance import systemd
 from appliance.boot import dnsmasq, pinning, runner
 from appliance.clock import Clock
@@ -33,7 +34,7 @@ from appliance.doors import bulk, connections, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
-from appliance.jobs import decisions, filing, hosts, reaper
+from appliance.jobs import decisions, filing, hosts, reaper, views
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import journal as journals
 from appliance.keep import space
@@ -83,6 +84,7 @@ async def serve(
         token=partial(secrets.token_hex, 16),
         link_gbits=link_gbits(config.network.interface),
     )
+    logs.learn(partial(views.subject, store))
     scheduler.change(decisions.restarted(store, scheduler.clock.now(), config.waits))
     await _learn_hosts(scheduler)
     close = trio.Event()

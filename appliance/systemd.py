@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import MutableMapping
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 import trio
@@ -51,6 +51,15 @@ def watchdog_s(environ: MutableMapping[str, str], pid: int) -> float | None:
         if microseconds > 0 and int(environ.get("WATCHDOG_PID", pid)) == pid:
             return microseconds / 2e6
     return None
+
+
+def reads(stream: TextIO) -> bool:
+    """Whether what is written there goes to systemd's journal: systemd names that file."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def sockets() -> list[socket.socket]:

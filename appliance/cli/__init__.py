@@ -45,6 +45,8 @@ _COMMANDS: Final = {
     "hosts": "appliance.cli.hosts:hosts",
     "host": "appliance.cli.hosts:host",
     "status": "appliance.cli.lab:status",
+    "watch": "appliance.cli.watch:watch",
+    "log-level": "appliance.cli.lab:log_level",
     "doctor": "appliance.cli.doctor:doctor",
     "drain": "appliance.cli.lab:drain",
     "resume": "appliance.cli.lab:resume",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
+from appliance.cli import moments
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
 
@@ -12,22 +16,43 @@ from appliance.cli.wire import connect
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """The lab in one screen."""
+    """The lab in one screen: what is wrong, what boxes do, what waits, what runs, the disk.
+
+    Exit code 5 where no server answers; trouble in the lab is told, and no failure of the command.
+    """
     with connect(ctx) as server:
         answer = server.ask("status")
     if as_json:
         shows.as_json(answer)
         return
-    click.echo(
-        f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"
-    )
-    for reason in answer["gate"]:
-        click.echo(f"no new jobs are taken: {reason}")
-    if answer["drained"]:
-        click.echo(f"drained by {answer['drained']}: no job is given out; see `appliance resume`")
+    for line in screen(answer):
+        click.secho(line, fg="red" if line.startswith("! ") else None)
+
+
+def screen(answer: Mapping[str, Any]) -> list[str]:
+    """The answer of `status`, as lines; what is wrong begins with `! `."""
+    lines = [f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"]
+    lines += [f"! {text}" for text in answer["wrong"]]
     for what in ("boxes", "jobs"):
         counts = ", ".join(f"{n} {word}" for word, n in sorted(answer[what].items())) or "none"
-        click.echo(f"{what}: {counts}")
+        lines.append(f"{what}: {counts}")
+    if (oldest := answer["oldest"]) is not None:
+        lines.append(
+            f"oldest waiting: {oldest['id']} for {shows.ago(oldest['submitted'])},"
+            f" {oldest['submitter']}'s, in {oldest['queue']} on {oldest['arch']}"
+        )
+    holding = sum(n for word, n in answer["jobs"].items() if word not in ("submit", "finish"))
+    for row in answer["running"]:
+        on = f"{row['id']:10} {row['stage']:12} {row['box']}"
+        lines.append(f"  {on:40} {row['suite'] or ''} for {row['submitter']}")
+    if holding > len(answer["running"]):
+        lines.append(f"  and {holding - len(answer['running'])} more")
+    for disk in answer["disks"]:
+        what, free = ", ".join(disk["what"]), shows.size(disk["free"])
+        lines.append(f"disk: {free} of {shows.size(disk['size'])} free for {what}")
+    if answer["log_level"] != "info":
+        lines.append(f"log level: {answer['log_level']}")
+    return lines
 
 
 @click.command()
@@ -54,3 +79,21 @@ def resume(ctx: click.Context) -> None:
     with connect(ctx) as server:
         server.ask("resume")
     click.echo("jobs are given out again")
+
+
+@click.command("log-level")
+@click.argument("level", required=False, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--for", "length", help="For so long, then as before: 10m, 2h.")
+@click.pass_context
+def log_level(ctx: click.Context, level: str | None, length: str | None) -> None:
+    """Change what the running server logs; without LEVEL, say what it is.
+
+    At debug it logs each request.  A restart begins with info again.
+    """
+    if length is not None and level is None:
+        raise click.UsageError("--for needs a LEVEL")
+    seconds = moments.length(length) if length is not None else None
+    with connect(ctx) as server:
+        answer = server.ask("log-level", level=level, seconds=seconds)
+    back = f", {answer['then']} again in {length}" if length is not None else ""
+    click.echo(f"{answer['level']}{back}")

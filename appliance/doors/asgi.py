@@ -12,6 +12,8 @@ from typing import Any, Final
 import h11
 import structlog
 
+from appliance import log as logs
+
 log = structlog.get_logger()
 
 Scope = Mapping[str, Any]
@@ -35,6 +37,8 @@ class Doors:
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
         elif (door := self._by_port.get(scope["server"][1])) is not None:
+            if logs.threshold.lets("debug"):
+                _tell(scope)
             app, scope = door.choose(scope) if isinstance(door, Paths) else (door, scope)
             await app(scope, receive, send)
         else:
@@ -85,6 +89,11 @@ class Paths:
         fits = [app for end, app in self._by_end.items() if path.endswith(end)]
         fits += [app for prefix, app in self._by_prefix if path.startswith(prefix)]
         return (fits[0] if fits else self._other), scope
+
+
+def _tell(scope: Scope) -> None:
+    client, port = scope["client"][0], scope["server"][1]
+    log.debug("request", method=scope["method"], path=scope["path"], client=client, port=port)
 
 
 async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,7 +48,7 @@ _KINDS: Final = {
     errors.IllegalMove: "refused",
 }
 
-_WAITS: Final = {"wait", "drain"}  # what they change is decided before they wait
+_WAITS: Final = {"wait", "drain", "watch"}  # what they change is decided before they wait
 
 log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Any, Final
 import structlog
 import trio
 
-import appliance
+from appliance.doors.operators import Disks, Operators, disks
 from appliance.doors.retention import Retention
 from appliance.doors.testboxes import Testboxes
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.jobs import decisions, intake, views
 from appliance.jobs.changes import Job
 from appliance.jobs.intake import Paper
-from appliance.jobs.job import Attempt, Finished, stage
+from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
 from appliance.keep.archive import Wanted
@@ -44,9 +43,10 @@ Arguments = dict[str, Any]
 class People:
     """The verbs, for one scheduler."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, disks: Disks = disks) -> None:
         self._scheduler = scheduler
         retention, testboxes = Retention(scheduler), Testboxes(scheduler)
+        operators = Operators(scheduler, disks)
         self._row = testboxes.row
         self._job_row = partial(views.job_row, srv=scheduler.config.paths.srv)
         self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
@@ -67,7 +67,9 @@ class People:
             "drain": self._drain,
             "resume": self._resume,
             "renew": self._renew,
-            "status": self._status,
+            "status": lambda arguments, user, event: operators.status(),
+            "watch": lambda arguments, user, event: operators.watch(event),
+            "log-level": lambda arguments, user, event: operators.log_level(arguments, user),
             "results-keep": lambda arguments, user, event: retention.keep(arguments, user),
             "results-gc": lambda arguments, user, event: retention.sweep(arguments, user),
         }
@@ -188,22 +190,6 @@ class People:
             raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root renews it")
         return {
             "job": self._job_row(await self._scheduler.renew(job.id, float(arguments["seconds"])))
-        }
-
-    async def _status(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
-        store = self._scheduler.store
-        stages = Counter(stage(job.state) for job in store.jobs.values())
-        if store.archived:
-            stages["finish"] += store.archived
-        return {
-            "lab": self._scheduler.config.lab,
-            "drained": store.drained,
-            "gate": self._scheduler.gate.reasons,  # why no new jobs are taken
-            "version": appliance.__version__,
-            "boxes": dict(Counter(self._row(box)["state"] for box in store.boxes.values())),
-            "jobs": dict(stages),
-            "parked": len(self._scheduler.lobby),
-            "since": self._scheduler.clock.started_utc,
         }
 
 

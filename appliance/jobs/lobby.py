@@ -100,6 +100,7 @@ class Lobby:
     def __init__(self) -> None:
         self._seats: dict[str, Seat] = {}
         self._closed = False
+        self.stirred = trio.Event()  # somebody came or went; another one from then on
 
     def __repr__(self) -> str:
         return f"<Lobby {len(self._seats)} waiting>"
@@ -118,6 +119,7 @@ class Lobby:
         if box in self._seats:
             self._seats[box].send_away(ASKED_AGAIN)
         seat = self._seats[box] = Seat(box, now, reached, ipxe)
+        self._stir()
         if self._closed:
             seat.send_away(DISMISSED)
         return seat
@@ -127,7 +129,12 @@ class Lobby:
         if self._seats.get(seat.box) is not seat:
             return False
         del self._seats[seat.box]
+        self._stir()
         return True
+
+    def _stir(self) -> None:
+        self.stirred.set()
+        self.stirred = trio.Event()
 
     def seat(self, box: str) -> Seat | None:
         """The open seat of `box`."""

@@ -5,6 +5,7 @@ Jobs and boxes as people and programs are shown them: plain maps, the shapes of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -58,6 +59,21 @@ def job_row(job: Job, srv: Path = SRV) -> dict[str, Any]:
         "finished": job.finished if over else None,
         "lacking": job.attempts[-1].refused if job.attempts else None,
     }
+
+
+def subject(store: Store, event: Mapping[str, Any]) -> dict[str, str]:
+    """What else is known of the `job`, `box` (`host`) or `client` that an event names."""
+    job = store.jobs.get(str(event.get("job")))
+    held = job.attempt.box if job is not None and job.attempt is not None else ""
+    box = store.boxes.get(str(event.get("box") or event.get("host") or held))
+    if box is None and (client := event.get("client") or event.get("address")):
+        box = store.box_at(str(client))
+    known: dict[str, str] = {}
+    if box is not None:
+        known = {"box": box.name} | ({"mac": box.macs[0]} if box.macs else {})
+        if job is None and box.job is not None:
+            known["job"] = box.job
+    return known
 
 
 def moment_row(moment: Moment) -> dict[str, Any]:
