@@ -4,6 +4,7 @@
 #   make test    all of that, integration, and the end-to-end test on real firmware (root or sudo)
 #   make demo    one bare machine, from power-on to a finished job (root or sudo); KEEP=1 leaves it up
 #   make image   the Debian image that the demo and the tests boot, cached in .cache/srv
+#   make firmware  other generations of iPXE and an arm64 kernel for the tests, in .cache/firmware
 #   make bench   the benchmarks
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,C
 SRV := $(CURDIR)/.cache/srv
 KEEP ?=
 
-.PHONY: setup check test demo image bench packages venv
+.PHONY: setup check test demo image firmware bench packages venv
 .DELETE_ON_ERROR:
 
 setup: packages venv
@@ -38,12 +39,15 @@ check: venv
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/pytest -q -m 'not root and not image and not slow'
 
-test: packages check image
+test: packages check image firmware
 	@$(SUDO) $(VENV)/bin/pytest -q -m 'root or image or slow'
 
 # Built again only when what it is made from has changed: `image build` knows.
 image: packages venv
 	@$(SUDO) $(PY) -m appliance.setup.cached_image $(SRV)
+
+firmware: packages
+	@sh appliance/setup/firmware.sh .cache/firmware
 
 demo: packages venv image
 	@$(SUDO) $(PY) -m appliance.setup.demo $(if $(KEEP),--keep)

@@ -150,6 +150,7 @@ async def lab(
     watch: Watch = lambda who, line: None,
     serve: Sequence[str] = (sys.executable, "-m", "appliance", "serve", "--config"),
     nfs: bool = False,
+    ipxe: Sequence[Path] = tftp.PACKAGED,
     dhcp: Callable[[str], str] = lambda configuration: configuration,
 ) -> AsyncIterator[Lab]:
     """A lab with the images of `os_images`, ready for boxes; it ends when the block does.
@@ -157,12 +158,13 @@ async def lab(
     `keep` receives logs and results.  `change` makes other choices in the configuration.
     `serve` is the server's command, completed with the configuration file.
     `nfs` starts ganesha as well, for jobs that say `os_mount: nfs`.
+    `ipxe` is where iPXE is looked for.
     `dhcp` makes another dnsmasq.conf of ours: that of a server which is not the appliance's.
     """
     directory = _directory(keep)
     try:
         config = change(_configuration(directory, keep))
-        config_file = _lay_out(config, directory, dhcp)
+        config_file = _lay_out(config, directory, ipxe, dhcp)
         images = Overlay(os_images, config.paths.srv / "os")
         async with (
             namespace(TAPS, [images], directory) as inside,
@@ -237,7 +239,9 @@ def _configuration(directory: Path, keep: Path) -> Config:
     )
 
 
-def _lay_out(config: Config, directory: Path, dhcp: Callable[[str], str]) -> Path:
+def _lay_out(
+    config: Config, directory: Path, ipxe: Sequence[Path], dhcp: Callable[[str], str]
+) -> Path:
     """Makes all directories and files that the daemons want; the configuration file's path."""
     paths = config.paths
     wanted = (paths.srv / "os", paths.state, paths.run, paths.hosts, paths.dhcp_hosts)
@@ -246,7 +250,7 @@ def _lay_out(config: Config, directory: Path, dhcp: Callable[[str], str]) -> Pat
     (directory / "dnsmasq.conf").write_text(dhcp(dnsmasq.configuration(config)))
     (directory / "smb.conf").write_text(smb.configuration(config))
     (directory / "ganesha.conf").write_text(ganesha.configuration(config))
-    tftp.lay_out(config)
+    tftp.lay_out(config, ipxe)
     config_file = directory / "appliance.toml"
     config_file.write_text(toml(config))
     return config_file

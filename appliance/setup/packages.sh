@@ -18,7 +18,7 @@ NEWER=trixie # the first Debian whose ipxe package has arm64
 
 # virtual hardware and firmware; what serves them; images; the lab; Python; checks and benchmarks
 PACKAGES='
-qemu-system-x86 ovmf
+qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64
 ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient

@@ -23,12 +23,29 @@ import trio
 from appliance.errors import ApplianceError
 from appliance.setup.namespace import Namespace, signal_program
 
-Firmware = Literal["uefi", "bios"]
+Firmware = Literal["uefi", "uefi-arm64", "bios"]
 
-QEMU: Final = "qemu-system-x86_64"
+
+@attrs.frozen
+class Machine:
+    """One kind of machine that QEMU can be; UEFI is its code and a copy of its empty variables."""
+
+    qemu: str
+    kind: Sequence[str]
+    uefi: tuple[Path, Path] | None = None
+
+
 # Debian's ovmf; the 4M build is the one that later releases keep.
-OVMF_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-OVMF_VARS: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+_OVMF: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+_AAVMF: Final = Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")
+MACHINES: Final[dict[Firmware, Machine]] = {
+    "uefi": Machine("qemu-system-x86_64", ["-machine", "q35"], _OVMF),
+    "uefi-arm64": Machine(
+        "qemu-system-aarch64", ["-cpu", "cortex-a57", "-machine", "virt"], _AAVMF
+    ),
+    # SeaBIOS without graphics writes to the serial line.
+    "bios": Machine("qemu-system-x86_64", ["-machine", "pc,graphics=off"]),
+}
 PROBE_S: Final = 15.0  # under KVM the firmware speaks within two; a broken one says so at once
 
 # Terminal control: firmware and iPXE draw as on a screen.
@@ -67,8 +84,9 @@ class Box:
         """Presses the button; returns when QEMU runs."""
         assert self._process is None, f"{self.name} is on"
         variables = self.directory / f"{self.name}.vars.fd"
-        if self.firmware == "uefi" and not variables.exists():
-            shutil.copy(OVMF_VARS, variables)
+        uefi = MACHINES[self.firmware].uefi
+        if uefi is not None and not variables.exists():
+            shutil.copy(uefi[1], variables)
         with (self.directory / f"{self.name}.qemu.log").open("ab") as complaints:
             self._process = await lab.start(
                 self._command(variables), stdout=subprocess.PIPE, stderr=complaints
@@ -119,7 +137,7 @@ class Box:
             cards.insert(0, (*self.spare, ""))  # the lower place on the bus, and the first name
         words = []
         for number, (mac, tap, order) in enumerate(cards):
-            rom = ",romfile=" if self.firmware == "uefi" else ""
+            rom = "" if self.firmware == "bios" else ",romfile="
             words += ["-netdev", f"tap,id=n{number},ifname={tap},script=no,downscript=no"]
             words += ["-device", f"virtio-net-pci,netdev=n{number},mac={mac}{rom}{order}"]
         return [
@@ -132,13 +150,17 @@ class Box:
 
     def machine(self, variables: Path) -> Sequence[str]:
         """QEMU without a network card: firmware, memory, and the serial line on its stdout."""
-        words = [QEMU, "-name", self.name, "-m", str(self.memory_mib), "-nodefaults"]
-        words += ["-serial", "stdio", "-display", "none", "-monitor", "none"]
-        if self.firmware == "bios":  # SeaBIOS without graphics writes to the serial line
-            return [*words, "-machine", f"pc,accel={self.accel},graphics=off"]
-        words += ["-machine", f"q35,accel={self.accel}"]
-        for drive in (f"format=raw,readonly=on,file={OVMF_CODE}", f"format=raw,file={variables}"):
-            words += ["-drive", f"if=pflash,{drive}"]
+        machine = MACHINES[self.firmware]
+        words = [machine.qemu, "-name", self.name, "-m", str(self.memory_mib), "-nodefaults"]
+        words += ["-serial", "stdio", "-display", "none", "-monitor", "none", *machine.kind]
+        # KVM speeds up this machine's own architecture alone.
+        words += ["-accel", "tcg" if self.firmware == "uefi-arm64" else self.accel]
+        if machine.uefi is not None:
+            for drive in (
+                f"format=raw,readonly=on,file={machine.uefi[0]}",
+                f"format=raw,file={variables}",
+            ):
+                words += ["-drive", f"if=pflash,{drive}"]
         return words
 
 
@@ -153,7 +175,7 @@ async def accelerator(directory: Path) -> str:
         return "tcg"
     probe = Box("probe", "52:54:00:a1:00:ff", "", directory, memory_mib=512, accel="kvm")
     variables = directory / "probe.vars.fd"
-    shutil.copy(OVMF_VARS, variables)
+    shutil.copy(_OVMF[1], variables)
     command = [*probe.machine(variables), "-nic", "none", "-boot", "n"]
     spoke = False
     with trio.move_on_after(PROBE_S):

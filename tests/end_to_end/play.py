@@ -24,6 +24,7 @@ class Played:
     nfs: Evidence = attrs.field(factory=Evidence)
     initramfs: Evidence = attrs.field(factory=Evidence)
     bios: Evidence = attrs.field(factory=Evidence)
+    arm64: Evidence = attrs.field(factory=Evidence)
 
 
 async def play(keep: Path) -> Played:
@@ -36,6 +37,7 @@ async def play(keep: Path) -> Played:
         ("nfs", scenes.a_job_runs_on_nfs),
         ("initramfs", scenes.a_job_runs_in_an_initramfs),
         ("bios", scenes.a_job_runs_on_bios),
+        ("arm64", scenes.a_job_runs_on_arm64),
     ]
 
     async def one_after_the_other() -> None:

@@ -22,6 +22,7 @@ from appliance.setup.qemu import Box, Firmware
 from . import osimage
 
 IMAGES = Path(__file__).parents[2] / ".cache/srv/os"
+FIRMWARE = Path(__file__).parents[2] / ".cache/firmware"  # setup/firmware.sh
 SCENE_S = 1200.0  # two minutes each on an idle machine with two cores and no KVM; CI is neither
 
 RUNS = """\
@@ -59,7 +60,7 @@ suite: end-to-end
 testbox: box
 os_mount: initramfs
 script: |
-  echo "$id runs on $testbox"
+  echo "$id runs on $testbox, $(uname -m)"
   head -c 300000 /dev/urandom >"$RESULT_ROOT/random"
   echo "sum $(sha256sum <"$RESULT_ROOT/random")"
   cat /proc/mounts
@@ -207,6 +208,24 @@ async def a_job_runs_on_bios(keep: Path, evidence: Evidence) -> None:
         job = await on.submit(RUNS_IN_AN_INITRAMFS)
         await on.over(job)
         evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
+
+
+async def a_job_runs_on_arm64(keep: Path, evidence: Evidence) -> None:
+    """UEFI arm64: a re-chain, then a small job."""
+    async with stage(
+        keep, evidence, firmware="uefi-arm64", ipxe=[FIRMWARE / "trixie/usr/lib/ipxe"]
+    ) as on:
+        srv = on.lab.config.paths.srv
+        osimage.lay_out_arm64(
+            srv / "initrd/osimage/debian/aarch64/12",
+            on.lab.inside.path(srv / "os/debian/aarch64/12"),
+        )
+        await on.lab.power_on(on.box)
+        await on.box.line("No job now")
+        job = await on.submit(RUNS_IN_AN_INITRAMFS + "arch: aarch64\n")
+        row = await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
+        evidence.uploaded = Path(row["result_root"])
 
 
 async def files_are_gone(keep: Path, evidence: Evidence) -> None:

@@ -14,6 +14,35 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and taps need root"),
     pytest.mark.skipif(not scenes.IMAGES.exists(), reason="no image: make image"),
 ]
+# What the kernel says it was given.  UEFI iPXE puts the image's name in front, and iPXE makes one
+# blank of several.
+CIFS = (
+    r"vmlinuz-\S+ user=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
+    r" root=cifs://172\.28\.0\.1/os/debian/x86_64/12-[0-9-]+,"
+    r"guest,ro,hard,vers=1\.0,noacl,nouser_xattr,noserverino"
+    r" console=tty0 console=ttyS0,115200"
+    r" initrd=initramfs\.lkp-\S+\.img initrd=modules-\S+\.cgz initrd=job\.cgz"
+    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+)
+NFS = (
+    r"vmlinuz-\S+ user=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
+    r" root=172\.28\.0\.1:/os/debian/x86_64/12-[0-9-]+"
+    r" console=tty0 console=ttyS0,115200"
+    r" initrd=initramfs\.lkp-\S+\.img initrd=modules-\S+\.cgz initrd=job\.cgz"
+    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+)
+# arm64 has no console on its line: firmware names it (SPCR).  BIOS iPXE names no image.
+INITRAMFS = (
+    r"%suser=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
+    r" rdinit=/sbin/init prompt_ramdisk=0%s"
+    r" initrd=tiny\.cgz initrd=modules-\S+\.cgz initrd=run-ipconfig\.cgz initrd=job\.cgz"
+    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+)
+
+
+def kernel_line(seen):
+    line = seen.serial[seen.index(r"Command line: |command line: ", seen.index("Linux version"))]
+    return re.sub(" +", " ", re.split(r"[Cc]ommand line: ", line)[1])
 
 
 @pytest.fixture
@@ -46,6 +75,12 @@ def bios(played):
     return played.bios
 
 
+@pytest.fixture
+def arm64(played):
+    """A job runs on a box with UEFI for arm64."""
+    return played.arm64
+
+
 def test_the_firmware_loaded_ipxe_by_tftp(ran):
     firmware = ran.index("Start PXE over IPv4")
     named = ran.index("NBP filename is ipxe/bin-x86_64-efi/snp.efi", firmware)
@@ -76,6 +111,16 @@ def test_its_root_is_the_cifs_share_under_an_overlay(ran):
     mounts = dict(line.split()[1:3] for line in ran.stdout.splitlines() if " / " in line)
     assert {"/": "overlay"} == mounts
     assert re.search(r"^//172\.28\.0\.1/os\S* \S+ cifs \S*\bvers=1\.0", ran.stdout, re.MULTILINE)
+
+
+def test_the_kernel_has_the_line_of_each_kind(ran, nfs, initramfs, bios, arm64):
+    consoles = " console=tty0 console=ttyS0,115200"
+
+    assert re.fullmatch(CIFS, kernel_line(ran))
+    assert re.fullmatch(NFS, kernel_line(nfs))
+    assert re.fullmatch(INITRAMFS % (r"vmlinuz-\S+ ", consoles), kernel_line(initramfs))
+    assert re.fullmatch(INITRAMFS % ("", consoles), kernel_line(bios))
+    assert re.fullmatch(INITRAMFS % (r"vmlinuz-\S+-arm64 ", ""), kernel_line(arm64))
 
 
 def test_the_rootfs_arrives_as_it_is_on_disk(ran):
@@ -210,6 +255,20 @@ def test_a_job_runs_in_an_initramfs_and_its_results_arrive(initramfs):
     assert re.search(r"sum ([0-9a-f]{64})", line)[1] == hashlib.sha256(data).hexdigest()
 
 
+def test_an_arm64_box_is_parked_through_a_rechain_and_runs_its_job(arm64):
+    loaded = arm64.index(r"^iPXE \S+ -- Open Source Network Boot Firmware")
+    parked = arm64.index(r":3000/boot\.ipxe/mac/\S+ ok", loaded)
+    rechain = arm64.index("No job now", parked)
+    arm64.index("tiny init: ", rechain)
+    (row,) = arm64.jobs
+
+    assert any("sent " in line and "/ipxe/bin-arm64-efi/snp.efi" in line for line in arm64.dnsmasq)
+    assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
+    assert "lab.1 runs on box, aarch64" in arm64.stdout.splitlines()
+    data = (arm64.uploaded / "random").read_bytes()
+    assert f"sum {hashlib.sha256(data).hexdigest()}  -" in arm64.stdout.splitlines()
+
+
 def test_a_bios_box_is_parked_through_a_rechain_and_runs_its_job(bios):
     rom = bios.index(r"^SeaBIOS|SeaBIOS \(version")
     parked = bios.index(r":3000/boot\.ipxe/mac/\S+ ok", rom)
@@ -221,4 +280,4 @@ def test_a_bios_box_is_parked_through_a_rechain_and_runs_its_job(bios):
     assert "rdinit=/sbin/init prompt_ramdisk=0" in said
     assert "console=tty0 console=ttyS0,115200" in said
     assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
-    assert "lab.1 runs on box" in bios.stdout.splitlines()
+    assert "lab.1 runs on box, x86_64" in bios.stdout.splitlines()
