@@ -12,7 +12,8 @@ holds them to it.
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 
     boot/                what a testbox is told
-      dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, boot.ipxe
+      dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, the first scripts
+      own_ipxe           one testbox's own build of iPXE
       images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
       image_build        a rootfs, its kernel and its initramfs from Debian's packages
       archives           where those packages come from

@@ -27,7 +27,7 @@ from hypercorn.config import Config as HypercornConfig
 
 from appliance import log as logs
 from appliance import systemd
-from appliance.boot import dnsmasq, pinning, runner
+from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.doors import bulk, connections, control, listen, people, ports
@@ -166,12 +166,13 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
         except Refused as error:
             log.error("hosts file left out", why=str(error))
             continue
-        entry = dnsmasq.host_entry(host.name, host.macs)
         try:
-            hosts.lend(config.paths.dhcp_hosts, host.name, entry)
+            hosts.announce(config.paths, host)
         except OSError as error:
-            log.warning("no lease file", host=host.name, why=str(error))
+            log.warning("dnsmasq was not told", host=host.name, why=str(error))
     named = {host.name for host in facts}
+    for name in set(own_ipxe.given(config.paths.tftp)) - named:
+        own_ipxe.take_away(config.paths.tftp, name)
     for box in scheduler.store.boxes.values():
         if box.known and box.name not in named and not wrong:
             log.warning("no hosts file; `appliance host remove` makes it unknown", host=box.name)

@@ -37,6 +37,41 @@ async def test_an_idle_box_waits_half_an_hour_of_comment_lines_then_chains_again
         assert 0 == len(lab.scheduler.lobby)
 
 
+async def test_a_box_whose_address_is_leased_renews_it_at_half_time(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask(f"{ASK}&lease=600")
+        script = (await answer.rest()).decode()
+
+        assert 300 == round(trio.current_time())
+        assert script.endswith(
+            "        echo ...\n"
+            "        dhcp netX ||\n"
+            "        chain --replace --autofree http://10.0.0.1:3000/boot.ipxe/mac/"
+            "${mac:hexhyp}?arch=x86_64&lease=600\n"
+        )
+
+
+async def test_a_lease_without_an_end_is_not_renewed(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask(f"{ASK}&lease=4294967295")
+        script = (await answer.rest()).decode()
+
+        assert 1800 == round(trio.current_time())
+        assert "dhcp" not in script
+
+
+async def test_in_proxydhcp_mode_a_box_that_says_nothing_of_its_lease_renews_it(autojump_clock):
+    async with open_lab(Config(network=Network(interface="eth0", address="10.0.0.1"))) as lab:
+        await lab.know()
+        answer = await lab.ask()
+        script = (await answer.rest()).decode()
+
+        assert 1800 == round(trio.current_time())
+        assert "        dhcp netX ||\n        chain " in script
+
+
 async def test_a_parked_box_is_handed_the_job_that_comes_in(autojump_clock):
     async with open_lab() as lab:
         await lab.know()

@@ -11,7 +11,8 @@ from appliance.boot import dnsmasq
 from appliance.config import Config, Network, Paths
 from appliance.errors import BadConfig, BadRequest
 
-TEMPLATE = Path(__file__).parents[1] / "tftpboot/boot.ipxe"
+TFTPBOOT = Path(__file__).parents[1] / "tftpboot"
+TEMPLATE = TFTPBOOT / "boot.ipxe"
 DNSMASQ = shutil.which("dnsmasq", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 
 
@@ -67,6 +68,7 @@ def test_the_whole_configuration_of_a_lab():
         "dhcp-leasefile=/var/lib/appliance/dnsmasq.leases",
         "enable-tftp",
         "tftp-root=/tftpboot",
+        "tftp-unique-root=mac",
         "tftp-max=10000",
         "dhcp-ignore-clid",
         "dhcp-hostsdir=/var/lib/appliance/dhcp-hosts",
@@ -171,7 +173,7 @@ def test_only_macs_become_an_entry(mac):
 
 
 def test_the_first_script_never_leaves_its_loop():
-    script = dnsmasq.boot_ipxe(TEMPLATE.read_text(), "172.28.0.1", 3000)
+    script = dnsmasq.first_script(TEMPLATE.read_text(), "172.28.0.1", 3000)
     commands = [line for line in script.splitlines() if line and not line.startswith("#")]
 
     assert "#!ipxe" == script.splitlines()[0]
@@ -185,8 +187,22 @@ def test_the_first_script_never_leaves_its_loop():
     assert not {"exit", "reboot", "sanboot", "shell"} & {line.split()[0] for line in commands}
 
 
+def test_the_script_that_ipxe_finds_by_itself_asks_dhcp_first_and_never_ends_either():
+    script = dnsmasq.first_script((TFTPBOOT / "autoexec.ipxe").read_text(), "172.28.0.1", 3000)
+    commands = [line for line in script.splitlines() if line and not line.startswith("#")]
+
+    assert [
+        ":retry",
+        "dhcp || goto failed",
+        "chain tftp://172.28.0.1/boot.ipxe || goto failed",
+        "goto failed",
+        ":failed",
+    ] == commands[:5]
+    assert ["sleep 5", "goto retry"] == commands[-2:]
+
+
 def test_what_a_box_says_of_itself_is_encoded():
-    script = dnsmasq.boot_ipxe(TEMPLATE.read_text(), "172.28.0.1", 3000)
+    script = dnsmasq.first_script(TEMPLATE.read_text(), "172.28.0.1", 3000)
 
     for word in ("arch", "serial", "product"):
         assert f"{word}=${{{word}:uristring}}" in script
@@ -194,10 +210,10 @@ def test_what_a_box_says_of_itself_is_encoded():
 
 
 def test_without_an_address_the_scheduler_is_whoever_answered_dhcp():
-    assert "set scheduler ${next-server}\n" in dnsmasq.boot_ipxe(TEMPLATE.read_text(), "", 3000)
+    assert "set scheduler ${next-server}\n" in dnsmasq.first_script(TEMPLATE.read_text(), "", 3000)
 
 
 @pytest.mark.parametrize("host", ["a b", "a\nshell", "${x}", "a/b", "a:80"])
 def test_only_a_host_name_or_address_becomes_the_scheduler(host):
     with pytest.raises(BadConfig, match=r"network\.address"):
-        dnsmasq.boot_ipxe(TEMPLATE.read_text(), host, 3000)
+        dnsmasq.first_script(TEMPLATE.read_text(), host, 3000)

@@ -141,6 +141,37 @@ def test_two_initrds_of_one_name_are_refused():
         ipxe.script(twice)
 
 
+@pytest.mark.parametrize(
+    ("lease", "waits"),
+    [
+        ("604800", 1800),
+        ("3600", 1800),
+        ("3599", 1799.5),
+        ("120", 60),
+        ("60", 30),
+        ("59", 30),  # it would only ever ask
+        ("1", 30),
+        ("4294967294", 1800),
+        ("4294967295", None),  # for ever
+        ("0", None),
+        ("", None),
+        ("-1", None),
+        ("1e9", None),
+        ("99999999999999999999", None),
+    ],
+)
+def test_a_box_waits_half_an_hour_or_half_its_lease(lease, waits):
+    said = ipxe.lease_of({"lease": lease})
+
+    assert (said is None) == (waits is None)
+    assert (waits or 1800) == ipxe.patience(1800, said)
+
+
+def test_nobody_waits_longer_than_the_lab_lets_them():
+    assert 3 == ipxe.patience(3, 120)
+    assert 1800 == ipxe.patience(1800, ipxe.lease_of({}))
+
+
 @pytest.mark.parametrize("query", ["x" * 513, "a b", "a\nb", "${x}", '"'])
 def test_a_query_that_is_not_plain_is_not_repeated(query):
     assert ipxe.rechain("10.0.0.1:3000", query).endswith("/boot.ipxe/mac/${mac:hexhyp}\n")

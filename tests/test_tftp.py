@@ -46,6 +46,7 @@ def test_each_firmware_finds_its_ipxe_under_the_seeds_name(tmp_path, package):
     assert "snponly.efi" == (root / "ipxe/bin-x86_64-efi/snp.efi").read_text()
     assert "ipxe-arm64.efi" == (root / "ipxe/bin-arm64-efi/snp.efi").read_text()
     assert "set scheduler 172.28.0.1\nset port 3001\n" in (root / "boot.ipxe").read_text()
+    assert "chain tftp://172.28.0.1/boot.ipxe " in (root / "autoexec.ipxe").read_text()
 
 
 def test_what_no_package_has_is_said_and_left_out(tmp_path, package):
@@ -71,8 +72,10 @@ def test_laying_out_again_replaces_what_has_changed(tmp_path, package):
     assert [] == list((tmp_path / "root").rglob("*.new"))
 
 
-def test_the_packaged_template_is_the_one_in_tftpboot():
-    assert Path(__file__).parents[1] / "tftpboot/boot.ipxe" == tftp.TEMPLATE.resolve()
+def test_the_packaged_templates_are_those_in_tftpboot():
+    tftpboot = Path(__file__).parents[1] / "tftpboot"
+
+    assert sorted(tftpboot.iterdir()) == sorted(path.resolve() for path in tftp.TEMPLATES)
 
 
 @pytest.mark.root

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What dnsmasq is told: one complete configuration, one file per known testbox, and the first script
+What dnsmasq is told: one complete configuration, one file per known testbox, and the first scripts
 that iPXE reads.  A box asks twice: its firmware gets iPXE by TFTP, iPXE (it sends option 175)
 gets boot.ipxe, which sends it to the scheduler.
 
@@ -53,6 +53,9 @@ FIRMWARES: Final = (
     Firmware("efi-arm64", (11,), ("ARM64_EFI",), "ipxe/bin-arm64-efi/snp.efi"),
 )
 
+# What iPXE reads first: boot.ipxe if DHCP says so, autoexec.ipxe by itself.
+SCRIPTS: Final = ("boot.ipxe", "autoexec.ipxe")
+
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}\Z")
 # No blank, control character, comma, quote, backslash or '#': those are dnsmasq's grammar.
 _PATH: Final = re.compile(r"/[^\s\x00-\x1f\x7f-\x9f,\"'\\#]*\Z")
@@ -83,8 +86,8 @@ def host_entry(name: str, macs: Sequence[str]) -> str:
     return ",".join([*words, "infinite"]) + "\n"
 
 
-def boot_ipxe(template: str, host: str, port: int) -> str:
-    """`template` with the scheduler's place filled in.
+def first_script(template: str, host: str, port: int) -> str:
+    """`template`, one of SCRIPTS, with the scheduler's place filled in.
 
     An empty `host` becomes `${next-server}`: the machine whose dnsmasq answered this box.
     """
@@ -107,6 +110,8 @@ def _general(config: Config) -> list[str]:
         "enable-tftp",
         # Absolute names below the root and names relative to it both work.
         f"tftp-root={_path(config.paths.tftp, 'paths.tftp')}",
+        # <root>/<mac> where there is one: a testbox's own iPXE (own_ipxe.py).
+        "tftp-unique-root=mac",
         f"tftp-max={TFTP_MAX}",
         "",
     ]

@@ -8,6 +8,7 @@ clients and serial-log parsers re-read these lines.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -23,6 +24,13 @@ KERNEL_LINE_MAX: Final = 2047
 # Kept free at submit for what is known only at dispatch: the address, the host's disks, consoles
 # and own parameters.
 HOST_ROOM: Final = 320
+# Of the card it booted from.  A server that does not answer now may do so the next time.
+RENEW: Final = "        dhcp netX ||\n"
+# A box whose lease is shorter than two of these waits so long all the same: it would do nothing
+# else than ask.  dnsmasq gives none for less than two minutes.
+PARK_MIN_S: Final = 30.0
+_FOR_EVER: Final = 2**32 - 1  # DHCP's word for a lease without an end
+_SECONDS: Final = re.compile(r"[0-9]{1,10}")
 QUERY_MAX: Final = 512  # a box's own query, repeated in its re-chain; four SMBIOS strings fit
 
 _CIFS_OPTIONS: Final = "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino"
@@ -111,10 +119,26 @@ def _parameters(boot: Boot) -> list[str]:
     return words + [f"console={_safe(console)}" for console in consoles]
 
 
-def rechain(scheduler: str, query: str = "") -> str:
+def patience(park: float, lease: float | None) -> float:
+    """Seconds that a box may wait whose address is leased for `lease` (None: for ever).
+
+    iPXE renews nothing while it waits, and DHCP's own clients renew at half the time.
+    """
+    return park if lease is None else min(park, max(lease / 2, PARK_MIN_S))
+
+
+def lease_of(query: Mapping[str, str]) -> float | None:
+    """What boot.ipxe says of its lease, in seconds; None: it never ends, or it was not said."""
+    text = query.get("lease", "")
+    seconds = int(text) if _SECONDS.fullmatch(text) else 0
+    return seconds if 0 < seconds < _FOR_EVER else None
+
+
+def rechain(scheduler: str, query: str = "", *, renew: bool = False) -> str:
     """The script that sends an idle box back to `scheduler`, "172.28.0.1:3000".
 
     `query` is what the box sent with its question; it is repeated, so that the box is known again.
+    `renew` asks DHCP first, where the address would be taken back from a box that only waits.
     `--replace --autofree`: plain chains nest until iPXE hangs (facts.md §1).  The words
     `No job now` are what virtual-machine clients look for (protocol.md §1.3).
     """
@@ -126,6 +150,7 @@ def rechain(scheduler: str, query: str = "") -> str:
         "        echo ...\n"
         "        echo No job now\n"
         "        echo ...\n"
+        f"{RENEW if renew else ''}"
         f"        chain --replace --autofree {target}{'?' + query if query else ''}\n"
     )
 

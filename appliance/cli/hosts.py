@@ -52,6 +52,7 @@ def host() -> None:
 @click.option("--tag", "tags", multiple=True, help="What jobs may ask for.")
 @click.option("--console", multiple=True, help="Kernel consoles, instead of those of its arch.")
 @click.option("--kernel-params", help="More words for its kernel line.")
+@click.option("--ipxe", help="Its own iPXE: a file, or its name below ipxe/ in the tftp root.")
 @click.pass_context
 def add(ctx: click.Context, /, name: str, **fields: Any) -> None:
     """Register a testbox; one that is parked already becomes known where it sits."""

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 import attrs
 import structlog
 
+from appliance.boot import ipxe
 from appliance.config import Network
 from appliance.doors.asgi import Scope
 from appliance.doors.neighbours import ARP_TABLE, neighbour
@@ -72,6 +73,11 @@ def asked_of(scope: Scope, mac: str | None) -> Question:
 def query_of(scope: Scope) -> str:
     """What stands behind the `?`."""
     return str(scope["query_string"].decode("ascii", "replace"))
+
+
+def lease_in(scope: Scope) -> float | None:
+    """How long the box says its address is leased, in seconds; None: for ever, or not said."""
+    return ipxe.lease_of(dict(parse_qsl(query_of(scope))))
 
 
 def is_trusted(network: Network, client: str, server: str) -> bool:

@@ -19,7 +19,7 @@ import trio
 
 from appliance.boot import ipxe, plan
 from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
-from appliance.doors.asking import GPXELINUX, Admission, query_of, question
+from appliance.doors.asking import GPXELINUX, Admission, lease_in, query_of, question
 from appliance.doors.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.doors.files import send_bytes
 from appliance.doors.sockets import SOCKETS, Sockets
@@ -54,15 +54,15 @@ class Boots:
         seat = await self._seat(scope, send)
         if seat is None:
             return
-        waits = self._scheduler.config.waits
+        waits, lease = self._scheduler.config.waits, lease_in(scope)
         told = False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _SCRIPT})
             await _body(send, ipxe.SHEBANG.encode())
             drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
-            script = await seat.wait(waits.park, drip, waits.drip, until_gone)
+            script = await seat.wait(ipxe.patience(waits.park, lease), drip, waits.drip, until_gone)
             if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                follows = script or ipxe.rechain(self._where(seat), query_of(scope))
+                follows = script or self._rechain(seat, scope, lease)
                 told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
             if told:  # else it ends short: whoever is there does not run half a script
                 await send({"type": "http.response.body", "body": b""})
@@ -86,6 +86,10 @@ class Boots:
             again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
             await answer(send, 503, str(error), again)
         return None
+
+    def _rechain(self, seat: Seat, scope: Scope, lease: float | None) -> str:
+        renew = lease is not None or self._scheduler.config.network.proxy
+        return ipxe.rechain(self._where(seat), query_of(scope), renew=renew)
 
     def _where(self, seat: Seat) -> str:
         host = self._scheduler.host(seat.reached)

@@ -16,7 +16,6 @@ from typing import Any, Final
 import structlog
 import trio
 
-from appliance.boot import dnsmasq
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import hosts
@@ -185,9 +184,8 @@ class Providers:
         facts = boxes.facts(name, fields, config.defaults.queue)
 
         async def write() -> None:
-            entry = dnsmasq.host_entry(name, facts.macs)
             await _on_disk(partial(hosts.put, config.paths.hosts, name, fields))
-            await _on_disk(partial(hosts.lend, config.paths.dhcp_hosts, name, entry))
+            await _on_disk(partial(hosts.announce, config.paths, facts))
 
         await self._scheduler.register(facts, write)
         log.info("provider registered a box", box=name, macs=facts.macs, queues=facts.queues)
@@ -203,7 +201,7 @@ class Providers:
             await _on_disk(partial(hosts.put, paths.hosts, box.name, fields))
         else:
             await _on_disk(partial(hosts.remove, paths.hosts, box.name))
-        await _on_disk(partial(hosts.end_lease, paths.dhcp_hosts, box.name))
+        await _on_disk(partial(hosts.forget, paths, box.name))
 
 
 async def _on_disk(change: partial[Any]) -> None:

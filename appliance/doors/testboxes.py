@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 import trio
 
-from appliance.boot import dnsmasq
+from appliance.boot import own_ipxe
 from appliance.errors import BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import hosts, views
@@ -42,8 +42,11 @@ class Testboxes:
         name = str(arguments["name"])
         fields = {key: value for key, value in arguments.items() if value and key != "name"}
         fields["mac"] = fields.pop("macs", None) or []
-        facts = boxes.facts(name, fields, config.defaults.queue)
+        old = await trio.to_thread.run_sync(hosts.fields, config.paths.hosts, name)
+        facts = boxes.facts(name, {**old, **fields}, config.defaults.queue)
         fields["mac"] = list(facts.macs)
+        if facts.ipxe is not None:
+            await trio.to_thread.run_sync(own_ipxe.find, config.paths.tftp, name, facts.ipxe)
         where: list[Path] = []
 
         async def write() -> None:
@@ -52,11 +55,10 @@ class Testboxes:
                 where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
             except OSError as error:
                 raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
-            entry = dnsmasq.host_entry(name, facts.macs)
             try:
-                await trio.to_thread.run_sync(hosts.lend, config.paths.dhcp_hosts, name, entry)
-            except OSError as error:  # the next start writes it
-                log.warning("no lease file", host=name, why=str(error))
+                await trio.to_thread.run_sync(hosts.announce, config.paths, facts)
+            except OSError as error:  # the next start tells it
+                log.warning("dnsmasq was not told", host=name, why=str(error))
 
         box = await self._scheduler.register(facts, write)
         return {"host": self.row(box), "file": str(where[0])}
@@ -69,7 +71,7 @@ class Testboxes:
         await self._scheduler.unregister(box, user)
         try:
             await trio.to_thread.run_sync(hosts.remove, paths.hosts, box.name)
-            await trio.to_thread.run_sync(hosts.end_lease, paths.dhcp_hosts, box.name)
+            await trio.to_thread.run_sync(hosts.forget, paths, box.name)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}"
             raise NoSpace(f"{why}: at the next start {box.name} is known again") from error

@@ -99,6 +99,7 @@ class Facts:
     kernel_params: str = ""
     nr_nic: int | None = None
     deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see document.DEADLINES
+    ipxe: str | None = None  # a file: the build of iPXE that this box gets (boot/own_ipxe.py)
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -138,6 +139,9 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     memory = re.match(r"([0-9]{1,6})\s*[gG]?", str(text.get("memory", "")))
     nr_nic = text.get("nr_nic")
     console = _words(name, text, "console") if "console" in text else None
+    ipxe = text.get("ipxe") or None
+    if ipxe is not None and not (isinstance(ipxe, str) and ipxe.isprintable()):
+        raise BadRequest(f"{name}: ipxe: {ipxe!r} must be the name of a file")
     return Facts(
         name,
         macs,
@@ -153,6 +157,7 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
                         "kernel_params")),
         int(str(nr_nic)) if re.fullmatch(r"[0-9]{1,3}", str(nr_nic)) else None,
         _deadlines(name, text.get("deadlines") or {}),
+        ipxe,
     )  # fmt: skip
 
 

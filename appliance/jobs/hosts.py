@@ -10,14 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import yaml
 
-from appliance.errors import ApplianceError, BadConfig
+from appliance.boot import dnsmasq, own_ipxe
+from appliance.config import Paths
+from appliance.errors import ApplianceError, BadConfig, BadRequest
 from appliance.jobs import box, document, reading
 from appliance.jobs.box import Facts
 
 # What editors and people leave beside a file that they change.
 _COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
+
+log = structlog.get_logger()
 
 
 def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
@@ -86,6 +91,30 @@ def remove(folder: Path, name: str) -> None:
     """The file of a box, if there is one.  Raises OSError."""
     for path in (folder / f"{name}.yaml", folder / name):
         path.unlink(missing_ok=True)
+
+
+def announce(paths: Paths, facts: Facts) -> None:
+    """dnsmasq knows a box from now on, and which iPXE it gets.  Raises OSError.
+
+    One whose own iPXE is not there gets what all others get, and the log says why.
+    """
+    name, file = facts.name, None
+    lend(paths.dhcp_hosts, name, dnsmasq.host_entry(name, facts.macs))
+    if facts.ipxe is not None:
+        try:
+            file = own_ipxe.find(paths.tftp, name, facts.ipxe)
+        except BadRequest as error:
+            log.error("no iPXE of its own", host=name, why=str(error))
+    if file is not None:
+        own_ipxe.give(paths.tftp, name, facts.macs, file)
+    else:
+        own_ipxe.take_away(paths.tftp, name)
+
+
+def forget(paths: Paths, name: str) -> None:
+    """dnsmasq is told no longer that a box is known.  Raises OSError."""
+    end_lease(paths.dhcp_hosts, name)
+    own_ipxe.take_away(paths.tftp, name)
 
 
 def lend(folder: Path, name: str, entry: str) -> None:

@@ -1,4 +1,4 @@
-"""Lays out the tftp root: iPXE under the seed's names, and the boot.ipxe of this lab.
+"""Lays out the tftp root: iPXE under the seed's names, and the first scripts of this lab.
 
 No iPXE is part of this project: the binaries are those of Debian's `ipxe` package.
 """
@@ -18,7 +18,8 @@ from appliance.errors import NotFound
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
 PACKAGED: Final = (Path("/usr/lib/ipxe"), Path("/usr/local/lib/appliance/ipxe"))
-TEMPLATE: Final = Path(__file__).with_name("boot.ipxe")  # a link to tftpboot/boot.ipxe
+# Links to tftpboot/.
+TEMPLATES: Final = tuple(Path(__file__).with_name(name) for name in dnsmasq.SCRIPTS)
 
 # For each name in the tftp root, the package's names, best first.  `snponly` drives exactly the
 # card that the firmware booted from, through the firmware's own driver: it works with every card
@@ -55,10 +56,12 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
     for each in laid:
         if each.source is not None:
             _replace(root / each.name, each.source.read_bytes())
-    script = dnsmasq.boot_ipxe(TEMPLATE.read_text(), config.network.address, config.ports.scheduler)
-    _replace(root / "boot.ipxe", script.encode())
+    host, port = config.network.address, config.ports.scheduler
+    for template in TEMPLATES:
+        script = dnsmasq.first_script(template.read_text(), host, port)
+        _replace(root / template.name, script.encode())
     _answer_to_the_seeds_root(root)
-    return [*laid, Laid("boot.ipxe", TEMPLATE)]
+    return [*laid, *(Laid(template.name, template) for template in TEMPLATES)]
 
 
 def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
