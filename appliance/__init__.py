@@ -13,6 +13,7 @@ holds them to it.
 
     boot/                what a testbox is told
       dnsmasq     pure   Config -> dnsmasq.conf, hosts entries, the first scripts
+      snippets    pure   what another DHCP server is told that points at us
       own_ipxe           one testbox's own build of iPXE
       images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
       image_build        a rootfs, its kernel and its initramfs from Debian's packages

@@ -65,11 +65,11 @@ def test_the_whole_configuration_of_a_lab():
         "except-interface=lo",
         "bind-interfaces",
         "pid-file=/run/appliance/dnsmasq.pid",
-        "dhcp-leasefile=/var/lib/appliance/dnsmasq.leases",
         "enable-tftp",
         "tftp-root=/tftpboot",
         "tftp-unique-root=mac",
         "tftp-max=10000",
+        "dhcp-leasefile=/var/lib/appliance/dnsmasq.leases",
         "dhcp-ignore-clid",
         "dhcp-hostsdir=/var/lib/appliance/dhcp-hosts",
         "dhcp-lease-max=40000",
@@ -86,8 +86,24 @@ def test_the_whole_configuration_of_a_lab():
         "dhcp-boot=tag:bios,undionly.kpxe",
         "dhcp-boot=tag:efi-x86_64,ipxe/bin-x86_64-efi/snp.efi",
         "dhcp-boot=tag:efi-arm64,ipxe/bin-arm64-efi/snp.efi",
+        "dhcp-match=set:http-efi-x86_64,93,16",
+        "dhcp-option-force=tag:http-efi-x86_64,60,HTTPClient",
+        "dhcp-boot=tag:http-efi-x86_64,http://172.28.0.1:8800/ipxe/bin-x86_64-efi/snp.efi",
+        "dhcp-match=set:http-efi-arm64,93,19",
+        "dhcp-option-force=tag:http-efi-arm64,60,HTTPClient",
+        "dhcp-boot=tag:http-efi-arm64,http://172.28.0.1:8800/ipxe/bin-arm64-efi/snp.efi",
         "dhcp-boot=tag:ipxe,boot.ipxe",
     ] == lines(lab())
+
+
+@needs_dnsmasq
+def test_where_another_server_points_here_it_speaks_tftp_and_no_dhcp(tmp_path):
+    text = dnsmasq.configuration(lab(dhcp_range=None), tftp_only=True)
+
+    assert accepted(text, tmp_path)
+    assert "tftp-root=/tftpboot" in text.splitlines()
+    assert "dhcp-" not in text
+    assert "pxe-" not in text
 
 
 def test_router_and_dns_are_named_where_the_operator_names_them():
@@ -105,6 +121,12 @@ def test_without_a_range_it_answers_known_boxes_only_and_gives_no_addresses():
     assert "dhcp-authoritative" not in found
     assert "dhcp-option=encap:175,176,1b" not in found
     assert "pxe-service=tag:!ipxe,BC_EFI,appliance,ipxe/bin-x86_64-efi/snp.efi" in found
+    assert "dhcp-boot=tag:ipxe,boot.ipxe,,172.28.0.1" in found
+    assert not any("http://" in line for line in found)
+
+
+def test_without_an_address_nothing_is_offered_by_http():
+    assert not any("http" in line for line in lines(lab(address="")))
 
 
 HOSTILE = ("lab0\ndhcp-script=/tmp/x", "lab0,lo", 'la"b', "lab 0", "lab0\r", "lab0\x00", "läb0")
@@ -113,12 +135,11 @@ HOSTILE = ("lab0\ndhcp-script=/tmp/x", "lab0,lo", 'la"b', "lab 0", "lab0\r", "la
 @pytest.mark.parametrize("word", HOSTILE)
 @pytest.mark.parametrize("key", ["interface", "address", "netmask", "router", "dns"])
 def test_no_word_of_the_network_can_leave_its_place(key, word):
-    spoilt = {key: word}
-    if key == "address":
-        spoilt["dhcp_range"] = None  # the address is written in proxyDHCP mode only
-
-    with pytest.raises(BadConfig, match=f"network.{key}"):
-        dnsmasq.configuration(lab(**spoilt))
+    for dhcp_range in (("172.28.0.10", "172.28.0.20"), None):
+        if key in ("router", "dns") and dhcp_range is None:
+            continue  # another server's business
+        with pytest.raises(BadConfig, match=f"network.{key}"):
+            dnsmasq.configuration(lab(**{"dhcp_range": dhcp_range, key: word}))
 
 
 @pytest.mark.parametrize("end", [0, 1])

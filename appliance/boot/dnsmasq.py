@@ -44,14 +44,18 @@ class Firmware:
     archs: tuple[int, ...]  # DHCP option 93, RFC 4578 and its registry
     service: tuple[str, ...]  # dnsmasq's names of them, for proxyDHCP
     file: str  # below the tftp root; the EFI names are the seed's
+    http: int | None = None  # option 93 of the same firmware when it boots by HTTP
 
 
 FIRMWARES: Final = (
     Firmware("bios", (0,), ("x86PC",), "undionly.kpxe"),
     # 7 is what x86-64 firmware sends, 9 is what the first edition of the RFC meant it to send.
-    Firmware("efi-x86_64", (7, 9), ("BC_EFI", "X86-64_EFI"), "ipxe/bin-x86_64-efi/snp.efi"),
-    Firmware("efi-arm64", (11,), ("ARM64_EFI",), "ipxe/bin-arm64-efi/snp.efi"),
+    Firmware("efi-x86_64", (7, 9), ("BC_EFI", "X86-64_EFI"), "ipxe/bin-x86_64-efi/snp.efi", 16),
+    Firmware("efi-arm64", (11,), ("ARM64_EFI",), "ipxe/bin-arm64-efi/snp.efi", 19),
 )
+HTTP_CLIENT: Final = "HTTPClient"  # option 60; firmware takes an offer that says it too
+# Of the tftp root, what the door for initrds shows to firmware that boots by HTTP.
+HTTP_ROOT: Final = "ipxe"
 
 # What iPXE reads first: boot.ipxe if DHCP says so, autoexec.ipxe by itself.
 SCRIPTS: Final = ("boot.ipxe", "autoexec.ipxe")
@@ -65,8 +69,13 @@ _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\Z")
 _TEMPLATE_WORD: Final = re.compile(r"@([A-Z]+)@")
 
 
-def configuration(config: Config) -> str:
-    """A complete dnsmasq.conf for this lab.  Raises BadConfig, with the key that does not fit."""
+def configuration(config: Config, *, tftp_only: bool = False) -> str:
+    """A complete dnsmasq.conf for this lab.  Raises BadConfig, with the key that does not fit.
+
+    `tftp_only`: another server does DHCP, and points here.
+    """
+    if tftp_only:
+        return "\n".join((*_general(config), ""))
     return "\n".join((*_general(config), *_leases(config), *_boot_files(config), ""))
 
 
@@ -105,7 +114,6 @@ def _general(config: Config) -> list[str]:
         "except-interface=lo",
         "bind-interfaces",  # leaves other interfaces, and another dnsmasq there, alone
         f"pid-file={_path(config.paths.run / 'dnsmasq.pid', 'paths.run')}",
-        f"dhcp-leasefile={_path(config.paths.state / 'dnsmasq.leases', 'paths.state')}",
         "",
         "enable-tftp",
         # Absolute names below the root and names relative to it both work.
@@ -120,6 +128,7 @@ def _general(config: Config) -> list[str]:
 def _leases(config: Config) -> list[str]:
     network = config.network
     lines = [
+        f"dhcp-leasefile={_path(config.paths.state / 'dnsmasq.leases', 'paths.state')}",
         # Firmware, iPXE and Linux send three client ids; one box shall have one address.
         "dhcp-ignore-clid",
         f"dhcp-hostsdir={_path(config.paths.dhcp_hosts, 'paths.state')}",
@@ -154,9 +163,30 @@ def _boot_files(config: Config) -> list[str]:
             for firmware in FIRMWARES
             for service in firmware.service
         ]
-    lines += [f"dhcp-boot=tag:{firmware.tag},{firmware.file}" for firmware in FIRMWARES]
+    # In proxyDHCP mode dnsmasq names itself as the TFTP server to UEFI alone.
+    server = f",,{config.network.address}" if config.network.dhcp_range is None else ""
+    lines += [f"dhcp-boot=tag:{firmware.tag},{firmware.file}{server}" for firmware in FIRMWARES]
+    if config.network.dhcp_range is not None:  # a proxy answers PXE alone
+        lines += _http_boot(config)
     # The last one that fits wins, and iPXE sends option 93 too.
-    return [*lines, "dhcp-boot=tag:ipxe,boot.ipxe"]
+    return [*lines, f"dhcp-boot=tag:ipxe,boot.ipxe{server}"]
+
+
+def _http_boot(config: Config) -> list[str]:
+    if not config.network.address:
+        return []  # a URL needs one; such firmware can boot by TFTP as well
+    address = _address(config.network.address, "network.address")
+    lines = []
+    for firmware in FIRMWARES:
+        if firmware.http is not None:
+            tag = f"http-{firmware.tag}"
+            url = f"http://{address}:{config.ports.initrd}/{firmware.file}"
+            lines += [
+                f"dhcp-match=set:{tag},93,{firmware.http}",
+                f"dhcp-option-force=tag:{tag},60,{HTTP_CLIENT}",
+                f"dhcp-boot=tag:{tag},{url}",
+            ]
+    return lines
 
 
 def _interface(config: Config) -> str:

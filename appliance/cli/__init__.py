@@ -56,6 +56,7 @@ _COMMANDS: Final = {
     "image": "appliance.cli.images:image",
     "tftpboot": "appliance.cli.render:tftpboot",
     "dnsmasq-config": "appliance.cli.render:dnsmasq_config",
+    "dhcp-snippet": "appliance.cli.render:dhcp_snippet",
     "smb-config": "appliance.cli.render:smb_config",
     "nfs-config": "appliance.cli.render:nfs_config",
 }

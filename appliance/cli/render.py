@@ -1,4 +1,6 @@
-"""`appliance dnsmasq-config`, `smb-config`, `nfs-config`, `tftpboot`: what others are told."""
+"""What others are told: `appliance dnsmasq-config`, `dhcp-snippet`, `smb-config`, `nfs-config`,
+and `tftpboot`.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,39 @@ def _say(text: str, output: Path | None) -> None:
 
 @click.command("dnsmasq-config")
 @_output
+@click.option("--tftp-only", is_flag=True, help="Another DHCP server points here (dhcp-snippet).")
 @click.pass_context
-def dnsmasq_config(ctx: click.Context, output: Path | None) -> None:
+def dnsmasq_config(ctx: click.Context, output: Path | None, tftp_only: bool) -> None:
     """Print a complete dnsmasq.conf for this lab.
 
     Use it as `dnsmasq --conf-file=FILE`, or put it where a dnsmasq of its own reads it.
     """
     from appliance.boot import dnsmasq
 
-    _say(dnsmasq.configuration(load_config(ctx)), output)
+    _say(dnsmasq.configuration(load_config(ctx), tftp_only=tftp_only), output)
+
+
+@click.command("dhcp-snippet")
+@click.argument("kind", type=click.Choice(["isc", "kea", "windows"]))
+@click.option("--all", "everybody", is_flag=True, help="Every machine, not the testboxes alone.")
+@_output
+@click.pass_context
+def dhcp_snippet(ctx: click.Context, kind: str, everybody: bool, output: Path | None) -> None:
+    """Print what another DHCP server is told that is to point at this one.
+
+    It names the testboxes that are registered: print it again when there are others.
+    A server that knows no conditions gives the name of the file that the boxes' firmware loads
+    (ipxe/bin-x86_64-efi/snp.efi): iPXE 1.21 and later finds autoexec.ipxe beside it by itself.
+    """
+    from appliance.boot import snippets
+    from appliance.jobs import hosts
+
+    config = load_config(ctx)
+    facts, wrong = hosts.read_all(config.paths.hosts, config.defaults.queue)
+    for text in wrong:
+        click.echo(f"appliance: left out: {text}", err=True)
+    macs = None if everybody else sorted(mac for one in facts for mac in one.macs)
+    _say(snippets.snippet(kind, config, macs), output)
 
 
 @click.command("smb-config")

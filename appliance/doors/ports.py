@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appliance.boot.dnsmasq import HTTP_ROOT
 from appliance.doors import boxes, reports
 from appliance.doors.asgi import App, Paths, Receive, Scope, Send, answer
 from appliance.doors.files import Files
@@ -24,7 +25,7 @@ def make_doors(
     small = reports.make_app(Reports(scheduler), Providers(scheduler), config.network)
     read = Index("/result", srv / "result", Files({"/result": srv / "result"}, fetches))
     results = Results(scheduler, read)
-    others = ("initrd", "upload-files", "kernel")
+    trees = {f"/{name}": srv / name for name in ("initrd", "upload-files", "kernel")}
     talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
         ports.upload: results,
@@ -32,7 +33,7 @@ def make_doors(
     }
     giving: dict[int, App | Paths] = {
         ports.os: Files({"/os": srv / "os"}, fetches),
-        ports.initrd: Files({f"/{name}": srv / name for name in others}, fetches),
+        ports.initrd: Files({**trees, f"/{HTTP_ROOT}": config.paths.tftp / HTTP_ROOT}, fetches),
         ports.results: read,
     }
     return talking, giving

@@ -6,8 +6,8 @@
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
 # Some of these packages start a daemon when they are installed (samba, nfs-ganesha and the rpcbind
-# that it brings, nginx, redis-server).  None is wanted here, so a policy-rc.d forbids it for as long
-# as apt runs.  One that exists already is somebody's decision and stays as it is.
+# that it brings, nginx, redis-server, the DHCP servers).  None is wanted here, so a policy-rc.d
+# forbids it for as long as apt runs.  One that exists already is somebody's decision and stays.
 set -eu
 
 : "${POLICY:=/usr/sbin/policy-rc.d}"
@@ -16,7 +16,8 @@ set -eu
 MARK='# written by packages.sh for the time of one installation'
 NEWER=trixie # the first Debian whose ipxe package has arm64
 
-# virtual hardware and firmware; what serves them; images; the lab; Python; checks and benchmarks
+# virtual hardware and firmware; what serves them; images; the lab; Python; checks and benchmarks;
+# other people's DHCP servers
 PACKAGES='
 qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64
 ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
@@ -24,6 +25,7 @@ mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
 python3 python3-venv
 busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget
+isc-dhcp-server kea-dhcp4-server
 '
 
 missing() {

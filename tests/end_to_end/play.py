@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from . import power, scenes
+from . import generations, power, scenes
 from .scenes import Evidence
 
 PLACES = 2
@@ -25,6 +25,7 @@ class Played:
     initramfs: Evidence = attrs.field(factory=Evidence)
     bios: Evidence = attrs.field(factory=Evidence)
     arm64: Evidence = attrs.field(factory=Evidence)
+    generations: generations.Evidence = attrs.field(factory=generations.Evidence)
 
 
 async def play(keep: Path) -> Played:
@@ -32,6 +33,7 @@ async def play(keep: Path) -> Played:
     played = Played()
     waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
         ("power", power.it_goes_twice),
+        ("generations", generations.three_of_them_wait),
         ("ran", scenes.a_job_runs),
         ("gone", scenes.files_are_gone),
         ("nfs", scenes.a_job_runs_on_nfs),

@@ -122,9 +122,14 @@ class Stage:
 
     async def over(self, job: str) -> dict:
         """The job's row, when it is over."""
-        (row,) = json.loads(await self.lab.run("wait", job, "--json", check=False))
-        self.evidence.jobs.append(row)
-        return row
+        return await over(self.lab, self.evidence, job)
+
+
+async def over(made: Lab, evidence: Evidence, job: str) -> dict:
+    """The job's row, when it is over."""
+    (row,) = json.loads(await made.run("wait", job, "--json", check=False))
+    evidence.jobs.append(row)
+    return row
 
 
 @asynccontextmanager

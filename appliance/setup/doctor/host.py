@@ -71,8 +71,9 @@ def ipxe(world: World) -> list[Finding]:
     found = files.ipxe(there, world.archs)
     script = root / "boot.ipxe"
     config = world.config
-    wanted = dnsmasq.boot_ipxe(
-        tftp.TEMPLATE.read_text(), config.network.address, config.ports.scheduler
+    template = next(path for path in tftp.TEMPLATES if path.name == script.name)
+    wanted = dnsmasq.first_script(
+        template.read_text(), config.network.address, config.ports.scheduler
     )
     file = _tftp_file(script, "boot.ipxe")
     current = not file.trouble and script.read_text(errors="replace") == wanted
