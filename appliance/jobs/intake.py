@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Final
 
 import attrs
+import trio
 
 from appliance.boot import ipxe, plan
 from appliance.errors import ApplianceError, BadDocument, BadImage, BadRequest, Problem, Refused
@@ -13,6 +16,11 @@ from appliance.jobs.changes import Change, Job, Moment, Pinned, Submitted
 from appliance.jobs.document import Document
 from appliance.jobs.scheduler import Scheduler
 
+# A document of this size is read in some ten milliseconds; 1 MiB of `{}` takes most of a second,
+# and a submit brings thirty of them: parked boxes do not wait for that.
+READ_AT_ONCE_BYTES: Final = 2**14
+# Longer ones are read one after the other: each would take its share of the one interpreter.
+_READERS: Final = trio.CapacityLimiter(1)
 # The longest address there is, for a kernel line whose server is not known yet.
 _ANY_HOST = "255.255.255.255"
 
@@ -35,6 +43,7 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
+    archived = scheduler.store.archived
     if await scheduler.jobs_with_key(submitter, key):
         return await _found(scheduler, submitter, key)
     accepted = []
@@ -49,7 +58,12 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
             )
     if problems:
         raise BadDocument(problems)
-    if scheduler.store.jobs_with_key(submitter, key):  # the same submit, twice at once
+    # The same submit, twice at once: the other's jobs may even be over by now.
+    while archived != scheduler.store.archived:
+        archived = scheduler.store.archived
+        if await scheduler.jobs_with_key(submitter, key):
+            return await _found(scheduler, submitter, key)
+    if scheduler.store.jobs_with_key(submitter, key):
         return await _found(scheduler, submitter, key)
     scheduler.gate.check()
     changes: list[Change] = [
@@ -76,8 +90,12 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
         raise BadDocument(
             [Problem("yaml", None, f"is larger than {config.limits.document_bytes} bytes")]
         )
-    fits, problems, lines = document.examine(
-        paper.text, paper.name, config.defaults, paper.before, paper.after
+    read = partial(
+        document.examine, paper.text, paper.name, config.defaults, paper.before, paper.after
+    )
+    large = len(paper.text) > READ_AT_ONCE_BYTES
+    fits, problems, lines = (
+        await trio.to_thread.run_sync(read, limiter=_READERS) if large else read()
     )
     wrong = {problem.field for problem in problems}
     try:
