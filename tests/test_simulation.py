@@ -6,12 +6,15 @@ SIM_SEED=123 plays that one run again; SIM_RUNS=1000 plays so many more.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from unittest import mock
 
 import pytest
 
+from appliance.jobs import reaper
 from tests.simulation.lab import THOUSANDS, Size, simulate
 from tests.simulation.mutants import MUTANTS
 
@@ -36,12 +39,12 @@ SOMETIMES = """
 """
 
 
-def play(seed, size=Size()):  # noqa: B008 - frozen
-    """One run; a failure names the seed and how to see it again."""
+def play(seed, size=Size(), again=""):  # noqa: B008 - frozen
+    """One run; a failure names the seed and how to see it again, and has the last changes."""
     try:
         return simulate(seed, size)
     except BaseException as error:
-        again = f"SIM_SEED={seed} pytest tests/test_simulation.py -k new_seeds"
+        again = again or f"SIM_SEED={seed} pytest tests/test_simulation.py -k new_seeds"
         error.add_note(f"seed {seed}{', HTTP' if size.http else ''}; again: {again}")
         raise
 
@@ -51,9 +54,32 @@ def test_nothing_is_lost_and_nothing_runs_twice(seed):
     play(seed)
 
 
+def broken(scheduler, names, now):
+    if names:
+        raise KeyError("a bug of ours")
+
+
+def play_until_one_fails():
+    for seed in range(HARD_ENOUGH):
+        play(seed)
+
+
+@pytest.mark.parametrize(
+    "bug", [MUTANTS["act_before_fsync"], lambda: mock.patch.object(reaper, "_end_attempts", broken)]
+)
+def test_a_run_that_fails_says_its_seed_how_to_see_it_again_and_what_happened_last(bug):
+    with bug(), pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or one of ours
+        play_until_one_fails()
+    notes = "\n".join(caught.value.__notes__)
+
+    again = re.search(r"seed (\d+); again: SIM_SEED=\1 pytest tests/test_simulation.py", notes)
+    assert again
+    assert re.search(r"the last changes:\n *\d+\.\d{3} \w+\(", notes)
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_among_thousands_of_boxes():
-    play(LARGE_SEED, THOUSANDS)
+    play(LARGE_SEED, THOUSANDS, "pytest tests/test_simulation.py -k thousands")
 
 
 @pytest.mark.slow

@@ -341,13 +341,13 @@ def simulate(seed: int, size: Size = Size()) -> Report:
     with mock.patch.object(Store, "apply", watched):
         try:
             report: Report = determinism.run(seed, world.run)
-        except BaseExceptionGroup as group:
-            found = group.subgroup(Violation)
-            if found is None:
-                raise
-            first = _first(found)
+        except BaseException as error:
+            found = error.subgroup(Violation) if isinstance(error, BaseExceptionGroup) else None
+            first = error if found is None else _first(found)
             first.add_note(f"the last changes:\n{world.trace.tail}")
-            raise first from group
+            if first is error:
+                raise
+            raise first from error
     return attrs.evolve(report, seed=seed)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import attrs
 import trio
 
-from appliance.jobs import decisions, intake, lobby, reaper
+from appliance.jobs import decisions, intake, lobby, operator, reaper
 from appliance.jobs.box import Box
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -140,6 +141,42 @@ def cancel_answered_before_it_is_kept() -> Iterator[Any]:
         return await self.find(job)
 
     with _instead(Scheduler, "cancel", cancel):
+        yield
+
+
+@_mutant
+def hold_answered_before_it_is_kept() -> Iterator[Any]:
+    """A person is told that a box is theirs, and the disk is not."""
+
+    async def reserve(self: Any, box: Box, *words: Any) -> None:
+        self.change(operator.reserved(box, *words, self.clock.now()))
+        await trio.lowlevel.checkpoint()
+
+    with _instead(Scheduler, "reserve", reserve):
+        yield
+
+
+@_mutant
+def renewal_answered_before_it_is_kept() -> Iterator[Any]:
+    """A person is told that a job has more time, and the disk is not."""
+
+    async def renew(self: Any, job: str, seconds: float) -> Any:
+        self.change(decisions.renewed(await self.find(job), seconds, self.clock.now()))
+        await trio.lowlevel.checkpoint()
+
+    with _instead(Scheduler, "renew", renew):
+        yield
+
+
+@_mutant
+def refused_upload_is_forgotten() -> Iterator[Any]:
+    """A job whose results did not fit ends as if they had."""
+    real = decisions.jobs._close
+
+    def close(attempt: Any, reason: str) -> Any:
+        return real(attrs.evolve(attempt, refused=None), reason)
+
+    with _instead(decisions.jobs, "_close", close):
         yield
 
 

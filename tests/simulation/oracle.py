@@ -6,6 +6,7 @@ whether the store is right.
 
 from __future__ import annotations
 
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from appliance.jobs import job as jobs
-from appliance.jobs.changes import Job, Missed, Moved, Submitted
+from appliance.jobs.changes import Drained, Job, Missed, Moved, Reserved, Submitted
 from appliance.jobs.job import Finished, Offered
 from appliance.keep import archive, frames, records
 
@@ -54,6 +55,8 @@ class Oracle:
         self.durable: set[tuple[str, str, int]] = set()
         self.drained = False  # as an operator was told
         self.held: set[str] = set()  # boxes, likewise
+        # What was decided for people, and the moment of it that the journal does not have yet.
+        self.unkept: dict[tuple[str, str], bytes] = {}
         self.calm = False
         self.sometimes: Counter[str] = Counter()
 
@@ -63,6 +66,7 @@ class Oracle:
         """These bytes are durable at the end of a journal."""
         if not name.startswith("journal-"):
             return
+        self.unkept = {key: moment for key, moment in self.unkept.items() if moment not in data}
         start = data.index(b"\n") + 1 if data.startswith(b"appliance journal") else 0
         for part in frames.parts(data, start):
             assert part.payload is not None
@@ -99,6 +103,7 @@ class Oracle:
         """A report of that attempt was answered, or a person (0): the disk knows what it moved."""
         words = (event, job, number)
         demand(words not in self.done or words in self.durable, f"{words} answered, not kept")
+        demand((event, job) not in self.unkept, f"{event} of {job} answered, not kept")
         self.sometimes["an answer was kept"] += words in self.done
 
     def scripted(self, job: str, number: int) -> None:
@@ -125,6 +130,7 @@ class Oracle:
         """A change was made."""
         if self.calm and isinstance(change, Missed) and change.until:
             raise Violation(f"{change.box} backs off in calm weather")
+        self._decided(change)
         if not isinstance(change, Moved):
             return
         attempts = scheduler.store.jobs[change.job].attempts
@@ -140,8 +146,19 @@ class Oracle:
         if isinstance(job.state, Finished):
             self._finished(job)
 
+    def _decided(self, change: Any) -> None:
+        match change:
+            case Reserved(box, _, "landlord", at):
+                self.unkept["Reserved", box] = struct.pack(">d", at)
+            case Drained(by, at) if by:
+                self.unkept["Drained", ""] = struct.pack(">d", at)
+            case Moved(job, jobs.Renew(), at):
+                self.unkept["Renew", job] = struct.pack(">d", at)
+
     def _finished(self, job: Any) -> None:
         health, attempt = job.state.health, job.state.attempt
+        refused = attempt and ("RefuseUpload", job.id, attempt.number) in self.durable
+        demand(not refused or health != "success", f"{job.id} lacks results, and is a success")
         self.sometimes[f"end {health}"] += 1
         if health in SAID:
             said = self.verdicts[job.id, attempt.number]
@@ -164,6 +181,7 @@ class Oracle:
         store = scheduler.store
         store.check()
         self.done.clear()
+        self.unkept.clear()
         demand(store.drained or not self.drained, "the drain was answered and is forgotten")
         for box in sorted(self.held):
             demand(store.boxes[box].reservation, f"the hold of {box} was answered and is lost")

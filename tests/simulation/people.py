@@ -147,6 +147,7 @@ class Landlord:
         user = self.rng.choice([None, None, "person0"])
         box, until = server.scheduler.store.boxes[name], server.scheduler.clock.now() + WEEK_S
         if await self._ask("reserve", box, user, until, "landlord", ""):
+            oracle.answered("Reserved", name)
             self.world.sometimes["a box was held" if user is None else "a box was reserved"] += 1
             if user is None:
                 oracle.held.add(name)
@@ -182,6 +183,7 @@ class Landlord:
     async def _drain(self) -> None:
         oracle = self.world.oracle
         if await self._ask("drain", "landlord"):
+            oracle.answered("Drained", "")
             oracle.drained = True
             self.world.sometimes["the lab was drained"] += 1
             await trio.sleep(self.rng.uniform(60, 3600))
