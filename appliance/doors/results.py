@@ -318,13 +318,18 @@ def _cookie(scope: Scope) -> str:
 
 
 def _names(scope: Scope) -> list[str]:
-    """The names in the path.  Raises BadRequest and NotFound (doors/opening.py)."""
+    """The names in the path.  Raises BadRequest."""
     raw = scope["raw_path"]
     if scope["method"] == "MKCOL":
         raw = raw.rstrip(b"/")
     elif scope["method"] == "POST" and raw.endswith(b"/"):
         raw += b"file"  # the form says another name
-    names = parse_path(raw)
+    if scope["method"] == "PUT" and raw.endswith(b"/"):
+        raise BadRequest("a file is put under a name: this path ends with a folder's")
+    try:
+        names = parse_path(raw)
+    except NotFound as error:  # `..`: nothing could ever be there
+        raise BadRequest(str(error)) from error
     if len(names) > NAMES_MAX:
         raise BadRequest(f"more than {NAMES_MAX} names in one path")
     try:
