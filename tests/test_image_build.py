@@ -140,6 +140,7 @@ def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path) -> None:
         snapshot.sweep(place)  # once the last of its programs has let go of the lock
 
     assert list(place.glob(".building-*")) == []
+    assert list(tmp_path.glob("appliance-*")) == []  # the temporary files of its programs
 
 
 @root

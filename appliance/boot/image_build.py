@@ -7,7 +7,6 @@ name at the end.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -111,9 +110,10 @@ def _bootstrap(codename: str, arch: str, making: Snapshot, from_: list[Source], 
     """With mmdebstrap, or with debootstrap where that is all there is."""
     if contained.program("mmdebstrap"):
         command = _mmdebstrap(codename, arch, making.root, from_)
-        with tempfile.TemporaryDirectory(prefix="appliance-image-") as rubbish:
-            environment = {"INITRD": "No", "TMPDIR": rubbish}  # it leaves some when it is stopped
-            contained.run(command, say, keep=(making.lock,), environment=environment)
+        rubbish = making.root.with_name("tmp")  # it leaves some when it is stopped
+        rubbish.mkdir()
+        environment = {"INITRD": "No", "TMPDIR": str(rubbish)}
+        contained.run(command, say, keep=(making.lock,), environment=environment)
         _bring_keyrings(making.root, from_)
     elif contained.program("debootstrap"):
         say("mmdebstrap is not installed; debootstrap takes longer")
