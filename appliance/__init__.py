@@ -58,6 +58,7 @@ holds them to it.
       hosts              the operator's hosts files
       views       pure   jobs and boxes as people and programs are shown them
       overview    pure   the lab in one screen
+      measures    pure   what is counted while the server runs
       news        pure   what a change means to people who watch
       watching           who watches, and what of the news each asked for
 
@@ -78,6 +79,7 @@ holds them to it.
       results            uploads by WebDAV
       submits            jobs over the network, as LKP's `submit` sends them
       bodies             what a request brings: in pieces, as a whole, in a form
+      metrics            what Prometheus asks for
       index              folders of results, as pages
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket

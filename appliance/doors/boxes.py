@@ -22,6 +22,7 @@ from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
 from appliance.doors.asking import GPXELINUX, Admission, lease_in, query_of, question
 from appliance.doors.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.doors.files import send_bytes
+from appliance.doors.metrics import METRICS, Metrics
 from appliance.doors.sockets import SOCKETS, Sockets
 from appliance.doors.submits import CANCEL, SUBMIT, Submits
 from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused
@@ -156,6 +157,7 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
         "/boot.": boots,
         "/job_initrd_tmpfs/": job_cgz,
         plan.RUNNER: runner_cgz,
+        METRICS: Metrics(scheduler),
         SUBMIT: submits,
         CANCEL: submits,
     }

@@ -39,6 +39,7 @@ class Fetches:
 
     def moved(self, client: str, path: str, n: int) -> None:
         """A body byte went to `client`: its lease is renewed."""
+        self._scheduler.measures.sent(path, n)
         for box, _ in self._boots_at(client):
             self._scheduler.heard[box.name] = self._scheduler.clock.now()
 

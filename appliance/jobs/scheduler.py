@@ -40,6 +40,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
+from appliance.jobs.measures import Measures
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
 from appliance.keep.archive import Archive
@@ -74,6 +75,7 @@ class Scheduler:
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
         self.lobby, self.watchers = Lobby(), Watchers()
+        self.measures = Measures(journal.syncs)
         self._journal = journal
         self.archive = archive
         self.paperwork = trio.Event()  # the archive may take something
@@ -202,6 +204,7 @@ class Scheduler:
 
     def _apply(self, change: Change) -> None:
         self.store.apply(change)
+        self.measures.note(change, self.store)
         if self.watchers and (message := news.of(change, self.store)) is not None:
             self.watchers.tell(message)
 
@@ -297,6 +300,7 @@ class Scheduler:
         log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
         self.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
         seat.hand(script, job.id, hand_over.number)
+        self.measures.dispatch.observe(now - max(job.history[-2].at, seat.since))
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""

@@ -30,6 +30,7 @@ import trio
 from appliance.config import Space
 from appliance.errors import BadState, DiskTrouble, Unknown
 from appliance.jobs.changes import Change
+from appliance.jobs.measures import SYNC_BOUNDS, Histogram
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay
 from appliance.keep.disk import BESIDE, Disk
@@ -141,6 +142,7 @@ class Journal:
     def __init__(self, disk: Disk, state: State, number: int, bytes_max: int) -> None:
         self.disk = disk
         self.gate = Gate()
+        self.syncs = Histogram(SYNC_BOUNDS)  # of durable writes, in seconds
         self._bytes_max = bytes_max
         self._store = state.store
         self._next = state.next  # the number of the next record
@@ -288,11 +290,13 @@ class Journal:
     async def _append(self, name: str, data: bytes) -> None:
         """Returns once `data` is durable, however often the disk refuses it."""
         while True:
+            began = trio.current_time()
             try:
                 await self.disk.append(name, data)
             except OSError as error:
                 await self._wait_out(error)
             else:
+                self.syncs.observe(trio.current_time() - began)
                 if not self.writable:
                     log.warning("the disk takes the state again")
                     self.gate.open("disk")
