@@ -5,6 +5,7 @@ holds them to it.
 
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
+    toml_lines    pure   where each key of a TOML text stands
     errors        pure   every way the world can be wrong
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged

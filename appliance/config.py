@@ -2,7 +2,7 @@
 
 The only reader of configuration files and of the environment.
 Every value has a default that works on a lab server with one interface; a wrong key or value is
-refused with the file, the key and the nearest known key, never ignored.
+refused with the file, the line, the key and the nearest known key, never ignored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 import attrs
 
 from appliance.errors import BadConfig
+from appliance.toml_lines import lines_of
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
@@ -218,37 +219,68 @@ def parse(text: str, name: str) -> Config:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadConfig(f"{name}: {error}") from error
-    config: Config = _section(Config, table, name, "")
+        raise BadConfig(_syntax(str(error), text, name)) from error
+    file = _File(name, text)
+    config: Config = _section(Config, table, file, "")
     for key, (pattern, right) in _SHAPES.items():
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
         if not re.fullmatch(pattern, value):
-            raise BadConfig(f"{name}: {key} = {value!r} must be {right}")
-    _check_ports(config.ports, name)
+            raise BadConfig(f"{file.at(key)}: {key} = {value!r} must be {right}")
+    _check_ports(config.ports, file)
     for text in config.network.providers:
         try:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
             right = "an address or a network such as 10.0.0.0/24"
-            raise BadConfig(f"{name}: network.providers: {text!r} must be {right}") from None
+            where = file.at("network.providers")
+            raise BadConfig(f"{where}: network.providers: {text!r} must be {right}") from None
     for user, account in config.accounts.items():
-        _check_account(user, account, f"{name}: accounts.{user}")
+        _check_account(user, account, file)
     return config
 
 
-def _check_ports(ports: Ports, name: str) -> None:
+@attrs.frozen
+class _File:
+    """The text that is read, for messages."""
+
+    name: str
+    text: str
+
+    def at(self, *keys: str) -> str:
+        """`file:line` of the first of `keys` that it has, or of the table that one is in."""
+        lines = lines_of(self.text)
+        for key in keys:
+            while key:
+                if key in lines:
+                    return f"{self.name}:{lines[key]}"
+                key = key.rpartition(".")[0]
+        return self.name
+
+
+def _syntax(said: str, text: str, name: str) -> str:
+    """What tomllib says, with the line where others have it."""
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", said)
+    if found is None:
+        return f"{name}: {said}"
+    line = found[1] or text.count("\n") + 1
+    return f"{name}:{line}: {said[: found.start()]}; it is no TOML"
+
+
+def _check_ports(ports: Ports, file: _File) -> None:
     doors: dict[int, str] = {}
     for field in attrs.fields(Ports):
         number = getattr(ports, field.name)
         if number in doors:
             both = f"ports.{doors[number]} and ports.{field.name}"
-            raise BadConfig(f"{name}: {both} are both {number}: each door needs its own")
+            where = file.at(f"ports.{field.name}", f"ports.{doors[number]}")
+            raise BadConfig(f"{where}: {both} are both {number}: each door needs its own")
         doors[number] = field.name
 
 
-def _check_account(user: str, account: Account, where: str) -> None:
+def _check_account(user: str, account: Account, file: _File) -> None:
+    where = f"{file.at(f'accounts.{user}')}: accounts.{user}"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user):
         raise BadConfig(f"{where}: must be named as a local user would be")
     if user == "root":
@@ -258,33 +290,44 @@ def _check_account(user: str, account: Account, where: str) -> None:
             raise BadConfig(f"{where}.{key}: is missing or wrong; `appliance account` writes it")
 
 
-def _section(cls: type[Any], table: dict[str, Any], name: str, prefix: str) -> Any:
+def _section(cls: type[Any], table: dict[str, Any], file: _File, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     known = {field.name for field in attrs.fields(cls)}
     chosen = {}
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f"; did you mean {prefix}{near[0]}?"
-                if near
-                else f"; known: {', '.join(sorted(known))}"
-            )
-            raise BadConfig(f"{name}: unknown key {prefix}{key}{hint}")
-        chosen[key] = _value(hints[key], value, name, prefix + key)
+            where = file.at(prefix + key)
+            raise BadConfig(f"{where}: unknown key {prefix}{key}{_nearest(key, prefix, known)}")
+        chosen[key] = _value(hints[key], value, file, prefix + key)
     return cls(**chosen)
 
 
-def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
+def _nearest(key: str, prefix: str, known: set[str]) -> str:
+    """The key that was perhaps meant: in this table, else in another, else all of this one."""
+    if near := difflib.get_close_matches(key, known, n=1):
+        return f"; did you mean {prefix}{near[0]}?"
+    elsewhere = {
+        inner.name: f"{table}.{inner.name}"
+        for table, kind in typing.get_type_hints(Config).items()
+        for inner in (attrs.fields(kind) if attrs.has(kind) else ())
+    }
+    if near := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.8):
+        return f"; did you mean {elsewhere[near[0]]}?"
+    return f"; known: {', '.join(sorted(known))}"
+
+
+def _value(wanted: Any, value: Any, file: _File, key: str) -> Any:
     if attrs.has(wanted):
         if not isinstance(value, dict):
-            raise BadConfig(f"{name}: {key} is a table: write it as [{key}]")
-        return _section(wanted, value, name, key + ".")
+            raise BadConfig(f"{file.at(key)}: {key} is a table: write it as [{key}]")
+        return _section(wanted, value, file, key + ".")
     if typing.get_origin(wanted) is Mapping:
         if not isinstance(value, dict):
-            raise BadConfig(f"{name}: {key} is a table of tables: write them as [{key}.NAME]")
+            raise BadConfig(
+                f"{file.at(key)}: {key} is a table of tables: write them as [{key}.NAME]"
+            )
         part = typing.get_args(wanted)[1]
-        return {word: _value(part, table, name, f"{key}.{word}") for word, table in value.items()}
+        return {word: _value(part, table, file, f"{key}.{word}") for word, table in value.items()}
     if isinstance(wanted, types.UnionType):
         wanted = next(part for part in typing.get_args(wanted) if part is not types.NoneType)
     if wanted is Path and isinstance(value, str) and Path(value).is_absolute():
@@ -292,13 +335,13 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         if 0 < value < math.inf:
             return float(value)
-        raise BadConfig(f"{name}: {key} = {value} must be more than 0 (seconds) and finite")
+        raise BadConfig(f"{file.at(key)}: {key} = {value} must be more than 0 (seconds) and finite")
     if wanted is int and isinstance(value, int) and not isinstance(value, bool):
         if key.startswith("ports.") and value > PORT_MAX:
-            raise BadConfig(f"{name}: {key} = {value} must be at most {PORT_MAX}")
+            raise BadConfig(f"{file.at(key)}: {key} = {value} must be at most {PORT_MAX}")
         if value > 0:
             return value
-        raise BadConfig(f"{name}: {key} = {value} must be more than 0")
+        raise BadConfig(f"{file.at(key)}: {key} = {value} must be more than 0")
     if wanted in (str, bool) and isinstance(value, wanted):
         return value
     if (
@@ -315,7 +358,9 @@ def _value(wanted: Any, value: Any, name: str, key: str) -> Any:
         str: "a string",
         bool: "true or false",
     }
-    raise BadConfig(f"{name}: {key} = {value!r} should be {words.get(wanted, _strings(wanted))}")
+    raise BadConfig(
+        f"{file.at(key)}: {key} = {value!r} should be {words.get(wanted, _strings(wanted))}"
+    )
 
 
 def _strings(wanted: Any) -> str:

@@ -71,14 +71,14 @@ def test_every_kind_of_value_is_taken():
         ("[network]\ndhcp_range = [1, 2]", "should be a list of two strings"),
         ("[network]\nproviders = '10.0.0.1'", "should be a list of strings"),
         ("[network]\nproviders = ['10.0.0.1', 'rack']", "'rack' must be an address or a network"),
-        ("[network", "a.toml: "),
-        ("lab = 'a'\nlab = 'b'", "a.toml: "),
+        ("[network", "a.toml:1: Expected "),
+        ("lab = 'a'\nlab = 'b'", "a.toml:2: Cannot overwrite a value"),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_what_would_be_right(text, message):
     found = refused(text)
 
-    assert found.startswith("a.toml: ")
+    assert found.startswith("a.toml:")
     assert message in found
 
 
@@ -177,3 +177,41 @@ def test_providers_are_any_number_of_addresses_and_networks():
         parsed = config.parse(f"[network]\nproviders = {written}", "a.toml")
 
         assert tuple(written) == parsed.network.providers
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("# a\n\nlabb = 'x'", 3, "unknown key labb; did you mean lab?"),
+        ("[waits]\npark = 1\n\nparked = 2", 4, "unknown key waits.parked"),
+        ("lab = 'x'\n[network]\n\n[wait]\npark = 1", 4, "unknown key wait;"),
+        ("network.adress = '10.0.0.1'", 1, "did you mean network.address?"),
+        ("lab = 'x'\nnetwork . 'adress' = '10.0.0.1'", 2, "did you mean network.address?"),
+        ("ports = { os = 8000,\n}" if False else "ports = { os = 8000, oss = 1 }", 1, "ports.oss"),
+        ("[ports]\nos = 1\ninitrd = 'a'", 3, "ports.initrd = 'a' should be a whole number"),
+        ("[ports]\nos = 1\n[ports.os2]\n", 3, "unknown key ports.os2; did you mean ports.os?"),
+        (
+            "[network]\ndhcp_range = [\n  '10.0.0.1', # a ] b\n '10.0.0.2']\nlisten = 1",
+            5,
+            "network.listen",
+        ),
+        ('lab = """x\n[waits]\ny"""\n[waits]\nparkk = 1', 5, "waits.parkk"),
+        ("[accounts.ann]\nmy_name='a'\n[accounts.bob]\nmy_nam='b'", 4, "accounts.bob.my_nam;"),
+        (
+            "[accounts]\nann = { my_email = 'a@b', my_tokn = 'x' }",
+            2,
+            "did you mean accounts.ann.my_",
+        ),
+        ("\n[accounts.root]\n", 2, "root may do what no account may"),
+        ("\ninterface = 'eth0'", 2, "unknown key interface; did you mean network.interface?"),
+        ("[ports]\nos = 9\ninitrd = 9", 3, "each door needs its own"),
+        ("lab = 'a b'", 1, "lab = 'a b' must be one word"),
+        ("[network]\nlisten = 'x'\nproviders = ['rack']", 3, "network.providers"),
+        ("[defaults]\nos = 'debian'\narch = 'vax'", 3, "defaults.arch = 'vax' must be one of"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(text, line, said):
+    found = refused(text)
+
+    assert found.startswith(f"a.toml:{line}: ")
+    assert said in found

@@ -20,7 +20,7 @@ from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import ApplianceError, Refused
-from appliance.jobs import cluster, decisions, news, operator
+from appliance.jobs import cluster, decisions, measures, news, operator
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -40,7 +40,6 @@ from appliance.jobs.document import Body
 from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
-from appliance.jobs.measures import Measures
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
 from appliance.keep.archive import Archive
@@ -75,7 +74,7 @@ class Scheduler:
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
         self.lobby, self.watchers = Lobby(), Watchers()
-        self.measures = Measures(journal.syncs)
+        self.measures = measures.Measures(journal.syncs)
         self._journal = journal
         self.archive = archive
         self.paperwork = trio.Event()  # the archive may take something
@@ -112,9 +111,8 @@ class Scheduler:
         for suspect in suspects:
             self._apply(suspect)
         if any(isinstance(change, Quarantined | Reserved | Unregistered) for change in changes):
-            touched |= dict.fromkeys(
-                seat.box for seat in self.lobby
-            )  # another box's jobs are theirs
+            # another box's jobs are theirs
+            touched |= dict.fromkeys(seat.box for seat in self.lobby)
         for box in touched:
             self.repark(box)
         offers = self._match()
@@ -124,9 +122,8 @@ class Scheduler:
             job = self.store.jobs[offer.job]
             assert job.attempt is not None
             self._untold.add((job.id, job.attempt.number))
-            self._to_hand.send_nowait(
-                _HandOver(job.attempt.box, job.id, job.attempt.number, position)
-            )
+            hand_over = _HandOver(job.attempt.box, job.id, job.attempt.number, position)
+            self._to_hand.send_nowait(hand_over)
         for change in made:
             if isinstance(change, Moved | Synced):
                 self._tell_watchers(self.store.jobs[change.job])
