@@ -85,6 +85,7 @@ holds them to it.
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it
+      arguments   pure   what they take
       operators          those about the lab as a whole
       testboxes          those about testboxes
       retention          those about results that have grown old

@@ -102,6 +102,23 @@ def test_copying_goes_through_the_links_of_the_new_root(tmp_path: Path) -> None:
     assert (new / ".hidden").read_text() == "seen"
 
 
+def test_a_folder_of_the_new_root_is_not_replaced_by_a_link(tmp_path: Path) -> None:
+    """LKP's addon has /etc/rc2.d -> rc.d/rc2.d; Debian's /etc/rc2.d is a folder."""
+    new, addon = tmp_path / "new", tmp_path / "addon"
+    (new / "etc/rc2.d").mkdir(parents=True)
+    (new / "etc/rc2.d/S01own").write_text("own")
+    (addon / "etc/rc.d/rc2.d").mkdir(parents=True)
+    (addon / "etc/rc.d/rc2.d/S77theirs").write_text("theirs")
+    (addon / "etc/rc2.d").symlink_to("rc.d/rc2.d")
+
+    script = (MODULE / "copy.sh").read_text().replace('"/$2"', '"$2"')
+    done = sh(f"set -- {addon} {new}; set +u; {script}")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert (new / "etc/rc2.d/S01own").read_text() == "own"
+    assert (new / "etc/rc.d/rc2.d/S77theirs").read_text() == "theirs"
+
+
 def test_a_lease_is_written_down_and_never_executed(tmp_path: Path) -> None:
     script = (MODULE / "dhcp.sh").read_text().replace("/run/appliance", str(tmp_path))
     bad = f"x$(touch {tmp_path}/owned)`touch {tmp_path}/owned`"

@@ -97,6 +97,17 @@ def test_a_documents_own_id_and_server_are_not_believed(tmp_path):
     assert found["HTTP_PREFIX"].startswith("http://10.0.0.1:")
 
 
+def test_disks_that_a_document_names_are_not_the_clients_to_wipe():
+    """`submit` copies them from hosts files of its own; only the operator's count."""
+    text = "script: x\nrootfs_disk: [/dev/vda, /dev/vdb]\nrootfs_partition: /dev/vdc\n"
+    _, none = fields_of(text)
+    _, some = fields_of(text, disks=("/dev/vdb",))
+
+    assert not {"rootfs_disk", "rootfs_partition"} & none.keys()
+    assert ["/dev/vdb"] == some["rootfs_disk"]
+    assert "rootfs_partition" not in some
+
+
 def test_keys_that_are_no_identifiers_are_not_exported(tmp_path):
     found = environment(tmp_path, 'script: x\na-b: 1\n"x;touch pwned": 2\nset: {a: 1}\n')
 

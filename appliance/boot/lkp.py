@@ -29,6 +29,10 @@ _PLAIN: Final = 0o100664
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?\Z")
 
+# LKP's client makes new file systems on these; `submit` copies them from its own hosts files,
+# which know nothing of the machines here.
+_DISKS: Final = ("rootfs_disk", "rootfs_partition")
+
 # A script job's shell functions: the client calls define_files while it prepares the rootfs.
 _SCRIPT_FUNCTIONS: Final = f"""\
 define_files()
@@ -63,8 +67,12 @@ def fields(
     result_root: str,
     submitted: str,
     way: Way,
+    disks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The job as its testbox sees it: the document's own fields, then ours over them."""
+    """The job as its testbox sees it: the document's own fields, then ours over them.
+
+    `disks` are those that the operator gives away.
+    """
     ours = {
         "suite": document.suite,
         "id": job,
@@ -92,7 +100,8 @@ def fields(
         "RESULT_WEBDAV_PORT": way.upload_port,
         "HTTP_PREFIX": way.prefix,
     }
-    return {**body.fields, **ours}
+    theirs = {name: value for name, value in body.fields.items() if name not in _DISKS}
+    return {**theirs, **ours, **({"rootfs_disk": list(disks)} if disks else {})}
 
 
 def entries(body: Body, job_fields: Mapping[str, Any], asked_from: str) -> list[Entry]:

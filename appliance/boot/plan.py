@@ -11,6 +11,7 @@ from appliance.boot import ipxe
 from appliance.config import Config
 from appliance.jobs.box import Facts
 from appliance.jobs.changes import Job
+from appliance.jobs.document import Document
 
 RUNNER = "/runner.cgz"
 
@@ -26,11 +27,12 @@ def boot_of(config: Config, job: Job, facts: Facts | None, host: str) -> ipxe.Bo
     initrds += [_url(config, host, path) for path in job.pinned.packages]
     words = ipxe.HostWords()
     if facts is not None:
-        disks = facts.rootfs_disk
-        if document.rootfs_disk is not None:
-            disks = tuple(disk for disk in document.rootfs_disk if disk in facts.rootfs_disk)
         words = ipxe.HostWords(
-            disks, facts.crash_memory, facts.console, facts.kernel_params, facts.nr_nic
+            disks_of(document, facts),
+            facts.crash_memory,
+            facts.console,
+            facts.kernel_params,
+            facts.nr_nic,
         )
     return ipxe.Boot(
         _url(config, host, job.pinned.kernel),
@@ -42,6 +44,14 @@ def boot_of(config: Config, job: Job, facts: Facts | None, host: str) -> ipxe.Bo
         document.kernel_custom_params,
         words,
     )
+
+
+def disks_of(document: Document, facts: Facts | None) -> tuple[str, ...]:
+    """The disks that a client may take for itself: the operator's, of which a document chooses."""
+    disks = facts.rootfs_disk if facts is not None else ()
+    if document.rootfs_disk is None:
+        return disks
+    return tuple(disk for disk in document.rootfs_disk if disk in disks)
 
 
 def job_cgz_path(job: Job) -> str:

@@ -27,6 +27,7 @@ import structlog
 import trio
 
 from appliance.doors.asgi import App
+from appliance.doors.connections import no_http
 from appliance.doors.listen import BACKLOG
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
@@ -139,10 +140,13 @@ async def _question(
 async def _no_http(
     stream: trio.SocketStream, http: h11.Connection, error: h11.RemoteProtocolError
 ) -> None:
+    why = no_http(error)
+    logger.warning("no HTTP", client=stream.socket.getpeername()[0], why=why)
     if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-        headers = [("content-length", "0"), ("connection", "close")]
+        body = f"{why}\n".encode()
+        headers = [("content-length", str(len(body))), ("connection", "close")]
         head = http.send(h11.Response(status_code=error.error_status_hint, headers=headers))
-        await stream.send_all(head or b"")
+        await stream.send_all((head or b"") + body)
 
 
 async def _linger(stream: trio.SocketStream) -> None:

@@ -3,18 +3,26 @@
 Hypercorn 0.18 lets errors of its protocol code out of a connection into the nursery of the
 server: bytes behind a WebSocket's handshake that come before its answer, for one, and any machine
 on the network could stop the process with one packet.  It also goes on gathering a WebSocket
-message after it has called it too long.  Neither class is a public interface, so the version is
-pinned, and tests/test_bad_input.py fails where this does not hold any more.
+message after it has called it too long; speaks HTTP/2 with whoever begins so, which no client of
+ours does and nobody here has tried to break; and says no word to what is no HTTP.  None of these
+classes is a public interface, so the version is pinned, and tests/bad_input/ fails where this does
+not hold any more.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import h11
+import hypercorn.protocol
+import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
 import structlog
-from hypercorn.protocol.ws_stream import WebsocketBuffer
+from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from wsproto.events import Message
 
@@ -38,6 +46,35 @@ class Connection(TCPServer):
             log.warning("connection cut", client=client, why=_reason(error))
 
 
+class Http(H11Protocol):
+    """HTTP/1.1, and no way from there to HTTP/2."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Hypercorn's own would begin HTTP/2 here."""
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer what is no HTTP; called where h11 has just said why."""
+        why = no_http(sys.exception())
+        log.warning("no HTTP", client=self.client and self.client[0], why=why)
+        body = f"{why}\n".encode()
+        headers = [("content-length", str(len(body))), ("connection", "close")]
+        # At one go: an answer to an earlier question may be under way, and would come in between.
+        said = self.connection.send(h11.Response(status_code=status_code, headers=headers)) or b""
+        said += self.connection.send(h11.Data(data=body)) or b""
+        said += self.connection.send(h11.EndOfMessage()) or b""
+        await self.send(RawData(data=said))
+
+
+class Handshake(WSStream):
+    """A WebSocket, or what would be one."""
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Refuse a handshake that is none, or is not wanted here; its status says all."""
+        why = "no WebSocket is here" if status_code == 403 else "this is no WebSocket's handshake"
+        log.warning("no websocket", client=self.client and self.client[0], why=why)
+        await super()._send_error_response(status_code)
+
+
 class Buffer(WebsocketBuffer):
     """A WebSocket message on its way in."""
 
@@ -49,9 +86,16 @@ class Buffer(WebsocketBuffer):
 
 
 def guard() -> None:
-    """Make Hypercorn use both."""
+    """Make Hypercorn use them."""
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
+    hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]
     hypercorn.protocol.ws_stream.WebsocketBuffer = Buffer  # type: ignore[misc]
+
+
+def no_http(error: BaseException | None) -> str:
+    """Why a request is none, in a line, with the beginning of what was sent as Python writes it."""
+    return f"this is no HTTP/1.1 request: {str(error)[:100]}"
 
 
 def _reason(error: BaseException) -> str:

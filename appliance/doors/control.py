@@ -120,15 +120,17 @@ async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: P
     try:
         async with stream, contextlib.aclosing(_messages(stream)) as requests:
             await stream.send_all(cbor2.dumps(hello))
-            greeting = await anext(requests, None)
-            if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
-                raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
-            async for request in requests:
-                await _answer(stream, people, user, request)
+            try:
+                greeting = await anext(requests, None)
+                if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
+                    raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
+                async for request in requests:
+                    await _answer(stream, people, user, request)
+            except errors.BadRequest as error:
+                log.warning("control connection refused", user=user, why=str(error))
+                await stream.send_all(cbor2.dumps({"error": _error(error)}))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the person pressed Ctrl-C
-    except errors.BadRequest as error:
-        log.warning("control connection refused", user=user, why=str(error))
 
 
 async def _answer(stream: trio.SocketStream, people: People, user: str, request: Any) -> None:

@@ -92,6 +92,9 @@ class Files:
             request = attrs.evolve(request, path=_readable(names))
             body = await self._open(names)
         except BadRequest as error:
+            logger.warning(
+                "no path", client=request.client, path=request.path[:300], why=f"{error}"
+            )
             await _refuse(request, send, 400, str(error))
         except NotFound as error:
             # Why is the operator's business: a client need not learn where a symlink leads.

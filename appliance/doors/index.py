@@ -70,6 +70,9 @@ class Index:
             look = partial(_look, self._root, names[1:], list_it=raw.endswith(b"/"))
             found = await trio.to_thread.run_sync(look)
         except BadRequest as error:
+            log.warning(
+                "no path", client=scope["client"][0], path=scope["path"][:300], why=str(error)
+            )
             await answer(send, 400, str(error))
         except (NotFound, OSError) as error:
             if isinstance(error, LeavesRoots):

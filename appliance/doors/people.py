@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from appliance.doors.arguments import check
 from appliance.doors.operators import Disks, Operators, disks
 from appliance.doors.retention import Retention
 from appliance.doors.testboxes import Testboxes
@@ -78,6 +79,7 @@ class People:
         """Run one verb.  Raises the errors of appliance.errors."""
         if verb not in self._verbs:
             raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self._verbs)}")
+        check(verb, arguments)
         try:
             answer = await self._verbs[verb](arguments, user, event)
             if verb in _SHOWS:

@@ -77,24 +77,20 @@ class Results:
             return
         try:
             job, attempt, root, path = await self._place(scope)
-        except BadRequest as error:
-            await answer(send, 400, str(error))
-        except (Refused, NotFound) as error:
-            log.warning(
-                "upload refused", path=scope["path"], client=scope["client"][0], why=str(error)
-            )
-            await answer(send, 403, str(error))
-        except (DiskTrouble, BadState) as error:  # of the archive; the box tries for ten minutes
-            log.error("upload refused", path=scope["path"], why=str(error))
-            await answer(send, 503, str(error))
+        except (BadRequest, Refused, NotFound, DiskTrouble, BadState) as error:
+            # 503: the archive does not say; the box tries for ten minutes
+            status = 400 if isinstance(error, BadRequest) else 403
+            if isinstance(error, DiskTrouble | BadState):
+                status = 503
+            await _refuse(send, status, scope, error)
         else:
             if scope["method"] == "MKCOL":
-                await self._make_folder(send, job, attempt, root, path)
+                await self._make_folder(scope, send, job, attempt, root, path)
             elif scope["method"] == "POST":
                 await self._post(scope, receive, send, job, attempt, root, path)
             else:
                 told = int(dict(scope["headers"]).get(b"content-length", b"0"))
-                if await self._put(pieces(receive), told, send, job, attempt, root, path):
+                if await self._put(scope, pieces(receive), told, send, job, attempt, root, path):
                     await answer(send, 201, "kept\n")
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
@@ -136,7 +132,7 @@ class Results:
         return box is not None and is_card_of(box, self._arp_table.read_text(), client)
 
     async def _make_folder(
-        self, send: Send, job: Job, attempt: Attempt, root: str, path: Path
+        self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path
     ) -> None:
         try:
             used = await self._count(root)
@@ -145,10 +141,10 @@ class Results:
             if await results.make_folder(path):
                 used.names += names
         except Refused as error:
-            await answer(send, 409, str(error))
+            await _refuse(send, 409, scope, error)
         except NoSpace as error:
             await self._incomplete(job, attempt, str(error))
-            await answer(send, 507, str(error))
+            await _refuse(send, 507, scope, error)
         else:
             await answer(send, 201, "made\n")
 
@@ -168,14 +164,15 @@ class Results:
         except HungUp:
             return
         except (BadRequest, Stalled) as error:
-            await answer(send, 400, str(error), _CLOSE)
+            await _refuse(send, 400, scope, error)
             return
-        if await self._put(form.data(), 0, send, job, attempt, root, path):
+        if await self._put(scope, form.data(), 0, send, job, attempt, root, path):
             said = json.dumps({"status": 0, "msg": "success", "filename": path.name})
             await answer(send, 200, said, content_type=b"application/json")
 
     async def _put(
         self,
+        scope: Scope,
         body: AsyncGenerator[bytes, None],
         told: int,
         send: Send,
@@ -191,18 +188,17 @@ class Results:
         except HungUp:
             log.info("upload broken off", job=job.id, path=str(path))
         except Stalled as error:
-            log.warning("upload stalled", job=job.id, path=str(path))
-            await answer(send, 408, str(error), _CLOSE)
+            await _refuse(send, 408, scope, error)
         except BadRequest as error:
-            await answer(send, 400, str(error), _CLOSE)
+            await _refuse(send, 400, scope, error)
         except TooLarge as error:
             await self._incomplete(job, attempt, str(error))
-            await answer(send, 413, str(error), _CLOSE)
+            await _refuse(send, 413, scope, error)
         except NoSpace as error:
             await self._incomplete(job, attempt, str(error))
-            await answer(send, 507, str(error), _CLOSE)
+            await _refuse(send, 507, scope, error)
         except Refused as error:
-            await answer(send, 409, str(error), _CLOSE)
+            await _refuse(send, 409, scope, error)
         else:
             await self._note(job, attempt, root, path, size)
             return True
@@ -272,7 +268,6 @@ class Results:
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         scheduler = self._scheduler
-        log.warning("upload refused", job=job.id, box=attempt.box, why=reason)
         try:
             job = await scheduler.find(job.id)  # it may have moved since
             now = scheduler.clock.now()
@@ -281,6 +276,12 @@ class Results:
         except (DiskTrouble, BadState) as error:  # of the archive: it is over long since
             log.error("what its results lack is not kept", job=job.id, why=str(error))
         await scheduler.settled()
+
+
+async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> None:
+    path, client = scope["path"][:300], scope["client"][0]
+    log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
+    await answer(send, status, str(error), _CLOSE)
 
 
 def _is_host(config: Config, scope: Scope) -> bool:

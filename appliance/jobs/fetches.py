@@ -98,7 +98,8 @@ class Fetches:
                 decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
             )
         body = await self._body(job)
-        return pack(scheduler.config, job, body, attempt, scheduler.host(reached))
+        disks = plan.disks_of(job.document, scheduler.store.box(attempt.box).facts)
+        return pack(scheduler.config, job, body, attempt, scheduler.host(reached), disks)
 
     async def _body(self, job: Job) -> Body:
         """Raises NotFound where it is lost: no box can run the job; DiskTrouble: not now."""
@@ -126,7 +127,14 @@ def _told(box: Box, job: Job) -> set[str]:
     return {step.detail for step in boot.steps if step.what == "file"}
 
 
-def pack(config: Config, job: Job, body: Body, attempt: Attempt, host: str) -> bytes:
+def pack(
+    config: Config,
+    job: Job,
+    body: Body,
+    attempt: Attempt,
+    host: str,
+    disks: tuple[str, ...] = (),
+) -> bytes:
     """job.cgz of one attempt; the same bytes each time."""
     prefix = f"http://{host}:{config.ports.scheduler}/~lkp/{attempt.token}"
     way = lkp.Way(host, config.ports.scheduler, config.ports.upload, prefix)
@@ -138,5 +146,6 @@ def pack(config: Config, job: Job, body: Body, attempt: Attempt, host: str) -> b
         result_root=decisions.attempt_root(job, attempt.number),
         submitted=decisions.iso(job.submitted),
         way=way,
+        disks=disks,
     )
     return cgz.pack(lkp.entries(body, fields, attempt.address))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -261,15 +261,20 @@ def toml(config: Config) -> str:
     top, sections = [], []
     for field in attrs.fields(Config):
         value = getattr(config, field.name)
-        if not attrs.has(type(value)):
+        if attrs.has(type(value)):
+            sections += _table(field.name, value)
+        elif isinstance(value, Mapping):
+            for name, entry in value.items():
+                sections += _table(f"{field.name}.{_toml_value(name)}", entry)
+        else:
             top.append(f"{field.name} = {_toml_value(value)}")
-            continue
-        sections.append(f"\n[{field.name}]")
-        for key in attrs.fields(type(value)):
-            word = getattr(value, key.name)
-            if word is not None:
-                sections.append(f"{key.name} = {_toml_value(word)}")
     return "\n".join([*top, *sections, ""])
+
+
+def _table(name: str, value: Any) -> list[str]:
+    words = {key.name: getattr(value, key.name) for key in attrs.fields(type(value))}
+    said = [f"{key} = {_toml_value(word)}" for key, word in words.items() if word is not None]
+    return [f"\n[{name}]", *said]
 
 
 def _toml_value(value: Any) -> str:

@@ -6,6 +6,8 @@ copy_over() {
     for entry in "$1"/* "$1"/.[!.]*; do
         if [ -d "$entry" ] && [ ! -L "$entry" ] && [ -d "$2/${entry##*/}" ]; then
             copy_over "$entry" "$2/${entry##*/}"
+        elif [ -L "$entry" ] && [ -d "$2/${entry##*/}" ] && [ ! -L "$2/${entry##*/}" ]; then
+            : # LKP brings /etc/rc2.d as a link into rc.d; where it is a folder, that stays
         elif [ -e "$entry" ] || [ -L "$entry" ]; then
             rm -f "$2/${entry##*/}"
             cp -a "$entry" "$2/" || failed=1

@@ -1,0 +1,99 @@
+"""Pure: no clock, no socket, no await.
+
+The shapes of what the verbs of the command line take.  They are checked once, before any verb runs:
+a program of somebody's own may send anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from appliance.errors import BadRequest
+
+Shape = tuple[str, Callable[[Any], bool]]  # in words, and as a test
+
+_NUMBER_MAX: Final = 1e15  # seconds or bytes: what is larger is no moment and no file
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    return fits and math.isfinite(value) and abs(value) <= _NUMBER_MAX
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value) and value >= 0
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, [*value.keys(), *value.values()]))
+
+
+def _are_papers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_paper, value))
+
+
+def _is_paper(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("text"))
+        and _is_text(value.get("name", ""))
+        and all(_are_words(value.get(key) or {}) for key in ("defaults", "overrides"))
+    )
+
+
+_TEXT: Final[Shape] = ("text", _is_text)
+_NUMBER: Final[Shape] = ("a number", _is_number)
+_WHOLE: Final[Shape] = ("a whole number, 0 or more", _is_whole)
+_TRUTH: Final[Shape] = ("true or false", _is_truth)
+_TEXTS: Final[Shape] = ("a list of texts", _are_texts)
+_PAPERS: Final[Shape] = ("a list of {name, text, defaults, overrides}", _are_papers)
+
+SHAPES: Final[Mapping[str, Shape]] = {
+    "documents": _PAPERS,
+    **dict.fromkeys(
+        (
+            "job",
+            "key",
+            "user",
+            "box",
+            "queue",
+            "path",
+            "host",
+            "name",
+            "why",
+            "for",
+            "arch",
+            "uuid",
+        ),
+        _TEXT,
+    ),
+    **dict.fromkeys(("limit", "offset"), _WHOLE),
+    **dict.fromkeys(("since", "until", "seconds", "older"), _NUMBER),
+    **dict.fromkeys(("wait", "on", "dry_run"), _TRUTH),
+    **dict.fromkeys(("health", "state", "macs"), _TEXTS),
+}
+
+
+def check(verb: str, arguments: Mapping[Any, Any]) -> None:
+    """Raises BadRequest with what would be right; None stands for what is not there."""
+    for name, value in arguments.items():
+        if not isinstance(name, str):
+            raise BadRequest(f"{verb}: an argument is named by a text")
+        if value is not None and name in SHAPES:
+            words, fits = SHAPES[name]
+            if not fits(value):
+                raise BadRequest(f"{verb}: {name!r} must be {words}")
