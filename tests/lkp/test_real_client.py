@@ -49,8 +49,6 @@ lab-greeting:
 PROGRAM = """\
 #!/bin/sh
 echo "greeting from $testbox, $job_state, of $secrets_word"
-mkdir -p "$RESULT_ROOT/results/deep"
-echo deep >"$RESULT_ROOT/results/deep/a 100% file"
 """
 
 pytestmark = [pytest.mark.root, pytest.mark.image, pytest.mark.slow]
@@ -107,6 +105,10 @@ async def submit(made, clone, home, tmp_path):
     return said.decode()
 
 
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def with_account(config):
     """Its client looks for its own address by the default route."""
     ann = Account(ANN["my_email"], ANN["my_name"], accounts.hashed(TOKEN))
@@ -127,10 +129,15 @@ async def test_a_job_of_its_submit_runs_under_its_client_and_comes_back(tmp_path
             said = await submit(made, clone, home, tmp_path)
             assert "got job id=lab.1" in said, said
             await made.run("wait", "lab.1", check=False)
-            shown = json.loads(await made.run("show", "--json", "lab.1"))
-            await box.line("Start PXE over IPv4", after=await box.line("LKP: rebooting"))
-    results = srv / shown["result_root"][1:]
-    print(json.dumps(shown, indent=1), *sorted(map(str, results.rglob("*"))), sep="\n")
+            # It has rebooted by itself, and asks for the next job.
+            await box.line("boot.ipxe", after=await box.line("Welcome to"))
+            shown = json.loads(await made.run("show", "--json", "lab.1"))["job"]
+            boot = json.loads(await made.run("host", "show", "--json", BOX))["boots"][0]
+    there = files(Path(shown["result_root"]))
+    told = [step["detail"] for step in boot["steps"] if step["what"] == "report"]
 
-    assert ("finish", "success") == (shown["stage"], shown["health"])
-    assert "greeting" in (results / "stdout").read_text()
+    assert ("finish", "success", 1) == (shown["stage"], shown["health"], shown["attempt"])
+    assert ["wtmp running", "job_state=running", "job_state=post_run"] == told[:3]
+    assert ["job_state=finished", "post-run", "wtmp rebooting"] == told[-3:]
+    assert {"stdout", "stderr", "output", "boot-time", "sleep", "kmsg"} <= there.keys()
+    assert f"greeting from {BOX}, boot, of of-ann\n" == there["lab-greeting"].decode()
