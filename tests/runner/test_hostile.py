@@ -185,6 +185,17 @@ def test_pipes_and_links_among_the_results_are_passed_by(box, server) -> None:
     assert b"" == server.files["stdout"]
 
 
+def test_a_result_whose_name_no_upload_can_have_is_told_of(box, server) -> None:
+    """A line break in it: the others arrive, and the job is no success without it."""
+    box.run(
+        "\tcd $RESULT_ROOT; mkdir a; echo 1 >file; echo 2 >'a/b\nc'; mkdir 'x\ny'; echo 3 >'x\ny/z'"
+    )
+
+    assert b"1\n" == server.files["file"]
+    assert ["running", "post_run", "incomplete"] == server.states
+    assert b"not uploaded: files with a line break in their path" in server.files["runner.log"]
+
+
 def test_the_jobs_variables_do_not_steer_the_runner(box, server) -> None:
     box.schedule("\techo $PATH $http_proxy")
     job_sh = box.root / "lkp/scheduled/job.sh"

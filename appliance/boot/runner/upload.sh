@@ -16,7 +16,8 @@ upload_all() { # sets $incomplete if not everything arrived
 upload_results() {
     # A job that made it a link to / does not send us the whole system.
     [ -d "$RESULTS" ] && [ ! -L "$RESULTS" ] || return 0
-    list=$(cd "$RESULTS" && find . -type f ! -name "*$NL*" | sort)
+    list=$(cd "$RESULTS" && find . -type f ! -path "*$NL*" | sort)
+    odd=$(cd "$RESULTS" && find . -type f -path "*$NL*")
     set -f
     IFS=$NL
     # shellcheck disable=SC2086  # a line is a path
@@ -30,6 +31,10 @@ upload_results() {
             *) upload "$RESULTS/$path" "$path" ;;
         esac
     done
+    [ -z "$odd" ] || {
+        incomplete=1
+        say "not uploaded: files with a line break in their path"
+    }
 }
 
 upload() { # FILE NAME
