@@ -5,16 +5,20 @@
 #   make demo    one bare machine, from power-on to a finished job (root or sudo); KEEP=1 leaves it up
 #   make image   the Debian image that the demo and the tests boot, cached in .cache/srv
 #   make firmware  other generations of iPXE and an arm64 kernel for the tests, in .cache/firmware
+#   make binary  dist/appliance, one executable with everything inside
 #   make bench   the benchmarks
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# What goes into the executable: a Python with a shared library, which Debian's own has.
+BUILD_PYTHON ?= /usr/bin/python3
+BUILD_VENV := .cache/binary/venv
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,CRASH_SEED,CRASH_ROUNDS)
 SRV := $(CURDIR)/.cache/srv
 KEEP ?=
 
-.PHONY: setup check test demo image firmware bench packages venv
+.PHONY: setup check test demo image firmware binary bench packages venv
 .DELETE_ON_ERROR:
 
 setup: packages venv
@@ -48,6 +52,16 @@ image: packages venv
 
 firmware: packages
 	@sh appliance/setup/firmware.sh .cache/firmware
+
+binary: packages $(BUILD_VENV)/.made
+	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m appliance.setup.binary $(TARGET) $(NAME)
+
+$(BUILD_VENV)/.made: requirements.lock requirements-binary.lock
+	@test -x $(BUILD_PYTHON) || sh appliance/setup/packages.sh
+	@$(BUILD_PYTHON) -m venv $(BUILD_VENV)
+	@$(BUILD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    -r requirements.lock -r requirements-binary.lock
+	@touch $@
 
 demo: packages venv image
 	@$(SUDO) $(PY) -m appliance.setup.demo $(if $(KEEP),--keep)

@@ -7,6 +7,7 @@ holds them to it.
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
     errors        pure   every way the world can be wrong
+    build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
     run                  the nurseries: what starts, in which order it stops
@@ -107,7 +108,21 @@ holds them to it.
       packages           what clients send of their repositories: kept if its md5 is right
       results            result files: whole or not at all
 
-    setup/               the demo lab: packages, namespace, QEMU
+    setup/               the demo lab: packages, namespace, QEMU; and an installation:
+      networks    pure   interfaces and ranges -> `[network]`
+      settings    pure   a new appliance.toml, with comments
+      units       pure   what a configuration changes in the units of systemd/
+      actions     pure   one small change each, as data
+      site        pure   places, program, what is wished for, what was found
+      plan        pure   all of it -> the steps of an install or an upgrade
+      removal     pure   those of an uninstall and a rollback
+      server             what this server is like
+      doing              steps done, and taken back
+      debian             packages without the daemons that they start
+      programs           other programs, run to their end
+      documents          the manual and the shells' completions
+      install            install, roll back, uninstall
+      binary             `make binary`
       doctor/            looks a lab over; each finding with what it means and what mends it
       doctor/look        all its checks, in the order of a boot
       doctor/worlds      what several of them want to know

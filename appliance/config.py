@@ -51,6 +51,17 @@ _ACCOUNT: Final = {
 
 
 @attrs.frozen
+class Segment:
+    """One network more: on an interface of its own, or behind a DHCP relay."""
+
+    interface: str = ""  # empty: a relay sends its boxes' questions to us
+    address: str = ""  # ours on that interface
+    dhcp_range: tuple[str, str] | None = None  # as in Network; never None behind a relay
+    netmask: str = "255.255.255.0"
+    router: str = ""  # DHCP option 3; boxes behind a relay need it to reach us
+
+
+@attrs.frozen
 class Network:
     """Where the lab is."""
 
@@ -65,6 +76,13 @@ class Network:
     # Addresses or networks of machines that run virtual testboxes: they may register boxes and
     # ask in their name.  The lab server itself always may.
     providers: tuple[str, ...] = ()
+    more: Mapping[str, Segment] = attrs.field(factory=dict)  # further networks, by a name
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """All that testboxes are on, the first one first."""
+        others = (segment.interface for segment in self.more.values())
+        return tuple(name for name in (self.interface, *others) if name)
 
     @property
     def proxy(self) -> bool:

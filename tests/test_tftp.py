@@ -127,3 +127,29 @@ def test_the_operators_own_directory_is_looked_at_first(tmp_path, package):
     tftp.lay_out(attrs.evolve(lab(tmp_path)), [own, package])
 
     assert "own" == (tmp_path / "root/ipxe/bin-x86_64-efi/snp.efi").read_text()
+
+
+def test_it_is_known_whether_laying_out_again_would_change_anything(tmp_path, package):
+    config = lab(tmp_path)
+    assert not tftp.is_laid_out(config, [package])
+    tftp.lay_out(config, [package])
+    assert tftp.is_laid_out(config, [package])
+
+    (package / "snponly.efi").write_text("newer")
+    assert not tftp.is_laid_out(config, [package])
+
+
+def test_what_was_laid_out_goes_and_what_others_put_there_stays(tmp_path, package):
+    config = lab(tmp_path)
+    tftp.lay_out(config, [package])
+    (tmp_path / "root/ipxe/own").write_text("")
+    tftp.remove(tmp_path / "root")
+
+    assert ["ipxe/own"] == [
+        str(path.relative_to(tmp_path / "root"))
+        for path in (tmp_path / "root").rglob("*")
+        if path.is_file()
+    ]
+    (tmp_path / "root/ipxe/own").unlink()
+    tftp.remove(tmp_path / "root")
+    assert not (tmp_path / "root").exists()

@@ -34,7 +34,7 @@ DATA = frozenset(
 )
 # Types of the configuration are data; `appliance.config` itself reads files, so it is not pure.
 CONFIG_TYPES = frozenset(
-    ["Config", "Defaults", "Limits", "Network", "Paths", "Ports", "Space", "Waits"]
+    "Config Defaults Limits Network Paths Ports Segment Space Waits".split()  # noqa: SIM905
 )
 # A path is a name as long as nobody opens it; the calls that would are forbidden below.
 PATH_TYPES = frozenset(["Path", "PurePath", "PurePosixPath"])

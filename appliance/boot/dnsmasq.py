@@ -110,7 +110,7 @@ def _general(config: Config) -> list[str]:
     return [
         "# Written by `appliance dnsmasq-config`; change appliance.toml instead.",
         "port=0",  # DHCP and TFTP only: name service is somebody else's
-        f"interface={_interface(config)}",
+        *(f"interface={name}" for name in _interfaces(config)),
         "except-interface=lo",
         "bind-interfaces",  # leaves other interfaces, and another dnsmasq there, alone
         f"pid-file={_path(config.paths.run / 'dnsmasq.pid', 'paths.run')}",
@@ -137,10 +137,9 @@ def _leases(config: Config) -> list[str]:
     netmask = _netmask(network.netmask)
     if network.dhcp_range is None:
         # The network has other people's machines in it: only known testboxes are answered.
-        return [*lines, f"dhcp-range={_network(config, netmask)},proxy", "dhcp-ignore=tag:!known"]
-    first, last = (_address(end, "network.dhcp_range") for end in network.dhcp_range)
-    if last < first:
-        raise BadConfig(f"network.dhcp_range: {first} lies after {last}")
+        ranges = [f"dhcp-range={_network(config, netmask)},proxy", *_segments(config)]
+        return [*lines, *ranges, "dhcp-ignore=tag:!known"]
+    first, last = _range(network.dhcp_range, "network.dhcp_range")
     return [
         *lines,
         "dhcp-authoritative",
@@ -150,7 +149,40 @@ def _leases(config: Config) -> list[str]:
         f"dhcp-option=option:dns-server{_optional(network.dns, 'network.dns')}",
         # Nobody else answers PXE here, so iPXE need not wait for a proxyDHCP offer (2 to 4 s).
         "dhcp-option=encap:175,176,1b",
+        *_segments(config),
     ]
+
+
+def _segments(config: Config) -> list[str]:
+    """The further networks, each with options of its own by its tag."""
+    lines = []
+    for name, segment in config.network.more.items():
+        key = f"network.more.{name}"
+        if not _LABEL.match(name):
+            raise BadConfig(f"{key}: {name!r} should be one word of letters, digits and -")
+        netmask = _netmask(segment.netmask)
+        if (segment.dhcp_range is None) != (config.network.dhcp_range is None):
+            raise BadConfig(f"{key}: either every network has a dhcp_range, or none (proxyDHCP)")
+        if segment.dhcp_range is None:
+            address = _address(segment.address, f"{key}.address")
+            at = ipaddress.IPv4Network(f"{address}/{netmask}", strict=False).network_address
+            lines.append(f"dhcp-range={at},proxy")
+            continue
+        if not segment.interface and not segment.router:
+            raise BadConfig(f"{key}.router: boxes behind a relay need a router to reach us")
+        first, last = _range(segment.dhcp_range, f"{key}.dhcp_range")
+        lines += [
+            f"dhcp-range=set:{name},{first},{last},{netmask},{LEASE}",
+            f"dhcp-option=tag:{name},option:router{_optional(segment.router, f'{key}.router')}",
+        ]
+    return lines
+
+
+def _range(ends: tuple[str, str], key: str) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]:
+    first, last = (_address(end, key) for end in ends)
+    if last < first:
+        raise BadConfig(f"{key}: {first} lies after {last}")
+    return first, last
 
 
 def _boot_files(config: Config) -> list[str]:
@@ -189,13 +221,14 @@ def _http_boot(config: Config) -> list[str]:
     return lines
 
 
-def _interface(config: Config) -> str:
-    name = config.network.interface
-    if not name:
+def _interfaces(config: Config) -> tuple[str, ...]:
+    if not config.network.interface:
         raise BadConfig("network.interface: name the interface that the testboxes are on")
-    if not _INTERFACE.match(name):
-        raise BadConfig(f"network.interface = {name!r} should be an interface's name, such as eth0")
-    return name
+    for name in config.network.interfaces:
+        if not _INTERFACE.match(name):
+            what = f"network.interface = {name!r}"
+            raise BadConfig(f"{what} should be an interface's name, such as eth0")
+    return config.network.interfaces
 
 
 def _path(path: Path, key: str) -> str:

@@ -72,8 +72,11 @@ LOG {{
 
 def configuration(config: Config) -> str:
     """A complete ganesha.conf for this lab.  Raises BadConfig, with the key that does not fit."""
+    # It binds to one address.  With several interfaces that is the one which stands for all.
+    several = len(config.network.interfaces) > 1
+    chosen = "0.0.0.0" if several else config.network.address.strip("[]")
     try:
-        address = str(ipaddress.ip_address(config.network.address.strip("[]")))
+        address = str(ipaddress.ip_address(chosen))
     except ValueError:
         raise BadConfig(
             f"network.address = {config.network.address!r} should be this server's address in the"

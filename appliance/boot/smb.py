@@ -79,13 +79,15 @@ _TEMPLATE: Final = """\
 
 def configuration(config: Config) -> str:
     """A complete smb.conf for this lab.  Raises BadConfig, with the key that does not fit."""
-    name = config.network.interface
-    if not name:
+    if not config.network.interface:
         raise BadConfig("network.interface: name the interface that the testboxes are on")
-    if not _INTERFACE.match(name):
-        raise BadConfig(f"network.interface = {name!r} should be an interface's name, such as eth0")
+    for name in config.network.interfaces:
+        if not _INTERFACE.match(name):
+            what = f"network.interface = {name!r}"
+            raise BadConfig(f"{what} should be an interface's name, such as eth0")
+    names = " ".join(config.network.interfaces)
     places = {role: _path(path) for role, path in _places(config).items()}
-    return _TEMPLATE.format(port=config.ports.cifs, interface=name, **places)
+    return _TEMPLATE.format(port=config.ports.cifs, interface=names, **places)
 
 
 def directories(config: Config) -> tuple[Path, ...]:

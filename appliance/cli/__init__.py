@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import click
 
-import appliance
-from appliance import errors
+from appliance import build, errors
 
 # Exit codes, for scripts.  click itself uses 2 for a wrong command line.
 FAILED: Final = 1  # the job that was waited for did not succeed
@@ -34,6 +33,8 @@ _EXIT_CODES: Final = {
 
 # command -> module:attribute, in the order of a job's life
 _COMMANDS: Final = {
+    "install": "appliance.cli.setup:install",
+    "uninstall": "appliance.cli.setup:uninstall",
     "serve": "appliance.cli.serve:serve",
     "submit": "appliance.cli.submit:submit",
     "jobs": "appliance.cli.jobs:jobs",
@@ -79,7 +80,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(appliance.__version__, prog_name="appliance")
+@click.version_option(str(build.facts()), prog_name="appliance")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -107,8 +107,9 @@ def nfs_config(ctx: click.Context, directories: bool, output: Path | None) -> No
     multiple=True,
     help="A directory with iPXE binaries, named as in Debian's package; looked at first.",
 )
+@click.option("--remove", is_flag=True, help="Take away what an earlier call laid out.")
 @click.pass_context
-def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...]) -> None:
+def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], remove: bool) -> None:
     """Lay out the tftp root: iPXE under the names boxes ask for, and boot.ipxe.
 
     The binaries come from Debian's package `ipxe`.  Run it again after an update of the package
@@ -117,6 +118,9 @@ def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...]) -> None:
     from appliance.setup import tftp
 
     config = load_config(ctx)
+    if remove:
+        tftp.remove(config.paths.tftp)
+        return
     width = max(map(len, tftp.NAMES))
     for each in tftp.lay_out(config, [*ipxe, *tftp.PACKAGED]):
         source = each.source or "none here; testboxes with this firmware can't boot"

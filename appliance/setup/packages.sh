@@ -16,14 +16,15 @@ set -eu
 MARK='# written by packages.sh for the time of one installation'
 NEWER=trixie # the first Debian whose ipxe package has arm64
 
-# virtual hardware and firmware; what serves them; images; the lab; Python; checks and benchmarks;
-# other people's DHCP servers
+# virtual hardware and firmware; what serves them; images; the lab; Python, and what `make binary`
+# wants of it; a server in a container; checks and benchmarks; other people's DHCP servers
 PACKAGES='
 qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64
 ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient
-python3 python3-venv
+python3 python3-venv libpython3-dev binutils
+systemd-container
 busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget
 isc-dhcp-server kea-dhcp4-server
 '

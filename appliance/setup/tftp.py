@@ -5,6 +5,7 @@ No iPXE is part of this project: the binaries are those of Debian's `ipxe` packa
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,12 +57,43 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
     for each in laid:
         if each.source is not None:
             _replace(root / each.name, each.source.read_bytes())
-    host, port = config.network.address, config.ports.scheduler
-    for template in TEMPLATES:
-        script = dnsmasq.first_script(template.read_text(), host, port)
-        _replace(root / template.name, script.encode())
+    for name, script in _scripts(config).items():
+        _replace(root / name, script)
     _answer_to_the_seeds_root(root)
     return [*laid, *(Laid(template.name, template) for template in TEMPLATES)]
+
+
+def is_laid_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> bool:
+    """Whether the tftp root is what `lay_out` would make of it now."""
+    root, wanted = config.paths.tftp, _scripts(config)
+    for name, words in NAMES.items():
+        if (source := _find(words, ipxe)) is not None:
+            wanted[name] = source.read_bytes()
+    files = ((root / name, data) for name, data in wanted.items())
+    return all(path.is_file() and path.read_bytes() == data for path, data in files)
+
+
+def _scripts(config: Config) -> dict[str, bytes]:
+    host, port = config.network.address, config.ports.scheduler
+    return {
+        template.name: dnsmasq.first_script(template.read_text(), host, port).encode()
+        for template in TEMPLATES
+    }
+
+
+def remove(root: Path) -> None:
+    """What `lay_out` made; what others put there stays, and so does the folder then."""
+    for name in (*NAMES, *dnsmasq.SCRIPTS):
+        (root / name).unlink(missing_ok=True)
+    if (root / "tftpboot").is_symlink():
+        (root / "tftpboot").unlink()
+    for folder in (*((root / name).parent for name in NAMES), root / "ipxe", root):
+        _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:

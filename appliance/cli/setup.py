@@ -1,0 +1,96 @@
+"""`appliance install` and `uninstall`: this program as this server's appliance."""
+
+from __future__ import annotations
+
+import click
+
+from appliance.cli import FAILED
+
+_LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
+
+
+@click.command()
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    metavar="IFACE",
+    help="The network interface that testboxes are on; may be said several times.",
+)
+@click.option(
+    "--dhcp-range",
+    "ranges",
+    multiple=True,
+    metavar="FIRST-LAST[/PREFIX@RELAY]",
+    help="Addresses to lease; by default the larger part of the interface's network.  "
+    "With PREFIX and RELAY: those of a network behind a DHCP relay.",
+)
+@click.option(
+    "--proxy-dhcp",
+    is_flag=True,
+    help="Another server leases the addresses; only known testboxes are answered.",
+)
+@click.option(
+    "--without",
+    "without",
+    multiple=True,
+    type=_LEFT_TO_OTHERS,
+    help="Somebody else does this on this server.",
+)
+@click.option("--dry-run", is_flag=True, help="Say every change, and make none.")
+@click.option("--rollback", is_flag=True, help="Go back to the version before the last upgrade.")
+@click.option(
+    "--with-state",
+    is_flag=True,
+    help="With --rollback: to the state as that version left it, too; what happened "
+    "since is set aside.",
+)
+@click.pass_context
+def install(
+    ctx: click.Context,
+    interfaces: tuple[str, ...],
+    ranges: tuple[str, ...],
+    proxy_dhcp: bool,
+    without: tuple[str, ...],
+    dry_run: bool,
+    rollback: bool,
+    with_state: bool,
+) -> None:
+    """Make this program this server's appliance, or upgrade the one that is there.
+
+    It unpacks itself to /usr/lib/appliance, makes users, folders and the configuration, installs
+    the distribution's packages that it needs, and starts its units.  An install that fails takes
+    back what it did; a second one of the same does nothing.  Parked testboxes and running jobs
+    outlive an upgrade.
+    """
+    from appliance.setup import install as work
+
+    if with_state and not rollback:
+        raise click.UsageError("--with-state goes with --rollback")
+    if rollback and (interfaces or ranges or proxy_dhcp or without):
+        raise click.UsageError("--rollback goes with no other choice")
+    if rollback:
+        work.rollback(click.echo, state=with_state, dry_run=dry_run)
+    else:
+        asked = work.Asked(interfaces, ranges, proxy_dhcp, frozenset(without))
+        if not work.install(asked, click.echo, dry_run=dry_run):
+            click.echo("all is as it should be: nothing to do")
+    if not dry_run and work.doctor(click.echo) != 0:
+        ctx.exit(FAILED)
+
+
+@click.command()
+@click.option(
+    "--purge",
+    is_flag=True,
+    help="Also the state, the configuration, and those folders of /srv that an install "
+    "made, with all images and results.",
+)
+@click.option("--dry-run", is_flag=True, help="Say every change, and make none.")
+def uninstall(purge: bool, dry_run: bool) -> None:
+    """Remove what installs made; /srv, the state and the configuration stay."""
+    from appliance.setup import install as work
+
+    left = work.uninstall(click.echo, purge=purge, dry_run=dry_run)
+    for what in left:
+        click.echo(f"stays: {what}")

@@ -1,0 +1,176 @@
+"""Does what a plan says, step by step, and takes it back when a step fails.
+
+An action may be done again: it then finds its work done.  Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from appliance.errors import Refused
+from appliance.setup import debian
+from appliance.setup.actions import (
+    Action,
+    All,
+    Folder,
+    Install,
+    Link,
+    Owner,
+    Remove,
+    RemoveEmpty,
+    Run,
+    Settle,
+    Step,
+    Touch,
+    Unpack,
+    Write,
+)
+from appliance.setup.programs import SHOWN_LINES, run
+
+SETTLED_S: Final = 1.5  # a daemon that cannot bind or read its configuration ends within one
+
+Say = Callable[[str], None]
+
+
+def carry_out(steps: Sequence[Step], say: Say) -> None:
+    """All of them; or, after one that fails, none.
+
+    Raises Refused with the step, its reason, and what could not be taken back.
+    """
+    done: list[Step] = []
+    for step in steps:
+        try:
+            say(str(step.do))
+            do(step.do)
+        except BaseException as error:  # a Ctrl-C as well: half an installation helps nobody
+            if not isinstance(error, Refused | OSError | KeyboardInterrupt):
+                raise
+            why = str(error) or "interrupted"
+            say(f"failed: {why}")
+            left = _go_back([*done, step], say)
+            told = f"could not {step.do}: {why}"
+            raise Refused("\n".join([told, *_after(left, done)])) from error
+        done.append(step)
+
+
+def _go_back(done: Sequence[Step], say: Say) -> list[str]:
+    left = []
+    for step in reversed(done):
+        if step.undo is None:
+            continue
+        say(f"going back: {step.undo}")
+        try:
+            do(step.undo)
+        except (Refused, OSError) as error:
+            left.append(f"could not {step.undo}: {error}")
+    return left
+
+
+def _after(left: Sequence[str], done: Sequence[Step]) -> list[str]:
+    head = "to put right by hand:" if left else "what was done before it has been taken back"
+    return [head, *left, *(f"stays: {step.stays}" for step in done if step.stays)]
+
+
+def do(action: Action) -> None:
+    """One action.  Raises Refused and OSError."""
+    match action:
+        case Write(path, text, mode, owner):
+            _write(path, text, mode, owner)
+        case Touch(path, mode, owner):
+            # Never through a link: the folder is another user's.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+            os.close(os.open(path, flags, mode))
+            _own(path, owner)
+        case Folder(path, mode, owner):
+            path.mkdir(parents=True, exist_ok=True)
+            if not path.is_symlink():  # one that leads elsewhere is the operator's
+                _own(path, owner)
+                path.chmod(mode)
+        case Link(path, target):
+            _link(path, target)
+        case Unpack():
+            _unpack(action)
+        case Remove(path):
+            _remove(path)
+        case RemoveEmpty(path):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if not any(path.iterdir()):
+                    path.rmdir()
+        case Install(names):
+            debian.install(names)
+        case Run(command):
+            run(command)
+        case Settle(units):
+            _settle(units)
+        case All(actions):
+            for each in actions:
+                do(each)
+
+
+def _own(path: Path, owner: Owner) -> None:
+    try:
+        uid, gid = pwd.getpwnam(owner.user).pw_uid, grp.getgrnam(owner.group).gr_gid
+    except KeyError as error:
+        raise Refused(f"{path}: {error.args[0]}") from error
+    os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _write(path: Path, text: str, mode: int, owner: Owner) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.chmod(mode)
+    _own(beside, owner)
+    beside.replace(path)
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    beside.replace(path)
+
+
+def _unpack(action: Unpack) -> None:
+    beside = action.target.with_name(action.target.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)  # of one that was cut short
+    leave = shutil.ignore_patterns(action.launcher)
+    shutil.copytree(action.source, beside / "_internal", ignore=leave, symlinks=True)
+    shutil.copyfile(action.source / action.launcher, beside / action.program)
+    for path in (beside, *beside.rglob("*")):
+        if not path.is_symlink():
+            runs = path.is_dir() or path.name == action.program or ".so" in path.name
+            path.chmod(0o755 if runs else 0o644)
+    beside.replace(action.target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _settle(units: Sequence[str]) -> None:
+    since = time.monotonic()
+    while time.monotonic() - since < SETTLED_S:
+        for unit in units:
+            shown = run(["systemctl", "show", "-p", "ActiveState", "--value", unit]).strip()
+            if shown != "active":
+                journal = ["journalctl", "-q", "-n", str(SHOWN_LINES), "-o", "cat", "-u", unit]
+                said = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
+                raise Refused(f"{unit} does not stay up ({shown}); its journal ends with\n{said}")
+        time.sleep(SETTLED_S / 5)

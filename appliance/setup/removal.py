@@ -1,0 +1,123 @@
+"""Pure: no clock, no socket, no await.
+
+What an uninstall and a rollback do, as lists of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.config import Config
+from appliance.setup import plan, units
+from appliance.setup.actions import All, Link, Remove, RemoveEmpty, Run, Step, Write
+from appliance.setup.site import DHCP, SERVER, Found, Places, Program
+
+_ALL: tuple[str, ...] = (
+    units.TARGET, *units.SOCKETS, units.SERVER, *units.DAEMONS.values(),
+)  # fmt: skip
+_USERS = (SERVER.user, DHCP.user)
+
+
+def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> list[Step]:
+    """Everything that installs made goes; /srv, the state and the configuration only by `purge`."""
+    record = plan.record_of(found.texts.get(places.record))
+    steps = []
+
+    def add(why: str, do: Any) -> None:
+        steps.append(Step(why, do, None))
+
+    if enabled := sorted({path.name for path in found.links if path.name in _ALL}):
+        add("they start with the machine no more", Run(("systemctl", "disable", *enabled)))
+    if found.active:
+        add("boxes are told to come back, then all stops", Run(("systemctl", "stop", *_ALL)))
+    for name in sorted(units.DROP_INS):
+        if places.drop_ins / name in found.texts:
+            add("its own", Remove(places.drop_ins / name))
+            add("its own", RemoveEmpty((places.drop_ins / name).parent))
+    add("what firmware loads", Run((str(places.command), "tftpboot", "--remove")))
+    if places.packaged not in found.texts:
+        for path in sorted(found.texts):
+            if path in _program_files(found, places, config):
+                add("its own", Remove(path))
+    add("systemd forgets them", Run(("systemctl", "daemon-reload")))
+    if purge:
+        _purge(add, config, record, places)
+    if places.packaged not in found.texts:
+        add("the program", Remove(places.command))
+        add("the program", Remove(places.lib))
+    else:
+        add("what was made", Remove(places.record))
+    return steps
+
+
+def _program_files(found: Found, places: Places, config: Config) -> set[Path]:
+    kept = {
+        places.config, places.record, places.unfinished, config.paths.state / "dnsmasq.leases",
+    }  # fmt: skip
+    return set(found.texts) - kept
+
+
+def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) -> None:
+    """The state, the configuration, and of /srv what did not exist before."""
+    made = {Path(path) for path in record.get("made", ())}
+    paths = config.paths
+    add("--purge: the state", Remove(paths.state))
+    add("--purge: the state", Remove(plan.copy_of(paths.state)))
+    add("--purge: hosts files", Remove(paths.hosts))
+    add("--purge: the configuration", Remove(places.config))
+    add("--purge: the configuration", RemoveEmpty(places.config.parent))
+    for name in ("result", "upload-files", "os", "initrd", "kernel"):
+        if paths.srv / name in made:
+            add("--purge: images and results", Remove(paths.srv / name))
+    if paths.srv in made:
+        add("--purge: images and results", RemoveEmpty(paths.srv))
+    for user in _USERS:
+        add("--purge: users", Run(("userdel", user)))
+
+
+def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bool) -> list[str]:
+    """What an uninstall leaves, for people."""
+    told = []
+    if not purge:
+        paths = config.paths
+        told.append(f"{paths.srv}: images, files and results")
+        told.append(f"{paths.state}: the state")
+        told.append(f"{places.config.parent}: the configuration and the hosts files")
+        told.append(f"users and groups {' and '.join(_USERS)}, who own some of this")
+    if packages := record.get("packages"):
+        told.append(f"packages that an install brought: apt-get purge {' '.join(packages)}")
+    return told
+
+
+def rollback(
+    config: Config, found: Found, old: Program, places: Places, *, state: bool
+) -> list[Step]:
+    """The version before runs again, on today's state, or (`state`) on that which it left."""
+    steps = []
+    stop = ("systemctl", "stop", *units.SOCKETS, units.SERVER)
+    start = Run(("systemctl", "start", units.TARGET))
+    steps.append(Step("nobody may have the state open", Run(stop), start))
+    now = found.links[places.current]
+    if state:
+        kept, copy = config.paths.state, plan.copy_of(config.paths.state)
+        aside = kept.with_name(kept.name + "-after")
+        swap = Run(("sh", "-c", f"rm -rf {aside} && mv {kept} {aside} && cp -a {copy} {kept}"
+                    f" && chmod 711 {kept}"))  # fmt: skip
+        back = Run(("sh", "-c", f"rm -rf {kept} && mv {aside} {kept}"))
+        steps.append(Step(f"the state of then; that of now is kept as {aside}", swap, back))
+    for name, text in old.units.items():
+        path = places.units / name
+        before = found.texts.get(path)
+        if before != text:
+            undo = Remove(path) if before is None else Write(path, before)
+            steps.append(Step("its own units", Write(path, text), undo))
+    before_it = found.links[places.previous]
+    links = All((Link(places.current, before_it), Link(places.previous, now)))
+    undo_links = All((Link(places.current, now), Link(places.previous, before_it)))
+    steps.append(Step("the version that runs", links, undo_links))
+    reload = Run(("systemctl", "daemon-reload"))
+    steps.append(Step("systemd reads the units", reload, reload))
+    steps.append(Step("the lab is open", start, None))
+    return steps

@@ -1,0 +1,57 @@
+"""Pure: no clock, no socket, no await.
+
+What a configuration changes in the units that systemd/ has: their drop-ins.  A configuration that
+names neither ports nor paths needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from appliance.config import Config, Paths, Ports
+
+TARGET: Final = "appliance.target"
+SERVER: Final = "appliance.service"
+SOCKETS: Final = ("appliance.socket", "appliance-control.socket")
+# What serves boxes beside the server, and what may be left to somebody else.
+DAEMONS: Final = {
+    "dnsmasq": "appliance-dnsmasq.service",
+    "cifs": "appliance-cifs.service",
+    "nfs": "appliance-nfs.service",
+}
+DROP_INS: Final = {
+    "appliance.socket.d/ports.conf",
+    "appliance-control.socket.d/paths.conf",
+    "appliance.service.d/paths.conf",
+    "appliance-dnsmasq.service.d/paths.conf",
+}
+_HEAD: Final = "# Written by `appliance install` from appliance.toml.\n"
+
+
+def drop_ins(config: Config, doors: Sequence[int]) -> dict[str, str]:
+    """By name below a folder of units: what differs from the units as they are.
+
+    `doors` are the ports of the server's doors, in order.
+    """
+    made = {}
+    if config.ports != Ports() or config.network.listen != "0.0.0.0":
+        host = config.network.listen
+        host = f"[{host}]" if ":" in host else host
+        streams = [f"ListenStream={host}:{port}" for port in doors]
+        made["appliance.socket.d/ports.conf"] = _section("Socket", ["ListenStream=", *streams])
+    paths, usual = config.paths, Paths()
+    if paths.run != usual.run:
+        lines = ["ListenStream=", f"ListenStream={paths.control_socket}"]
+        made["appliance-control.socket.d/paths.conf"] = _section("Socket", lines)
+    if (paths.srv, paths.state, paths.hosts) != (usual.srv, usual.state, usual.hosts):
+        writes = (paths.state, paths.srv / "result", paths.srv / "upload-files", paths.hosts)
+        lines = ["ReadWritePaths=" + " ".join(f"-{path}" for path in writes)]
+        made["appliance.service.d/paths.conf"] = _section("Service", lines)
+        lines = [f"ReadWritePaths=-{paths.state / 'dnsmasq.leases'}"]
+        made["appliance-dnsmasq.service.d/paths.conf"] = _section("Service", lines)
+    return made
+
+
+def _section(name: str, lines: Sequence[str]) -> str:
+    return _HEAD + "\n".join([f"[{name}]", *lines, ""])

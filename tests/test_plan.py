@@ -1,0 +1,299 @@
+"""setup/plan.py and setup/removal.py: what an install, an upgrade and an uninstall do."""
+
+import json
+from pathlib import Path
+
+import attrs
+import pytest
+
+from appliance.config import Config, Network, Paths, Ports
+from appliance.doors import listen
+from appliance.setup import plan, removal, settings, units
+from appliance.setup.actions import (
+    All,
+    Folder,
+    Install,
+    Link,
+    Owner,
+    Remove,
+    RemoveEmpty,
+    Run,
+    Touch,
+    Unpack,
+    Write,
+)
+from appliance.setup.site import PACKAGES as BY_PART
+from appliance.setup.site import Found, Places, Program, Wish
+
+PLACES = Places()
+NETWORK = Network(interface="lab0", address="172.28.0.1", dhcp_range=("172.28.0.2", "172.28.0.9"))
+UNITS = {name: f"[Unit] {name}\n" for name in ("appliance.service", "appliance-cifs.service")}
+PACKAGES = frozenset(name for names in BY_PART.values() for name in names)
+LIB = Path("/usr/lib/appliance")
+
+
+def program(name="1-aaa", **changed):
+    return Program(name, Path("/tmp/unpacked"), "launcher", {**UNITS, **changed}, {"usr/man": "x"})
+
+
+def wish(config=None, without=()):
+    config = config or Config(network=NETWORK)
+    text = settings.text(config.network)
+    return Wish(config, text, listen.ports_of(config), frozenset(without))
+
+
+def after(found, steps):
+    """What the server is like once the steps are done, as far as plans look at it."""
+    texts, links, folders = dict(found.texts), dict(found.links), dict(found.folders)
+    packages, active, tftp = set(found.packages), set(found.active), found.tftp
+    wants = PLACES.drop_ins / "appliance.target.wants"
+    for step in steps:
+        match step.do:
+            case Write(path, text):
+                texts[path] = text
+            case Touch(path):
+                texts[path] = ""
+            case Remove(path):
+                texts.pop(path, None)
+            case Link(path, target):
+                links[path] = target
+            case Folder(path, mode, owner):
+                folders[path] = (owner, mode)
+            case Unpack(_, _, target):
+                folders[target] = (Owner(), 0o755)
+            case Install(names):
+                packages |= set(names)
+            case Run(("systemctl", "enable", *names)):
+                links |= {wants / name: "x" for name in names if name != units.TARGET}
+                links[PLACES.drop_ins / "multi-user.target.wants" / units.TARGET] = "x"
+            case Run(("systemctl", "disable", "--now", *names)):
+                for name in names:
+                    links.pop(wants / name)
+            case Run(("systemctl", "start", units.TARGET)):
+                active |= {units.TARGET, units.SERVER, *units.SOCKETS, *units.DAEMONS.values()}
+            case Run((_, "tftpboot")):
+                tftp = True
+    return Found(frozenset(packages), texts, links, folders, frozenset(active), tftp)
+
+
+BARE = Found(folders={Path("/srv"): (Owner(), 0o755), Path("/usr"): (Owner(), 0o755)})
+
+
+def installed(asked=None, program_=None):
+    return after(BARE, plan.install(asked or wish(), BARE, program_ or program(), PLACES))
+
+
+def commands(steps):
+    return [step.do.command for step in steps if isinstance(step.do, Run)]
+
+
+def test_a_second_install_of_the_same_finds_nothing_to_do():
+    assert [] == plan.install(wish(), installed(), program(), PLACES)
+
+
+def test_everything_is_there_before_the_lab_opens():
+    steps = plan.install(wish(), BARE, program(), PLACES)
+    done = [step.do for step in steps]
+    opened = done.index(Run(("systemctl", "start", units.TARGET)))
+
+    def last(kind):
+        return max(n for n, action in enumerate(done[:-2]) if isinstance(action, kind))
+
+    assert last(Folder) < opened
+    assert last(Write) < opened
+    assert done.index(Run(("systemd-sysusers", str(PLACES.sysusers)))) < min(
+        n for n, action in enumerate(done) if getattr(action, "owner", Owner()).user != "root"
+    )
+
+
+def test_a_step_that_makes_something_can_be_taken_back():
+    kept = [step for step in plan.install(wish(), BARE, program(), PLACES) if step.undo is None]
+
+    # What needs nothing, and what stays and says so.
+    assert {"Install", "Run", "Settle", "Remove"} == {type(step.do).__name__ for step in kept}
+    stays = [step.stays for step in kept if step.stays]
+    assert ["packages: " + " ".join(n for p in BY_PART.values() for n in p),
+            "users appliance and appliance-dnsmasq"] == stays  # fmt: skip
+
+
+def test_what_was_there_before_is_put_back_and_not_removed():
+    texts = {PLACES.units / "appliance.service": "older\n"}
+    found = attrs.evolve(BARE, texts=texts)
+    undone = {step.do.path: step.undo for step in plan.install(wish(), found, program(), PLACES)
+              if isinstance(step.do, Write)}  # fmt: skip
+
+    assert "older\n" == undone[PLACES.units / "appliance.service"].text
+    assert Remove(PLACES.config) == undone[PLACES.config]
+
+
+def test_a_tftp_root_of_somebody_else_is_never_removed():
+    others = attrs.evolve(BARE, folders={**BARE.folders, Path("/tftpboot"): (Owner(), 0o755)})
+    for found, undo in ((others, None), (BARE, Remove(Path("/tftpboot")))):
+        steps = plan.install(wish(), found, program(), PLACES)
+        (laid,) = [step for step in steps if "tftpboot" in getattr(step.do, "command", ())]
+        assert undo == laid.undo
+
+
+def test_packages_are_those_that_are_missing_and_wanted():
+    found = attrs.evolve(BARE, packages=frozenset({"ipxe", "samba"}))
+    steps = plan.install(wish(without={"nfs"}), found, program(), PLACES)
+
+    assert [("dnsmasq-base",)] == [s.do.names for s in steps if isinstance(s.do, Install)]
+
+
+def test_what_is_left_to_others_is_neither_enabled_nor_started():
+    steps = plan.install(wish(without={"nfs", "dnsmasq"}), BARE, program(), PLACES)
+    enable = next(c for c in commands(steps) if c[1] == "enable")
+
+    assert ("systemctl", "enable", units.TARGET, "appliance-cifs.service") == enable
+    assert not any("appliance-nfs" in str(step.do) for step in steps if step.do != enable)
+
+
+def test_what_is_left_to_others_from_now_on_is_stopped():
+    steps = plan.install(wish(without={"nfs"}), installed(), program(), PLACES)
+
+    assert ("systemctl", "disable", "--now", "appliance-nfs.service") in commands(steps)
+
+
+def test_an_upgrade_restarts_the_server_and_nothing_else():
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+
+    restarts = [command for command in commands(steps) if command[1] == "restart"]
+    assert [("systemctl", "restart", units.SERVER)] == restarts
+    assert not any("stop" in command for command in commands(steps))
+
+
+def test_an_upgrade_copies_the_state_while_nobody_has_it_open():
+    done = [s.do for s in plan.install(wish(), installed(), program("2-bbb"), PLACES)]
+    restart = done.index(Run(("systemctl", "restart", units.SERVER)))
+    (copying,) = [a for a in done if isinstance(a, Write) and a.path == PLACES.passing]
+
+    assert "ExecStartPre=+" in copying.text
+    assert "/var/lib/appliance-before" in copying.text
+    assert done.index(copying) < restart < done.index(Remove(PLACES.passing))
+
+
+def test_an_upgrade_that_fails_ends_with_the_version_before_running_again():
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+    links = {s.do.path: s.undo for s in steps if isinstance(s.do, Link)}
+
+    assert Link(PLACES.current, "versions/1-aaa") == links[PLACES.current]
+    # The first step is taken back last.
+    assert isinstance(steps[0].undo, All)
+    assert Run(("systemctl", "restart", units.SERVER)) == steps[0].undo.actions[-1]
+
+
+def test_an_upgrade_keeps_the_version_before_and_the_configuration():
+    found = after(installed(), plan.install(wish(), installed(), program("2-bbb"), PLACES))
+
+    assert ("versions/2-bbb", "versions/1-aaa") == (
+        found.links[PLACES.current], found.links[PLACES.previous],
+    )  # fmt: skip
+    assert {LIB / "versions/1-aaa", LIB / "versions/2-bbb"} <= found.folders.keys()
+    assert settings.text(NETWORK) == found.texts[PLACES.config]
+
+
+def test_a_unit_that_changed_is_restarted_with_what_is_new():
+    changed = program("2-bbb", **{"appliance-cifs.service": "[Unit] new\n"})
+    steps = plan.install(wish(), installed(), changed, PLACES)
+
+    assert ("systemctl", "restart", "appliance-cifs.service") in commands(steps)
+    assert ("systemctl", "daemon-reload") in commands(steps)
+
+
+def test_a_configuration_that_changed_restarts_whoever_reads_it():
+    moved = Config(network=attrs.evolve(NETWORK, dhcp_range=("172.28.0.3", "172.28.0.9")))
+    found = attrs.evolve(installed(), texts={
+        **installed().texts, PLACES.config: settings.text(moved.network)})  # fmt: skip
+    steps = plan.install(wish(moved), found, program(), PLACES)
+
+    everybody = ("systemctl", "restart", *sorted({units.SERVER, *units.DAEMONS.values()}))
+    assert [everybody] == [c for c in commands(steps) if c[1] == "restart"]
+
+
+def test_an_install_that_was_cut_short_is_gone_over_and_its_mark_removed():
+    found = attrs.evolve(installed(), texts={**installed().texts, PLACES.unfinished: "x"})
+    steps = plan.install(wish(), found, program(), PLACES)
+
+    assert [Remove(PLACES.unfinished)] == [step.do for step in steps][-1:]
+
+
+def test_ports_of_its_own_become_a_drop_in_and_usual_ones_take_it_away():
+    other = Config(network=NETWORK, ports=Ports(scheduler=3333))
+    found = installed(wish(other))
+    drop_in = PLACES.drop_ins / "appliance.socket.d/ports.conf"
+
+    streams = [x for x in found.texts[drop_in].splitlines() if x.startswith("ListenStream=")]
+    assert ["ListenStream=", "ListenStream=0.0.0.0:3333"] == streams[:2]
+    assert 1 + len(listen.ports_of(other)) == len(streams)
+    steps = plan.install(wish(), found, program(), PLACES)
+    assert Remove(drop_in) in [step.do for step in steps]
+    assert [] == plan.install(wish(), after(found, steps), program(), PLACES)
+
+
+def test_paths_of_its_own_may_be_written_by_who_writes_them():
+    other = Config(network=NETWORK, paths=Paths(srv=Path("/data/srv"), state=Path("/data/state")))
+    made = units.drop_ins(other, listen.ports_of(other))
+
+    assert {"appliance.service.d/paths.conf", "appliance-dnsmasq.service.d/paths.conf"} == {*made}
+    assert "/data/srv/result" in made["appliance.service.d/paths.conf"]
+    assert {} == units.drop_ins(Config(), listen.ports_of(Config()))
+
+
+def test_the_files_of_a_debian_package_are_dpkgs():
+    found = attrs.evolve(BARE, texts={PLACES.packaged: ""})
+    steps = plan.install(wish(), found, program(), PLACES)
+
+    paths = [getattr(step.do, "path", None) for step in steps]
+    assert not any(path in paths for path in (PLACES.command, PLACES.current))
+    assert not any(isinstance(step.do, Unpack) for step in steps)
+    assert PLACES.config in paths
+
+
+def test_an_uninstall_removes_what_was_made_and_leaves_what_is_the_operators():
+    found = installed()
+    steps = removal.uninstall(wish().config, found, PLACES, purge=False)
+    gone = {step.do.path for step in steps if isinstance(step.do, Remove)}
+
+    assert {PLACES.command, PLACES.lib, PLACES.sysusers, Path("/usr/man")} <= gone
+    assert {PLACES.units / name for name in UNITS} <= gone
+    assert not any(path.is_relative_to("/srv") or path.is_relative_to("/etc/appliance")
+                   or path.is_relative_to("/var/lib") for path in gone)  # fmt: skip
+    assert ("systemctl", "stop", *removal._ALL) in commands(steps)
+
+
+def test_a_purge_removes_of_srv_only_what_an_install_made():
+    there = {**BARE.folders, Path("/srv/os"): (Owner(), 0o755)}
+    before = attrs.evolve(BARE, folders=there)
+    found = after(before, plan.install(wish(), before, program(), PLACES))
+    steps = removal.uninstall(wish().config, found, PLACES, purge=True)
+    gone = {step.do.path for step in steps if isinstance(step.do, Remove | RemoveEmpty)}
+
+    assert Path("/srv/os") not in gone
+    assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
+
+
+def test_an_uninstall_says_what_it_leaves():
+    record = json.loads(installed().texts[PLACES.record])
+    left = "\n".join(removal.left(wish().config, record, PLACES, purge=False))
+
+    for what in ("/srv:", "/var/lib/appliance:", "/etc/appliance:", "users", "apt-get purge"):
+        assert what in left
+    purged = removal.left(wish().config, record, PLACES, purge=True)
+    assert ["packages that an install brought: apt-get purge " + " ".join(sorted(PACKAGES))] == (
+        purged
+    )
+
+
+@pytest.mark.parametrize("state", [False, True])
+def test_a_rollback_goes_back_to_the_version_before_and_a_second_one_forward_again(state):
+    found = after(installed(), plan.install(wish(), installed(), program("2-bbb"), PLACES))
+    steps = removal.rollback(wish().config, found, program(), PLACES, state=state)
+    links = next(step.do for step in steps if isinstance(step.do, All))
+
+    assert All((Link(PLACES.current, "versions/1-aaa"),
+                Link(PLACES.previous, "versions/2-bbb"))) == links  # fmt: skip
+    first, *_, last = commands(steps)
+    assert ("systemctl", "stop", *units.SOCKETS, units.SERVER) == first
+    assert ("systemctl", "start", units.TARGET) == last
+    assert state == any("appliance-before" in str(command) for command in commands(steps))
