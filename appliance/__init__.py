@@ -20,6 +20,7 @@ holds them to it.
       images             the /srv/os tree: os, arch, version -> kernel, initramfs, modules
       image_build        a rootfs, its kernel and its initramfs from Debian's packages
       archives           where those packages come from
+      emulation          whether programs of another architecture run here
       image_import       the same for a rootfs that exists
       contained          runs the programs that make a rootfs; nothing of them outlives us
       inside             paths in a rootfs, resolved inside it as after a chroot
@@ -33,10 +34,12 @@ holds them to it.
       cgz         pure   files -> cpio newc -> gzip
       smb         pure   Config -> smb.conf, for a CIFS rootfs
       ganesha     pure   Config -> ganesha.conf, for an NFS rootfs
+      exports     pure   Config -> the same for the kernel's NFS server
       runner/            the built-in client that runs the job on the testbox (POSIX sh)
 
     jobs/                what work is, and who gets it
       reading     pure   YAML with line numbers and a list of what is wrong
+      checks      pure   what the value of a field must be
       document    pure   a job document: fields, defaults, what is refused and with which words
       job         pure   a job's states, events and legal moves
       box         pure   a testbox: who it is, what it did last
@@ -44,6 +47,7 @@ holds them to it.
       ready       pure   queued jobs, parked boxes, and the pairs between them
       store       pure   all jobs and testboxes; changes in one way only
       decisions   pure   what follows from what happens
+      nodes       pure   one document for several machines -> one for each
       cluster     pure   jobs that run together: how far each is, and who waits for whom
       suspicion   pure   what is held against a testbox, and when it is enough
       operator    pure   what a person decides about testboxes and the lab
@@ -58,6 +62,7 @@ holds them to it.
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
       hosts              the operator's hosts files
+      inventory   pure   a list of testboxes, as CSV
       views       pure   jobs and boxes as people and programs are shown them
       overview    pure   the lab in one screen
       measures    pure   what is counted while the server runs

@@ -39,7 +39,10 @@ _SHAPES: Final = {
     "defaults.os_version": (r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", "one word"),
     "defaults.queue": (r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}", "one word"),
     "defaults.arch": (r"aarch64|x86_64", "one of aarch64, x86_64"),
-    "defaults.os_mount": (r"cifs|nfs|initramfs", "one of cifs, nfs, initramfs"),
+    "defaults.os_mount": (
+        r"cifs|nfs|initramfs|container|local",
+        "one of cifs, nfs, initramfs, container, local",
+    ),
 }
 
 # What `appliance account` writes.
@@ -113,6 +116,11 @@ class Paths:
     run: Path = Path("/run/appliance")  # control.sock, pid files
     hosts: Path = Path("/etc/appliance/hosts")
     tftp: Path = Path("/tftpboot")
+
+    @property
+    def clusters(self) -> Path:
+        """What jobs for several machines may name: one file per cluster, in lkp's shape."""
+        return self.hosts.parent / "cluster"
 
     @property
     def control_socket(self) -> Path:

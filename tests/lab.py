@@ -50,11 +50,13 @@ class FakeImages:
         self.gone: list[str] = []
 
     async def pin(self, document: Any) -> Pinned:
+        if document.os_mount == "container":
+            return Pinned("", (), "", "")
         if document.os != "debian":
             raise BadImage(f"no image {document.os}; there is: debian 12 x86_64")
         initrds = PINNED.initrds
         if document.modules_uri:
-            initrds = (initrds[0], document.modules_uri)
+            initrds = (initrds[0], *document.modules_uri)
         return attrs.evolve(PINNED, initrds=initrds)
 
     async def missing(self, pinned: Pinned) -> list[str]:

@@ -143,6 +143,32 @@ def test_a_value_that_does_not_fit_names_box_and_key(fields, word):
     assert word in str(caught.value)
 
 
+def test_a_host_adds_words_to_its_kernel_lines_by_any_of_the_fields_names():
+    said = {
+        "boot_params": {"bp1_memmap": "1G$2G", "quiet": None},
+        "bp_trace_clock": "x86-tsc",
+        "kernel_custom_params": "a=b  c",
+        "kernel_params": "BOOTIF=01",
+    }
+    with pytest.raises(BadRequest, match="boot_params: "):  # iPXE would expand it
+        facts(**said)
+    said["boot_params"]["bp1_memmap"] = "1G@2G"
+
+    words = "memmap=1G@2G quiet trace_clock=x86-tsc a=b c BOOTIF=01"
+    assert words == facts(**said).kernel_params
+
+
+def test_a_container_has_a_mac_made_of_its_name():
+    one, other = (boxes.facts(f"dc-8g.{n}", {}, "q").macs[0] for n in ("a-1", "a-2"))
+
+    assert one != other
+    assert one.startswith("02:")
+    assert (one,) == boxes.facts("dc-8g.a-1", {}, "q").macs
+    assert "dc-rack-7-3" == boxes.container_name("rack-7-3")
+    with pytest.raises(BadRequest, match="no testbox name"):
+        boxes.container_name("../x")
+
+
 @pytest.mark.parametrize("value", ["²", "9" * 5000, "", None, "two", "-1"])
 def test_a_number_of_nics_that_is_none_is_as_if_absent(value):
     assert facts(nr_nic=value).nr_nic is None
@@ -160,8 +186,8 @@ def test_a_number_of_nics_that_is_none_is_as_if_absent(value):
     ],
 )
 def test_memory_for_a_crash_kernel_follows_the_hosts_memory(memory, crash):
-    assert crash == facts(**({"memory": memory} if memory else {})).crash_memory
-    assert "1G" == facts(memory=memory or "", crashkernel="1G").crash_memory
+    assert crash == facts(**({"memory": memory} if memory else {})).crash_memory("openeuler")
+    assert "1G" == facts(memory=memory or "", crashkernel="1G").crash_memory("debian")
 
 
 @pytest.mark.parametrize(

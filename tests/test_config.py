@@ -99,7 +99,7 @@ def test_a_job_without_arch_or_mount_cannot_be_given_one_there_is_not():
         assert mount == config.parse(f"[defaults]\nos_mount = '{mount}'", "f").defaults.os_mount
 
     assert "defaults.arch" in refused("[defaults]\narch = 'riscv64'")
-    assert "defaults.os_mount" in refused("[defaults]\nos_mount = 'local'")
+    assert "defaults.os_mount" in refused("[defaults]\nos_mount = 'smb'")
 
 
 @pytest.mark.parametrize("key", ["os", "os_version", "queue"])

@@ -89,7 +89,9 @@ GOOD = [
     ("kernel_version", "6.10", "kernel_version", "6.10"),
     ("kernel_uri", "http://10.0.0.1:8800/kernel/vmlinuz-6.1", "kernel_uri",
      "http://10.0.0.1:8800/kernel/vmlinuz-6.1"),
-    ("modules_uri", "https://[fd00::1]/m.cgz", "modules_uri", "https://[fd00::1]/m.cgz"),
+    ("modules_uri", "https://[fd00::1]/m.cgz", "modules_uri", ("https://[fd00::1]/m.cgz",)),
+    ("modules_uri", "[http://h/a.cgz, http://h/b.cgz]", "modules_uri",
+     ("http://h/a.cgz", "http://h/b.cgz")),
     ("kernel_custom_params", "quiet  nosmt=force", "kernel_custom_params", "quiet  nosmt=force"),
     ("kernel_custom_params", "''", "kernel_custom_params", ""),
     ("rootfs_disk", "[/dev/disk/by-id/x, /dev/sda]", "rootfs_disk",
@@ -111,6 +113,72 @@ def test_what_fits_is_taken(field, written, attribute, value):
     assert value == found
 
 
+def test_a_testbox_of_containers_needs_no_image_of_ours():
+    plain, named, own = (
+        run(f"{field}\nos_mount: cifs\n")
+        for field in (
+            "testbox: dc-8g",
+            "tbox_group: dc-8g\ndocker_image: hub:5000/openeuler/openeuler:22.03",
+            "testbox: dc-8g.rack-1\ndocker_image: debian:12\nos: debian\nos_version: sid",
+        )
+    )
+
+    assert [("container", "centos", "7", "centos:7", "x86_64 container"),
+            ("container", "openeuler", "22.03", "hub:5000/openeuler/openeuler:22.03",
+             "x86_64 container"),
+            ("container", "debian", "sid", "debian:12", "x86_64 container")] == [
+        (fits.os_mount, fits.os, fits.os_version, fits.docker_image, fits.platform)
+        for fits in (plain, named, own)
+    ]  # fmt: skip
+    assert "x86_64" == run("testbox: dcserver").platform
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        ("", "12"),
+        ("os: debian", "12"),
+        ("os: openeuler", "20.03"),
+        ("os: centos", "7.6.1810"),
+        ("os: ubuntu\nos_version: 22.04", "22.04"),
+        ("os: plan9", "12"),
+        ("os: openeuler\nos_mount: local", "20.03-iso"),
+        ("os_version: 11-iso\nos_mount: local", "11-iso"),
+    ],
+)
+def test_an_os_has_a_version_by_default_and_a_local_one_is_an_installations(fields, version):
+    assert version == run(fields).os_version
+
+
+def test_the_volumes_of_a_local_root_are_named_after_its_image():
+    text = "os: openeuler\nos_mount: local\nsrc_lv_suffix: base\nboot_lv_suffix: ann\n"
+    volume = "/dev/mapper/os-openeuler_x86_64_20.03_iso_"
+
+    assert (
+        f"local use_root_partition={volume}base save_root_partition={volume}ann"
+        " os_version=20.03-iso os_lv_size=20G os_partition= rw"
+    ) == run(text + "os_lv_size: 20G").local
+    assert (
+        f"os_partition={volume}mine rw" in run("os: openeuler\nos_mount: local\nos_lv: mine").local
+    )
+    assert "" == run("os_lv: mine").local
+
+
+def test_boot_params_come_before_a_persons_own_words():
+    text = "boot_params: {bp_trace_buf_size: 131072K, quiet: }\nbp2_maxcpus: 4\n"
+
+    assert "trace_buf_size=131072K quiet maxcpus=4 a=b" == (
+        run(text + "kernel_custom_params: a=b").kernel_custom_params
+    )
+
+
+def test_the_programs_of_a_job_are_its_parameters_and_monitors():
+    text = "pp: {iperf-1: {}, iperf-2: {}, sleep: 3}\nmonitors: {vmstat: }\niperf_version: 3.9\n"
+    body = run(text + "sleep_version: ../x\n").body
+
+    assert (("lkp", "latest"), ("vmstat", "latest"), ("iperf", "3.9")) == body.programs
+
+
 WORD = "must be one word"
 NAME = "must be a name"
 TIME = "must be a time such as"
@@ -125,7 +193,10 @@ BAD = [
       for value in ("a b", "../x", "a/b", "-x", "${net0/mac}", "a" * 101)],
     *[(field, value, "must be one of aarch64, x86_64")
       for field in ("arch", "os_arch") for value in ("arm64", "X86_64", "")],
-    *[("os_mount", value, "must be one of cifs, nfs, initramfs") for value in ("local", "CIFS")],
+    ("nr_nic", "many", "whole number"),
+    ("disk_size", "10 G", "a size such as 20G"),
+    *[("bp_x", value, "") for value in ("$(id)", "a\\nb", "${x}", "a b")],
+    ("os_mount", "CIFS", "must be one of cifs, nfs, initramfs, container, local"),
     *[(field, value, TIME)
       for field in ("runtime", "timeout")
       for value in ("0", "-5", "1.5h", "10 minutes", "31d", "2592001", "h", "1e3", "9" * 5000)],

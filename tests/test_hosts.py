@@ -30,8 +30,7 @@ BROKEN = {
     "torn": b"mac: [\n",
     "latin": b"model: \xe4\n",
     "deep": b"mac: " + b"[" * 100_000,
-    "no-mac": b"arch: x86_64\n",
-    "empty": b"",
+    "wrong-and-no-mac": b"arch: pdp11\n",
     "two words": b"mac: 52:54:00:12:34:56\n",
     "alias": b"mac: *x\n",
 }
@@ -46,6 +45,37 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_read(tmp_path, n
     assert ["zz-good"] == [one.name for one in facts]
     assert 1 == len(wrong)
     assert wrong[0].startswith(f"{tmp_path}/{name}: ")
+
+
+def test_a_file_without_a_mac_describes_and_is_no_mistake(tmp_path):
+    (tmp_path / "lkp-hsw-ep4").write_text(
+        "model: Haswell-EP\nnr_node: 2\nnr_cpu: 72\nmemory: 128G\n"
+        "ssd_partitions: /dev/nvme0n1p1\nswap_partitions:\nrootfs_partition:\n"
+        "brand: Intel(R) Xeon(R) CPU E5-2699 v3 @ 2.30GHz\n"
+    )
+    (tmp_path / "empty").write_bytes(b"")
+
+    assert ([], []) == hosts.read_all(tmp_path, "default")
+
+
+def test_a_virtual_box_is_what_the_file_of_its_kind_says_and_what_its_own_does(tmp_path):
+    (tmp_path / "vm-2p8g").write_text(
+        "nr_cpu: 2\nmemory: 8g\nnr_nic: 2\nrootfs_disk:\n- /dev/vdb\nmac: 52:54:00:00:00:99\n"
+    )
+    (tmp_path / "vm-2p8g.rack-7-1.yaml").write_text(f"mac: {MAC}\nnr_nic: 3\n")
+    (tmp_path / "dc-8g").write_text("memory: 8g\n")
+    (tmp_path / "dc-8g.rack-7-1").write_text("arch: aarch64\n")
+    (tmp_path / "rack.2p8g").write_text(f"mac: {MAC[:-1]}7\n")
+    facts, wrong = hosts.read_all(tmp_path, "default")
+    named = {one.name: one for one in facts}
+
+    assert [] == wrong
+    assert {"vm-2p8g", "vm-2p8g.rack-7-1", "dc-8g.rack-7-1", "rack.2p8g"} == named.keys()
+    assert (8, 3, ("/dev/vdb",), (MAC,)) == (
+        (one := named["vm-2p8g.rack-7-1"]).memory_gb, one.nr_nic, one.rootfs_disk, one.macs,
+    )  # fmt: skip
+    assert (8, "aarch64") == (named["dc-8g.rack-7-1"].memory_gb, named["dc-8g.rack-7-1"].arch)
+    assert named["rack.2p8g"].memory_gb is None
 
 
 def test_editors_leftovers_and_folders_are_not_read(tmp_path):

@@ -267,3 +267,43 @@ def test_a_snapshot_or_kernel_whose_name_would_break_a_script_line_does_not_boot
             debian(tmp_path, version)
         str(caught.value).encode()
     assert not any(image.complete for image in images.images(tmp_path))
+
+
+def test_a_local_image_without_modules_boots_and_another_does_not(srv: Path) -> None:
+    (srv / f"os/debian/x86_64/12/boot/modules-{KERNEL}.cgz").unlink()
+
+    assert [f"initramfs.lkp-{KERNEL}.img"] == [
+        path.rsplit("/", 1)[1] for path in debian(srv, os_mount="local").initrds
+    ]
+    with pytest.raises(BadImage, match="modules"):
+        debian(srv, os_mount="nfs")
+
+
+def test_a_container_needs_no_image_of_ours(tmp_path: Path) -> None:
+    assert images.Boot("", (), "", "") == debian(tmp_path, os_mount="container")
+
+
+@pytest.mark.parametrize(
+    ("os_mount", "mount"), [("cifs", "nfs"), ("nfs", "nfs"), ("local", "local")]
+)
+def test_files_of_programs_are_those_that_are_there_with_links_followed(
+    srv: Path, os_mount: str, mount: str
+) -> None:
+    deps, pkgs = srv / f"initrd/deps/{mount}/debian", srv / f"initrd/pkg/{mount}/debian"
+    put(deps / "x86_64/12/lkp/lkp_20210906.cgz")
+    link(deps / "x86_64/12/lkp/lkp.cgz", "lkp_20210906.cgz")
+    put(pkgs / "x86_64/12/iperf/3.9.cgz")
+    put(pkgs / "x86_64/12/fio/fio_1.cgz")
+    link(pkgs / "x86_64/12/fio/latest.cgz", "fio_1.cgz")
+    link(pkgs / "x86_64/12/evil/latest.cgz", "/etc/passwd")
+    programs = (("lkp", "latest"), ("iperf", "3.9"), ("fio", "latest"), ("evil", "latest"))
+    boot = images.resolve(srv, "debian", "x86_64", "12", os_mount, None, programs)
+
+    assert (f"/initrd/deps/{mount}/debian/x86_64/12/lkp/lkp_20210906.cgz",) == boot.deps
+    assert (
+        f"/initrd/pkg/{mount}/debian/x86_64/12/iperf/3.9.cgz",
+        f"/initrd/pkg/{mount}/debian/x86_64/12/fio/fio_1.cgz",
+    ) == boot.pkgs
+    assert [] == images.missing(srv, boot)
+    (srv / boot.pkgs[1][1:]).unlink()
+    assert [boot.pkgs[1]] == images.missing(srv, boot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 
@@ -109,12 +110,125 @@ def test_arm64_has_no_console_unless_its_host_says_so():
 
 
 def test_what_the_host_adds_stands_in_its_places():
-    host = ipxe.HostWords(("/dev/sda", "/dev/sdb"), "512M", kernel_params="BOOTIF=x a=b", nr_nic=2)
+    host = ipxe.HostWords(
+        ("/dev/sda", "/dev/sdb"), "512M", kernel_params="BOOTIF=x a=b", comments=("nr_nic=2",)
+    )
     script = ipxe.script(attrs.evolve(DEBIAN, host=host, custom_params="quiet"))
 
     assert script.startswith("#!ipxe\n\n# nr_nic=2\ninitrd ")
     assert " ro quiet BOOTIF=x a=b root=cifs:" in script
     assert script.endswith(" rootfs_disk=/dev/sda,/dev/sdb crashkernel=512M\nboot\n")
+
+
+# As the field's own description of a local root has it; the rest is SEED's.
+LOCAL = (
+    SEED.replace("20.03-2021-05-18-15-08-52", "20.03-iso-2021-08-24-18-01-07")
+    .replace("3584856", "3584978")
+    .replace(
+        " rootovl ro root=cifs://172.168.131.113/os/openeuler/aarch64/20.03-iso-2021-08-24-18-01-07"
+        ",guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino ",
+        " local use_root_partition= save_root_partition= os_version=20.03-iso os_lv_size=10G"
+        " os_partition= rw root=172.168.131.113:/os/openeuler/aarch64/"
+        "20.03-iso-2021-08-24-18-01-07 ",
+    )
+)  # fmt: skip
+
+
+def boot_of(text, pinned, facts=None, number=3584978):
+    fits = document.parse(text + 'job2sh: {run_job: ["run_job() { :; }"]}\n', "x.yaml", Defaults())
+    job = Job(f"crystal.{number}", number, "x.yaml", fits, "ann", "", 0.0, pinned, "/result/x")
+    return plan.boot_of(Config(), job, facts, "172.168.131.113")
+
+
+def test_a_local_root_is_asked_for_with_the_words_of_2021():
+    root = OPENEULER.replace("20.03-2021-05-18-15-08-52", "20.03-iso-2021-08-24-18-01-07")
+    pinned = Pinned(
+        f"{root}/boot/vmlinuz-{KERNEL}",
+        (f"{root}/boot/initramfs.lkp-{KERNEL}.img", f"{root}/boot/modules-{KERNEL}.cgz"),
+        root,
+        KERNEL,
+        (
+            "/upload-files/lkp-tests/aarch64/v2021.09.23.cgz",
+            "/upload-files/lkp-tests/9f/9f87e65401d649095bacdff019d378e6.cgz",
+        ),
+    )
+    text = (
+        "os: openeuler\nos_version: 20.03\narch: aarch64\nos_mount: local\n"
+        "pkg_data: {lkp-tests: {tag: v2021.09.23, md5: 9f87e65401d649095bacdff019d378e6}}\n"
+    )
+    facts = box.facts("b", {"mac": "00:00:00:00:00:01", "rootfs_disk": ["/dev/vdb"]}, "q")
+
+    assert LOCAL == ipxe.script(boot_of(text, pinned, facts))
+
+
+def test_an_initramfs_has_its_programs_between_itself_and_the_job():
+    pinned = Pinned(
+        "/os/d/boot/vmlinuz-6.1",
+        ("/initrd/osimage/d/current_1.cgz", "/os/d/modules-6.1.cgz", "/initrd/run-ipconfig.cgz"),
+        "/os/d",
+        "6.1",
+        deps=("/initrd/deps/lkp_1.cgz",),
+        pkgs=("/initrd/pkg/iperf_2.cgz",),
+    )
+    order = "current_1.cgz modules-6.1.cgz run-ipconfig.cgz lkp_1.cgz iperf_2.cgz job.cgz"
+    script = ipxe.script(boot_of("os_mount: initramfs\n", pinned))
+    over_nfs = ipxe.script(boot_of("os_mount: nfs\n", pinned))
+
+    names = [line.rsplit("/", 1)[1] for line in script.splitlines() if line.startswith("initrd")]
+    assert [*order.split(), "runner.cgz"] == names
+    assert "initrd http://172.168.131.113:8800/initrd/deps/lkp_1.cgz\n" in script
+    assert "iperf" not in over_nfs
+
+
+def test_a_document_wins_over_its_hosts_file_in_what_is_said_to_who_makes_the_box():
+    pinned = Pinned("/k", ("/i", "/m"), "/r", "6")
+    about = {"mac": "00:00:00:00:00:01", "nr_nic": 2, "nr_disk": 1, "disk_size": "10G"}
+    facts = box.facts("b", about, "q")
+    said = ipxe.script(boot_of("disk_size: 20G\n", pinned, facts)).splitlines()[2:5]
+
+    assert ["# nr_nic=2", "# nr_disk=1", "# disk_size=20G"] == said
+
+
+@pytest.mark.parametrize(
+    ("system", "memory", "word"),
+    [
+        ("openeuler", None, "auto"),
+        ("centos", "8G", "auto"),
+        ("openeuler", "16G", "256M"),
+        ("debian", None, "4G-8G:128M,8G-16G:256M,16G-:512M"),
+        ("debian", "8G", "128M"),
+        ("debian", "9G", "256M"),
+        ("ubuntu", "17G", "512M"),
+    ],
+)
+def test_memory_for_a_crash_kernel_is_a_word_that_the_os_understands(system, memory, word):
+    facts = box.facts("b", {"mac": "00:00:00:00:00:01", "memory": memory}, "q")
+    pinned = Pinned("/k", ("/i", "/m"), "/r", "6")
+    for known in (facts, None) if memory is None else (facts,):
+        script = ipxe.script(boot_of(f"os: {system}\n", pinned, known))
+        assert script.endswith(f" crashkernel={word}\nboot\n")
+
+
+def test_a_crash_kernel_of_ones_own_stands_alone():
+    arguments = ipxe.kernel_arguments(attrs.evolve(DEBIAN, custom_params="crashkernel=1G quiet"))
+
+    assert ["crashkernel=1G"] == [word for word in arguments.split() if word.startswith("crash")]
+
+
+def test_a_container_gets_a_map_instead():
+    pinned = Pinned("", (), "", "", deps=("/initrd/deps/x.cgz",))
+    fits = document.parse("testbox: dc-8g\nscript: x", "x.yaml", Defaults())
+    job = Job("lab.7", 7, "x.yaml", fits, "ann", "", 0.0, pinned, "/result/x")
+    told = json.loads(plan.container(Config(), job, "10.0.0.1"))
+
+    assert {"job_id": "lab.7", "docker_image": "centos:7"} == {
+        key: told[key] for key in ("job_id", "docker_image")
+    }
+    assert [
+        "http://10.0.0.1:3000/job_initrd_tmpfs/lab.7/job.cgz",
+        "http://10.0.0.1:3000/runner.cgz",
+    ] == json.loads(told["initrds"])
+    assert {"/job_initrd_tmpfs/lab.7/job.cgz", "/runner.cgz"} == plan.paths_of(job)
 
 
 def test_a_kernel_line_of_2047_bytes_fits_and_one_more_does_not():

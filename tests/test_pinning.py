@@ -61,7 +61,7 @@ async def test_each_image_and_way_to_mount_it_is_looked_for_by_itself(tmp_path, 
     make_image(tmp_path)
     folder = pinning.ImageFolder(tmp_path)
     cifs = await folder.pin(a_document())
-    own = await folder.pin(a_document(modules_uri="http://x/modules.cgz"))
+    own = await folder.pin(a_document(modules_uri=("http://x/modules.cgz",)))
     nfs = await folder.pin(a_document(os_mount="nfs"))
 
     assert ("http://x/modules.cgz",) == own.initrds[1:]

@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 import yaml
+from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Network
 from appliance.doors import providers
@@ -239,3 +240,34 @@ async def test_a_name_that_leads_out_of_the_folder_reads_nothing_there(tmp_path)
     (tmp_path / "x.yaml").write_text("mac: [torn")
     async with open_lab(config(tmp_path)) as lab:
         await refused(lab, f"/set_host_mac?hostname=../x&mac={MAC}", "no testbox name", 400)
+
+
+@pytest.mark.parametrize(
+    ("queues", "text", "gets"),
+    [
+        (
+            "vm-1p1g.aarch64",
+            "testbox: vm-1p1g\narch: aarch64",
+            True,
+        ),  # it is none itself, but serves them
+        ("vm-1p1g.aarch64", "queue: vm-1p1g.aarch64\narch: aarch64", True),
+        ("vm-1p1g.aarch64,vm-1p1g~ann", "queue: vm-1p1g~ann\narch: aarch64", True),
+        ("vm-1p1g.aarch64", "testbox: vm-2p8g\narch: aarch64", True),  # its own group
+        ("vm-1p1g.aarch64", "queue: vm-2p8g.aarch64\narch: aarch64", True),
+        ("vm-1p1g.aarch64", "testbox: vm-1p1g\narch: x86_64", False),
+        (
+            "rack.aarch64",
+            "queue: rack\narch: aarch64",
+            False,
+        ),  # of machines, the whole name is the queue's
+    ],
+)
+async def test_a_virtual_box_serves_the_queues_of_its_provider(autojump_clock, queues, text, gets):
+    async with open_lab() as lab:
+        await lab.know("vm-2p8g.rack-7-1", arch="aarch64", queues=queues.split(","))
+        job = await lab.submit(f"{text}\nscript: x\n")
+        box = await lab.ask("/boot.ipxe/mac/52-54-00-00-00-01")
+        await wait_all_tasks_blocked()
+
+        assert gets == (lab.stage(job) == "offered")
+        await box.hang_up()

@@ -6,6 +6,7 @@ import errno
 import json
 
 import pytest
+import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -51,6 +52,18 @@ VERBS = {
     "report-job-step?job_step=1": "Done",
     "lkp-post-run?job_file=/lkp/scheduled/job.yaml": '"success"',
 }
+
+
+@pytest.mark.parametrize("prefix", ["", "/scheduler"])
+async def test_an_event_is_logged_and_nothing_else(autojump_clock, prefix):
+    async with open_lab() as lab:
+        with structlog.testing.capture_logs() as logs:
+            told = await post(lab, f"{prefix}/report_event", b'{"job_id": "lab.1", "x": "a\\nb"}')
+            wrong = await post(lab, f"{prefix}/report_event", b"[]")
+
+        assert (200, b"Done", 400) == (told.status, told.body, wrong.status)
+        [event] = [entry for entry in logs if entry["event"] == "event reported"]
+        assert '{"job_id": "lab.1", "x": "a\\nb"}' == event["said"]
 
 
 @pytest.mark.parametrize("prefix", ["", "/scheduler"])

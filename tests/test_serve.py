@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wsproto
 
 MAC = "52-54-00-00-00-01"
 KVER = "6.1.0-1-amd64"
@@ -322,6 +323,31 @@ def test_a_laptop_submits_over_ssh(server, tmp_path):
     ] == said.read_text().splitlines()
     assert (2, "") == (trick.returncode, trick.stdout)
     assert 5 == gone.returncode
+
+
+def test_a_monitor_on_a_real_socket_hears_of_a_submit(server, tmp_path):
+    client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    with socket.create_connection(("127.0.0.1", server.ports["monitor"]), 10) as sock:
+
+        def event():
+            while not (found := list(client.events())):
+                client.receive_data(sock.recv(65536) or None)
+            return found[0]
+
+        sock.sendall(client.send(wsproto.events.Request(host="x", target="/filter")))
+        assert isinstance(event(), wsproto.events.AcceptConnection)
+        query = json.dumps({"job_id": ["lab.2"], "job_state": "submit"})
+        sock.sendall(client.send(wsproto.events.Message(data=query)))
+        sock.sendall(client.send(wsproto.events.Ping()))
+        assert isinstance(event(), wsproto.events.Pong)  # so the query is there, too
+        server.run("submit", hello(tmp_path))
+        server.run("submit", hello(tmp_path))
+        message = json.loads(event().data)
+        server.stop()
+        ended = event()
+
+    assert ("lab.2", "submit") == (message["job_id"], json.loads(message["log"])["job_state"])
+    assert (1001, "the server stops") == (ended.code, ended.reason)
 
 
 def test_a_box_is_held_reserved_and_let_go(server):

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors.sockets import MEMORY_S
 from tests import fakes
+from tests import lab as labs
 from tests.lab import HYPHENS, KEY, SCHEDULER, open_lab
 
 OLD = f"/ws/boot.ipxe/mac/{HYPHENS}"
@@ -302,3 +303,58 @@ async def test_boxes_that_one_host_runs_load_side_by_side(autojump_clock):
         for job in running:
             await lab.report(job, "job_state=running")
         assert ["running", "running"] == [lab.stage(job) for job in running]
+
+
+CONTAINER = "dc-8g.rack-7-1"
+OLD_CONTAINER = f"/ws/boot.container/hostname/{CONTAINER}"
+NEW_CONTAINER = "/ws/boot.container?hostname=rack-7-1&left_mem=8&tbox_type=dc&is_remote=false"
+HOST = "127.0.0.1"  # the lab server itself runs them
+
+
+async def test_a_container_is_told_its_image_and_its_initrds(autojump_clock, tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        said = f"/set_host2queues?host={CONTAINER}&queues=dc-8g.x86_64"
+        put = await fakes.fetch(lab.wire, "PUT", said, client=(HOST, 1), server=SCHEDULER)
+        job = await lab.submit("testbox: dc-8g\nscript: x\ndocker_image: debian:12\n")
+        other = await lab.submit("queue: dc-8g.x86_64\nscript: x\n", key=KEY[::-1])
+        socket = await parked(lab, OLD_CONTAINER, HOST)
+        await socket.say(await socket.next())
+        [(_, boot)] = await rest(socket)
+        told = json.loads(boot["response"])
+
+        assert b"Done" == put.body
+        assert (job.id, "debian:12") == (told["job_id"], told["docker_image"])
+        urls = json.loads(told["initrds"])
+        assert [f"http://10.0.0.1:3000/job_initrd_tmpfs/{job.id}/job.cgz",
+                "http://10.0.0.1:3000/runner.cgz"] == urls  # fmt: skip
+        for url in urls:
+            assert 200 == (await lab.get(url.removeprefix("http://10.0.0.1:3000"), HOST)).status
+        assert ("boot", "submit") == (lab.stage(job), lab.stage(other))  # that one wants a machine
+
+
+async def test_an_idle_container_is_told_so_in_its_own_words(autojump_clock, tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        [(at, boot)] = await rest(await parked(lab, OLD_CONTAINER, HOST))
+
+        assert (1800, {"job_id": "0"}) == (at, json.loads(boot["response"]))
+
+
+async def test_a_newer_provider_says_its_own_name(autojump_clock, tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know("dc-rack-7-1", [], arch="x86_64", queues=["dc-8g"])
+        job = await lab.submit("testbox: dc-8g\nscript: x\n")
+        messages = [message for _, message in await rest(await parked(lab, NEW_CONTAINER, HOST))]
+
+        assert ["boot", "close"] == [message["type"] for message in messages]
+        assert job.id == json.loads(messages[0]["response"])["job_id"]
+
+
+async def test_a_container_without_a_name_is_refused(autojump_clock):
+    async with open_lab() as lab:
+        for target in (
+            "/ws/boot.container",
+            "/ws/boot.container/hostname/",
+            "/ws/boot.container/x",
+        ):
+            refused = await dial(lab, target, HOST).open()
+            assert refused.status in (400, 404)

@@ -262,6 +262,34 @@ async def test_a_repository_is_one_word(tmp_path, repo):
         assert {} == uploaded(tmp_path)
 
 
+CLUSTER = {"nodes": {"rack-7": {"roles": ["server"]}, "rack-8": {"roles": ["client"]}}}
+FOR_TWO = JOB | {"cluster": "two", "if role server": {}, "if role client": {}}
+
+
+async def test_a_job_for_several_machines_becomes_one_for_each(tmp_path):
+    async with open_network(tmp_path) as lab:
+        status, shown = await post(lab, "/submit_job", FOR_TWO | {"cluster_spec": CLUSTER})
+        jobs = [lab.scheduler.store.job(row["job_id"]) for row in shown]
+        bodies = [await lab.scheduler.body(job) for job in jobs]
+
+        assert 200 == status
+        assert [("rack-7", "two"), ("rack-8", "two")] == [
+            (job.document.queue, job.document.cluster) for job in jobs
+        ]
+        assert ["server", "client"] == [body.fields["node_roles"] for body in bodies]
+        assert all("" == row["message"] for row in shown)
+
+
+async def test_a_cluster_can_be_the_operators(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster/two").write_text(json.dumps(CLUSTER))
+    async with open_network(tmp_path) as lab:
+        assert 2 == len((await post(lab, "/submit_job", FOR_TWO))[1])
+    for name in ("three", "../two", "..", ["two"]):
+        async with open_network(tmp_path) as lab:
+            assert "can't get cluster info" in await refused(lab, FOR_TWO | {"cluster": name})
+
+
 async def test_each_cancels_own_jobs_alone(tmp_path):
     async with open_network(tmp_path) as lab:
         job = (await post(lab, "/submit_job", JOB))[1][0]["job_id"]

@@ -27,9 +27,9 @@ PURE = [
 
 # What a pure module may import besides other pure modules: nothing here has a clock or a socket.
 DATA = frozenset(
-    """__future__ abc base64 binascii collections collections.abc contextlib dataclasses datetime
-    difflib email.utils enum functools gzip hashlib heapq io ipaddress itertools json math operator
-    re shlex stat string struct textwrap types typing urllib.parse zlib
+    """__future__ abc base64 binascii collections collections.abc contextlib csv dataclasses
+    datetime difflib email.utils enum functools gzip hashlib heapq io ipaddress itertools json math
+    operator re shlex stat string struct textwrap types typing urllib.parse zlib
     attrs cattrs cattrs.preconf.cbor2 cattrs.strategies cbor2 google_crc32c yaml""".split()  # noqa: SIM905
 )
 # Types of the configuration are data; `appliance.config` itself reads files, so it is not pure.

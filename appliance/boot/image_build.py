@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import archives, contained, images, inside, rootfs, snapshot
+from appliance.boot import archives, contained, emulation, images, inside, rootfs, snapshot
 from appliance.boot.archives import Source
 from appliance.boot.contained import Say
 from appliance.boot.snapshot import Snapshot
@@ -89,12 +89,12 @@ def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = Non
     if codename is None:
         known = ", ".join(_CODENAMES)
         raise BadImage(f"Debian {version} is not one that `image build` knows ({known})")
-    machine = os.uname().machine
-    if arch != machine:
+    if (lacks := emulation.lacks(arch)) is not None:
         raise BadImage(
-            f"this machine is {machine} and builds images for {machine} only; build the {arch} one"
-            f" on such a machine, or import a root filesystem with `image import`"
+            f"{lacks}; or build the image on such a machine, or import one with `image import`"
         )
+    if arch != os.uname().machine:
+        say(f"programs of {arch} run under qemu-user here: this takes some ten times longer")
     if os.geteuid() != 0:
         raise BadImage("building an image needs root: it makes files of other owners")
     with snapshot.new(srv, "debian", arch, version) as making:

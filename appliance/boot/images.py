@@ -20,6 +20,7 @@ import attrs
 
 from appliance.errors import BadImage
 
+Program = tuple[str, str]  # its name, and its version or "latest"
 # What a document may call an os, an arch, a version, a kernel: no path, nothing iPXE would expand.
 _WORD: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}\Z")
 # Where symlinks lead is not ours to choose, and ends up in a script's lines, in CIFS options, and
@@ -38,6 +39,8 @@ class Boot:
     initrds: tuple[str, ...]  # those before job.cgz; the modules are at index 1
     root: str  # "/os/debian/x86_64/12-20260102-030405"
     kernel_version: str
+    deps: tuple[str, ...] = ()  # what its programs need, and
+    pkgs: tuple[str, ...] = ()  # the programs themselves, in files of their own
 
 
 @attrs.frozen
@@ -64,7 +67,13 @@ class Image:
 
 
 def resolve(
-    srv: Path, os: str, arch: str, version: str, os_mount: str, kernel_version: str | None = None
+    srv: Path,
+    os: str,
+    arch: str,
+    version: str,
+    os_mount: str,
+    kernel_version: str | None = None,
+    programs: tuple[Program, ...] = (),
 ) -> Boot:
     """The files as they are now.  Raises BadImage: what is missing, and what there is."""
     words = {"os": os, "os_arch": arch, "os_version": version}
@@ -73,6 +82,9 @@ def resolve(
     for field, word in words.items():
         check_word(field, word)
     name = f"{os}/{arch}/{version}"
+    deps, pkgs = _extras(srv, name, os_mount, programs)
+    if os_mount == "container":  # its provider has the image
+        return Boot("", (), "", "", deps, pkgs)
     folder = real(srv, Path("os", name))
     if folder is None or not folder.is_dir():
         there = [real(srv, Path("os", *path)) is not None for path in ((os,), (os, arch))]
@@ -86,14 +98,31 @@ def resolve(
             f" kernels in it: {kernels}; {_there_are(srv, os_mount)}",
             "kernel_version" if kernel_version is not None else "os_version",
         )
-    return boot
+    return attrs.evolve(boot, deps=deps, pkgs=pkgs)
+
+
+def _extras(
+    srv: Path, name: str, os_mount: str, programs: tuple[Program, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those there are of what each program needs, and of the programs (protocol.md §5.9)."""
+    mount = "nfs" if os_mount == "cifs" else os_mount
+    deps = [f"deps/{mount}/{name}/{program}/{program}.cgz" for program, _ in programs]
+    pkgs = [f"pkg/{mount}/{name}/{program}/{version}.cgz" for program, version in programs]
+    found = [[real(srv, Path("initrd", path)) for path in paths] for paths in (deps, pkgs)]
+    urls = [
+        dict.fromkeys(url_path(srv, file) for file in files if file is not None and _readable(file))
+        for files in found
+    ]
+    if odd := [url for url in (*urls[0], *urls[1]) if not _PLAIN.match(url)]:
+        raise BadImage(f"{odd[0]!r} needs a plain name")  # it stands in a boot script
+    return tuple(urls[0]), tuple(urls[1])
 
 
 def missing(srv: Path, boot: Boot) -> list[str]:
     """Those of its URL paths that cannot be read any more.  A few stat calls."""
     gone = [] if os.path.isdir(f"{srv}{boot.root}") else [boot.root]
-    gone += [path for path in (boot.kernel, *boot.initrds) if not _readable(f"{srv}{path}")]
-    return gone
+    files = (boot.kernel, *boot.initrds, *boot.deps, *boot.pkgs)
+    return gone + [path for path in files if path and not _readable(f"{srv}{path}")]
 
 
 def images(srv: Path) -> list[Image]:
@@ -145,6 +174,8 @@ def _boot(
     else:
         wanted = [kernel, folder / "initrd.lkp", modules]
     found = [real(srv, path) for path in wanted]
+    if os_mount == "local" and found[-1] is None:
+        found, wanted = found[:-1], wanted[:-1]  # since 2022 such images come without modules
     absent = [
         str(path.relative_to(folder)) if path.is_relative_to(folder) else f"/{path}"
         for path, file in zip(wanted, found, strict=True)

@@ -47,7 +47,7 @@ class HostWords:
     crashkernel: str = "auto"
     console: tuple[str, ...] | None = None  # None: the consoles of the arch
     kernel_params: str = ""
-    nr_nic: int | None = None
+    comments: tuple[str, ...] = ()  # "nr_nic=2": hosts of virtual boxes read them
 
 
 @attrs.frozen
@@ -62,6 +62,7 @@ class Boot:
     root: str  # URL path of the rootfs directory, "/os/debian/x86_64/12-..."
     custom_params: str = ""
     host: HostWords = HostWords()
+    local: str = ""  # of os_mount local: what the kernel line says of its volumes
 
 
 def script(boot: Boot) -> str:
@@ -70,10 +71,6 @@ def script(boot: Boot) -> str:
     Raises Refused where the kernel line would not fit, or two initrds have one name (EFI finds
     them by name), and BadRequest where a word could break out of its line.
     """
-    names = [_basename(url) for url in boot.initrds]
-    for name in names:
-        if names.count(name) > 1:
-            raise Refused(f"two initrds are called {name}; the kernel finds them by name")
     arguments = kernel_arguments(boot)
     length = kernel_line_length(boot.kernel, arguments)
     if length > KERNEL_LINE_MAX:
@@ -82,19 +79,28 @@ def script(boot: Boot) -> str:
             f" {length - KERNEL_LINE_MAX} more than kernels take ({KERNEL_LINE_MAX})"
         )
     lines = ["#!ipxe", ""]
-    if boot.host.nr_nic is not None:
-        lines.append(f"# nr_nic={boot.host.nr_nic}")
+    lines += [f"# {_safe(comment)}" for comment in boot.host.comments]
     lines += [f"initrd {_safe(url)}" for url in boot.initrds]
     lines += [f"kernel {_safe(boot.kernel)} {arguments}", "boot", ""]
     return "\n".join(lines)
 
 
 def kernel_arguments(boot: Boot) -> str:
-    """The kernel's own words: parameters, one `initrd=` per initrd, the host's disks."""
+    """The kernel's own words: parameters, one `initrd=` per initrd, the host's disks.
+
+    Raises Refused where two initrds have one name.
+    """
+    names = [_basename(url) for url in boot.initrds]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(f"two initrds are called {name}; the kernel finds them by name")
     words = _parameters(boot)
-    words += [f" initrd={_safe(_basename(url))}" for url in boot.initrds]
+    crashkernel = f" crashkernel={_safe(boot.host.crashkernel)}"
+    if any(word.startswith("crashkernel=") for word in words):
+        crashkernel = ""  # somebody chose another
+    words += [f" initrd={_safe(name)}" for name in names]
     disks = ",".join(_safe(disk) for disk in boot.host.rootfs_disk)
-    return f"{' '.join(words)} rootfs_disk={disks} crashkernel={_safe(boot.host.crashkernel)}"
+    return f"{' '.join(words)} rootfs_disk={disks}{crashkernel}"
 
 
 def kernel_line_length(kernel: str, arguments: str) -> int:
@@ -103,12 +109,13 @@ def kernel_line_length(kernel: str, arguments: str) -> int:
 
 
 def _parameters(boot: Boot) -> list[str]:
-    words = ["user=lkp", "job=/lkp/scheduled/job.yaml", "ip=dhcp", "rootovl", "ro"]
+    words = ["user=lkp", "job=/lkp/scheduled/job.yaml", "ip=dhcp"]
+    words += [_safe(word) for word in (boot.local or "rootovl ro").split()]
     words += [_safe(word) for word in boot.custom_params.split()]
     words += [_safe(word) for word in boot.host.kernel_params.split()]
     if boot.os_mount == "cifs":
         words.append(f"root=cifs://{_safe(boot.server)}{_safe(boot.root)},{_CIFS_OPTIONS}")
-    elif boot.os_mount == "nfs":
+    elif boot.os_mount in ("nfs", "local"):
         words.append(f"root={_safe(boot.server)}:{_safe(boot.root)}")
     else:
         assert boot.os_mount == "initramfs", boot.os_mount

@@ -68,10 +68,11 @@ def fields(
     submitted: str,
     way: Way,
     disks: tuple[str, ...] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The job as its testbox sees it: the document's own fields, then ours over them.
 
-    `disks` are those that the operator gives away.
+    `disks` are those that the operator gives away; `more` is what else only its dispatch knows.
     """
     ours = {
         "suite": document.suite,
@@ -99,6 +100,7 @@ def fields(
         "RESULT_WEBDAV_HOST": way.server,
         "RESULT_WEBDAV_PORT": way.upload_port,
         "HTTP_PREFIX": way.prefix,
+        **(more or {}),
     }
     theirs = {name: value for name, value in body.fields.items() if name not in _DISKS}
     return {**theirs, **ours, **({"rootfs_disk": list(disks)} if disks else {})}

@@ -6,11 +6,9 @@ Files are pinned at submit, as they are then (protocol.md §1.6), and looked at 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-import attrs
 import trio
 
 from appliance.boot import images
@@ -23,7 +21,8 @@ from appliance.jobs.document import Document
 FRESH_S: Final = 1.0
 FOUND_MAX: Final = 1000  # images remembered; a lab has some ten
 
-_Image = tuple[str, str, str, str, str | None]  # os, arch, version, os_mount, kernel_version
+# os, arch, version, os_mount, kernel_version, programs
+_Image = tuple[str, str, str, str, str | None, tuple[images.Program, ...]]
 
 
 class Images(Protocol):
@@ -51,6 +50,7 @@ class ImageFolder:
             document.os_version,
             document.os_mount,
             document.kernel_version,
+            document.body.programs if document.body is not None else (),
         )
         boot = await self._boot(image)
         packages: tuple[str, ...] = ()
@@ -76,19 +76,16 @@ class ImageFolder:
         return boot
 
     async def missing(self, pinned: Pinned) -> list[str]:
-        """Those of its files that are gone."""
+        """Those of its files that are gone; what lies elsewhere is not asked for."""
         boot = images.Boot(
-            kernel=pinned.kernel,
-            initrds=pinned.initrds,
+            kernel=pinned.kernel if pinned.kernel.startswith("/") else "",
+            initrds=tuple(path for path in pinned.initrds if path.startswith("/")),
             root=pinned.root,
             kernel_version=pinned.kernel_version,
+            deps=pinned.deps,
+            pkgs=pinned.pkgs,
         )
-        ours = attrs.evolve(
-            boot, initrds=tuple(path for path in pinned.initrds if path.startswith("/"))
-        )
-        return await trio.to_thread.run_sync(
-            partial(self._missing, ours, pinned.kernel, pinned.packages)
-        )
+        return await trio.to_thread.run_sync(self._missing, boot, pinned.packages)
 
     def _packages(self, document: Document) -> tuple[str, ...]:
         paths: list[str] = []
@@ -101,17 +98,21 @@ class ImageFolder:
                 raise BadImage(f"{path} is not on this server", "pkg_data")
         return tuple(paths)
 
-    def _missing(self, boot: images.Boot, kernel: str, packages: tuple[str, ...]) -> list[str]:
+    def _missing(self, boot: images.Boot, packages: tuple[str, ...]) -> list[str]:
         gone = [path for path in packages if not os.path.isfile(self._srv / path[1:])]
-        if kernel.startswith("/"):
-            gone += images.missing(self._srv, boot)
-        return gone
+        return gone + images.missing(self._srv, boot)
 
 
 def _pinned(document: Document, boot: images.Boot, packages: tuple[str, ...]) -> Pinned:
     initrds = boot.initrds
-    if document.modules_uri is not None:
-        initrds = (initrds[0], document.modules_uri, *initrds[2:])
+    if document.modules_uri and initrds:
+        initrds = (initrds[0], *document.modules_uri, *initrds[2:])
     return Pinned(
-        document.kernel_uri or boot.kernel, initrds, boot.root, boot.kernel_version, packages
+        document.kernel_uri or boot.kernel,
+        initrds,
+        boot.root,
+        boot.kernel_version,
+        packages,
+        boot.deps,
+        boot.pkgs,
     )

@@ -1,48 +1,72 @@
 """Pure: no clock, no socket, no await.
 
-From a job and a box to what the boot script says: URLs, initrds in order, the host's own words.
+From a job and a box to what the boot script says: URLs, initrds in order, the host's own words;
+and the same for a host of containers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 
 from appliance.boot import ipxe
 from appliance.config import Config
-from appliance.jobs.box import Facts
+from appliance.jobs.box import Facts, crash_memory
 from appliance.jobs.changes import Job
-from appliance.jobs.document import Document
+from appliance.jobs.document import COMMENTS, CONTAINER, Document
 
 RUNNER = "/runner.cgz"
 
 
+def script(config: Config, job: Job, facts: Facts | None, host: str) -> str:
+    """What the box with `facts` is told to boot `job`.  Raises Refused where it would not fit."""
+    if job.document.os_mount == CONTAINER:
+        return container(config, job, host)
+    return ipxe.script(boot_of(config, job, facts, host))
+
+
 def boot_of(config: Config, job: Job, facts: Facts | None, host: str) -> ipxe.Boot:
     """What the boot script of `job` says on the box with `facts`, reaching us as `host`."""
-    document = job.document
-    scheduler = f"http://{host}:{config.ports.scheduler}"
-    initrds = [_url(config, host, path) for path in job.pinned.initrds]
-    initrds.append(scheduler + job_cgz_path(job))
-    if not document.packages:
-        initrds.append(scheduler + RUNNER)  # it brings no client of its own
-    initrds += [_url(config, host, path) for path in job.pinned.packages]
-    words = ipxe.HostWords()
-    if facts is not None:
-        words = ipxe.HostWords(
-            disks_of(document, facts),
-            facts.crash_memory,
-            facts.console,
-            facts.kernel_params,
-            facts.nr_nic,
-        )
+    document, pinned = job.document, job.pinned
+    initrds = [_url(config, host, path) for path in pinned.initrds]
+    if document.os_mount == "initramfs":  # others fetch these once they run
+        initrds += [_url(config, host, path) for path in (*pinned.deps, *pinned.pkgs)]
     return ipxe.Boot(
-        _url(config, host, job.pinned.kernel),
-        tuple(initrds),
+        _url(config, host, pinned.kernel),
+        (*initrds, *common_initrds(config, job, host)),
         document.os_mount,
         document.arch,
         host,
-        job.pinned.root,
+        pinned.root,
         document.kernel_custom_params,
-        words,
+        _host_words(job, facts),
+        document.local,
+    )
+
+
+def common_initrds(config: Config, job: Job, host: str) -> list[str]:
+    """The job itself, and the client that runs it: what every box gets, however it boots."""
+    scheduler = f"http://{host}:{config.ports.scheduler}"
+    found = [scheduler + job_cgz_path(job)]
+    if not job.document.packages:
+        found.append(scheduler + RUNNER)  # it brings no client of its own
+    return found + [_url(config, host, path) for path in job.pinned.packages]
+
+
+def _host_words(job: Job, facts: Facts | None) -> ipxe.HostWords:
+    document = job.document
+    said = {
+        **(facts.comments if facts is not None else {}),
+        **dict(comment.split("=", 1) for comment in document.comments),
+    }
+    comments = tuple(f"{name}={said[name]}" for name in COMMENTS if name in said)
+    if facts is None:
+        return ipxe.HostWords((), crash_memory(None, document.os), comments=comments)
+    return ipxe.HostWords(
+        disks_of(document, facts),
+        facts.crash_memory(document.os),
+        facts.console,
+        facts.kernel_params,
+        comments,
     )
 
 
@@ -54,6 +78,25 @@ def disks_of(document: Document, facts: Facts | None) -> tuple[str, ...]:
     return tuple(disk for disk in document.rootfs_disk if disk in disks)
 
 
+def container(config: Config, job: Job, host: str) -> str:
+    """What a host of containers is told instead of a script (protocol.md §2)."""
+    return json.dumps(
+        {
+            "job_id": job.id,
+            "docker_image": job.document.docker_image,
+            "initrds": json.dumps(common_initrds(config, job, host)),
+        }
+    )
+
+
+def fetched_later(config: Config, job: Job, host: str) -> dict[str, list[str]]:
+    """What its client fetches by itself, in job.sh's own words (protocol.md §3)."""
+    return {
+        "initrd_deps": [_url(config, host, path) for path in job.pinned.deps],
+        "initrd_pkgs": [_url(config, host, path) for path in job.pinned.pkgs],
+    }
+
+
 def job_cgz_path(job: Job) -> str:
     """Clients find the job's id in this path (protocol.md §1.4)."""
     return f"/job_initrd_tmpfs/{job.id}/job.cgz"
@@ -62,7 +105,9 @@ def job_cgz_path(job: Job) -> str:
 def paths_of(job: Job) -> set[str]:
     """The URL paths that a job's script names, as a box asks for them."""
     pinned = job.pinned
-    urls: Iterable[str] = [pinned.kernel, *pinned.initrds, *pinned.packages]
+    urls = [*filter(None, [pinned.kernel]), *pinned.initrds, *pinned.packages]
+    if job.document.os_mount == "initramfs":
+        urls += [*pinned.deps, *pinned.pkgs]
     paths = {url if url.startswith("/") else "/" + url.split("/", 3)[3] for url in urls}
     paths.add(job_cgz_path(job))
     return paths if job.document.packages else paths | {RUNNER}

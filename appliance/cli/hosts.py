@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -44,8 +44,14 @@ def host() -> None:
 
 
 @host.command()
-@click.argument("name")
-@click.option("--mac", "macs", multiple=True, required=True, help="Of each of its network cards.")
+@click.argument("name", required=False)
+@click.option("--mac", "macs", multiple=True, help="Of each of its network cards.")
+@click.option(
+    "--from",
+    "source",
+    type=click.File(encoding="utf-8", errors="replace"),
+    help="A CSV list: all of its testboxes, or none.  `name,mac,arch,...` is its first line.",
+)
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
 @click.option("--uuid", help="Its SMBIOS UUID: PXE on another of its cards is the same box.")
 @click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
@@ -54,8 +60,17 @@ def host() -> None:
 @click.option("--kernel-params", help="More words for its kernel line.")
 @click.option("--ipxe", help="Its own iPXE: a file, or its name below ipxe/ in the tftp root.")
 @click.pass_context
-def add(ctx: click.Context, /, name: str, **fields: Any) -> None:
+def add(ctx: click.Context, /, name: str | None, source: IO[str] | None, **fields: Any) -> None:
     """Register a testbox; one that is parked already becomes known where it sits."""
+    if source is not None:
+        if name or any(fields.values()):
+            raise click.UsageError("with --from, everything stands in the list")
+        with connect(ctx) as server:
+            rows = server.ask("host-add", list=source.read())["hosts"]
+        shows.table(["BOX", "STATE", "MAC"], [[r["name"], r["state"], r["macs"]] for r in rows])
+        return
+    if not name or not (fields["macs"] or name.startswith("dc-")):
+        raise click.UsageError("wanted: NAME and --mac MAC, or --from LIST")
     wanted = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in fields.items()

@@ -84,17 +84,21 @@ def smb_config(ctx: click.Context, directories: bool, output: Path | None) -> No
 
 @click.command("nfs-config")
 @click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
+@click.option("--kernel", is_flag=True, help="For the kernel's own server: a file of exports.")
 @_output
 @click.pass_context
-def nfs_config(ctx: click.Context, directories: bool, output: Path | None) -> None:
+def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path | None) -> None:
     """Print a complete ganesha.conf that shows the images to testboxes by NFS 4, read-only.
 
     Use it as `ganesha.nfsd -F -f FILE`, for documents that say `os_mount: nfs`.
     ganesha starts only when its directories exist.
     """
-    from appliance.boot import ganesha
+    from appliance.boot import exports, ganesha
 
     config = load_config(ctx)
+    if kernel:
+        _say(exports.configuration(config), output)
+        return
     _say(ganesha.configuration(config), output)
     for path in ganesha.directories(config) if directories else ():
         path.mkdir(mode=0o755, parents=True, exist_ok=True)

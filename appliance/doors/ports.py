@@ -25,7 +25,8 @@ def make_doors(
     small = reports.make_app(Reports(scheduler), Providers(scheduler), config.network)
     read = Index("/result", srv / "result", Files({"/result": srv / "result"}, fetches))
     results = Results(scheduler, read)
-    trees = {f"/{name}": srv / name for name in ("initrd", "upload-files", "kernel")}
+    others = ("initrd", "upload-files", "kernel", "cci")
+    trees = {f"/{name}": srv / name for name in others}
     talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
         ports.upload: results,

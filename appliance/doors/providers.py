@@ -19,7 +19,7 @@ import trio
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import hosts
-from appliance.jobs.document import ARCHS
+from appliance.jobs.document import ARCHS, is_container
 from appliance.jobs.scheduler import Scheduler
 
 DONE: Final = "Done"
@@ -133,7 +133,7 @@ class Providers:
         async with self._one_by_one:
             fields = with_queues(name, await self._fields(name), queues)
             boxes.facts(name, {"mac": "02:00:00:00:00:00", **fields}, "default")
-            if _macs(fields):
+            if _macs(fields) or is_container(name):
                 await self._register(name, fields)
             elif len(self._queues) < PROVIDERS_MAX:
                 self._queues[name] = queues
@@ -181,7 +181,8 @@ class Providers:
 
     async def _register(self, name: str, fields: Fields) -> None:
         config = self._scheduler.config
-        facts = boxes.facts(name, fields, config.defaults.queue)
+        kind = await trio.to_thread.run_sync(hosts.kind, config.paths.hosts, name)
+        facts = boxes.facts(name, {**kind, **fields}, config.defaults.queue)
 
         async def write() -> None:
             await _on_disk(partial(hosts.put, config.paths.hosts, name, fields))

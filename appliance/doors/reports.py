@@ -38,6 +38,7 @@ BODY_BYTES_MAX: Final = 2**16  # one report has a body at all, of four short fie
 _STATUS: Final = {
     BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503, Unknown: 503, NoSpace: 507,
 }  # fmt: skip
+EVENT_SHOWN: Final = 500  # characters of an event in the log
 BODY_S: Final = 30.0  # for it to arrive: it fits into one packet
 
 Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
@@ -127,6 +128,12 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
     @app.get("/get_deadline")
     async def deadline() -> Response:
         return _text(reports.deadline(request.args.to_dict()))
+
+    @app.post("/report_event")
+    async def event() -> Response:
+        # Newer clients' own log; it says nothing about any job of ours.
+        log.info("event reported", client=_client(), said=json.dumps(await _body())[:EVENT_SHOWN])
+        return _text(DONE)
 
     @app.get("/get_testbox")
     async def testbox() -> Response:

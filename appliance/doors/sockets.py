@@ -1,10 +1,12 @@
-"""`/ws/boot.ipxe`: the boot wait of virtual boxes, by WebSocket (protocol.md §2).
+"""`/ws/boot...`: the boot wait of virtual boxes and containers, by WebSocket (protocol.md §2).
 
 The same seat, the same wait and the same script as over HTTP; only the words around it differ:
 
     /ws/boot.ipxe/mac/<mac>              2021: before the script the host is asked for memory, and
                                          says the same back once it has it
     /ws/boot.ipxe?mac=<mac>&hostname=    newer: the script at once, and `close` behind it
+    /ws/boot.container/hostname/<name>   the same two for containers, which have no MAC; their
+    /ws/boot.container?hostname=<name>   script is a map, as JSON text
 
 No comment lines: frames of an idle WebSocket are nobody's concern, and a host that lost power is
 found by the keepalive of its socket.
@@ -25,6 +27,7 @@ from appliance.boot import ipxe
 from appliance.doors.asgi import TEXT, Receive, Scope, Send
 from appliance.doors.asking import Admission, Question, asked_of
 from appliance.errors import ApplianceError, BadRequest, NotFound
+from appliance.jobs import box as boxes
 from appliance.jobs import decisions
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -34,8 +37,13 @@ MESSAGE_BYTES_MAX: Final = 2**16  # of a client: it has one word to say
 # For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
 # run, another can.
 MEMORY_S: Final = 60.0
+NEWER_SLASHES: Final = 2  # in a path of the newer form: who asks stands in its query
 CLOSE_S: Final = 5.0  # for the client to close its side, too, as the protocol wants it
-_PATHS: Final = re.compile(r"/ws/boot\.ipxe(/mac/(?P<mac>[^/]*))?", re.DOTALL)
+_PATHS: Final = re.compile(
+    r"/ws/boot\.(ipxe(/mac/(?P<mac>[^/]*))?|container(/hostname/(?P<name>[^/]*)|(?P<newer>)))",
+    re.DOTALL,
+)
+_NO_CONTAINER: Final = json.dumps({"job_id": "0"})
 _REQUEST: Final = {"type": "request_memory"}
 _RELEASE: Final = {"type": "release_memory"}
 _CLOSE: Final = {"type": "close"}
@@ -56,7 +64,7 @@ class Sockets:
         seat = await self._seat(scope, send)
         if seat is None:
             return
-        told, of_2021 = False, scope["path"] != "/ws/boot.ipxe"
+        told, of_2021 = False, scope["path"].count("/") > NEWER_SLASHES
         try:
             await send({"type": "websocket.accept"})
             gone = partial(_until_gone, receive)
@@ -64,7 +72,8 @@ class Sockets:
             if script is not None and of_2021 and not seat.hung_up:
                 script = await self._with_memory(script, seat, receive, send)
             if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                boot = {"type": "boot", "response": script or self._idle(seat)}
+                idle = self._idle(seat) if "ipxe" in scope["path"] else _NO_CONTAINER
+                boot = {"type": "boot", "response": script or idle}
                 messages = [boot] if of_2021 else [boot, _CLOSE]
                 told = await _tell(messages, seat, receive, send)
         finally:
@@ -113,8 +122,15 @@ class Sockets:
 def _question(scope: Scope) -> Question:
     match = _PATHS.fullmatch(scope["path"])
     if match is None:
-        raise NotFound("ask for /ws/boot.ipxe/mac/<mac> or /ws/boot.ipxe?mac=<mac>")
-    return asked_of(scope, match["mac"])
+        raise NotFound(
+            "ask for /ws/boot.ipxe/mac/<mac>, /ws/boot.container/hostname/<name>,"
+            " or with ?mac=<mac> or ?hostname=<name>"
+        )
+    asked = asked_of(scope, match["mac"])
+    if match["name"] is None and match["newer"] is None:
+        return asked
+    name = boxes.container_name(match["name"] or asked.hostname)
+    return Question(boxes.mac_of(name), name, asked.query)
 
 
 async def turn_away(send: Send, status: int, text: str) -> None:

@@ -17,7 +17,7 @@ import trio
 from appliance.doors.asgi import Receive, Scope, Send, answer
 from appliance.doors.bodies import HungUp, Stalled, TooLarge, whole
 from appliance.errors import ApplianceError, BadRequest, NotFound, Refused
-from appliance.jobs import accounts, document, intake
+from appliance.jobs import accounts, checks, document, hosts, intake, nodes
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import packages
@@ -80,18 +80,32 @@ class Submits:
         fields = {name: value for name, value in said.items() if name not in _ACCOUNT}
         if isinstance(fields.get("secrets", {}), dict):
             fields["secrets"] = {"my_email": said["my_email"]} | (fields.get("secrets") or {})
-        text = await trio.to_thread.run_sync(_dump, fields)
-        paper = Paper(f"{str(said['suite'])[:100]}.yaml", text)
-        [job] = await intake.submit(self._scheduler, [paper], user, key)
-        row = {"job_id": job.id, "message": "", "job_state": "submit"}
-        return [{**row, "result_root": f"/srv{job.result_root}"}]
+        papers = [
+            Paper(f"{str(said['suite'])[:100]}.yaml", await trio.to_thread.run_sync(_dump, one))
+            for one in await self._nodes(fields)
+        ]
+        row = {"message": "", "job_state": "submit"}
+        return [
+            {"job_id": job.id, **row, "result_root": f"/srv{job.result_root}"}
+            for job in await intake.submit(self._scheduler, papers, user, key)
+        ]
+
+    async def _nodes(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
+        """The documents of a job for several machines; else the one.  Raises BadRequest."""
+        name = fields.get("cluster")
+        if name is None or name == checks.ALONE:
+            return [fields]
+        if (spec := fields.get("cluster_spec")) is None:
+            folder = self._scheduler.config.paths.clusters
+            spec = await trio.to_thread.run_sync(hosts.cluster, folder, str(name))
+        return nodes.documents(fields, spec)
 
     async def _keep_packages(self, said: dict[str, Any]) -> None:
         """Keep what came with the job; of its `pkg_data` only names stay."""
         if said.get("pkg_data") is None:
             return
         try:
-            named = document.packages(said["pkg_data"])
+            named = checks.packages(said["pkg_data"])
         except ValueError as error:
             raise BadRequest(f"pkg_data: {error}") from error
         srv, missing = self._scheduler.config.paths.srv, []

@@ -9,9 +9,9 @@ import structlog
 import trio
 
 from appliance.boot import own_ipxe
-from appliance.errors import BadRequest, NoSpace, NotFound, Refused
+from appliance.errors import ApplianceError, BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import hosts, views
+from appliance.jobs import hosts, inventory, views
 from appliance.jobs.job import stage
 from appliance.jobs.scheduler import Scheduler
 
@@ -36,32 +36,63 @@ class Testboxes:
         return {"hosts": [self.row(box) for box in self._scheduler.store.boxes.values()]}
 
     async def add(self, arguments: Arguments, user: str) -> dict[str, Any]:
-        """Register one, or change what its hosts file says."""
+        """Register one, or change what its hosts file says; or all of a `list`, or none of it."""
         _only_root(user, "says which testboxes there are")
-        config = self._scheduler.config
+        if arguments.get("list") is not None:
+            return await self._add_all(str(arguments["list"]))
         name = str(arguments["name"])
         fields = {key: value for key, value in arguments.items() if value and key != "name"}
-        fields["mac"] = fields.pop("macs", None) or []
-        old = await trio.to_thread.run_sync(hosts.fields, config.paths.hosts, name)
-        facts = boxes.facts(name, {**old, **fields}, config.defaults.queue)
-        fields["mac"] = list(facts.macs)
+        if macs := fields.pop("macs", None):
+            fields["mac"] = macs
+        box, file = await self._add(await self._facts(name, fields), fields)
+        return {"host": self.row(box), "file": str(file)}
+
+    async def _add_all(self, text: str) -> dict[str, Any]:
+        """Raises BadRequest with every mistake and its line; then nothing was added."""
+        rows = inventory.parse(text)
+        ready, problems = [], []
+        for row in rows:
+            try:
+                facts = await self._facts(row.name, row.fields)
+                self._scheduler.known(facts)
+                ready.append((facts, row.fields))
+            except ApplianceError as error:
+                problems.append(f"line {row.line}: {error}")
+        inventory.complain(problems)
+        added = [await self._add(facts, fields) for facts, fields in ready]
+        return {"hosts": [self.row(box) for box, _ in added]}
+
+    async def _facts(self, name: str, changed: Arguments) -> boxes.Facts:
+        """What its hosts file will say.  Raises BadRequest, BadConfig."""
+        config = self._scheduler.config
+        boxes.check_name(name)
+
+        def read() -> Arguments:
+            folder = config.paths.hosts
+            return {**hosts.kind(folder, name), **hosts.fields(folder, name), **changed}
+
+        fields = await trio.to_thread.run_sync(read)
+        facts = boxes.facts(name, fields, config.defaults.queue)
         if facts.ipxe is not None:
             await trio.to_thread.run_sync(own_ipxe.find, config.paths.tftp, name, facts.ipxe)
-        where: list[Path] = []
+        return facts
+
+    async def _add(self, facts: boxes.Facts, fields: Arguments) -> tuple[boxes.Box, Path]:
+        config, where = self._scheduler.config, list[Path]()
+        fields = {**fields, "mac": list(facts.macs)}
 
         async def write() -> None:
             folder = config.paths.hosts
             try:
-                where.append(await trio.to_thread.run_sync(hosts.write, folder, name, fields))
+                where.append(await trio.to_thread.run_sync(hosts.write, folder, facts.name, fields))
             except OSError as error:
                 raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
             try:
                 await trio.to_thread.run_sync(hosts.announce, config.paths, facts)
             except OSError as error:  # the next start tells it
-                log.warning("dnsmasq was not told", host=name, why=str(error))
+                log.warning("dnsmasq was not told", host=facts.name, why=str(error))
 
-        box = await self._scheduler.register(facts, write)
-        return {"host": self.row(box), "file": str(where[0])}
+        return await self._scheduler.register(facts, write), where[0]
 
     async def remove(self, arguments: Arguments, user: str) -> dict[str, Any]:
         """Its hosts file goes, and it is unknown from then on."""

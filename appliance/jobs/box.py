@@ -8,6 +8,7 @@ is unknown: it is shown, it may sit in the lobby, and it gets no job.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,7 +16,8 @@ from typing import Any, Final
 import attrs
 
 from appliance.errors import BadRequest
-from appliance.jobs.document import ARCHS, deadlines, group_of
+from appliance.jobs import checks
+from appliance.jobs.document import ARCHS, group_of, is_container
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
 STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
@@ -33,6 +35,9 @@ _JUNK_UUIDS: Final = frozenset(
 STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
 PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
 _IPXE_OPERATORS: Final = frozenset([";", "&&", "||"])  # between two commands of a line
+CRASHKERNEL_AUTO: Final = frozenset(["centos", "openeuler", "rhel"])
+CRASHKERNEL_SMALL: Final = "128M"  # of up to 8 GB
+CRASHKERNEL_BY_SIZE: Final = "4G-8G:128M,8G-16G:256M,16G-:512M"  # none of less than 4 GB
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 # what iPXE's ${buildarch} says -> the word that documents use
 _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
@@ -46,6 +51,18 @@ def normal_mac(text: str) -> str:
         )
     digits = re.sub(r"[:-]", "", text).lower()
     return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+
+
+def container_name(text: str) -> str:
+    """The testbox's name of a container; newer providers say the host's.  Raises BadRequest."""
+    check_name(text)
+    return text if is_container(text) else f"dc-{text}"
+
+
+def mac_of(name: str) -> str:
+    """What stands for the MAC of a container, which has none: always the same for its name."""
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    return normal_mac("02" + digits[:10])  # locally administered: no card's
 
 
 def usable_uuid(text: str | None) -> str | None:
@@ -98,22 +115,38 @@ class Facts:
     console: tuple[str, ...] | None = None
     kernel_params: str = ""
     nr_nic: int | None = None
-    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see document.DEADLINES
+    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see checks.DEADLINES
     ipxe: str | None = None  # a file: the build of iPXE that this box gets (boot/own_ipxe.py)
+    nr_disk: int | None = None
+    disk_size: str | None = None
 
     @property
     def served(self) -> tuple[str, ...]:
         """The queues it works for, its own name first (protocol.md §5.5)."""
         return tuple(dict.fromkeys([self.name, group_of(self.name), *self.queues]))
 
+    def crash_memory(self, system: str) -> str:
+        """crashkernel= on this host, for an os: as its file says, else by its memory."""
+        return self.crashkernel or crash_memory(self.memory_gb, system)
+
     @property
-    def crash_memory(self) -> str:
-        """crashkernel= by the host's memory (protocol.md §1.4)."""
-        if self.crashkernel is not None:
-            return self.crashkernel
-        if self.memory_gb is None or self.memory_gb <= 8:
-            return "auto"
-        return "256M" if self.memory_gb <= 16 else "512M"
+    def comments(self) -> Mapping[str, str]:
+        """What a boot script says of the box itself (document.COMMENTS)."""
+        said = {"nr_nic": self.nr_nic, "nr_disk": self.nr_disk, "disk_size": self.disk_size}
+        return {name: str(value) for name, value in said.items() if value is not None}
+
+
+def crash_memory(memory_gb: int | None, system: str) -> str:
+    """crashkernel= by a host's memory (protocol.md §1.4).
+
+    Only Red Hat's kernels and their kin understand `auto`; others get a size, or by how much there
+    is where nobody says it.
+    """
+    if memory_gb is None:
+        return "auto" if system in CRASHKERNEL_AUTO else CRASHKERNEL_BY_SIZE
+    if memory_gb <= 8:
+        return "auto" if system in CRASHKERNEL_AUTO else CRASHKERNEL_SMALL
+    return "256M" if memory_gb <= 16 else "512M"
 
 
 def check_name(name: str) -> None:
@@ -128,6 +161,8 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
     check_name(name)
     macs = tuple(dict.fromkeys(normal_mac(str(mac)) for mac in _list(text, "mac")))
+    if not macs and is_container(name):
+        macs = (mac_of(name),)
     if not macs:
         raise BadRequest(f"{name}: mac: must name at least one MAC address")
     arch = text.get("arch")
@@ -137,7 +172,6 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
     if uuid and not _UUID.match(uuid.lower()):
         raise BadRequest(f"{name}: uuid: {uuid[:80]!r} is no UUID: 8-4-4-4-12 hex digits")
     memory = re.match(r"([0-9]{1,6})\s*[gG]?", str(text.get("memory", "")))
-    nr_nic = text.get("nr_nic")
     console = _words(name, text, "console") if "console" in text else None
     ipxe = text.get("ipxe") or None
     if ipxe is not None and not (isinstance(ipxe, str) and ipxe.isprintable()):
@@ -153,17 +187,45 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
         _words(name, text, "rootfs_disk"),
         _words(name, text, "crashkernel")[0] if text.get("crashkernel") else None,
         console,
-        " ".join(_words(name, {"kernel_params": str(text.get("kernel_params") or "").split()},
-                        "kernel_params")),
-        int(str(nr_nic)) if re.fullmatch(r"[0-9]{1,3}", str(nr_nic)) else None,
+        _kernel_params(name, text),
+        _count(text, "nr_nic"),
         _deadlines(name, text.get("deadlines") or {}),
         ipxe,
+        _count(text, "nr_disk"),
+        _disk_size(name, text),
     )  # fmt: skip
+
+
+def _count(text: Mapping[str, Any], key: str) -> int | None:
+    """A small number; lkp's own files may say something else there, which is as if absent."""
+    value = str(text.get(key))
+    return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+
+
+def _disk_size(name: str, text: Mapping[str, Any]) -> str | None:
+    value = text.get("disk_size")
+    try:
+        return checks.size(value) if value is not None else None
+    except ValueError as error:
+        raise BadRequest(f"{name}: disk_size: {str(value)[:40]!r} {error}") from error
+
+
+def _kernel_params(name: str, text: Mapping[str, Any]) -> str:
+    """All words that the host adds to a kernel line, by whichever of the field's names."""
+    words = []
+    for field in checks.boot_fields(text):
+        try:
+            words += checks.boot_words(field, text[field]).split()
+        except ValueError as error:
+            raise BadRequest(f"{name}: {field}: {error}") from error
+    for key in ("kernel_custom_params", "kernel_params"):
+        words += _words(name, {key: str(text.get(key) or "").split()}, key)
+    return " ".join(words)
 
 
 def _deadlines(name: str, value: Any) -> dict[str, float]:
     try:
-        return deadlines(value)
+        return checks.deadlines(value)
     except ValueError as error:
         raise BadRequest(f"{name}: deadlines: {error}") from error
 

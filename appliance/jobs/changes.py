@@ -13,7 +13,7 @@ import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Facts, Identity, Reservation, Step
-from appliance.jobs.document import Document, once
+from appliance.jobs.document import Document, line, once
 from appliance.jobs.job import Attempt, Finished, Queued, State
 from appliance.jobs.ready import Key, Needs
 
@@ -38,6 +38,8 @@ class Pinned:
     root: str = attrs.field(converter=once)
     kernel_version: str = attrs.field(converter=once)
     packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
+    deps: tuple[str, ...] = ()  # of its programs; see boot/images
+    pkgs: tuple[str, ...] = ()
 
 
 @functools.lru_cache(KINDS_MAX)
@@ -50,8 +52,10 @@ def _shared(pinned: Pinned) -> Pinned:
 
 
 @functools.lru_cache(KINDS_MAX)
-def _needs(queue: str, arch: str, priority: int, submitter: str, tags: tuple[str, ...]) -> Needs:
-    return Needs((queue, arch), priority, submitter, frozenset(tags))
+def _needs(
+    queue: str, platform: str, priority: int, submitter: str, tags: tuple[str, ...]
+) -> Needs:
+    return Needs((queue, platform), priority, submitter, frozenset(tags))
 
 
 @attrs.frozen
@@ -120,7 +124,11 @@ class Job:
         """What it asks of a box, and whose turn it takes."""
         document = self.document
         return _needs(
-            document.queue, document.arch, document.priority, self.submitter, document.tags
+            line(document.queue, document.arch),
+            document.platform,
+            document.priority,
+            self.submitter,
+            document.tags,
         )
 
 

@@ -29,12 +29,13 @@ from appliance.jobs.changes import (
     Seen,
     Stepped,
 )
-from appliance.jobs.document import Document
+from appliance.jobs.document import LOCAL, Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 
 # Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
 HOLD_WORDS: Final = ("manual_check", "renew")
+LOCAL_BOOT_S: Final = 3600.0  # a root that is copied to the box's own disk first (design.md §5)
 HOLD_SECONDS: Final = 3600.0  # of a stage with a word of the job's own, such as on_fail
 BORROW_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows a box for longer
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
@@ -123,6 +124,7 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
     assert isinstance(job.state, jobs.Queued)
     assert box.address is not None
     queued = job.state
+    usual = {"boot": LOCAL_BOOT_S} if job.document.os_mount == LOCAL else {}
     own = box.facts.deadlines if box.facts is not None else {}
     return Attempt(
         queued.tries + 1,
@@ -134,7 +136,7 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
         queued.avoid,
         queued.lost_by,
         runs_lost=queued.runs_lost,
-        deadlines={**own, **job.document.deadlines},
+        deadlines={**usual, **own, **job.document.deadlines},
     )
 
 

@@ -147,5 +147,10 @@ def pack(
         submitted=decisions.iso(job.submitted),
         way=way,
         disks=disks,
+        more={
+            "lab": config.lab,
+            "kernel_version": job.pinned.kernel_version,
+            **plan.fetched_later(config, job, host),
+        },
     )
     return cgz.pack(lkp.entries(body, fields, attempt.address))

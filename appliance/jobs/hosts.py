@@ -1,7 +1,11 @@
 """The operator's hosts files: one YAML file per testbox, in the shape of lkp's.
 
-The file's name is the testbox's (`vm-2p8g--a108` or `vm-2p8g--a108.yaml`).  Beside them is a folder
-with one file per testbox for dnsmasq (dhcp-hostsdir), which reads each as soon as it is there.
+The file's name is the testbox's (`taishan200--a108` or `taishan200--a108.yaml`).  lkp's own files
+name no MAC: such a file describes a box that has none yet, or a kind of virtual box, which
+`vm-2p8g` does for every `vm-2p8g.<host>-1` (protocol.md §1.4).
+
+Beside them is a folder with one file per testbox for dnsmasq (dhcp-hostsdir), which reads each as
+soon as it is there.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ import yaml
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
-from appliance.jobs import box, document, reading
+from appliance.jobs import box, checks, document, reading
 from appliance.jobs.box import Facts
 
+_KINDS: Final = ("vm-", "dc-")
+_ITS_OWN: Final = frozenset(["mac", "uuid"])
+_NO_MAC: Final = "02:00:00:00:00:00"
 # What editors and people leave beside a file that they change.
 _COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
 
@@ -26,30 +33,51 @@ log = structlog.get_logger()
 
 
 def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
-    """The boxes in `folder`, and what is wrong with those files that cannot be used."""
+    """The boxes in `folder`, and what is wrong with those files that cannot be used.
+
+    Files that only describe are neither.
+    """
     facts, wrong = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(_COPIES):
             try:
-                facts.append(read(path, default_queue))
+                found = read(path, default_queue)
             except BadConfig as error:
                 wrong.append(str(error))
+            else:
+                facts += [found] if found is not None else []
     return facts, wrong
 
 
-def read(path: Path, default_queue: str) -> Facts:
-    """Raises BadConfig: unreadable, not YAML, or a value that does not fit."""
+def read(path: Path, default_queue: str) -> Facts | None:
+    """What a file says of its box; None where it describes none, or one that has no MAC yet.
+
+    Raises BadConfig: unreadable, not YAML, or a value that does not fit.
+    """
+    name = path.name.removesuffix(".yaml")
     try:
         fields = reading.load(path.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
             raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
-        return box.facts(path.name.removesuffix(".yaml"), fields, default_queue)
+        fields = {**kind(path.parent, name), **fields}
+        if not fields.get("mac") and not (document.is_container(name) and "." in name):
+            box.facts(name, {**fields, "mac": _NO_MAC}, default_queue)  # it must fit all the same
+            return None
+        return box.facts(name, fields, default_queue)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadConfig(f"{path}: {error}") from error
     except BadConfig:
         raise
     except ApplianceError as error:
         raise BadConfig(f"{path}: {error}") from error
+
+
+def kind(folder: Path, name: str) -> dict[str, Any]:
+    """What the file of its kind says of a virtual box; empty for others.  Raises BadConfig."""
+    whole, dot, _ = name.partition(".")
+    if not dot or not whole.startswith(_KINDS):
+        return {}
+    return {key: value for key, value in fields(folder, whole).items() if key not in _ITS_OWN}
 
 
 def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
@@ -130,3 +158,12 @@ def lend(folder: Path, name: str, entry: str) -> None:
 def end_lease(folder: Path, name: str) -> None:
     """No longer; dnsmasq knows what it has read until it starts again.  Raises OSError."""
     (folder / name).unlink(missing_ok=True)
+
+
+def cluster(folder: Path, name: str) -> Any:
+    """What the operator's file of a cluster says.  Raises BadRequest without a readable one."""
+    try:
+        checks.box(name)  # no path
+        return reading.load((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        raise BadRequest(f"can't get cluster info: {name[:80]}; see {folder}") from error

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-Key = tuple[str, str]  # queue, arch
+Key = tuple[str, str]  # queue, platform
 Tags = frozenset[str]
 
 

@@ -15,7 +15,7 @@ import attrs
 import structlog
 import trio
 
-from appliance.boot import ipxe, plan
+from appliance.boot import plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
@@ -301,7 +301,7 @@ class Scheduler:
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""
-        return ipxe.script(plan.boot_of(self.config, job, box.facts, self.host(reached)))
+        return plan.script(self.config, job, box.facts, self.host(reached))
 
     def host(self, reached: str) -> str:
         """The host in a box's URLs."""

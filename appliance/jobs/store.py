@@ -52,6 +52,7 @@ from appliance.jobs.changes import (
     marked,
     moved,
 )
+from appliance.jobs.document import is_container, line, platform
 from appliance.jobs.job import Attempt, Finished, Queued, Running
 from appliance.jobs.ready import Key, Ready, Serves
 from appliance.jobs.suspicion import Evidence
@@ -169,7 +170,9 @@ class Store:
         """What a box works for; nothing while it is unknown or its arch is."""
         if box.facts is None or box.runs_arch is None:
             return ()
-        return tuple((queue, box.runs_arch) for queue in box.facts.served)
+        kind = platform(box.runs_arch, container=is_container(box.name))
+        served = (line(queue, box.runs_arch) for queue in box.facts.served)
+        return tuple((queue, kind) for queue in dict.fromkeys(served))
 
     def serves(self, box: Box) -> Serves:
         """What it takes while it is parked."""

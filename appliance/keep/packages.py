@@ -14,12 +14,12 @@ from pathlib import Path
 import trio
 
 from appliance.errors import BadRequest
-from appliance.jobs.document import Package
+from appliance.jobs.checks import Package
 from appliance.keep.results import Upload
 
 
 def place(srv: Path, package: Package) -> Path:
-    """Where it lies.  `document.packages` has seen to it that no part of this leaves its root."""
+    """Where it lies.  `checks.packages` has seen to it that no part of this leaves its root."""
     return srv / "upload-files" / package.repo / package.md5[:2] / f"{package.md5}.cgz"
 
 

@@ -5,9 +5,9 @@
 #   packages.sh --list    print the list
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
-# Some of these packages start a daemon when they are installed (samba, nfs-ganesha and the rpcbind
-# that it brings, nginx, redis-server, the DHCP servers).  None is wanted here, so a policy-rc.d
-# forbids it for as long as apt runs.  One that exists already is somebody's decision and stays.
+# Some of these packages start a daemon when they are installed (samba, sshd, nfs-ganesha and the
+# rpcbind that it brings, nginx, redis-server, the DHCP servers).  None is wanted here, so a
+# policy-rc.d forbids it for as long as apt runs.  One that exists already is somebody's decision.
 set -eu
 
 : "${POLICY:=/usr/sbin/policy-rc.d}"
@@ -26,7 +26,7 @@ iproute2 util-linux smbclient
 python3 python3-venv libpython3-dev binutils
 systemd-container
 busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget
-isc-dhcp-server kea-dhcp4-server
+isc-dhcp-server kea-dhcp4-server openssh-client openssh-server
 '
 
 missing() {

@@ -1,0 +1,35 @@
+"""Whether this machine runs programs of another architecture, and what it lacks for that.
+
+qemu-user does, once it is registered with the kernel's binfmt_misc; in a chroot only if it is
+registered with the flag F, since its own program is not to be found there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+_INSTALL: Final = "install qemu-user-static and binfmt-support (Debian's names)"
+
+
+def lacks(arch: str, binfmt: Path | None = None) -> str | None:
+    """Why programs of `arch` do not run here, and what would help; None where they do."""
+    machine = os.uname().machine
+    if arch == machine:
+        return None
+    binfmt = binfmt or BINFMT
+    about = f"this machine is {machine} and runs no programs of {arch}"
+    if not (binfmt / "register").exists():
+        return f"{about}: {binfmt} is not mounted, or this kernel has no binfmt_misc"
+    try:
+        said = (binfmt / f"qemu-{arch}").read_text().splitlines()
+    except OSError:
+        return f"{about}: {_INSTALL}"
+    if "enabled" not in said:
+        return f"{about}: qemu-{arch} is disabled in {binfmt}; `update-binfmts --enable`"
+    flags = next((line.split(":", 1)[1] for line in said if line.startswith("flags:")), "")
+    if "F" not in flags:
+        return f"{about} in a chroot: qemu-{arch} is registered without the flag F; {_INSTALL}"
+    return None

@@ -1,0 +1,54 @@
+"""What the kernel's NFS server is told; where it runs, `exportfs` reads it."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from click.testing import CliRunner
+
+from appliance.boot import exports
+from appliance.cli import group
+from appliance.config import Config, Network, Paths
+from appliance.errors import BadConfig
+
+LAB = Network(address="172.28.0.1", netmask="255.255.0.0")
+
+
+def lines(network=LAB, **paths):
+    told = exports.configuration(Config(network=network, paths=attrs.evolve(Paths(), **paths)))
+    return [line for line in told.splitlines() if not line.startswith("#")], told
+
+
+def test_the_images_are_shown_read_only_to_the_labs_network_alone():
+    [line], told = lines()
+
+    assert "/os 172.28.0.0/16(ro,no_subtree_check,no_root_squash,sec=sys)" == line
+    assert "    /srv/os /os none bind,ro 0 0\n" in told
+
+
+def test_an_address_of_ipv6_has_a_network_too():
+    [line], _ = lines(Network(address="[fd00::1]"))
+
+    assert line.startswith("/os fd00::/64(")
+
+
+@pytest.mark.parametrize("srv", ["/srv x", "/srv\\040x", "/srv#", '/srv"', "/srv(rw)", "/sr\u00fc"])
+def test_a_path_that_exports_would_read_otherwise_is_refused(srv, tmp_path):
+    with pytest.raises(BadConfig, match=r"paths\.srv"):
+        lines(srv=tmp_path.__class__(srv))
+
+
+@pytest.mark.parametrize(
+    "network", [Network(), Network(address="lab.example"), Network(address="10.0.0.1", netmask="x")]
+)
+def test_without_an_address_nobody_is_shown_anything(network):
+    with pytest.raises(BadConfig, match=r"network\.address"):
+        lines(network)
+
+
+def test_the_command_prints_it(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text('[network]\naddress = "10.0.0.1"\n')
+    run = CliRunner().invoke(group, ["--config", str(file), "nfs-config", "--kernel"])
+
+    assert (0, True) == (run.exit_code, "/os 10.0.0.0/24(ro" in run.stdout), run.output
