@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.boot import archives, emulation, image_build, image_import, snapshot
+from appliance.boot import archives, contained, emulation, image_build, image_import, snapshot
 from appliance.errors import BadImage
 
 root = pytest.mark.root
@@ -313,6 +313,18 @@ def test_another_architecture_is_refused_with_the_way_out(
 
     with pytest.raises(BadImage, match="binfmt_misc; or build the image on such a machine"):
         image_build.build(tmp_path, "12", other, lambda line: None)
+
+
+def test_what_mmdebstrap_wants_for_another_architecture_is_named_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulation, "lacks", lambda arch: None)
+    monkeypatch.setattr(contained, "program", lambda name: None if name == "arch-test" else name)
+    other = "aarch64" if os.uname().machine != "aarch64" else "x86_64"
+
+    with pytest.raises(BadImage, match="arch-test is not installed"):
+        image_build.build(tmp_path, "12", other, lambda line: None)
+    assert [] == left(tmp_path)
 
 
 def imported(srv: Path, source: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
-_INSTALL: Final = "install qemu-user-static and binfmt-support (Debian's names)"
+_INSTALL: Final = "install qemu-user-static, binfmt-support and arch-test (Debian's names)"
 
 
 def lacks(arch: str, binfmt: Path | None = None) -> str | None:

@@ -94,6 +94,8 @@ def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = Non
             f"{lacks}; or build the image on such a machine, or import one with `image import`"
         )
     if arch != os.uname().machine:
+        if contained.program("mmdebstrap") and not contained.program("arch-test"):
+            raise BadImage(f"arch-test is not installed: mmdebstrap wants it for {arch}")
         say(f"programs of {arch} run under qemu-user here: this takes some ten times longer")
     if os.geteuid() != 0:
         raise BadImage("building an image needs root: it makes files of other owners")
