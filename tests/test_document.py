@@ -90,6 +90,9 @@ GOOD = [
     ("kernel_uri", "http://10.0.0.1:8800/kernel/vmlinuz-6.1", "kernel_uri",
      "http://10.0.0.1:8800/kernel/vmlinuz-6.1"),
     ("modules_uri", "https://[fd00::1]/m.cgz", "modules_uri", ("https://[fd00::1]/m.cgz",)),
+    ("nr_nic", '"2"', "comments", ("nr_nic=2",)),
+    ("nr_disk", "99", "comments", ("nr_disk=99",)),
+    ("disk_size", "128G", "comments", ("disk_size=128G",)),
     ("modules_uri", "[http://h/a.cgz, http://h/b.cgz]", "modules_uri",
      ("http://h/a.cgz", "http://h/b.cgz")),
     ("kernel_custom_params", "quiet  nosmt=force", "kernel_custom_params", "quiet  nosmt=force"),
@@ -193,7 +196,7 @@ BAD = [
       for value in ("a b", "../x", "a/b", "-x", "${net0/mac}", "a" * 101)],
     *[(field, value, "must be one of aarch64, x86_64")
       for field in ("arch", "os_arch") for value in ("arm64", "X86_64", "")],
-    ("nr_nic", "many", "whole number"),
+    *[("nr_nic", value, "whole number") for value in ("many", "0", "100", "1.5", "٣", "9" * 5000)],
     ("disk_size", "10 G", "a size such as 20G"),
     *[("bp_x", value, "") for value in ("$(id)", "a\\nb", "${x}", "a b")],
     ("os_mount", "CIFS", "must be one of cifs, nfs, initramfs, container, local"),

@@ -90,6 +90,14 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
+def count(value: Any) -> int:
+    """A small number; clients write some in quotes."""
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9][0-9]?", text):
+        raise ValueError("must be a whole number from 1 to 99")
+    return int(text)
+
+
 def truth(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")

@@ -47,8 +47,8 @@ SERVER_FIELDS: Final = frozenset(
 )
 # Comments of a boot script, which hosts of virtual boxes read (protocol.md §1.4), and their values.
 COMMENTS: Final = {
-    "nr_nic": checks.whole(1, 99),
-    "nr_disk": checks.whole(1, 99),
+    "nr_nic": checks.count,
+    "nr_disk": checks.count,
     "disk_size": checks.size,
 }
 # Never in job.yaml: they have their own files in job.cgz, or may not be read there at all.
