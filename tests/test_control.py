@@ -197,7 +197,7 @@ async def test_a_hosts_file_that_cannot_be_written_is_named_and_no_box_is_known(
         answer = await ask(lab, {"verb": "host-add", "name": "box-1", "macs": [labs.MAC]})
 
         assert "no-space" == answer["error"]["kind"]
-        assert f"{tmp_path}/hosts: File exists" == answer["error"]["message"]
+        assert f"{tmp_path}/hosts: a file has the name of a folder" == answer["error"]["message"]
         assert {} == lab.scheduler.store.boxes
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from appliance.errors import BadConfig
 from appliance.jobs import hosts
+from tests.recorder import NAME, SYNC, recorded
 
 MAC = "52:54:00:12:34:56"  # QEMU's own; YAML 1.1 would take its digits for a count of seconds
 
@@ -112,3 +113,20 @@ def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path, content):
         hosts.write(tmp_path, "box-1", {"mac": [MAC]})
 
     assert content == (tmp_path / "box-1.yaml").read_bytes()
+
+
+def test_what_is_written_of_a_box_is_there_after_a_power_cut(tmp_path, monkeypatch):
+    folder = tmp_path / "hosts"
+    calls = recorded(monkeypatch)
+    path = hosts.write(folder, "box-1", {"mac": [MAC]})
+
+    beside = folder / ".box-1.yaml.new"
+    assert [
+        (SYNC, str(tmp_path)),
+        (SYNC, str(beside)),
+        (NAME, str(path)),
+        (SYNC, str(folder)),
+    ] == calls
+    del calls[:]
+    hosts.remove(folder, "box-1")
+    assert [(SYNC, str(folder))] == calls

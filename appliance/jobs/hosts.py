@@ -10,6 +10,7 @@ soon as it is there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
 from appliance.jobs import box, checks, document, reading
 from appliance.jobs.box import Facts
+from appliance.keep.disk import sync_folder
+from appliance.keep.results import make_folders
 
 _KINDS: Final = ("vm-", "dc-")
 _ITS_OWN: Final = frozenset(["mac", "uuid"])
@@ -85,7 +88,6 @@ def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
 
     Raises OSError, and BadConfig where it cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     return put(folder, name, {**fields(folder, name), **changed})
 
 
@@ -100,12 +102,16 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
 
 
 def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
-    """The file of a box says this and nothing else.  Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The file of a box durably says this and nothing else.  Raises OSError."""
+    make_folders(folder)
     path = _path(folder, name)
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(document.dump(whole), encoding="utf-8")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(document.dump(whole))
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave an empty one
     beside.rename(path)
+    sync_folder(folder)
     return path
 
 
@@ -116,9 +122,11 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def remove(folder: Path, name: str) -> None:
-    """The file of a box, if there is one.  Raises OSError."""
+    """The file of a box, if there is one, is gone for good.  Raises OSError."""
     for path in (folder / f"{name}.yaml", folder / name):
         path.unlink(missing_ok=True)
+    if folder.is_dir():
+        sync_folder(folder)
 
 
 def announce(paths: Paths, facts: Facts) -> None:

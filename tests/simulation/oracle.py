@@ -15,7 +15,7 @@ import trio
 
 from appliance.jobs import job as jobs
 from appliance.jobs.changes import Drained, Job, Missed, Moved, Reserved, Submitted
-from appliance.jobs.job import Finished, Offered
+from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Running
 from appliance.keep import archive, frames, records
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Health words that only a box can say; all others are the appliance's own.
 SAID: Final = ("success", "failed")
+LATE_S: Final = 1.0  # that an end may come late; in virtual time nothing does
 FREE_S: Final = 70.0  # a seat is free so long after its box lost power: a minute, and a send
 
 
@@ -175,6 +176,17 @@ class Oracle:
             job = scheduler.store.boxes[box.name].job
             state = scheduler.store.jobs[job].state if job else None
             demand(isinstance(state, Offered | None), f"{box.name} waits, and holds {job}")
+
+    def looked_at_the_clock(self, scheduler: Scheduler) -> None:
+        """No attempt outlasts its stage."""
+        now = scheduler.clock.now()
+        for job in scheduler.store.active():
+            state = job.state
+            assert isinstance(state, Offered | Booting | Running | PostRun | Held)
+            ends = state.until
+            if isinstance(state, Offered | Booting):  # each byte gives it more
+                ends = state.attempt.began + scheduler.config.waits.boot_max
+            demand(now < ends + LATE_S, f"{job.id} is {jobs.stage(state)} for {now - ends:.0f} s")
 
     def started(self, scheduler: Scheduler) -> None:
         """A server has read its disk: nothing that anybody was told is different."""

@@ -218,6 +218,7 @@ async def operator(world: World) -> None:
 async def _look(server: Any) -> None:
     scheduler, oracle = server.scheduler, server.world.oracle
     await scheduler._journal.durable(scheduler._journal.appended)
+    oracle.looked_at_the_clock(scheduler)
     earlier = scheduler.clock.now() - LOOKS_S
     for job in scheduler.store.jobs.values():
         if isinstance(job.state, Finished) and job.finished < earlier:
