@@ -127,7 +127,7 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
 
     @app.get("/get_deadline")
     async def deadline() -> Response:
-        return _text(reports.deadline(request.args.to_dict()))
+        return _text(await reports.deadline(request.args.to_dict()))
 
     @app.post("/report_event")
     async def event() -> Response:
@@ -137,7 +137,7 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
 
     @app.get("/get_testbox")
     async def testbox() -> Response:
-        return _json(reports.testbox(request.args.to_dict()))
+        return _json(await reports.testbox(request.args.to_dict()))
 
 
 def _add_providers(app: QuartTrio, providers: Providers, network: Network) -> None:

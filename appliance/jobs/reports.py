@@ -205,9 +205,14 @@ class Reports:
         await self._scheduler.keep(changes)
         return self._deadline(await self._scheduler.find(job_id))
 
-    def deadline(self, query: Mapping[str, str]) -> str:
+    async def deadline(self, query: Mapping[str, str]) -> str:
         """get_deadline: when the stage of the box's job ends, or `no deadline`."""
-        box = self._scheduler.store.boxes.get(query.get("testbox", ""))
+        due = self._deadline_of(query.get("testbox", ""))
+        await self._scheduler.shown()
+        return due
+
+    def _deadline_of(self, name: str) -> str:
+        box = self._scheduler.store.boxes.get(name)
         return self._deadline(self._scheduler.store.jobs[box.job] if box and box.job else None)
 
     def _deadline(self, job: Job | None) -> str:
@@ -216,11 +221,13 @@ class Reports:
         due = decisions.deadline(job, self._scheduler.heard, self._scheduler.config.waits)
         return decisions.iso(due)
 
-    def testbox(self, query: Mapping[str, str]) -> dict[str, Any]:
+    async def testbox(self, query: Mapping[str, str]) -> dict[str, Any]:
         """get_testbox: what is known of a box.  Raises NotFound."""
         scheduler, box = self._scheduler, self._scheduler.store.box(query.get("testbox", ""))
-        now, due = scheduler.clock.now(), self.deadline(query)
-        return views.testbox(scheduler.store, scheduler.lobby, box, now, due)
+        now, due = scheduler.clock.now(), self._deadline_of(box.name)
+        told = views.testbox(scheduler.store, scheduler.lobby, box, now, due)
+        await scheduler.shown()
+        return told
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()

@@ -6,6 +6,7 @@ What the records of state files hold: CBOR (RFC 8949) of changes, or of a store 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -84,16 +85,23 @@ class Image:
 
 def image_of(store: Store, following: int) -> Image:
     """Quick, for nothing else runs meanwhile: jobs are frozen, of a box its last boot is not."""
-    boxes = [
-        attrs.evolve(box, boots=[*box.boots[:-1], *map(_copy, box.boots[-1:])])
-        for box in store.boxes.values()
-    ]
+    boxes = [_copy(box) for box in store.boxes.values()]
     jobs = list(store.jobs.values())
     return Image(store.counter, store.drained, store.archived, jobs, boxes, following)
 
 
-def _copy(boot: BootLog) -> BootLog:
-    return attrs.evolve(boot, steps=list(boot.steps))
+# attrs.evolve takes twenty times as long: a fifth of a second for 5,000 boxes.
+_of_box: Final = operator.attrgetter(*(field.name for field in attrs.fields(Box)))
+_of_boot: Final = operator.attrgetter(*(field.name for field in attrs.fields(BootLog)))
+
+
+def _copy(box: Box) -> Box:
+    copy = Box(*_of_box(box))
+    copy.boots = list(box.boots)
+    for boot in copy.boots[-1:]:
+        copy.boots[-1] = BootLog(*_of_boot(boot))
+        copy.boots[-1].steps = list(boot.steps)
+    return copy
 
 
 def dump_image(image: Image) -> Iterator[bytes]:
