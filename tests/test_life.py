@@ -373,6 +373,28 @@ async def test_job_cgz_is_its_boxs_alone_and_can_be_fetched_again(autojump_clock
         assert 1 == archive.count(b"word")
 
 
+async def test_job_cgz_does_not_go_out_when_its_attempt_ended_while_the_disk_was_stuck(
+    autojump_clock,
+):
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit()
+        await (await lab.ask()).rest()
+        answers = []
+
+        async def fetch():
+            answers.append(await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz"))
+
+        lab.disk.calls.broken = errno.EIO
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch)
+            await trio.sleep(lab.config.waits.offer_lease + 10)
+            assert "submit" == lab.stage(job)
+            lab.disk.calls.broken = None
+
+        assert [404] == [answer.status for answer in answers]
+
+
 async def test_job_cgz_is_gone_when_the_attempt_is_over(autojump_clock):
     async with open_lab() as lab:
         job = await booted(lab)

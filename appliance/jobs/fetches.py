@@ -98,6 +98,9 @@ class Fetches:
                 decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
             )
         body = await self._body(job)
+        now_job = scheduler.store.jobs.get(job_id)  # a disk may have taken longer than the lease
+        if now_job is None or not decisions.is_current(now_job, attempt):
+            raise NotFound(f"attempt {attempt.number} of {job_id} is over")
         disks = plan.disks_of(job.document, scheduler.store.box(attempt.box).facts)
         return pack(scheduler.config, job, body, attempt, scheduler.host(reached), disks)
 
