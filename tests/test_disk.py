@@ -117,6 +117,16 @@ async def test_what_was_replaced_is_there_after_any_kill(seed):
     assert b"two" == disk.after_kill().files["snapshot"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_file_removed_and_made_again_has_its_name_after_any_kill(seed):
+    disk = MemoryDisk(seed)
+    await disk.append("journal", b"one")
+    await disk.remove("journal")
+    await disk.append("journal", b"two")
+
+    assert b"two" == disk.after_kill().files["journal"]
+
+
 async def test_a_write_the_kernel_cuts_short_is_continued(folder, monkeypatch):
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))

@@ -30,6 +30,7 @@ SOMETIMES = """
     a box lost power|a box stayed off|half-open|hung up|a fetch broke|a boot panicked|a run panicked
     re-chain|job.cgz refused|not wanted any more|a job restarted its box|a box was quarantined
     the server died|died of its disk|it lost what was not synced|the clock jumped
+    the server stopped in good order
     the disk was full|the disk refused|submitted again with the same key
     an image was gone|a report without its token
     a box was held|a box was reserved|the lab was drained|a job was renewed|an answer was kept

@@ -286,6 +286,7 @@ class World:
             self._break_disk: weather.disk_broken,
             self._fail_a_sync: weather.sync_fails,
             self._take_the_image: weather.image_gone,
+            self._stop: weather.stop,
         }
         total = sum(faults.values())
         while total > 0.001:
@@ -297,6 +298,11 @@ class World:
     async def _kill(self) -> None:
         assert self.server is not None
         self.server.kill_after(self.rng.choice([1, self.rng.randrange(1, 400)]))
+
+    async def _stop(self) -> None:
+        assert self.server is not None
+        self.sometimes["the server stopped in good order"] += 1
+        await self.server.stop()
 
     async def _kill_in_disk(self) -> None:
         self.disk.calls.kill_at(self.rng.randrange(1, 10))

@@ -60,6 +60,7 @@ class Server:
         self.nursery: trio.Nursery | None = None
         self.dead = trio.Event()
         self.vanished = False  # it lost power: nobody gets a FIN
+        self._stopping = False
 
     async def live(self) -> None:
         """Start, and serve until somebody kills it or the disk does."""
@@ -68,6 +69,8 @@ class Server:
                 await self._start(self.nursery)
                 self.world.server_is_up(self)
                 await trio.sleep_forever()
+            if self._stopping:  # nobody can change the store any more
+                await self._journal.stop()
         except* (Killed, SyncFailed, DiskTrouble):
             self.world.sometimes["died of its disk"] += 1
         finally:
@@ -77,6 +80,7 @@ class Server:
     async def _start(self, nursery: trio.Nursery) -> None:
         world, config = self.world, self.world.config
         store, journal = await journals.restore(self.disk, world.journal_bytes)
+        self._journal = journal
         await self.disk.archive.check(store)
         clock = Clock(trio.current_time(), world.wall())
         self.scheduler = Scheduler(
@@ -109,6 +113,15 @@ class Server:
         self.disk.append = watched  # type: ignore[method-assign]
 
     # ---- its end
+
+    async def stop(self) -> None:
+        """In good order, as run.py does it: the lobby, the transfers, the doors, the journal."""
+        self.world.server_is_down(self)  # for whoever comes from now on
+        self.scheduler.lobby.dismiss()
+        await trio.sleep(self.world.config.waits.shutdown_transfers)
+        if self.nursery is not None and not self.dead.is_set():
+            self._stopping = True
+            self.nursery.cancel_scope.cancel()
 
     def kill(self) -> None:
         """As `kill -9`, or a power cut: no task of it runs on but to be unwound."""

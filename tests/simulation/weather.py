@@ -53,6 +53,7 @@ class Weather:
     disk_broken: float = _most(1.0)
     sync_fails: float = _most(1.0)
     image_gone: float = _most(0.5)
+    stop: float = _most(1.0)  # in good order
     # the server: chances
     power_loss: float = _most(0.7)  # of a kill: what was not synced is lost
     clock_jumps: float = _most(0.5)  # of a restart
@@ -72,7 +73,16 @@ class Weather:
 
 
 RATES = frozenset(
-    ["power_cut", "kill", "kill_in_disk", "disk_full", "disk_broken", "sync_fails", "image_gone"]
+    [
+        "power_cut",
+        "kill",
+        "kill_in_disk",
+        "disk_full",
+        "disk_broken",
+        "sync_fails",
+        "image_gone",
+        "stop",
+    ]
 )
 FAULTS = frozenset(field.name for field in attrs.fields(Weather))
 CALM = Weather()
