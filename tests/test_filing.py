@@ -17,7 +17,7 @@ from appliance.config import Limits
 from appliance.doors import retention
 from appliance.errors import BadState, DiskTrouble, NotFound, Refused, Unknown
 from appliance.jobs import decisions, filing, intake
-from appliance.jobs.changes import Moved
+from appliance.jobs.changes import Kept, Lacking, Moved
 from appliance.jobs.document import Body
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Fetch
@@ -313,6 +313,23 @@ async def test_what_is_marked_while_it_is_archived_is_archived_as_it_is_then(
         assert (2, True) == (
             lab.scheduler.store.archived, (await lab.scheduler.find(jobs[0].id)).kept,
         )  # fmt: skip
+
+
+async def test_two_who_mark_an_archived_job_at_once_do_not_undo_each_other(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(2)]
+        await filed(lab)
+        scheduler, name = lab.scheduler, jobs[0].id
+        as_it_was = await scheduler.find(name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scheduler.mark, as_it_was, Kept(name, True, "ann", 1.0))
+            nursery.start_soon(scheduler.mark, as_it_was, Lacking(name, 1, "quota", 2.0))
+        found = await scheduler.find(name)
+
+        assert found.kept
+        assert {"results kept by ann", "upload refused: quota"} == {
+            moment.what for moment in found.history[-2:]
+        }
 
 
 async def test_results_of_archived_jobs_are_kept_and_swept(autojump_clock):

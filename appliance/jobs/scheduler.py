@@ -34,7 +34,6 @@ from appliance.jobs.changes import (
     Submitted,
     Synced,
     Unregistered,
-    marked,
 )
 from appliance.jobs.document import Body
 from appliance.jobs.dues import JOB, KEPT, REST, Dues
@@ -387,7 +386,7 @@ class Scheduler:
             self.change([change])
         else:
             assert not isinstance(change, Moved), f"{job.id} is over"
-            await self.archive.take([marked(job, change)])
+            await self.archive.mark(job.id, change)
 
     async def renew(self, job_id: str, seconds: float) -> Job:
         """More time for a running job.  Raises NotFound, Refused."""

@@ -20,7 +20,7 @@ import google_crc32c
 import trio
 
 from appliance.errors import BadState, DiskTrouble, NotFound
-from appliance.jobs.changes import Job
+from appliance.jobs.changes import Job, Mark, marked
 from appliance.jobs.document import Body
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
@@ -123,8 +123,15 @@ class Archive:
         await self._do(self._mine, file_bodies, bodies)
 
     async def take(self, over: Sequence[Job]) -> None:
-        """Keep jobs that are over, or what has changed of them; durable on return."""
+        """Keep jobs that are over; durable on return."""
         await self._do(self._mine, take, over)
+
+    async def mark(self, name: str, change: Mark) -> None:
+        """Change the job with this id as it is here, whatever else does; durable on return.
+
+        Raises NotFound.
+        """
+        await self._do(self._mine, mark, name, change)
 
     # ---- out
 
@@ -273,6 +280,20 @@ def file_bodies(connection: sqlite3.Connection, bodies: Iterable[tuple[int, Body
 
 def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
     """Keep jobs that are over; a job that is there already is replaced."""
+    with _transaction(connection):
+        _put(connection, over)
+
+
+def mark(connection: sqlite3.Connection, name: str, change: Mark) -> None:
+    """Change the job with this id.  Raises NotFound."""
+    with _transaction(connection):
+        there = _select(connection, "id = ? AND number = ?", (name, int(name.rpartition(".")[2])))
+        if not there:
+            raise NotFound(f"{NAME} has no job {name}")
+        _put(connection, [marked(there[0], change)])
+
+
+def _put(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
     rows, tokens = [], []
     for job in over:
         assert isinstance(job.state, Finished), job.id
@@ -286,10 +307,9 @@ def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
             job.state.health, box, job.document.queue, int(stays),
         )  # fmt: skip
         rows.append(_sealed(columns, job, Job))
-    with _transaction(connection):
-        marks = ", ".join("?" * 11)
-        connection.executemany(f"INSERT OR REPLACE INTO job VALUES ({marks})", rows)
-        connection.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
+    marks = ", ".join("?" * 11)
+    connection.executemany(f"INSERT OR REPLACE INTO job VALUES ({marks})", rows)
+    connection.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
 
 
 def body_of(connection: sqlite3.Connection, number: int) -> Body | None:

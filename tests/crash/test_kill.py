@@ -35,10 +35,11 @@ SUBMITTERS = 6
 BOXES = 20
 PAUSE_S = 0.1  # at most, between two submits of one person
 LIFE_S = (0.0, 0.3)  # of a server, after it said that it is ready
-# Snapshots all the time; boxes that lost a boot are back soon.
+# Snapshots all the time: one kill of ten comes while one is written, and most while journals wait
+# for theirs.  Boxes that lost a boot are back soon.
 MORE_CONFIG = """
 [space]
-journal = 30000
+journal = 3000
 [waits]
 backoff_first = 0.02
 backoff_max = 0.05
