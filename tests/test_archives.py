@@ -74,6 +74,23 @@ def test_the_systems_own_come_with_the_release_first_and_their_keys(listed):
     assert [f"deb [signed-by=/etc/k.gpg] {DEB} trixie {rest}"] == told("trixie")
 
 
+def test_the_real_apt_tells_all_its_sources_though_no_list_was_fetched(tmp_path, monkeypatch):
+    """As on a cloud image, or where an update broke off: the image would lack security fixes."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/debian.sources").write_text(
+        f"Types: deb\nURIs: {DEB}\nSuites: bookworm bookworm-updates\nComponents: main\n\n"
+        f"Types: deb\nURIs: {SECURITY}\nSuites: bookworm-security\nComponents: main\n"
+    )
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc::sourcelist "/dev/null";\nDir::Etc::sourceparts "{tmp_path}/parts";\n'
+        f'Dir::State::lists "{tmp_path}/lists";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+
+    suites = {source.suite for source in archives.sources("bookworm", None, print)}
+    assert {"bookworm", "bookworm-updates", "bookworm-security"} == suites
+
+
 @pytest.mark.parametrize("value", ["", "\n -----BEGIN PGP\n .", "0123ABCD", "/etc/$(id)", "/a /b"])
 def test_a_key_that_is_no_path_is_left_to_apt(listed, value):
     text = listed.read_text().replace(

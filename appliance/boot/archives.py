@@ -108,8 +108,9 @@ def _of_this_system() -> list[tuple[str, str, str | None]]:
 
     An archive has a component main; others that are named after the release have theirs alone.
     """
+    # Without that option apt leaves out, and does not say so, whatever it has fetched no list of.
     listed = subprocess.run(
-        ("apt-get", "indextargets", "--format",
+        ("apt-get", "indextargets", "--no-release-info", "--format",
          "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SOURCESENTRY)"),
         stdin=subprocess.DEVNULL, capture_output=True, check=False,
     )  # fmt: skip
