@@ -425,6 +425,18 @@ async def test_nothing_is_uploaded_through_a_link_that_leads_out(tmp_path, metho
         assert [] == list((tmp_path / "outside").iterdir())
 
 
+async def test_a_link_that_leads_to_itself_is_no_folder(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        root = tmp_path / "srv" / job.result_root[1:]
+        root.mkdir(parents=True)
+        (root / "loop").symlink_to("loop")
+        put = await send(lab, "PUT", f"{job.result_root}/loop/x", b"x", cookie=job.id)
+
+        assert 409 == put.status
+        assert [] == parts(lab)
+
+
 async def test_results_may_lie_on_another_disk(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "srv").mkdir()

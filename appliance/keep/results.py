@@ -110,7 +110,8 @@ async def check_inside(path: Path, below: Path) -> None:
     """Raises BadRequest where links on the way to `path` lead out of the folder `below`."""
 
     def leads_out() -> bool:
-        return not path.parent.resolve().is_relative_to(below.resolve())
+        real = Path(os.path.realpath(path.parent))  # resolve() raises for links in circles
+        return not real.is_relative_to(os.path.realpath(below))
 
     if await _in_thread(path, leads_out):
         raise BadRequest(
