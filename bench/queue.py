@@ -106,7 +106,7 @@ async def _fill(scheduler: Scheduler, queued: int, parked: int) -> None:
         mac = f"52:54:00:{n // 65536:02x}:{n // 256 % 256:02x}:{n % 256:02x}"
         facts = boxes.facts(f"box-{n}", {"mac": [mac], "arch": "x86_64"}, "default")
         scheduler.change(scheduler.known(facts))
-        await scheduler.sit(Identity(mac, f"10.0.{n // 256}.{n % 256}"), "10.0.0.1")
+        scheduler.sit(Identity(mac, f"10.0.{n // 256}.{n % 256}"), "10.0.0.1")
 
 
 async def _one(scheduler: Scheduler, n: int) -> float:

@@ -10,6 +10,7 @@ run virtual boxes.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ _VERSION_MAX: Final = 60  # characters of an iPXE's version; "1.0.0+git-20190125
 _WAYS: Final = re.compile(
     r"/boot\.ipxe/mac/(?P<mac>[^/]*)|/~[^/]*(/[^/]*)?" + re.escape(GPXELINUX), re.DOTALL
 )
+
+CLIENTS_MAX: Final = 10_000  # answers remembered: more than a lab has addresses; 200 bytes each
 
 log = structlog.get_logger()
 
@@ -85,9 +88,14 @@ def is_trusted(network: Network, client: str, server: str) -> bool:
 
     Nobody else can hold a connection from the very address that it is made to.
     """
+    return client == server or _is_provider(client, network.providers)
+
+
+@functools.lru_cache(CLIENTS_MAX)
+def _is_provider(client: str, providers: tuple[str, ...]) -> bool:
     address = ip_address(client)
-    named = any(address in ip_network(text, strict=False) for text in network.providers)
-    return named or address.is_loopback or client == server
+    named = any(address in ip_network(text, strict=False) for text in providers)
+    return named or address.is_loopback
 
 
 class Admission:
@@ -97,7 +105,7 @@ class Admission:
         self._scheduler = scheduler
         self.arp_table = arp_table
 
-    async def seat(self, asked: Question, scope: Scope) -> Seat:
+    def seat(self, asked: Question, scope: Scope) -> Seat:
         """Where the box waits.  Raises BadRequest, NotFound, and Refused where it may not."""
         client, server = scope["client"][0], scope["server"][0]
         try:
@@ -105,7 +113,7 @@ class Admission:
             self._check_known(who)
             if not is_trusted(self._scheduler.config.network, client, server):
                 self._check_neighbour(who)
-            seat = await self._scheduler.sit(who, server, asked.ipxe)
+            seat = self._scheduler.sit(who, server, asked.ipxe)
         except (BadRequest, NotFound, Refused) as error:
             asks_for = (asked.mac or asked.hostname)[:40]
             log.warning("box turned away", mac=asks_for, address=client, why=str(error))

@@ -62,11 +62,14 @@ class Boots:
             await _body(send, ipxe.SHEBANG.encode())
             drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
             script = await seat.wait(ipxe.patience(waits.park, lease), drip, waits.drip, until_gone)
-            if seat.ended not in (HUNG_UP, ASKED_AGAIN):
-                follows = script or self._rechain(seat, scope, lease)
-                told = await _tell(follows.removeprefix(ipxe.SHEBANG), seat, receive, send)
-            if told:  # else it ends short: whoever is there does not run half a script
-                await send({"type": "http.response.body", "body": b""})
+            if script is not None:
+                told = await _tell(script, seat, receive, send)
+                if told:  # else it ends short: whoever is there does not run half a script
+                    await send({"type": "http.response.body", "body": b""})
+            elif seat.ended not in (HUNG_UP, ASKED_AGAIN):  # nothing is lost with a re-chain
+                rechain = _rest(self._rechain(seat, scope, lease))
+                await send({"type": "http.response.body", "body": rechain})
+                told = True
         finally:
             self._scheduler.leave(seat)
             if not told:
@@ -78,7 +81,7 @@ class Boots:
         try:
             if scope["method"] != "GET":
                 raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
-            return await self._admission.seat(question(scope), scope)
+            return self._admission.seat(question(scope), scope)
         except BadRequest as error:
             await answer(send, 400, str(error))
         except NotFound as error:
@@ -101,8 +104,13 @@ async def _body(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-async def _tell(text: str, seat: Seat, receive: Receive, send: Send) -> bool:
-    """Whether the box still had its connection when all of `text` was sent."""
+def _rest(script: str) -> bytes:
+    """What follows the line that was sent at once."""
+    return script.removeprefix(ipxe.SHEBANG).encode()
+
+
+async def _tell(script: str, seat: Seat, receive: Receive, send: Send) -> bool:
+    """Whether the box still had its connection when all of the script was sent."""
 
     async def watch() -> None:
         await _until_gone(receive)
@@ -111,7 +119,7 @@ async def _tell(text: str, seat: Seat, receive: Receive, send: Send) -> bool:
     # A task of its own only now: thousands of parked boxes would pay for it in memory.
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        await _body(send, text.encode())
+        await _body(send, _rest(script))
         # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
         # tick it has been read.
         await trio.lowlevel.checkpoint()

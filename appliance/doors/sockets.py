@@ -89,7 +89,7 @@ class Sockets:
     async def _seat(self, scope: Scope, send: Send) -> Seat | None:
         """Where the box waits; None where it may not, and was told so."""
         try:
-            return await self._admission.seat(_question(scope), scope)
+            return self._admission.seat(_question(scope), scope)
         except ApplianceError as error:
             status = {BadRequest: 400, NotFound: 404}.get(type(error), 503)
             await turn_away(send, status, str(error))

@@ -8,6 +8,7 @@ is unknown: it is shown, it may sit in the lobby, and it gets no job.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -120,7 +121,7 @@ class Facts:
     nr_disk: int | None = None
     disk_size: str | None = None
 
-    @property
+    @functools.cached_property
     def served(self) -> tuple[str, ...]:
         """The queues it works for, its own name first (protocol.md §5.5)."""
         return tuple(dict.fromkeys([self.name, group_of(self.name), *self.queues]))

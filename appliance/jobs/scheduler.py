@@ -95,6 +95,10 @@ class Scheduler:
 
         All or nothing: raises IllegalMove before anything is done.
         """
+        return self._follow(self._apply(changes))
+
+    def _apply(self, changes: list[Change]) -> list[Change]:
+        """Make changes, and those that a suspicion adds; who may be handed a job is known then."""
         touched: dict[str, None] = {}
         self.store.foresee(changes)
         for change in changes:
@@ -114,8 +118,12 @@ class Scheduler:
             touched |= dict.fromkeys(seat.box for seat in self.lobby)
         for box in touched:
             self.repark(box)
+        return [*changes, *suspects]
+
+    def _follow(self, made: list[Change]) -> int:
+        """Match, and note what was made; the journal's position."""
         offers = self._match()
-        made = [*changes, *suspects, *offers]
+        made = [*made, *offers]
         position = self._journal.append(made) if made else self._journal.appended
         for offer in offers:
             job = self.store.jobs[offer.job]
@@ -221,27 +229,26 @@ class Scheduler:
 
     # ---- testboxes
 
-    async def sit(self, who: Identity, reached: str, ipxe: str | None = None) -> Seat:
+    def sit(self, who: Identity, reached: str, ipxe: str | None = None) -> Seat:
         """A seat for the box that asks.  Raises Refused where it may not wait here.
 
         It is told to wait whether the disk takes that or not: what it is told to do comes by
         `dispatch`, once the disk knows it.
         """
-        await trio.lowlevel.checkpoint()  # not below: a seat without its box would stay
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
         untold = self._is_untold(who)
         changes = decisions.asked(self.store, who, now, self.config.waits, limit, untold=untold)
-        position = self.change(changes)
+        made = self._apply(changes)
         box = self.store.box_of(who)
         assert box is not None
         seat = self.lobby.sit(box.name, now, reached, ipxe)
+        self.repark(box.name)
         again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
+        position = self._follow(made)
         if again is not None and isinstance(again.state, Offered):
             hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)
             self._to_hand.send_nowait(hand_over)
-        self.repark(seat.box)
-        self.change([])
         return seat
 
     def _is_untold(self, who: Identity) -> bool:

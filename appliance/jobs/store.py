@@ -330,7 +330,10 @@ class Store:
         box = self.boxes.get(change.box)
         if box is None:
             box = self.boxes[change.box] = Box(change.box, (who.mac,))
-        self._unindex_box(box)
+        # An idle box asks twice an hour, always as before.
+        same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
+        if not same:
+            self._unindex_box(box)
         if who.mac not in box.macs:
             box.macs = (*box.macs, who.mac)
         box.arch = who.arch or box.arch
@@ -342,7 +345,10 @@ class Store:
         elif box.boot is not None and box.boot.ended is None:
             box.boot.ended = "asked again"
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
-        self._index_box(box)
+        if same:
+            self._by_address[who.address] = box.name  # another may have asked from there since
+        else:
+            self._index_box(box)
 
     # ---- indexes: each is a function of jobs and boxes, and never kept on disk
 
