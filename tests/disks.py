@@ -45,7 +45,8 @@ class MemoryCalls:
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = random.Random(seed)
-        self.files: dict[str, bytes] = {}
+        self._files: dict[str, bytes] = {}
+        self._behind: dict[str, bytearray] = {}  # of files that grow: not yet in `_files`
         self.operations = 0
         self.writes = 0
         self.broken: int | None = None
@@ -57,6 +58,19 @@ class MemoryCalls:
         self._syncs = 0
         self._safe: dict[str, int] = {}  # of files with more bytes than were synced
         self._unsynced_names: list[tuple[str, bytes | None]] = []  # what stood there before
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a reader sees now."""
+        for name, data in self._behind.items():
+            self._files[name] += data
+        self._behind.clear()
+        return self._files
+
+    @files.setter
+    def files(self, files: dict[str, bytes]) -> None:
+        self._behind.clear()
+        self._files = files
 
     def fail_at(self, number: int, code: int, *, syncs: bool = False) -> None:
         """The `number`-th call from now (or sync, counted alone) raises OSError(code)."""
@@ -90,7 +104,7 @@ class MemoryCalls:
         return self.files[name]
 
     def size(self, name: str) -> int:
-        return len(self.files.get(name, b""))
+        return len(self._files.get(name, b"")) + len(self._behind.get(name, b""))
 
     def write(self, name: str, data: memoryview) -> int:
         code = self._next()
@@ -101,8 +115,8 @@ class MemoryCalls:
         elif self.short_writes:
             left = min(left, self.rng.randint(1, len(data)))
         self._make(name)
-        self._safe.setdefault(name, len(self.files[name]))
-        self.files[name] += bytes(data[:left])
+        self._safe.setdefault(name, self.size(name))
+        self._behind.setdefault(name, bytearray()).extend(data[:left])
         if code != NO_FAULT or left == 0:
             self._refuse(code or errno.ENOSPC)
         return min(left, len(data))
@@ -174,9 +188,9 @@ class MemoryCalls:
         return bytes(torn)
 
     def _make(self, name: str) -> None:
-        if name not in self.files:
+        if name not in self._files:
             self._unsynced_names.append((name, None))
-            self.files[name] = b""
+            self._files[name] = b""
 
     def _do(self, *, sync: bool = False) -> None:
         code = self._next(sync=sync)

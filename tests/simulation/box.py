@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from tests.lab import PINNED
+from tests.simulation.determinism import sleep
 from tests.simulation.network import job_in
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class Box:
 
     async def life(self) -> None:
         """Power on, and again after each cut, unless it stays off for good."""
-        await trio.sleep(self.rng.uniform(0, 60))
+        await sleep(self.rng.uniform(0, 60))
         while True:
             with trio.CancelScope() as self._power:
                 while True:
                     await self._boots()
             if self.chance(self.world.weather.stays_off) and self.world.may_spare(self):
                 return
-            await trio.sleep(self.rng.uniform(5, 900))
+            await sleep(self.rng.uniform(5, 900))
 
     def cut_power(self) -> None:
         """No FIN, no goodbye."""
@@ -62,7 +63,7 @@ class Box:
     async def _boots(self) -> None:
         """From POST to the next reboot."""
         slow = self.chance(self.world.weather.slow_post)
-        await trio.sleep(self.rng.uniform(*(SLOW_POST_S if slow else POST_S)))
+        await sleep(self.rng.uniform(*(SLOW_POST_S if slow else POST_S)))
         while True:
             try:
                 script = await self._asks()
@@ -72,7 +73,7 @@ class Box:
                     continue
                 token = await self._loads(job)
             except (ConnectionError, LookupError):
-                await trio.sleep(RETRY_S)
+                await sleep(RETRY_S)
                 continue
             await self._runs(job, token)
             return
@@ -91,9 +92,9 @@ class Box:
         """All files of the script; the token of the attempt.  ConnectionError: it gave up."""
         weather, token = self.world.weather, ""
         for path in [*PINNED.initrds, "job.cgz", "/runner.cgz", PINNED.kernel]:
-            await trio.sleep(self.rng.uniform(0.5, 15))
+            await sleep(self.rng.uniform(0.5, 15))
             if self.chance(weather.fetch_stalls):
-                await trio.sleep(250)
+                await sleep(250)
             if self.chance(weather.fetch_breaks):
                 self.world.sometimes["a fetch broke"] += 1
                 raise ConnectionResetError
@@ -133,11 +134,11 @@ class Box:
         )
         if self.chance(weather.boot_panics):
             self.world.sometimes["a boot panicked"] += 1
-            await trio.sleep(self.rng.uniform(*PANICKED_S))
+            await sleep(self.rng.uniform(*PANICKED_S))
             return
         self.says_token = not self.chance(weather.no_prefix)
         slow = self.chance(weather.slow_boot)
-        await trio.sleep(self.rng.uniform(*((700, 1500) if slow else (20, 90))))
+        await sleep(self.rng.uniform(*((700, 1500) if slow else (20, 90))))
         await self._reports(job, token, "lkp-wtmp", tbox_state="boot")
         await self._reports(job, token, "lkp-jobfile-append-var", job_state="running")
         if not await self._works(job, token):
@@ -160,14 +161,14 @@ class Box:
         panics = self.chance(weather.run_panics)
         restarts = job in self.world.restarting and token not in self.restarted
         while left > 0:
-            await trio.sleep(min(WANTED_S, left))
+            await sleep(min(WANTED_S, left))
             left -= WANTED_S
             if not self.chance(weather.ignores_wanted) and not await self._is_wanted(job, token):
                 self.world.sometimes["not wanted any more"] += 1
                 return False
             if panics and self.chance(0.5):
                 self.world.sometimes["a run panicked"] += 1
-                await trio.sleep(self.rng.uniform(*PANICKED_S))
+                await sleep(self.rng.uniform(*PANICKED_S))
                 return False
             if restarts:
                 self.restarted.add(token)
@@ -210,7 +211,7 @@ class Box:
                 oracle, job = self.world.oracle, words["job_id"]
                 oracle.answered(_event_of(verb, words), job, oracle.number_of(job, token))
             except ConnectionError:
-                await trio.sleep(REPORT_RETRY_S)
+                await sleep(REPORT_RETRY_S)
             else:
                 return
         self.world.sometimes["a report was given up"] += 1

@@ -18,9 +18,10 @@ from appliance.config import Config, Limits, Network, Paths, Waits
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 from tests import lab as labs
-from tests.disks import MemoryDisk
+from tests.disks import MemoryCalls, MemoryDisk
 from tests.simulation import determinism, network, people
 from tests.simulation.box import RETRY_S, Box
+from tests.simulation.determinism import sleep
 from tests.simulation.oracle import Oracle, Violation, demand, jobs_of
 from tests.simulation.server import Server
 from tests.simulation.weather import CALM, FAULTS, Weather
@@ -76,7 +77,7 @@ class Report:
     seed: int
     sometimes: dict[str, int]
     box_hours: float
-    digest: str  # of every change of every store, in order
+    digest: str  # of every change of every store and every byte on a disk, in order
 
 
 class World:
@@ -131,7 +132,7 @@ class World:
         """Do this in a while; the one who asked need not live."""
 
         async def do() -> None:
-            await trio.sleep(seconds)
+            await sleep(seconds)
             await what(*args)
 
         self.nursery.start_soon(do)
@@ -223,10 +224,10 @@ class World:
         self.disk.calls.broken = self.disk.calls.room = None
         await self.landlord.gives_all_back()
         await self.all_submitted.wait()
-        await trio.sleep(self.size.settled_h * HOUR)
+        await sleep(self.size.settled_h * HOUR)
         self.oracle.calm = True
         await people.punctual(self, self.size.punctual, self.rng)
-        await trio.sleep((self.size.calm_h - self.size.settled_h) * HOUR)
+        await sleep((self.size.calm_h - self.size.settled_h) * HOUR)
 
     def _demand_peace(self) -> None:
         demand(self.server is not None, "the server does not come up")
@@ -247,7 +248,7 @@ class World:
         there: set[str] = set()
         wrong = {box.name for box in self.boxes}
         for _ in range(3):
-            await trio.sleep(RETRY_S)
+            await sleep(RETRY_S)
             assert self.server is not None
             seated = {seat.box for seat in self.server.scheduler.lobby}
             now = {box.name for box in self.boxes if box.waiting}
@@ -269,11 +270,11 @@ class World:
             if self.rng.random() < self.weather.clock_jumps:
                 self._utc_shift += self.rng.choice([-7200.0, -60.0, 60.0, 86400.0])
                 self.sometimes["the clock jumped"] += 1
-            await trio.sleep(self.rng.uniform(1, 300))
+            await sleep(self.rng.uniform(1, 300))
 
     async def _cut_power_of(self, box: Box) -> None:
         while self.weather.power_cut > 0.001:
-            await trio.sleep(box.rng.expovariate(self.weather.power_cut / HOUR))
+            await sleep(box.rng.expovariate(self.weather.power_cut / HOUR))
             self.sometimes["a box lost power"] += 1
             box.cut_power()
 
@@ -290,7 +291,7 @@ class World:
         }
         total = sum(faults.values())
         while total > 0.001:
-            await trio.sleep(self.rng.expovariate(total / HOUR))
+            await sleep(self.rng.expovariate(total / HOUR))
             (fault,) = self.rng.choices(list(faults), list(faults.values()))
             if self.server is not None:
                 await fault()
@@ -312,7 +313,7 @@ class World:
 
     async def _take_the_image(self) -> None:
         self.image_is_gone = True
-        await trio.sleep(self.rng.uniform(10, 900))
+        await sleep(self.rng.uniform(10, 900))
         self.image_is_gone = False
 
     async def _fill_disk(self) -> None:
@@ -332,19 +333,26 @@ class World:
     async def _trouble_lasts(self) -> None:
         length = self.rng.uniform(10, 900)
         self.disk_well_since = trio.current_time() + length
-        await trio.sleep(length)
+        await sleep(length)
 
 
 def simulate(seed: int, size: Size = Size()) -> Report:
     """One run.  Raises Violation, with the seed; whatever else escapes is a failure too."""
     world = World(seed, size)
-    apply = Store.apply
+    apply, write = Store.apply, MemoryCalls.write
 
     def watched(store: Store, change: Any) -> None:
         apply(store, change)
         world.applied(store, change)
 
-    with mock.patch.object(Store, "apply", watched):
+    def written(calls: MemoryCalls, name: str, data: memoryview) -> int:
+        world.trace.wrote(name, data)
+        return write(calls, name, data)
+
+    with (
+        mock.patch.object(Store, "apply", watched),
+        mock.patch.object(MemoryCalls, "write", written),
+    ):
         try:
             report: Report = determinism.run(seed, world.run)
         except BaseException as error:

@@ -11,6 +11,7 @@ from appliance.errors import ApplianceError
 from appliance.jobs import intake
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Finished, Running
+from tests.simulation.determinism import sleep
 
 if TYPE_CHECKING:
     from tests.simulation.lab import World
@@ -30,7 +31,7 @@ class Person:
     async def life(self) -> None:
         """All jobs, one after another."""
         for n in range(self.jobs):
-            await trio.sleep(self.rng.expovariate(self.jobs / self.world.size.hours / 3600))
+            await sleep(self.rng.expovariate(self.jobs / self.world.size.hours / 3600))
             await self._submit(f"{self.name}key{n:06}")
         self.world.person_is_done()
 
@@ -48,11 +49,11 @@ class Person:
                         intake.submit, server.scheduler, [Paper("job.yaml", text)], self.name, key
                     )
             except (ConnectionError, ApplianceError, trio.TooSlowError):
-                await trio.sleep(RETRY_S)
+                await sleep(RETRY_S)
                 continue
             if self.rng.random() < self.world.weather.answer_lost:
                 self.world.sometimes["submitted again with the same key"] += 1
-                await trio.sleep(self.rng.uniform(0, 60))
+                await sleep(self.rng.uniform(0, 60))
                 continue
             break
         self.world.oracle.submitted(key, job.id)
@@ -78,7 +79,7 @@ async def punctual(world: World, tries: int, rng: random.Random) -> None:
     """In calm weather: has jobs handed over on the very tick of a comment line, or of a wait's end,
     or while the comment line is on its way."""
     for n in range(tries):
-        await trio.sleep(world.config.waits.park)  # all sit again
+        await sleep(world.config.waits.park)  # all sit again
         server = world.server
         assert server is not None
         seats = [seat for seat in server.scheduler.lobby if seat._scope is not None]
@@ -123,7 +124,7 @@ class Landlord:
         }
         total = sum(verbs.values())
         while total > 0.001:
-            await trio.sleep(self.rng.expovariate(total / 3600))
+            await sleep(self.rng.expovariate(total / 3600))
             (verb,) = self.rng.choices(list(verbs), list(verbs.values()))
             await verb()
 
@@ -151,7 +152,7 @@ class Landlord:
             self.world.sometimes["a box was held" if user is None else "a box was reserved"] += 1
             if user is None:
                 oracle.held.add(name)
-            await trio.sleep(self.rng.uniform(60, 3600))
+            await sleep(self.rng.uniform(60, 3600))
             oracle.held.discard(name)
         await self._let_go(name)
 
@@ -170,7 +171,7 @@ class Landlord:
                 box = server.scheduler.store.boxes[name]
                 if box.reservation is None or await self._ask("release", box, "landlord"):
                     return
-            await trio.sleep(RETRY_S)
+            await sleep(RETRY_S)
 
     async def _resume(self) -> None:
         while True:
@@ -178,7 +179,7 @@ class Landlord:
             if server is not None and not server.scheduler.store.drained:
                 return
             if not await self._ask("resume"):
-                await trio.sleep(RETRY_S)
+                await sleep(RETRY_S)
 
     async def _drain(self) -> None:
         oracle = self.world.oracle
@@ -186,7 +187,7 @@ class Landlord:
             oracle.answered("Drained", "")
             oracle.drained = True
             self.world.sometimes["the lab was drained"] += 1
-            await trio.sleep(self.rng.uniform(60, 3600))
+            await sleep(self.rng.uniform(60, 3600))
             oracle.drained = False
         await self._resume()
 
@@ -205,7 +206,7 @@ class Landlord:
 async def operator(world: World) -> None:
     """Reads how jobs ended, and releases the boxes that were quarantined."""
     while True:
-        await trio.sleep(LOOKS_S)
+        await sleep(LOOKS_S)
         server = world.server
         if server is None:
             continue
