@@ -95,9 +95,9 @@ class Scheduler:
 
         All or nothing: raises IllegalMove before anything is done.
         """
-        return self._follow(self._apply(changes))
+        return self._follow(self._make(changes))
 
-    def _apply(self, changes: list[Change]) -> list[Change]:
+    def _make(self, changes: list[Change]) -> list[Change]:
         """Make changes, and those that a suspicion adds; who may be handed a job is known then."""
         touched: dict[str, None] = {}
         self.store.foresee(changes)
@@ -239,7 +239,7 @@ class Scheduler:
         limit = self.config.limits.unknown_boxes
         untold = self._is_untold(who)
         changes = decisions.asked(self.store, who, now, self.config.waits, limit, untold=untold)
-        made = self._apply(changes)
+        made = self._make(changes)
         box = self.store.box_of(who)
         assert box is not None
         seat = self.lobby.sit(box.name, now, reached, ipxe)

@@ -179,9 +179,11 @@ class Journal:
 
         Raises Unknown after `within` seconds; the disk may know it later.
         """
+        if within == math.inf:  # nearly everybody: a box's report, a hand-over
+            await self._until(position)
+            return
         with trio.move_on_after(within):
-            while self._durable < position:
-                await self._kept.wait()
+            await self._until(position)
         if self._durable < position:
             why = "; ".join(self.gate.reasons) or "the disk takes its time"
             raise Unknown(f"not done within {within:.0f} s, and may be done yet: {why}")
@@ -194,6 +196,10 @@ class Journal:
         if self.writable:
             with contextlib.suppress(Unknown):
                 await self.durable(self._appended, within)
+
+    async def _until(self, position: int) -> None:
+        while self._durable < position:
+            await self._kept.wait()
 
     async def serve(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

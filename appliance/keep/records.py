@@ -39,6 +39,7 @@ def _make_converter(*, for_people: bool) -> cattrs.preconf.cbor2.Cbor2Converter:
 
 _converter = _make_converter(for_people=False)
 _for_people = _make_converter(for_people=True)
+_plain_change = _converter.get_unstructure_hook(Change)
 
 
 def unstructure(value: Any, kind: Any = None) -> Any:
@@ -63,7 +64,7 @@ def loads(payload: bytes, kind: type[T], name: str) -> T:
 
 def dump_changes(changes: list[Change]) -> bytes:
     """The payload of one journal record: the changes that share a write."""
-    return cbor2.dumps(_converter.unstructure(changes, unstructure_as=list[Change]))
+    return cbor2.dumps([_plain_change(change) for change in changes])
 
 
 def load_changes(payload: bytes, name: str) -> list[Change]:

@@ -129,9 +129,7 @@ class Box:
 
     async def _runs(self, job: str, token: str) -> None:
         weather, oracle = self.world.weather, self.world.oracle
-        number = next(
-            n for (name, n), (_, t) in oracle.attempts.items() if (name, t) == (job, token)
-        )
+        number = oracle.number_of(job, token)
         if self.chance(weather.boot_panics):
             self.world.sometimes["a boot panicked"] += 1
             await sleep(self.rng.uniform(*PANICKED_S))

@@ -11,12 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+import cbor2
 import trio
 
 from appliance.jobs import job as jobs
-from appliance.jobs.changes import Drained, Job, Missed, Moved, Reserved, Submitted
+from appliance.jobs.changes import Drained, Job, Missed, Moved, Reserved
 from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Running
-from appliance.keep import archive, frames, records
+from appliance.keep import archive, frames
 
 if TYPE_CHECKING:
     from appliance.jobs.scheduler import Scheduler
@@ -47,6 +48,7 @@ class Oracle:
         self.durable_offers: set[tuple[str, int]] = set()
         self.told_ends: dict[str, str] = {}  # what a person heard of the end of a job
         self.attempts: dict[tuple[str, int], tuple[str, str]] = {}  # -> (box, token)
+        self._numbers: dict[tuple[str, str], int] = {}  # (job, token) -> which attempt that is
         self.verdicts: dict[tuple[str, int], set[str]] = defaultdict(set)  # what its box said
         self.latest: dict[str, int] = {}  # the newest attempt of a job, as the disk knows it
         self.runs: dict[str, set[int]] = defaultdict(set)  # attempts that began to run, likewise
@@ -71,26 +73,28 @@ class Oracle:
         start = data.index(b"\n") + 1 if data.startswith(b"appliance journal") else 0
         for part in frames.parts(data, start):
             assert part.payload is not None
-            for change in records.load_changes(part.payload, name):
-                self._is_durable(change)
+            for change in cbor2.loads(part.payload):
+                if change["is"] == "Submitted":
+                    job = change["job"]
+                    self._knows_job(job["id"], job["document"].get("rules", {}).get("retry", False))
+                elif change["is"] == "Moved":
+                    self._has_moved(change["job"], change["event"])
 
-    def _is_durable(self, change: Any) -> None:
-        if isinstance(change, Submitted):
-            self._knows_job(change.job)
-        elif isinstance(change, Moved) and isinstance(change.event, jobs.Offer):
-            self.latest[change.job] = change.event.attempt.number
-            self.durable_offers.add((change.job, change.event.attempt.number))
-        elif isinstance(change, Moved) and isinstance(change.event, jobs.Begin):
-            runs = self.runs[change.job]
-            runs.add(self.latest[change.job])
-            demand(len(runs) == 1 or change.job in self.retrying, f"{change.job} ran as {runs}")
-        if isinstance(change, Moved):
-            self.durable |= _words(change, self.latest.get(change.job, 0))
+    def _has_moved(self, job: str, event: dict[str, Any]) -> None:
+        if event["is"] == "Offer":
+            number = event["attempt"]["number"]
+            self.latest[job] = number
+            self.durable_offers.add((job, number))
+        elif event["is"] == "Begin":
+            runs = self.runs[job]
+            runs.add(self.latest[job])
+            demand(len(runs) == 1 or job in self.retrying, f"{job} ran as {runs}")
+        self.durable |= _words(event["is"], job, self.latest.get(job, 0))
 
-    def _knows_job(self, job: Any) -> None:
-        self.durable_jobs.add(job.id)
-        if job.document.rules.retry:
-            self.retrying.add(job.id)
+    def _knows_job(self, job: str, retry: bool) -> None:
+        self.durable_jobs.add(job)
+        if retry:
+            self.retrying.add(job)
 
     # ---- what leaves the appliance
 
@@ -115,10 +119,11 @@ class Oracle:
         """A box fetched job.cgz."""
         before = self.attempts.setdefault((job, number), (box, token))
         demand(before == (box, token), f"{job} attempt {number}: {before} and then {box}")
+        self._numbers.setdefault((job, token), number)
 
     def number_of(self, job: str, token: str) -> int:
         """Which attempt of the job carries the token."""
-        return next(n for (name, n), (_, t) in self.attempts.items() if (name, t) == (job, token))
+        return self._numbers[job, token]
 
     def ended(self, job: str, health: str) -> None:
         """A person heard how a job ended."""
@@ -134,13 +139,15 @@ class Oracle:
         self._decided(change)
         if not isinstance(change, Moved):
             return
-        attempts = scheduler.store.jobs[change.job].attempts
-        self.done |= _words(change, attempts[-1].number if attempts else 0)
+        job = scheduler.store.jobs[change.job]
+        attempts = job.attempts
+        self.done |= _words(
+            type(change.event).__name__, job.id, attempts[-1].number if attempts else 0
+        )
         if isinstance(change.event, jobs.Offer):
             box = change.event.attempt.box
             demand(not self.drained, f"{change.job} is given out while the lab is drained")
             demand(box not in self.held, f"{box} is held, and is given {change.job}")
-        job = scheduler.store.jobs[change.job]
         self.sometimes[f"{type(change.event).__name__.lower()}"] += 1
         if self.calm and isinstance(change.event, jobs.Lapse):
             raise Violation(f"{job.id} lapsed in calm weather: {change.event.reason}")
@@ -200,7 +207,7 @@ class Oracle:
         everything = jobs_of(scheduler)
         self.sometimes["jobs were archived"] += store.archived > 0
         for job in everything.values():  # of the last words of its forerunner we may not know
-            self._knows_job(job)
+            self._knows_job(job.id, job.document.rules.retry)
             self.durable_offers |= {(job.id, attempt.number) for attempt in job.attempts}
             if job.attempts:
                 self.latest[job.id] = job.attempts[-1].number
@@ -218,9 +225,8 @@ class Oracle:
                 demand(same, f"{name} attempt {number} is not what {box} fetched")
 
 
-def _words(change: Moved, number: int) -> set[tuple[str, str, int]]:
-    event = type(change.event).__name__
-    return {(event, change.job, number), (event, change.job, 0)}
+def _words(event: str, job: str, number: int) -> set[tuple[str, str, int]]:
+    return {(event, job, number), (event, job, 0)}
 
 
 def jobs_of(scheduler: Scheduler) -> dict[str, Job]:
