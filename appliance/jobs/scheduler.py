@@ -104,12 +104,11 @@ class Scheduler:
         for change in changes:
             self._apply(change)
             if isinstance(change, Moved):
-                touched.update(dict.fromkeys(self._boxes_of(change)))
-            elif isinstance(change, Missed | Quarantined | Reserved):
+                newest = self.store.jobs[change.job].attempts[-1:]
+                touched.update((attempt.box, None) for attempt in newest)
+            elif isinstance(change, Missed | Quarantined | Reserved | Unregistered):
                 touched[change.box] = None
                 self._note_pause(change)
-            elif isinstance(change, Unregistered):
-                touched[change.box] = None
         suspects = operator.suspects(self.store, touched, self.clock.now())
         for suspect in suspects:
             self._apply(suspect)
@@ -122,15 +121,13 @@ class Scheduler:
 
     def _follow(self, made: list[Change]) -> int:
         """Match, and note what was made; the journal's position."""
-        offers = self._match()
-        made = [*made, *offers]
+        made = [*made, *(offers := self._match())]
         position = self._journal.append(made) if made else self._journal.appended
         for offer in offers:
-            job = self.store.jobs[offer.job]
-            assert job.attempt is not None
-            self._untold.add((job.id, job.attempt.number))
-            hand_over = _HandOver(job.attempt.box, job.id, job.attempt.number, position)
-            self._to_hand.send_nowait(hand_over)
+            attempt = self.store.jobs[offer.job].attempt
+            assert attempt is not None
+            self._untold.add((offer.job, attempt.number))
+            self._to_hand.send_nowait(_HandOver(attempt.box, offer.job, attempt.number, position))
         for change in made:
             if isinstance(change, Moved | Synced):
                 self._tell_watchers(self.store.jobs[change.job])
@@ -169,7 +166,7 @@ class Scheduler:
         """Whether new work is taken."""
         return self._journal.gate
 
-    def _note_pause(self, change: Missed | Quarantined | Reserved) -> None:
+    def _note_pause(self, change: Missed | Quarantined | Reserved | Unregistered) -> None:
         if isinstance(change, Reserved) and change.reservation is not None:
             self.look(KEPT, change.box, change.reservation.until)
         elif isinstance(change, Missed) and change.until:
@@ -190,10 +187,6 @@ class Scheduler:
             self.look(JOB, job_id, decisions.deadline(job, self.heard, self.config.waits))
         else:
             self.dues.forget(JOB, job_id)
-
-    def _boxes_of(self, change: Moved) -> list[str]:
-        attempts = self.store.jobs[change.job].attempts
-        return [attempts[-1].box] if attempts else []
 
     def _match(self) -> list[Moved]:
         if self.store.drained:

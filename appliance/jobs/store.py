@@ -327,12 +327,10 @@ class Store:
 
     def _see(self, change: Seen) -> None:
         who = change.identity
-        box = self.boxes.get(change.box)
-        if box is None:
-            box = self.boxes[change.box] = Box(change.box, (who.mac,))
-        # An idle box asks twice an hour, always as before.
+        box = self.boxes.get(change.box) or Box(change.box, (who.mac,))
+        self.boxes[change.box] = box
         same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
-        if not same:
+        if not same:  # an idle box asks twice an hour, always as before
             self._unindex_box(box)
         if who.mac not in box.macs:
             box.macs = (*box.macs, who.mac)
@@ -345,9 +343,8 @@ class Store:
         elif box.boot is not None and box.boot.ended is None:
             box.boot.ended = "asked again"
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
-        if same:
-            self._by_address[who.address] = box.name  # another may have asked from there since
-        else:
+        self._by_address[who.address] = box.name  # another may have asked from there since
+        if not same:
             self._index_box(box)
 
     # ---- indexes: each is a function of jobs and boxes, and never kept on disk
