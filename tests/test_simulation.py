@@ -17,10 +17,11 @@ import pytest
 from appliance.jobs import reaper
 from tests.simulation.lab import THOUSANDS, Size, simulate
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.seeds import on_all_cores, play
 
 QUICK = range(5)
-FIXED = range(1000, 1036)
-HTTP = range(2000, 2008)
+FIXED = range(1000, 1080)
+HTTP = range(2000, 2016)
 HARD_ENOUGH = 60  # seeds within which each planted bug must be found
 WEB = Size(http=True)
 LARGE_SEED = 4
@@ -38,16 +39,6 @@ SOMETIMES = """
     offer|fetch|load|begin|wrap|verdict|close|lapse|asked|undelivered|cancel|refuseupload
     end success|end failed|end abnormal|end timeout|end boot_failed|end cancel|end incomplete
 """
-
-
-def play(seed, size=Size(), again=""):  # noqa: B008 - frozen
-    """One run; a failure names the seed and how to see it again, and has the last changes."""
-    try:
-        return simulate(seed, size)
-    except BaseException as error:
-        again = again or f"SIM_SEED={seed} pytest tests/test_simulation.py -k new_seeds"
-        error.add_note(f"seed {seed}{', HTTP' if size.http else ''}; again: {again}")
-        raise
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -92,10 +83,9 @@ def test_nothing_is_lost_through_the_whole_http_stack():
 def seen():
     """What happened in all runs of the fixed set."""
     total = Counter()
-    for seed in FIXED:
-        total.update(play(seed).sometimes)
-    for seed in HTTP:
-        total.update(play(seed, WEB).sometimes)
+    with on_all_cores() as play_all:
+        for report in [*play_all(FIXED, Size()), *play_all(HTTP, WEB)]:
+            total.update(report.sometimes)
     return total
 
 
@@ -113,16 +103,19 @@ def new_seeds():
     command = ["git", "rev-parse", "HEAD"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     first = int(said[:8] or "0", 16)
-    return range(first, first + int(os.environ.get("SIM_RUNS", "10")))
+    return range(first, first + int(os.environ.get("SIM_RUNS", "30")))
 
 
 @pytest.mark.slow
 def test_new_seeds_with_each_commit():
     print(f"seeds {new_seeds()}")
-    for seed in new_seeds():
-        play(seed)
-        if "SIM_SEED" in os.environ:
+    if "SIM_SEED" in os.environ:
+        for seed in new_seeds():
+            play(seed)
             play(seed, WEB)
+    else:
+        with on_all_cores() as play_all:
+            assert len(new_seeds()) == len(list(play_all(new_seeds(), Size())))
 
 
 @pytest.mark.slow

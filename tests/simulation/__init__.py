@@ -8,6 +8,7 @@ box           a testbox that obeys iPXE's rules, and the job it runs
 people        who submit, cancel, ask again, hold and release boxes, drain, and give more time
 oracle        what must be true, written down without looking at the code under test
 lab           storm, calm, and the demands at the end: `simulate(seed)`
+seeds         many of those runs, on all cores
 mutants       bugs planted on purpose, which the oracle must find
 
 SIM_SEED=123 pytest tests/test_simulation.py    that one run again

@@ -31,8 +31,6 @@ HOUR: Final = 3600.0
 
 
 FINISHED_IN_MEMORY: Final = (0, 2, 1000)  # by the seed: all others are in the archive
-# By the seed: a longer journal becomes a snapshot while everything goes on.
-JOURNAL_BYTES: Final = (10_000, 50_000, 200_000)
 
 
 @attrs.frozen
@@ -46,7 +44,10 @@ class Size:
     http: bool = False
     drip: float = 100.0  # between comment lines; iPXE's watchdog bites after 120
     watchdog: float = network.WATCHDOG_S  # older iPXE has none
-    often: float = 1.0  # how often things happen that have a rate: power cuts, kills, full disks
+    often: float = 1.0  # how often boxes lose power, relative to the worst weather
+    troubles: float = 1.0  # how often the server and its disk have trouble, likewise
+    # By the seed: a longer journal becomes a snapshot while everything goes on.
+    journal_bytes: tuple[int, ...] = (10_000, 50_000, 200_000)
     job_s: tuple[float, float] = (60.0, 2400.0)
     faults: frozenset[str] = FAULTS
     # The longest that a job can still take when the storm is over: a running limit, a few boots.
@@ -57,14 +58,16 @@ class Size:
 
 
 # A whole lab: boxes of Debian 13's iPXE, which waits half an hour in silence (facts.md §1), so that
-# the server says little; each loses power once a day at the worst, the server dies every few hours.
+# the server says little; each loses power once a day at the worst.  The server and its disk have
+# trouble up to three times an hour.
 WORKING: Final = Size(
-    boxes=300, hours=6.0, jobs=50, people=6, drip=900.0, watchdog=math.inf, often=0.02
-)
+    boxes=300, hours=6.0, jobs=50, people=6, drip=900.0, watchdog=math.inf, often=0.02,
+    troubles=0.3, journal_bytes=(200_000, 1_000_000, 4_000_000),
+)  # fmt: skip
 # As many as a large lab has; its faults are those after which all is well within the hour.
 THOUSANDS: Final = attrs.evolve(
     WORKING, boxes=2000, hours=0.5, jobs=20, people=5, job_s=(30.0, 300.0), settled_h=0.75,
-    calm_h=1.25, often=0.5, punctual=0,
+    calm_h=1.25, often=0.5, troubles=0.5, punctual=0,
     faults=frozenset(["power_cut", "no_fin", "fetch_breaks", "refetches", "told_twice", "cancels",
                       "answer_lost", "kill", "power_loss", "clock_jumps"]),
 )  # fmt: skip
@@ -85,7 +88,7 @@ class World:
 
     def __init__(self, seed: int, size: Size) -> None:
         rng = random.Random(seed)
-        self.size, self.weather = size, Weather.draw(rng, size.often, size.faults)
+        self.size, self.weather = size, Weather.draw(rng, size.often, size.troubles, size.faults)
         self.rng = determinism.child(rng)
         nowhere = labs.config().paths
         waits = Waits(drip=size.drip)
@@ -94,13 +97,14 @@ class World:
         self.config = Config(
             paths=Paths(*attrs.astuple(nowhere)), network=network_, waits=waits, limits=limits
         )
-        self.journal_bytes = rng.choice(JOURNAL_BYTES)
+        self.journal_bytes = rng.choice(size.journal_bytes)
         self.oracle = Oracle()
         self.sometimes: Counter[str] = self.oracle.sometimes
         self.net: Any = network.Http() if size.http else network.Direct()
         self.server: Server | None = None
         self.boxes = [Box(self, n, determinism.child(rng)) for n in range(size.boxes)]
         self.boxes_off: set[str] = set()
+        self.cut_off: list[Any] = []  # lines to a server whose machine lost power
         self.persons = [
             people.Person(self, f"person{n}", size.jobs, determinism.child(rng))
             for n in range(size.people)
@@ -180,8 +184,12 @@ class World:
         return self.rng.random() < self.weather.power_loss
 
     def server_is_up(self, server: Server) -> None:
-        """Boxes and people find it."""
+        """Boxes and people find it; those that wait for an answer of a machine that lost power
+        hear that it knows nothing of them."""
         self.server = server
+        for line in self.cut_off:
+            self.later(self.rng.uniform(0, network.KEEPALIVE_S), line.resets)
+        self.cut_off.clear()
 
     def server_is_down(self, server: Server) -> None:
         """Nobody does."""

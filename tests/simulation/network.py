@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SERVER: Final = "10.255.0.1"
 SEEN_DEAD_S: Final = 60.0  # by then a seat whose box lost power is free (facts.md §4)
 WATCHDOG_S: Final = 120.0  # iPXE 2.0 gives up without a body byte (facts.md §1)
+KEEPALIVE_S: Final = 15.0  # iPXE sends one so often; a server without the connection resets it
 SEND_S: Final = (None, 0.0, 0.5)  # that a send may take; None: not even a turn of the loop
 _JOB: Final = re.compile(r"/job_initrd_tmpfs/([^/]+)/job\.cgz")
 _TOKEN: Final = re.compile(rb"/~lkp/(token[0-9]+)")
@@ -89,6 +90,12 @@ class _Line:
         finally:
             if not self._server.vanished:
                 self._over.set()
+            elif not self._bites:  # else the watchdog finds out
+                self._box.world.cut_off.append(self)
+
+    async def resets(self) -> None:
+        """The machine that is there now knows nothing of this connection."""
+        self._over.set()
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()

@@ -59,30 +59,22 @@ class Weather:
     clock_jumps: float = _most(0.5)  # of a restart
 
     @classmethod
-    def draw(cls, rng: random.Random, often: float, faults: Set[str]) -> Weather:
+    def draw(cls, rng: random.Random, often: float, troubles: float, faults: Set[str]) -> Weather:
         """Each fault: off in two of five runs, else anything from rare to the most there is.
 
-        Rates are multiplied by `often`; what is not among `faults` does not happen.
+        Power cuts are multiplied by `often`, the rates of the server's troubles by `troubles`;
+        what is not among `faults` does not happen.
         """
         drawn = {}
         for field in attrs.fields(cls):
             strength = rng.choice((0.0, 0.0, 0.1, 0.4, 1.0))
-            most = field.metadata["most"] * (often if field.name in RATES else 1.0)
-            drawn[field.name] = strength * most * (0.5 + rng.random() / 2)
+            scale = {"power_cut": often}.get(field.name, troubles if field.name in RATES else 1.0)
+            drawn[field.name] = strength * field.metadata["most"] * scale * (0.5 + rng.random() / 2)
         return cls(**{name: value for name, value in drawn.items() if name in faults})
 
 
 RATES = frozenset(
-    [
-        "power_cut",
-        "kill",
-        "kill_in_disk",
-        "disk_full",
-        "disk_broken",
-        "sync_fails",
-        "image_gone",
-        "stop",
-    ]
-)
+    ["kill", "kill_in_disk", "disk_full", "disk_broken", "sync_fails", "image_gone", "stop"]
+)  # the server's
 FAULTS = frozenset(field.name for field in attrs.fields(Weather))
 CALM = Weather()
