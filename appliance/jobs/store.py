@@ -327,13 +327,11 @@ class Store:
 
     def _see(self, change: Seen) -> None:
         who = change.identity
-        box = self.boxes.get(change.box) or Box(change.box, (who.mac,))
-        self.boxes[change.box] = box
+        self.boxes[change.box] = box = self.boxes.get(change.box) or Box(change.box, (who.mac,))
         same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
         if not same:  # an idle box asks twice an hour, always as before
             self._unindex_box(box)
-        if who.mac not in box.macs:
-            box.macs = (*box.macs, who.mac)
+        box.macs = tuple(dict.fromkeys([*box.macs, who.mac]))
         box.arch = who.arch or box.arch
         box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
         box.serial, box.product = who.serial or box.serial, who.product or box.product
@@ -384,8 +382,7 @@ class Store:
             self.boxes[job.attempt.box].job = None
 
     def _index_box(self, box: Box) -> None:
-        for mac in box.macs:
-            self._by_mac[mac] = box.name
+        self._by_mac.update(dict.fromkeys(box.macs, box.name))
         if box.facts is not None and box.facts.uuid is not None:
             self._by_uuid.setdefault(box.facts.uuid, box.name)
         if box.address is not None:
