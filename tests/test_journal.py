@@ -164,6 +164,21 @@ async def test_no_record_and_no_file_can_be_missing_unnoticed(autojump_clock):
             await as_kept({key: data for key, data in whole.items() if key != name})
 
 
+async def test_a_journal_that_is_not_there_is_told_of(autojump_clock, capsys):
+    """A kill between the first snapshot and its journal leaves this; so does `rm`."""
+    disk = MemoryDisk()
+    await history(disk, steps=10)
+    capsys.readouterr()
+    await as_kept(disk.files)
+    assert "warning" not in capsys.readouterr().out
+    del disk.files["journal-000001"]
+    await as_kept(disk.files)
+    why = "journal-000001: lost power before it was made, or was removed: no record"
+
+    assert why in capsys.readouterr().out
+    assert why == survey.survey(disk.files, "lab").torn
+
+
 async def test_a_torn_record_is_dropped_with_a_warning_that_says_where(autojump_clock, capsys):
     disk = MemoryDisk()
     await history(disk, steps=10)

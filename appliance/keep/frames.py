@@ -30,6 +30,7 @@ from appliance.errors import BadState
 
 VERSION: Final = 1
 JOURNAL: Final = b"appliance journal %d\n"
+JOURNAL_HEADER: Final = JOURNAL % VERSION  # of those that are written today
 SNAPSHOT: Final = b"appliance snapshot %d\n"
 RECORD_BYTES_MAX: Final = 2**30  # a length beyond this is damage, not data
 SECTOR_BYTES: Final = 512  # disks write whole sectors; a lost one reads as zeros

@@ -66,7 +66,9 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     files = replay.files_among(names)
     with _no_garbage():
         state, end = await _read(disk, files)
-    fresh = files.snapshots == files.journals == (files.newest,) and end == len(_JOURNAL_HEADER)
+    fresh = files.snapshots == files.journals == (files.newest,) and end == len(
+        frames.JOURNAL_HEADER
+    )
     number = files.newest if fresh else files.newest + 1
     journal = Journal(disk, state, number, bytes_max or JOURNAL_BYTES_MAX)
     for name in names:
@@ -74,7 +76,7 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
             with contextlib.suppress(OSError):  # it only takes room
                 await disk.remove(name)
     if fresh:
-        journal.go_on(number, len(_JOURNAL_HEADER))
+        journal.go_on(number, len(frames.JOURNAL_HEADER))
         return state.store, journal
     try:
         await journal.begin()
@@ -118,6 +120,8 @@ async def _read(disk: Disk, files: replay.Files) -> tuple[State, int]:
         if torn is not None:
             size = torn.end - torn.start
             log.warning("dropped a torn last record", file=name, offset=torn.start, size=size)
+    if files.lone:
+        log.warning("no journal behind the snapshot", why=files.lone)
     return state, end if files.journals[-1:] == (files.newest,) else 0
 
 
@@ -230,7 +234,7 @@ class Journal:
         self._size += len(data)
         self._mark(position)
         if image is not None:
-            await self._append(replay.journal_name(self._number + 1), _JOURNAL_HEADER)
+            await self._append(replay.journal_name(self._number + 1), frames.JOURNAL_HEADER)
             self._number += 1
             self._begun = self._number
             self._size = 0
@@ -337,7 +341,7 @@ class Journal:
         """Raises OSError; what was there before is there still, then."""
         await self.disk.replace(replay.snapshot_name(turn.number), records.snapshot(turn.image))
         if self._begun < turn.number:  # a file may be there already, and lack its header
-            await self.disk.append(replay.journal_name(turn.number), _JOURNAL_HEADER)
+            await self.disk.append(replay.journal_name(turn.number), frames.JOURNAL_HEADER)
             self._begun = turn.number
         for old in replay.files_among(await self.disk.names()).before(turn.number):
             await self.disk.remove(old)
@@ -346,9 +350,6 @@ class Journal:
         self._durable = max(self._durable, position)
         self._kept.set()
         self._kept = trio.Event()
-
-
-_JOURNAL_HEADER: Final = frames.JOURNAL % frames.VERSION
 
 
 def _why(error: OSError) -> str:

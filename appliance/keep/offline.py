@@ -16,8 +16,9 @@ from pathlib import Path
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import archive, records, replay, rescue
+from appliance.keep import archive, frames, records, replay, rescue
 from appliance.keep.disk import StateFolder, lock, sync_folder
+from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey
 
 
@@ -71,7 +72,7 @@ async def repair(folder: Path, found: Survey) -> Path:
             kept = _set_aside(folder, names)
         store = rescue.agreed(folder, found.store, time.time())
         image = records.image_of(store, found.next)
-        await disk.replace(replay.snapshot_name(found.newest + 1), records.snapshot(image))
+        await _write(disk, found.newest + 1, image)
         for name in names:
             await disk.remove(name)
     return kept
@@ -102,4 +103,9 @@ async def begin(folder: Path, store: Store) -> None:
         if there:
             raise BadState(f"{folder}: there is a state already: {', '.join(there[:3])}")
         image = records.image_of(store, 0)
-        await disk.replace(replay.snapshot_name(1), records.snapshot(image))
+        await _write(disk, 1, image)
+
+
+async def _write(disk: StateFolder, number: int, image: Image) -> None:
+    await disk.replace(replay.snapshot_name(number), records.snapshot(image))
+    await disk.append(replay.journal_name(number), frames.JOURNAL_HEADER)

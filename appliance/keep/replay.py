@@ -55,6 +55,14 @@ class Files:
                 return f"{journal_name(wanted)} is missing, but {journal_name(number)} is there"
         return ""
 
+    @property
+    def lone(self) -> str:
+        """Why no journal stands behind the snapshot, in words; empty where one does."""
+        if not self.snapshots or self.journals_from(self.start):
+            return ""
+        name = journal_name(self.start)
+        return f"{name}: lost power before it was made, or was removed: no record"
+
     def before(self, number: int) -> list[str]:
         """The files that a snapshot with this number makes superfluous."""
         old = [snapshot_name(n) for n in self.snapshots if n < number]

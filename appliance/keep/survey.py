@@ -95,7 +95,7 @@ def _check_versions(contents: Contents) -> None:
 
 def _from(contents: Contents, files: replay.Files, start: int, lab: str) -> Survey:
     """What a start from snapshot `start` would find."""
-    found = Survey(newest=files.newest)
+    found = Survey(newest=files.newest, torn=files.lone)
     surveyor = _Surveyor(found, contents, lab)
     if files.snapshots:
         surveyor.take_snapshot(replay.snapshot_name(start))
