@@ -310,17 +310,9 @@ def step(
     return Stepped(box.name, moment, job.id if job else None, number)
 
 
-def told(
-    box: Box,
-    now: float,
-    what: str,
-    detail: str,
-    job: Job,
-    attempt: Attempt,
-    size: int | None = None,
-) -> Stepped:
-    """What came from `attempt`, to remember in the boot under way; late, that boot is not its."""
-    return step(box, now, what, detail, size, job=job if is_current(job, attempt) else None)
+def told(box: Box, now: float, what: str, detail: str, job: Job, attempt: Attempt) -> Stepped:
+    """What `attempt` said, to remember in the boot under way; late, that boot is not its."""
+    return step(box, now, what, detail, job=job if is_current(job, attempt) else None)
 
 
 def is_current(job: Job, attempt: Attempt) -> bool:
