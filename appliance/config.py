@@ -233,6 +233,8 @@ def load(path: Path | None = None) -> Config:
         if not required:
             return Config()
         raise BadConfig(f"{chosen}: no such file") from error
+    except PermissionError as error:
+        raise BadConfig(f"{chosen}: only root and the group appliance may read it") from error
     except OSError as error:
         raise BadConfig(f"{chosen}: {error.strerror}") from error
     except UnicodeDecodeError as error:

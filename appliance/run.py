@@ -96,6 +96,7 @@ async def serve(
         scheduler.watchers.dismiss()
 
     async with trio.open_nursery() as behind:  # outlives the doors
+        behind.start_soon(systemd.stay_alive)
         await behind.start(journal.serve)
         await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(scheduler.dispatch)
@@ -214,7 +215,6 @@ async def until_signalled(config: Config) -> None:
                 gc.freeze()  # to look through it takes a second
                 gc.enable()
                 systemd.notify("READY=1")
-                nursery.start_soon(systemd.stay_alive)
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
                 async for _ in signals:
                     systemd.notify("STOPPING=1")

@@ -184,7 +184,7 @@ class Activated(Appliance):
             self.process = subprocess.Popen(
                 ["bash", "-c", f'LISTEN_PID=$$ exec "$@" {moved}', "bash", *command],
                 pass_fds=[FIRST + n for n in numbers],
-                env={**os.environ, "LISTEN_FDS": str(len(self.held))},
+                env={**os.environ, "LISTEN_FDS": str(len(self.held)), "WATCHDOG_USEC": "60000000"},
                 stderr=log,
             )
         for number in numbers:

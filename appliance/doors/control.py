@@ -1,6 +1,6 @@
 """The command line's door: CBOR sequences (RFC 8742) over a unix socket.
 
-    server  {"appliance": 1, "version": "...", "lab": "..."}
+    server  {"appliance": 1, "version": "...", "lab": "...", "pid": N}
     client  {"appliance": 1}
     client  {"verb": "submit", ...}
     server  {"event": {...}} *   {"result": {...}}  or  {"error": {"kind", "message", "problems"}}
@@ -116,7 +116,13 @@ def _answers(path: str) -> bool:
 
 async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: People) -> None:
     user = _peer(stream)
-    hello = {"appliance": PROTOCOL, "version": appliance.__version__, "lab": scheduler.config.lab}
+    hello = {
+        "appliance": PROTOCOL,
+        "version": appliance.__version__,
+        "lab": scheduler.config.lab,
+        # The kernel names whoever made the socket, which may be systemd.
+        "pid": os.getpid(),
+    }
     try:
         async with stream, contextlib.aclosing(_messages(stream)) as requests:
             await stream.send_all(cbor2.dumps(hello))

@@ -30,7 +30,7 @@ from appliance.setup import (
     units,
 )
 from appliance.setup.actions import Owner, Run, Settle, Step
-from appliance.setup.site import PACKAGES, PROGRAM, Found, Places, Program, Whose, Wish
+from appliance.setup.site import PACKAGES, PROGRAM, SERVER, Found, Places, Program, Whose, Wish
 
 PLACES: Final = Places()
 LAUNCHER: Final = "launcher"  # as binary.spec calls it
@@ -254,7 +254,9 @@ def _check(wish: Wish, found: Found) -> None:
 
 
 def _state_check(old: Program) -> Run:
-    return Run((str(PLACES.lib / "versions" / old.name / PROGRAM), "state", "check"))
+    """As the server's own user: what it makes there must be that user's."""
+    program = str(PLACES.lib / "versions" / old.name / PROGRAM)
+    return Run(("runuser", "-u", SERVER.user, "--", program, "state", "check"))
 
 
 def _settled() -> Step:

@@ -152,7 +152,7 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
 def _marked(plan: _Plan) -> list[Step]:
     """Between a mark and its removal.  To go back ends with what ran before, running again."""
     mark = Write(plan.places.unfinished, "cut short, or still under way\n")
-    undo: list[Action] = [Remove(mark.path)]
+    undo: list[Action] = [Remove(mark.path), RemoveEmpty(mark.path.parent)]
     running = sorted(plan.restart & plan.found.active)
     if plan.reload:
         undo.append(Run(("systemctl", "daemon-reload")))

@@ -63,8 +63,8 @@ def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) 
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
-    add("--purge: the state", Remove(paths.state))
-    add("--purge: the state", Remove(plan.copy_of(paths.state)))
+    for state in (paths.state, plan.copy_of(paths.state), _after(paths.state)):
+        add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
     add("--purge: the configuration", RemoveEmpty(places.config.parent))
@@ -83,12 +83,17 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
     if not purge:
         paths = config.paths
         told.append(f"{paths.srv}: images, files and results")
-        told.append(f"{paths.state}: the state")
+        told.append(f"{paths.state}: the state, and beside it its copies of upgrades")
         told.append(f"{places.config.parent}: the configuration and the hosts files")
         told.append(f"users and groups {' and '.join(_USERS)}, who own some of this")
     if packages := record.get("packages"):
         told.append(f"packages that an install brought: apt-get purge {' '.join(packages)}")
     return told
+
+
+def _after(state: Path) -> Path:
+    """Where a rollback with the state puts the one that it replaces."""
+    return state.with_name(state.name + "-after")
 
 
 def rollback(
@@ -102,7 +107,7 @@ def rollback(
     now = found.links[places.current]
     if state:
         kept, copy = config.paths.state, plan.copy_of(config.paths.state)
-        aside = kept.with_name(kept.name + "-after")
+        aside = _after(kept)
         swap = Run(("sh", "-c", f"rm -rf {aside} && mv {kept} {aside} && cp -a {copy} {kept}"
                     f" && chmod 711 {kept}"))  # fmt: skip
         back = Run(("sh", "-c", f"rm -rf {kept} && mv {aside} {kept}"))

@@ -21,7 +21,8 @@ SERVER: Final = Owner("appliance", "appliance")
 DHCP: Final = Owner("appliance-dnsmasq", "appliance-dnsmasq")
 # Debian's names, by what may be left out.
 PACKAGES: Final = {
-    "": ("ipxe",),
+    # cpio looks into images, mmdebstrap makes them.
+    "": ("ipxe", "cpio", "mmdebstrap"),
     "dnsmasq": ("dnsmasq-base",),
     "cifs": ("samba",),
     "nfs": ("nfs-ganesha", "nfs-ganesha-vfs"),

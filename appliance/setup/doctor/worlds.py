@@ -76,10 +76,9 @@ def _connect(config: Config) -> tuple[Server | None, int | None]:
         there = connect_to(str(config.paths.control_socket))
     except ApplianceError:
         return None, None
-    credentials = there.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, _, _ = struct.unpack("3i", credentials)
     try:
-        return Server(there), pid
+        server = Server(there)
+        return server, int(server.hello["pid"])
     except ApplianceError:
         return None, None
 
