@@ -15,28 +15,29 @@ pytestmark = [
     pytest.mark.skipif(not scenes.IMAGES.exists(), reason="no image: make image"),
 ]
 # What the kernel says it was given.  UEFI iPXE puts the image's name in front, and iPXE makes one
-# blank of several.
+# blank of several.  Debian's kernels do not understand `crashkernel=auto`.
+CRASHKERNEL = r"crashkernel=4G-8G:128M,8G-16G:256M,16G-:512M"
 CIFS = (
     r"vmlinuz-\S+ user=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
     r" root=cifs://172\.28\.0\.1/os/debian/x86_64/12-[0-9-]+,"
     r"guest,ro,hard,vers=1\.0,noacl,nouser_xattr,noserverino"
     r" console=tty0 console=ttyS0,115200"
     r" initrd=initramfs\.lkp-\S+\.img initrd=modules-\S+\.cgz initrd=job\.cgz"
-    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+    r" initrd=runner\.cgz rootfs_disk= " + CRASHKERNEL
 )
 NFS = (
     r"vmlinuz-\S+ user=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
     r" root=172\.28\.0\.1:/os/debian/x86_64/12-[0-9-]+"
     r" console=tty0 console=ttyS0,115200"
     r" initrd=initramfs\.lkp-\S+\.img initrd=modules-\S+\.cgz initrd=job\.cgz"
-    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+    r" initrd=runner\.cgz rootfs_disk= " + CRASHKERNEL
 )
 # arm64 has no console on its line: firmware names it (SPCR).  BIOS iPXE names no image.
 INITRAMFS = (
     r"%suser=lkp job=/lkp/scheduled/job\.yaml ip=dhcp rootovl ro"
     r" rdinit=/sbin/init prompt_ramdisk=0%s"
     r" initrd=tiny\.cgz initrd=modules-\S+\.cgz initrd=run-ipconfig\.cgz initrd=job\.cgz"
-    r" initrd=runner\.cgz rootfs_disk= crashkernel=auto"
+    r" initrd=runner\.cgz rootfs_disk= " + CRASHKERNEL
 )
 
 
