@@ -235,7 +235,8 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
         cluster=r.take("cluster", checks.cluster, None),
         comments=_comments(r),
     )
-    document = attrs.evolve(document, local=_volumes(r, document))
+    if document.os_mount == LOCAL:
+        document = attrs.evolve(document, local=_volumes(r, document))
     body = Body(
         script=r.take("script", checks.script, None),
         job2sh=r.take("job2sh", checks.job2sh, None),
@@ -286,8 +287,6 @@ def _comments(r: Reading) -> tuple[str, ...]:
 
 def _volumes(r: Reading, document: Document) -> str:
     """The words of 2021 about a local root: all keys are there, empty or not (protocol.md §1.4)."""
-    if document.os_mount != LOCAL:
-        return ""
     version = document.os_version.replace("-", "_")
     volume = f"/dev/mapper/os-{document.os}_{document.arch}_{version}_"
     source, boot, own = (
