@@ -151,7 +151,8 @@ async def lab(
     serve: Sequence[str] = (sys.executable, "-m", "appliance", "serve", "--config"),
     nfs: bool = False,
     ipxe: Sequence[Path] = tftp.PACKAGED,
-    dhcp: Callable[[str], str] = lambda configuration: configuration,
+    dhcp: Callable[[Config], str] = dnsmasq.configuration,
+    dhcp_ports: Sequence[int] = (67, 69),
 ) -> AsyncIterator[Lab]:
     """A lab with the images of `os_images`, ready for boxes; it ends when the block does.
 
@@ -159,7 +160,7 @@ async def lab(
     `serve` is the server's command, completed with the configuration file.
     `nfs` starts ganesha as well, for jobs that say `os_mount: nfs`.
     `ipxe` is where iPXE is looked for.
-    `dhcp` makes another dnsmasq.conf of ours: that of a server which is not the appliance's.
+    `dhcp` makes another dnsmasq.conf, for one that listens on `dhcp_ports`.
     """
     directory = _directory(keep)
     try:
@@ -172,7 +173,7 @@ async def lab(
         ):
             accel = await accelerator(directory)
             made = Lab(config, config_file, keep, inside, nursery, watch, accel)
-            await _start_daemons(made, directory, serve)
+            await _start_daemons(made, directory, serve, dhcp_ports)
             if nfs:
                 await _start_ganesha(made, directory)
             yield made
@@ -182,7 +183,9 @@ async def lab(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _start_daemons(made: Lab, directory: Path, serve: Sequence[str]) -> None:
+async def _start_daemons(
+    made: Lab, directory: Path, serve: Sequence[str], dhcp_ports: Sequence[int]
+) -> None:
     ports = made.config.ports
     await made.start(
         "server", [*serve, str(made.config_file)], ports.scheduler, ports.os, ports.upload
@@ -198,7 +201,7 @@ async def _start_daemons(made: Lab, directory: Path, serve: Sequence[str]) -> No
             *("dnsmasq", f"--conf-file={directory}/dnsmasq.conf"),
             *("--keep-in-foreground", "--log-facility=-"),
         ],
-        *(67, 69),
+        *dhcp_ports,
     )
 
 
@@ -240,14 +243,14 @@ def _configuration(directory: Path, keep: Path) -> Config:
 
 
 def _lay_out(
-    config: Config, directory: Path, ipxe: Sequence[Path], dhcp: Callable[[str], str]
+    config: Config, directory: Path, ipxe: Sequence[Path], dhcp: Callable[[Config], str]
 ) -> Path:
     """Makes all directories and files that the daemons want; the configuration file's path."""
     paths = config.paths
     wanted = (paths.srv / "os", paths.state, paths.run, paths.hosts, paths.dhcp_hosts)
     for path in (*wanted, *smb.directories(config), *ganesha.directories(config)):
         path.mkdir(parents=True, exist_ok=True)
-    (directory / "dnsmasq.conf").write_text(dhcp(dnsmasq.configuration(config)))
+    (directory / "dnsmasq.conf").write_text(dhcp(config))
     (directory / "smb.conf").write_text(smb.configuration(config))
     (directory / "ganesha.conf").write_text(ganesha.configuration(config))
     tftp.lay_out(config, ipxe)

@@ -63,6 +63,8 @@ class Box:
     firmware: Firmware = "uefi"
     spare: tuple[str, str] | None = None  # MAC and tap of a card before the one it boots from
     memory_mib: int = 2048
+    nice: int = 0  # a box that waits in firmware keeps a core busy: more of it is left to others
+    more: Sequence[str] = ()  # of QEMU's arguments
     accel: str = "tcg"
     watch: Callable[[str], None] = lambda line: None  # called with each line of the serial log
     lines: list[str] = attrs.field(factory=list, init=False)
@@ -141,8 +143,10 @@ class Box:
             words += ["-netdev", f"tap,id=n{number},ifname={tap},script=no,downscript=no"]
             words += ["-device", f"virtio-net-pci,netdev=n{number},mac={mac}{rom}{order}"]
         return [
+            *("nice", "-n", str(self.nice)),
             *self.machine(variables),
             *words,
+            *self.more,
             *("-boot", "n", "-device", "virtio-rng-pci"),
             *("-uuid", str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))),
             *("-smbios", f"type=1,manufacturer=QEMU,product=Lab box,serial=no. {self.name}"),

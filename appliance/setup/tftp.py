@@ -6,6 +6,7 @@ No iPXE is part of this project: the binaries are those of Debian's `ipxe` packa
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 import attrs
 
 from appliance.boot import dnsmasq
-from appliance.config import Config
+from appliance.config import GROUP, Config
 from appliance.errors import NotFound
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
@@ -60,6 +61,7 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
     for name, script in _scripts(config).items():
         _replace(root / name, script)
     _answer_to_the_seeds_root(root)
+    _let_the_server_add(root)
     return [*laid, *(Laid(template.name, template) for template in TEMPLATES)]
 
 
@@ -120,3 +122,18 @@ def _answer_to_the_seeds_root(root: Path) -> None:
         return
     if not link.is_symlink() and not link.exists():
         link.symlink_to(".")
+
+
+def _let_the_server_add(root: Path) -> None:
+    """Lets the installed server put its boxes' own iPXE there (own_ipxe.py), and touch no other's.
+
+    Where it has no group of its own, it runs as whoever lays out the root.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        group = grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return
+    os.chown(root, 0, group)
+    root.chmod(0o1775)  # sticky: what root laid out stays root's

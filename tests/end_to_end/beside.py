@@ -14,8 +14,10 @@ from typing import Any, Final
 import attrs
 import trio
 
+from appliance.boot import dnsmasq
 from appliance.config import Config, Waits
 from appliance.setup.lab import Lab, lab
+from appliance.setup.namespace import SERVER
 from appliance.setup.qemu import Firmware
 from tests.machines import machine
 
@@ -48,12 +50,29 @@ class Evidence:
     logs: dict[str, list[str]] = attrs.field(factory=dict)
 
 
+# The simplest that can point here: one file for all, for firmware and iPXE alike.
+POINTS_HERE: Final = (*DNSMASQ, f"--dhcp-boot=ipxe/bin-x86_64-efi/snp.efi,,{SERVER}")
+
+
 async def as_a_proxy(keep: Path, evidence: Evidence) -> None:
     """A UEFI and a BIOS box wait for half their lease, ask again, and run a job."""
     async with _lab(keep, evidence, DNSMASQ) as made, trio.open_nursery() as nursery:
         kinds: dict[str, Firmware] = {"uefi": "uefi", "bios": "bios"}
         for name, firmware in kinds.items():
             nursery.start_soon(_one, made, evidence, name, firmware)
+
+
+async def pointed_at(keep: Path, evidence: Evidence) -> None:
+    """A UEFI box whose DHCP server does not know iPXE from firmware."""
+
+    def tftp_only(config: Config) -> str:
+        return dnsmasq.configuration(config, tftp_only=True)
+
+    newer = [scenes.FIRMWARE / "trixie/usr/lib/ipxe"]
+    async with _lab(
+        keep, evidence, POINTS_HERE, ipxe=newer, dhcp=tftp_only, dhcp_ports=(69,)
+    ) as made:
+        await _one(made, evidence, "uefi", "uefi")
 
 
 @asynccontextmanager
@@ -78,7 +97,7 @@ async def _lab(
 
 
 async def _one(made: Lab, evidence: Evidence, name: str, firmware: Firmware) -> None:
-    box = made.box(name, firmware, memory_mib=1024)
+    box = made.box(name, firmware, memory_mib=1024, nice=10)
     seen = evidence.boxes[name] = scenes.Evidence(serial=box.lines)
     try:
         await made.run("host", "add", name, "--mac", box.mac)

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from . import generations, power, scenes
+from . import beside, generations, power, scenes
 from .scenes import Evidence
 
 PLACES = 2
@@ -25,7 +25,10 @@ class Played:
     initramfs: Evidence = attrs.field(factory=Evidence)
     bios: Evidence = attrs.field(factory=Evidence)
     arm64: Evidence = attrs.field(factory=Evidence)
+    http: Evidence = attrs.field(factory=Evidence)
     generations: generations.Evidence = attrs.field(factory=generations.Evidence)
+    proxy: beside.Evidence = attrs.field(factory=beside.Evidence)
+    pointed: beside.Evidence = attrs.field(factory=beside.Evidence)
 
 
 async def play(keep: Path) -> Played:
@@ -34,12 +37,15 @@ async def play(keep: Path) -> Played:
     waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
         ("power", power.it_goes_twice),
         ("generations", generations.three_of_them_wait),
+        ("proxy", beside.as_a_proxy),
         ("ran", scenes.a_job_runs),
         ("gone", scenes.files_are_gone),
         ("nfs", scenes.a_job_runs_on_nfs),
         ("initramfs", scenes.a_job_runs_in_an_initramfs),
         ("bios", scenes.a_job_runs_on_bios),
         ("arm64", scenes.a_job_runs_on_arm64),
+        ("http", scenes.a_box_boots_by_http),
+        ("pointed", beside.pointed_at),
     ]
 
     async def one_after_the_other() -> None:

@@ -20,6 +20,9 @@ from typing import Any
 import attrs
 import trio
 
+from appliance.boot import dnsmasq
+from appliance.config import Config
+
 from . import scenes
 from .scenes import Stage, stage
 
@@ -126,8 +129,9 @@ async def it_goes_twice(keep: Path, evidence: Evidence) -> None:
         evidence.boots = json.loads(await on.lab.run("host", "show", "box", "--json"))["boots"]
 
 
-def takes_back(configuration: str) -> str:
+def takes_back(config: Config) -> str:
     """dnsmasq.conf of a server with one address, for two minutes: it gives none for less."""
+    configuration = dnsmasq.configuration(config)
     lines = [line for line in configuration.splitlines() if not line.startswith("dhcp-hostsdir")]
     text, changed = re.subn(
         r"dhcp-range=([0-9.]+),[0-9.]+,([0-9.]+),168h", r"dhcp-range=\1,\1,\2,2m", "\n".join(lines)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,8 @@ async def stage(
     *,
     firmware: Firmware = "uefi",
     two_cards: bool = False,
-    **more: Any,
+    more: Sequence[str] = (),
+    **of_lab: Any,
 ) -> AsyncIterator[Stage]:
     """A lab that parks for `park` seconds; a failure in it shows the serial log's end."""
     cues: dict[str, Callable[[], None]] = {}
@@ -156,8 +157,8 @@ async def stage(
         return attrs.evolve(config, waits=attrs.evolve(config.waits, park=park, drip=1.0))
 
     with trio.fail_after(SCENE_S):
-        async with lab(IMAGES, keep, change=impatient, watch=watch, **more) as made:
-            box = made.box("box", firmware, two_cards=two_cards)
+        async with lab(IMAGES, keep, change=impatient, watch=watch, **of_lab) as made:
+            box = made.box("box", firmware, two_cards=two_cards, more=more)
             evidence.serial = box.lines
             try:
                 await made.run("host", "add", box.name, "--mac", box.mac)
@@ -181,6 +182,19 @@ async def a_job_runs(keep: Path, evidence: Evidence) -> None:
         again = len(on.box.lines)
         await on.box.line("No job now", after=again)
         (evidence.host,) = json.loads(await on.lab.run("hosts", "--json"))
+
+
+async def a_box_boots_by_http(keep: Path, evidence: Evidence) -> None:
+    """UEFI x86-64 that fetches iPXE by HTTP: no PXE is left to it; then a re-chain, a small job."""
+    more = [*("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")]
+    more += [*("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")]
+    async with stage(keep, evidence, more=more) as on:
+        osimage.lay_out(on.lab.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        await on.lab.power_on(on.box)
+        await on.box.line("No job now")
+        job = await on.submit(RUNS_IN_AN_INITRAMFS)
+        await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
 
 
 async def a_job_runs_on_nfs(keep: Path, evidence: Evidence) -> None:

@@ -39,6 +39,7 @@ INITRAMFS = (
     r" initrd=tiny\.cgz initrd=modules-\S+\.cgz initrd=run-ipconfig\.cgz initrd=job\.cgz"
     r" initrd=runner\.cgz rootfs_disk= " + CRASHKERNEL
 )
+BANNER = r"^iPXE \S+ -- Open Source Network Boot Firmware"
 
 
 def kernel_line(seen):
@@ -77,6 +78,12 @@ def bios(played):
 
 
 @pytest.fixture
+def http(played):
+    """A job runs on a box whose UEFI boots by HTTP."""
+    return played.http
+
+
+@pytest.fixture
 def arm64(played):
     """A job runs on a box with UEFI for arm64."""
     return played.arm64
@@ -87,7 +94,7 @@ def test_the_firmware_loaded_ipxe_by_tftp(ran):
     named = ran.index("NBP filename is ipxe/bin-x86_64-efi/snp.efi", firmware)
     loaded = ran.index("NBP file downloaded successfully", named)
 
-    assert ran.index(r"^iPXE \S+ -- Open Source Network Boot Firmware", loaded)
+    assert ran.index(BANNER, loaded)
     assert any(re.search(r"sent \S+/ipxe/bin-x86_64-efi/snp.efi to", line) for line in ran.dnsmasq)
 
 
@@ -256,8 +263,20 @@ def test_a_job_runs_in_an_initramfs_and_its_results_arrive(initramfs):
     assert re.search(r"sum ([0-9a-f]{64})", line)[1] == hashlib.sha256(data).hexdigest()
 
 
+def test_firmware_that_boots_by_http_loads_ipxe_from_our_door_and_runs_a_job(http):
+    firmware = http.index(r"Start HTTP Boot over IPv4")
+    url = r"http://172\.28\.0\.1:8800/ipxe/bin-x86_64-efi/snp\.efi"
+    loaded = http.index(BANNER, http.index(url, firmware))
+    rechain = http.index("No job now", loaded)
+    (row,) = http.jobs
+
+    assert not any("Start PXE" in line or "/snp.efi to" in line for line in http.serial)
+    assert http.index("tiny init: ", rechain)
+    assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
+
+
 def test_an_arm64_box_is_parked_through_a_rechain_and_runs_its_job(arm64):
-    loaded = arm64.index(r"^iPXE \S+ -- Open Source Network Boot Firmware")
+    loaded = arm64.index(BANNER)
     parked = arm64.index(r":3000/boot\.ipxe/mac/\S+ ok", loaded)
     rechain = arm64.index("No job now", parked)
     arm64.index("tiny init: ", rechain)
