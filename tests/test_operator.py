@@ -243,6 +243,34 @@ def test_the_deadlines_of_a_document_win_over_those_of_its_host_and_of_the_lab()
     assert NOW + 300 == decisions.deadline(store.job("lab.1"), {}, WAITS)
 
 
+async def test_a_box_is_given_an_ipxe_of_its_own_and_keeps_it_when_something_else_is_said(tmp_path):
+    lab_config = config(tmp_path)
+    (lab_config.paths.tftp / "ipxe").mkdir(parents=True)
+    (lab_config.paths.tftp / "ipxe/mine.efi").write_text("mine")
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    link = lab_config.paths.tftp / MAC.replace(":", "-")
+    async with open_lab(lab_config) as lab:  # files are written in a thread: real time
+        await do(lab, "host-add", name="box-1", macs=[MAC], ipxe="mine.efi")
+        await do(lab, "host-add", name="box-1", macs=[MAC], arch="x86_64")
+        given = (link / "undionly.kpxe").read_text()
+        facts = lab.scheduler.store.boxes["box-1"].facts
+        await do(lab, "host-remove", host="box-1")
+
+    assert "mine" == given
+    assert ("mine.efi", "x86_64") == (facts.ipxe, facts.arch)
+    assert not link.is_symlink()
+
+
+async def test_an_ipxe_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    async with open_lab(config(tmp_path)) as lab:
+        with pytest.raises(BadRequest, match=r"box-1: ipxe: .*/ipxe/none\.efi: No such file"):
+            await do(lab, "host-add", name="box-1", macs=[MAC], ipxe="none.efi")
+
+        assert {} == lab.scheduler.store.boxes
+        assert [] == list(tmp_path.rglob("box-1*"))
+
+
 async def test_a_removed_box_is_unknown_where_it_sits_and_also_after_a_restart(tmp_path):
     async with open_lab(config(tmp_path)) as lab:  # files are removed in a thread: real time
         await do(lab, "host-add", name="box-1", macs=[MAC], arch="x86_64")

@@ -1,13 +1,29 @@
 """boot/snippets: what can be seen without the other server; tests/test_dhcp.py runs two of them."""
 
 import pytest
+from click.testing import CliRunner
 
 from appliance.boot import snippets
+from appliance.cli import group
 from appliance.config import Config, Network
 from appliance.errors import BadConfig, BadRequest
 
 LAB = Config(network=Network(address="172.28.0.1"))
 MACS = ["52:54:00:12:34:56", "52:54:00:12:34:57"]
+
+
+def test_the_command_names_the_boxes_of_the_hosts_files_and_what_it_leaves_out(tmp_path):
+    (tmp_path / "hosts").mkdir()
+    (tmp_path / "hosts/rack-7.yaml").write_text(f"mac: {MACS[0]}\n")
+    (tmp_path / "hosts/rack-8.yaml").write_text("mac: [\n")
+    file = tmp_path / "appliance.toml"
+    file.write_text(f'[network]\naddress = "172.28.0.1"\n[paths]\nhosts = "{tmp_path}/hosts"\n')
+
+    done = CliRunner().invoke(group, ["--config", str(file), "dhcp-snippet", "isc"])
+
+    assert (0, snippets.snippet("isc", LAB, MACS[:1])) == (done.exit_code, done.stdout)
+    assert "left out: " in done.stderr
+    assert "rack-8.yaml" in done.stderr
 
 
 def test_windows_has_a_policy_for_each_kind_of_client_and_ipxes_is_the_first():

@@ -83,32 +83,14 @@ install_packages() {
     apt --no-install-recommends install "$@" </dev/null
 }
 
-# A package of another release without touching the system's sources: a one-line list beside them,
-# with the mirror that the system uses.
 newer_ipxe() {
     for found in /usr/lib/ipxe/ipxe-arm64.efi "$IPXE/ipxe-arm64.efi"; do
         [ ! -e "$found" ] || return 0
     done
-    # shellcheck disable=SC2016 # apt's own variables
-    mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' |
-        sed -n '/security/d; s/^Debian //p' | head -n 1)
-    if [ -z "$mirror" ]; then
-        echo 'packages.sh: no Debian mirror in the apt sources to fetch a newer iPXE from' >&2
-        return 1
-    fi
     scratch=$(mktemp -d)
-    chmod 755 "$scratch"
-    mkdir -p "$scratch/lists/partial" "$scratch/got"
-    chown _apt "$scratch/got" 2>/dev/null || :
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$keyring] $mirror $NEWER main" >"$scratch/list"
-    set -- -o "Dir::Etc::sourcelist=$scratch/list" -o Dir::Etc::sourceparts=- \
-        -o "Dir::State::Lists=$scratch/lists"
-    apt "$@" update
-    (cd "$scratch/got" && apt "$@" download ipxe)
-    dpkg -x "$scratch"/got/ipxe_*.deb "$scratch/ipxe"
+    sh "$(dirname "$0")/release.sh" "$scratch" "$NEWER" "$(dpkg --print-architecture)" ipxe
     mkdir -p "$IPXE"
-    cp "$scratch/ipxe/usr/lib/ipxe/ipxe-arm64.efi" "$IPXE/"
+    cp "$scratch/usr/lib/ipxe/ipxe-arm64.efi" "$IPXE/"
     echo "packages.sh: iPXE for arm64 from $NEWER is in $IPXE"
 }
 
