@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import trio
 
+from appliance import run
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Config, Network, Paths
 from appliance.errors import BadRequest
@@ -14,6 +15,7 @@ from appliance.jobs import box as boxes
 from appliance.jobs import hosts
 from appliance.setup import tftp
 from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from tests.lab import open_lab
 from tests.machines import machine
 
 MAC = "52:54:00:12:34:56"
@@ -32,7 +34,12 @@ def config(tmp_path):
         network=Network(
             interface=BRIDGE, address=SERVER, dhcp_range=("172.28.0.10", "172.28.0.20")
         ),
-        paths=Paths(tftp=tmp_path / "root", state=tmp_path / "state", run=tmp_path / "run"),
+        paths=Paths(
+            tftp=tmp_path / "root",
+            state=tmp_path / "state",
+            run=tmp_path / "run",
+            hosts=tmp_path / "hosts",
+        ),
     )
     for path in (made.paths.dhcp_hosts, made.paths.run):
         path.mkdir(parents=True)
@@ -183,3 +190,15 @@ async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, tmp_path):
         "another": "snponly.efi",
         "after": "snponly.efi",
     } == got
+
+
+async def test_a_start_gives_what_the_hosts_files_name_and_takes_away_what_none_does(config):
+    """While it did not run, one file was written by hand and another went."""
+    gone = boxes.facts("rack-8", {"mac": "52:54:00:12:34:99", "ipxe": "mine.efi"}, "default")
+    hosts.announce(config.paths, gone)
+    hosts.put(config.paths.hosts, "rack-7", {"mac": [MAC], "ipxe": "mine.efi"})
+    async with open_lab(config) as lab:  # files are read in a thread: real time
+        await run._learn_hosts(lab.scheduler)
+
+    assert "mine" == behind(config, MAC, NAME)
+    assert ["rack-7"] == list(own_ipxe.given(config.paths.tftp))
