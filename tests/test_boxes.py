@@ -55,7 +55,7 @@ async def test_a_box_whose_address_is_leased_renews_it_at_half_time(autojump_clo
 async def test_a_lease_without_an_end_is_not_renewed(autojump_clock):
     async with open_lab() as lab:
         await lab.know()
-        answer = await lab.ask(f"{ASK}&lease=4294967295")
+        answer = await lab.ask(f"{ASK}&lease=-1")
         script = (await answer.rest()).decode()
 
         assert 1800 == round(trio.current_time())

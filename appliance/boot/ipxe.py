@@ -29,7 +29,7 @@ RENEW: Final = "        dhcp netX ||\n"
 # A box whose lease is shorter than two of these waits so long all the same: it would do nothing
 # else than ask.  dnsmasq gives none for less than two minutes.
 PARK_MIN_S: Final = 30.0
-_FOR_EVER: Final = 2**32 - 1  # DHCP's word for a lease without an end
+
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 QUERY_MAX: Final = 512  # a box's own query, repeated in its re-chain; four SMBIOS strings fit
 
@@ -135,10 +135,10 @@ def patience(park: float, lease: float | None) -> float:
 
 
 def lease_of(query: Mapping[str, str]) -> float | None:
-    """What boot.ipxe says of its lease, in seconds; None: it never ends, or it was not said."""
+    """What boot.ipxe says of its lease, in seconds; None: it never ends (-1), or was not said."""
     text = query.get("lease", "")
     seconds = int(text) if _SECONDS.fullmatch(text) else 0
-    return seconds if 0 < seconds < _FOR_EVER else None
+    return seconds or None
 
 
 def rechain(scheduler: str, query: str = "", *, renew: bool = False) -> str:

@@ -270,7 +270,8 @@ def test_firmware_that_boots_by_http_loads_ipxe_from_our_door_and_runs_a_job(htt
     rechain = http.index("No job now", loaded)
     (row,) = http.jobs
 
-    assert not any("Start PXE" in line or "/snp.efi to" in line for line in http.serial)
+    assert not any("Start PXE" in line for line in http.serial)
+    assert not any("/snp.efi to" in line for line in http.dnsmasq)
     assert http.index("tiny init: ", rechain)
     assert ("lab.1", "success", 1) == (row["id"], row["health"], row["attempt"])
 
