@@ -26,8 +26,6 @@ from appliance.toml_lines import lines_of
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
-# The installed server's user and group; who is in it may use the control socket.
-GROUP: Final = "appliance"
 
 # Words that end up in URLs, in paths and in every job: pattern, and what would be right.
 _SHAPES: Final = {

@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio
 
-from appliance.boot import dnsmasq
+from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Config, Network, Paths, Ports
 from appliance.errors import NotFound
 from appliance.setup import tftp
@@ -143,6 +143,7 @@ def test_what_was_laid_out_goes_and_what_others_put_there_stays(tmp_path, packag
     config = lab(tmp_path)
     tftp.lay_out(config, [package])
     (tmp_path / "root/ipxe/own").write_text("")
+    own_ipxe.give(tmp_path / "root", "rack-7", ["52:54:00:12:34:56"], tmp_path / "root/ipxe/own")
     tftp.remove(tmp_path / "root")
 
     assert ["ipxe/own"] == [

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config
+from appliance.config import Config, Paths
 from appliance.doors import control, listen
+from appliance.setup import units
 
 UNITS = Path(__file__).parents[1] / "systemd"
 EXPOSURE_MAX = 2.0  # of 10; a service without any of this has 9.6
@@ -74,3 +75,14 @@ def test_the_server_may_take_as_long_to_stop_as_its_configuration_lets_it():
     (stop_s,) = values("appliance.service", "TimeoutStopSec")
 
     assert Config().waits.shutdown_transfers + 60 <= float(stop_s)
+
+
+def test_the_server_may_write_where_its_paths_are():
+    usual, moved = Config(), Config(paths=Paths(tftp=Path("/boot-files")))
+    (written,) = values("appliance.service", "ReadWritePaths")
+    made = units.drop_ins(moved, ())["appliance.service.d/paths.conf"]
+
+    for path in (usual.paths.hosts, usual.paths.tftp, usual.paths.srv / "result"):
+        assert f"-{path}" in written.split()
+    assert " -/boot-files\n" in made
+    assert {} == units.drop_ins(usual, ())

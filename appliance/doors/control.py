@@ -28,12 +28,12 @@ import trio
 
 import appliance
 from appliance import errors
-from appliance.config import GROUP
 from appliance.doors.people import People
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
 MESSAGE_BYTES_MAX: Final = 32 * 2**20  # a submit of some thirty documents of the largest size
+GROUP: Final = "appliance"
 
 _KINDS: Final = {
     errors.BadDocument: "bad-document",

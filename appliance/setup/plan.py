@@ -212,7 +212,8 @@ def _wanted_folders(config: Config, places: Places) -> list[tuple[Folder, str]]:
         (Folder(paths.srv / "kernel"), served),
         (Folder(paths.srv / "upload-files", owner=SERVER), "what clients send with their jobs"),
         (Folder(paths.srv / "result", owner=SERVER), "results"),
-        (Folder(paths.tftp), "what firmware loads"),
+        # Sticky: the server adds its boxes' own iPXE, and what root laid out stays root's.
+        (Folder(paths.tftp, 0o1775, Owner(group=SERVER.group)), "what firmware loads"),
     ]
 
 

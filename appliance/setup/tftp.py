@@ -6,7 +6,6 @@ No iPXE is part of this project: the binaries are those of Debian's `ipxe` packa
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Final
 
 import attrs
 
-from appliance.boot import dnsmasq
-from appliance.config import GROUP, Config
+from appliance.boot import dnsmasq, own_ipxe
+from appliance.config import Config
 from appliance.errors import NotFound
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
@@ -61,7 +60,6 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
     for name, script in _scripts(config).items():
         _replace(root / name, script)
     _answer_to_the_seeds_root(root)
-    _let_the_server_add(root)
     return [*laid, *(Laid(template.name, template) for template in TEMPLATES)]
 
 
@@ -89,7 +87,14 @@ def remove(root: Path) -> None:
         (root / name).unlink(missing_ok=True)
     if (root / "tftpboot").is_symlink():
         (root / "tftpboot").unlink()
-    for folder in (*((root / name).parent for name in NAMES), root / "ipxe", root):
+    for name in own_ipxe.given(root):
+        own_ipxe.take_away(root, name)
+    for folder in (
+        *((root / name).parent for name in NAMES),
+        root / "ipxe",
+        root / own_ipxe.FOLDER,
+        root,
+    ):
         _remove_empty(folder)
 
 
@@ -122,18 +127,3 @@ def _answer_to_the_seeds_root(root: Path) -> None:
         return
     if not link.is_symlink() and not link.exists():
         link.symlink_to(".")
-
-
-def _let_the_server_add(root: Path) -> None:
-    """Lets the installed server put its boxes' own iPXE there (own_ipxe.py), and touch no other's.
-
-    Where it has no group of its own, it runs as whoever lays out the root.
-    """
-    if os.geteuid() != 0:
-        return
-    try:
-        group = grp.getgrnam(GROUP).gr_gid
-    except KeyError:
-        return
-    os.chown(root, 0, group)
-    root.chmod(0o1775)  # sticky: what root laid out stays root's

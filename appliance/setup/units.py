@@ -44,8 +44,10 @@ def drop_ins(config: Config, doors: Sequence[int]) -> dict[str, str]:
     if paths.run != usual.run:
         lines = ["ListenStream=", f"ListenStream={paths.control_socket}"]
         made["appliance-control.socket.d/paths.conf"] = _section("Socket", lines)
-    if (paths.srv, paths.state, paths.hosts) != (usual.srv, usual.state, usual.hosts):
-        writes = (paths.state, paths.srv / "result", paths.srv / "upload-files", paths.hosts)
+    own = [(each.srv, each.state, each.hosts, each.tftp) for each in (paths, usual)]
+    if own[0] != own[1]:
+        srv = (paths.srv / "result", paths.srv / "upload-files")
+        writes = (paths.state, *srv, paths.hosts, paths.tftp)
         lines = ["ReadWritePaths=" + " ".join(f"-{path}" for path in writes)]
         made["appliance.service.d/paths.conf"] = _section("Service", lines)
         lines = [f"ReadWritePaths=-{paths.state / 'dnsmasq.leases'}"]
