@@ -200,6 +200,25 @@ async def test_a_result_refused_after_the_end_is_told_and_the_end_stands(tmp_pat
         assert (row, history) == await shown(lab)
 
 
+@pytest.mark.parametrize(("cookie", "status"), [("lab.1", 413), ("lab.99", 403)])
+async def test_what_is_left_of_a_refused_body_keeps_no_connection_open(tmp_path, cookie, status):
+    """More than Hypercorn holds ready for its application: it waited with the rest for ever."""
+    config = attrs.evolve(labs.config(tmp_path), limits=Limits(upload_file_bytes=1000))
+    async with open_lab(config) as lab:
+        job = await running(lab)
+        await wait_all_tasks_blocked()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        answer = await send(
+            lab, "PUT", f"{job.result_root}/big", b"x" * 5_000_000, cookie=cookie,
+            **{"transfer-encoding": "chunked"},
+        )  # fmt: skip
+        with trio.fail_after(10):
+            while trio.lowlevel.current_statistics().tasks_living > tasks:  # noqa: ASYNC110 - no event says so
+                await trio.sleep(0.01)
+
+        assert status == answer.status
+
+
 async def test_results_past_the_attempts_quota_are_507(tmp_path):
     limits = Limits(upload_attempt_bytes=10)
     async with open_lab(labs.config(tmp_path, limits=limits)) as lab:

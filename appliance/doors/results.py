@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import structlog
@@ -72,6 +72,18 @@ class Results:
         if scope["method"] in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
+        # What is left of a body that was refused must go somewhere: Hypercorn waits, for ever, to
+        # hand it over before it ends the answer.
+        async with trio.open_nursery() as nursery:
+
+            async def answering(event: Any) -> None:
+                if event["type"] == "http.response.start":
+                    nursery.start_soon(_until_over, receive)
+                await send(event)
+
+            await self._upload(scope, receive, answering)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("PUT", "MKCOL", "POST"):
             await answer(send, 405, "results take PUT, MKCOL and POST", _DAV)
             return
@@ -282,6 +294,11 @@ async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> No
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
     await answer(send, status, str(error), _CLOSE)
+
+
+async def _until_over(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_host(config: Config, scope: Scope) -> bool:
