@@ -226,8 +226,7 @@ async def test_kill_9_under_load_loses_nothing_that_was_told(tmp_path):
 
 EXPECTED = (
     "a job was kept and its answer lost",
-    "a snapshot was being written",
-    "journals waited for their snapshot",
+    "journals waited for their snapshot",  # which was under way; its file is there only in part
     "a submit was asked again",
     "a parked box lost its server",
     "a box lost power",
