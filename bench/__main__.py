@@ -1,6 +1,6 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
-python -m bench [files] [archive] [lobby] [queue] [submits] [restart] [boot] [simulation]
+python -m bench [files] [archive] [lobby] [storm] [queue] [submits] [restart] [boot] [simulation]
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby, queue, restart, simulation, submits
+from bench import archive, boot, files, lobby, queue, restart, simulation, storm, submits
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "files": files.rows,
     "archive": archive.rows,
     "lobby": lobby.rows,
+    "storm": storm.rows,
     "queue": queue.rows,
     "submits": submits.rows,
     "restart": restart.rows,

@@ -67,7 +67,7 @@ class Boxes:
 
     def park(self) -> None:
         """Each asks what to run, and has been told to wait."""
-        _raise_open_files(self._n + 100)
+        raise_open_files(self._n + 100)
         for first in range(0, self._n, _AT_ONCE):
             asked = [self._ask(number) for number in range(first, min(first + _AT_ONCE, self._n))]
             for sock in asked:
@@ -144,7 +144,8 @@ def _mac(number: int) -> str:
     return "02:00:00:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(3, "big"))
 
 
-def _raise_open_files(wanted: int) -> None:
+def raise_open_files(wanted: int) -> None:
+    """As far as this process may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -7,6 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Config, Limits, Network, Waits
+from appliance.doors import boxes
 from tests import fakes, lab
 from tests.lab import ASK, KEY, SCHEDULER, open_lab
 
@@ -178,6 +179,25 @@ async def test_a_box_that_asks_again_has_rebooted_and_its_older_wait_ends_short(
         assert f"/{job.id}/" in (await newer.rest()).decode()
         with pytest.raises(Exception, match=r"without sending complete message body"):
             await older.rest()
+
+
+async def test_however_many_waits_end_at_once_all_boxes_are_told_to_ask_again(autojump_clock):
+    async with open_lab() as lab:
+        many = 3 * boxes.LEAVING_MAX
+        macs = [f"52:54:00:00:01:{n:02x}" for n in range(many)]
+        for n, mac in enumerate(macs):
+            await lab.know(f"box-{n}", mac)
+        asked = [
+            await lab.ask(f"/boot.ipxe/mac/{mac}", f"10.0.1.{n + 1}") for n, mac in enumerate(macs)
+        ]
+        told = [(await answer.rest()).decode() for answer in asked]
+        await wait_all_tasks_blocked()
+        paths = lab.wire.app._by_port[3000]
+        door = next(app for prefix, app in paths._by_prefix if prefix == "/boot.")
+
+        assert many == sum("No job now" in text for text in told)
+        assert 0 == door._turns.borrowed_tokens
+        assert 0 == len(lab.scheduler.lobby)
 
 
 async def test_a_client_that_hangs_up_leaves_no_seat(autojump_clock):

@@ -36,6 +36,32 @@ async def test_a_box_waits_for_half_an_hour_and_no_longer(nursery, autojump_cloc
     assert 0 == len(box.lobby)
 
 
+async def test_waits_that_end_together_are_over_in_turn_and_who_waits_for_his_is_still_handed_a_job(
+    nursery, autojump_clock
+):
+    lobby, turns, told = Lobby(), trio.CapacityLimiter(1), {}
+    seats = [lobby.sit(f"box-{n}", 0.0, "10.0.0.1") for n in range(3)]
+
+    async def wait(seat):
+        told[seat.box] = await seat.wait(HALF_HOUR, turns=turns), seat.leaving
+
+    for seat in seats:
+        nursery.start_soon(wait, seat)
+    await trio.sleep(HALF_HOUR + 1)
+    [first] = [seat for seat in seats if not seat.open]
+    late, last = [seat for seat in seats if seat.open]
+    assert {first.box: (None, True)} == told
+
+    late.hand("script", "lab.1", 1)
+    await wait_all_tasks_blocked()
+    assert ("script", False) == told[late.box]
+
+    turns.release_on_behalf_of(first)
+    await wait_all_tasks_blocked()
+    assert (None, True) == told[last.box]
+    assert WAITED == last.ended
+
+
 async def test_a_script_ends_the_wait_at_once(nursery, autojump_clock):
     box = Machine(Lobby(), nursery)
     await trio.sleep(5)

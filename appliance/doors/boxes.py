@@ -32,6 +32,9 @@ from appliance.jobs.scheduler import Scheduler
 
 # A box that may not wait here asks again after this; long, since nothing changes by itself.
 RETRY_AFTER_S: Final = 60
+# Boxes that are sent back at once.  After a power cut thousands of waits end in the same second;
+# all in one round of the loop, they would keep everybody else waiting for as long as that takes.
+LEAVING_MAX: Final = 20
 NEWER: Final = "/scheduler"  # servers of 2024 answer everything beneath it, too (protocol.md §3)
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
@@ -46,6 +49,7 @@ class Boots:
     def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
         self._scheduler = scheduler
         self._admission = admission
+        self._turns = trio.CapacityLimiter(LEAVING_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One box's question, and its answer.
@@ -61,7 +65,8 @@ class Boots:
             await send({"type": "http.response.start", "status": 200, "headers": _SCRIPT})
             await _body(send, ipxe.SHEBANG.encode())
             drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
-            script = await seat.wait(ipxe.patience(waits.park, lease), drip, waits.drip, until_gone)
+            patience = ipxe.patience(waits.park, lease)
+            script = await seat.wait(patience, drip, waits.drip, until_gone, self._turns)
             if script is not None:
                 told = await _tell(script, seat, receive, send)
                 if told:  # else it ends short: whoever is there does not run half a script
@@ -71,6 +76,8 @@ class Boots:
                 await send({"type": "http.response.body", "body": rechain})
                 told = True
         finally:
+            if seat.leaving:
+                self._turns.release_on_behalf_of(seat)
             self._scheduler.leave(seat)
             if not told:
                 self._scheduler.undelivered(seat)

@@ -19,9 +19,10 @@ from appliance.config import Config
 from appliance.errors import BadConfig
 
 BACKLOG: Final = 4096  # a room of boxes after a power cut asks within the same seconds
-# A parked box is probed 20 s after its last sign, then every 5 s, three times; unanswered data
-# (a comment line) is given up after 25 s.  Both end below 60 s with a drip of 30 s.
-KEEPALIVE_IDLE_S: Final = 20
+# A parked box is probed 10 s after its last sign, then every 5 s, three times; unanswered data
+# (a comment line) is given up after 25 s.  Both end below 60 s with a drip of 30 s.  The 25 s hold
+# for probes, too, and so the first must not be late: at 20 s, one lost packet cut off a box.
+KEEPALIVE_IDLE_S: Final = 10
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
 USER_TIMEOUT_MS: Final = 25_000

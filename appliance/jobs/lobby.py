@@ -35,6 +35,7 @@ class Seat:
     _script: str | None = None
     handed: tuple[str, int] | None = None  # the job and attempt that the script is about
     _sent_away: str | None = None
+    leaving: bool = False  # its turn to be sent back has come; whoever waited gives that back
     hung_up: bool = False  # even if a script had been handed by then: it was not delivered
 
     def hand(self, script: str, job: str, number: int) -> None:
@@ -65,12 +66,14 @@ class Seat:
         drip: Step | None = None,
         every: float = math.inf,
         until_gone: Step = trio.sleep_forever,
+        turns: trio.CapacityLimiter | None = None,
     ) -> str | None:
         """The script handed over, or None after `patience` seconds or when sent away.
 
         `drip` is called `every` so many seconds, outside of the scope; `until_gone` returns when
         the box's connection is gone, and may be cancelled and called again.  `patience` is a
-        parameter, not a caller's timeout: one wait has one scope.
+        parameter, not a caller's timeout: one wait has one scope.  When it is over the box waits
+        for one of the `turns`, and can be handed a script until it has it.
         """
         ends = trio.current_time() + patience
         while self.open:
@@ -80,6 +83,10 @@ class Seat:
                 self.hang_up()
             if self.open and next_drip < ends and drip is not None:
                 await drip()
+            elif self.open and turns is not None and not self.leaving:
+                with trio.CancelScope() as self._scope:
+                    await turns.acquire_on_behalf_of(self)
+                    self.leaving = True
             elif self.open:
                 self._sent_away = WAITED  # nobody may hand over what would not be sent
         return self._script
