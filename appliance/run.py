@@ -189,6 +189,9 @@ def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:
     made.errorlog = logging.getLogger("hypercorn")
     made.accesslog = None
     made.websocket_max_message_size = MESSAGE_BYTES_MAX
+    # Messages of a request that are read ahead of us, 64 KiB each: ten, by default, are 300 MB
+    # where 500 boxes upload.  Three are a short body, its end, and the news of a hang-up.
+    made.max_app_queue_size = 3
     return made
 
 

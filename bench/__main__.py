@@ -1,6 +1,7 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
-python -m bench [files] [archive] [lobby] [storm] [queue] [submits] [restart] [boot] [simulation]
+python -m bench [files] [archive] [lobby] [storm] [fleet] [queue] [submits] [restart] [boot]
+                [simulation]
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, lobby, queue, restart, simulation, storm, submits
+from bench import archive, boot, files, fleet, lobby, queue, restart, simulation, storm, submits
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
@@ -18,6 +19,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "archive": archive.rows,
     "lobby": lobby.rows,
     "storm": storm.rows,
+    "fleet": fleet.rows,
     "queue": queue.rows,
     "submits": submits.rows,
     "restart": restart.rows,

@@ -39,7 +39,7 @@ def rows() -> list[Row]:
     raise_open_files(2 * BOXES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _hosts(folder)
+        write_hosts(folder, BOXES, QUICK)
         waits = f"\n[waits]\npark = {PARK_S}\ndrip = {PARK_S}\n"
         with process.appliance(folder, waits) as server:
             address = ("127.0.0.1", server.ports[0])
@@ -227,11 +227,14 @@ def mac(number: int) -> str:
     return "02-00-00-" + "-".join(f"{byte:02x}" for byte in number.to_bytes(3, "big"))
 
 
-def _hosts(folder: Path) -> None:
-    """The operator's hosts files: 10,000 `host add` would take longer than everything else."""
+def write_hosts(folder: Path, n: int, quick: int = 0) -> None:
+    """Operator's hosts files of `n` boxes, and `quick` more in a queue of that name.
+
+    Thousands of `host add` would take longer than everything else.
+    """
     hosts = folder / "hosts"
     hosts.mkdir()
-    for number in range(BOXES + QUICK):
-        queue = "" if number < BOXES else "queues: [quick]\n"
+    for number in range(n + quick):
+        queue = "" if number < n else "queues: [quick]\n"
         text = f"mac: '{mac(number).replace('-', ':')}'\narch: x86_64\n{queue}"
         (hosts / f"box-{number}").write_text(text)

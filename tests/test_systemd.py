@@ -126,7 +126,9 @@ def test_a_door_is_the_socket_that_was_passed_with_our_options_or_one_of_our_own
 
         assert ports == [sock.getsockname()[1] for sock in doors]
         assert doors[:2] == passed[::-1]
-        assert [1, 20, 25_000] == [doors[0].getsockopt(*option) for option in OPTIONS]
+        assert [1, listen.KEEPALIVE_IDLE_S, 25_000] == [
+            doors[0].getsockopt(*option) for option in OPTIONS
+        ]
         assert 0 == doors[1].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 

@@ -12,19 +12,24 @@ not hold any more.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import h11
 import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
 import structlog
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from wsproto.events import Message
+
+# Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
+# and hundreds of boxes upload at once.
+READ_BYTES: Final = 2**15
 
 log = structlog.get_logger()
 
@@ -88,6 +93,7 @@ class Buffer(WebsocketBuffer):
 def guard() -> None:
     """Make Hypercorn use them."""
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    hypercorn.trio.tcp_server.MAX_RECV = READ_BYTES
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]
     hypercorn.protocol.ws_stream.WebsocketBuffer = Buffer  # type: ignore[misc]

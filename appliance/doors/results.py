@@ -35,7 +35,10 @@ from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
 
-WRITE_BYTES: Final = 2**20  # gathered before a thread writes them
+# Gathered before a thread writes them; of all uploads together, so that hundreds at once do not
+# fill the memory.
+WRITE_BYTES: Final = 2**20
+GATHERED_BYTES: Final = 32 * 2**20
 # In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
 NAMES_MAX: Final = 100
 USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counted from the disk
@@ -61,6 +64,7 @@ class Results:
         self._scheduler = scheduler
         self._arp_table = arp_table
         self._files = files
+        self._under_way = 0  # uploads
         self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
 
     @property
@@ -238,6 +242,7 @@ class Results:
         names = self._depth(path, root)
         _check_names(used.names + names, path, limits)
         size = 0
+        self._under_way += 1
         used.uploads += 1
         used.names += names
         try:
@@ -248,15 +253,16 @@ class Results:
                     size += len(piece)
                     used.size += len(piece)
                     _check_size(size, used.size, path, limits)
-                    if len(gathered) >= WRITE_BYTES:
-                        await upload.write(bytes(gathered))
-                        gathered.clear()
-                await upload.write(bytes(gathered))
+                    if len(gathered) >= min(WRITE_BYTES, GATHERED_BYTES // self._under_way):
+                        await upload.write(gathered)
+                        gathered = bytearray()
+                await upload.write(gathered)
                 replaced = await upload.finish()
         except BaseException:
             replaced = size
             raise
         finally:
+            self._under_way -= 1
             used.uploads -= 1
             if replaced is not None:
                 used.size -= replaced

@@ -57,7 +57,7 @@ class Upload:
             with contextlib.suppress(FileNotFoundError):
                 self._beside.unlink()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Raises NoSpace."""
         await _in_thread(self._path, partial(self._write, data))
 
@@ -74,7 +74,7 @@ class Upload:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self._beside, flags, 0o644)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         assert self._descriptor is not None
         view = memoryview(data)
         while view:
