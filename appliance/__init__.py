@@ -93,6 +93,7 @@ holds them to it.
       people             the verbs behind it
       arguments   pure   what they take
       operators          those about the lab as a whole
+      backups            the one that sends the state as it is at one moment
       testboxes          those about testboxes
       retention          those about results that have grown old
 
@@ -110,6 +111,7 @@ holds them to it.
       journal            changes, snapshots, and the way back from them
       archive            documents' bodies, and jobs that are over, in one SQLite file
       rescue             the archive while no server runs: checked, mended, exported
+      backup             the file of a backup: written, checked, restored
       packages           what clients send of their repositories: kept if its md5 is right
       results            result files: whole or not at all
 

@@ -220,12 +220,17 @@ class Config:
     accounts: Mapping[str, Account] = attrs.field(factory=dict)
 
 
+def path_of(path: Path | None = None) -> Path:
+    """The file that `load` reads."""
+    return path or Path(os.environ.get("APPLIANCE_CONFIG", CONFIG_FILE))
+
+
 def load(path: Path | None = None) -> Config:
     """The configuration in `path`, in $APPLIANCE_CONFIG, or in CONFIG_FILE if that exists.
 
     Raises BadConfig: unreadable, not TOML, an unknown key, a value of the wrong type.
     """
-    chosen = path or Path(os.environ.get("APPLIANCE_CONFIG", CONFIG_FILE))
+    chosen = path_of(path)
     required = path is not None or "APPLIANCE_CONFIG" in os.environ
     try:
         text = chosen.read_text(encoding="utf-8")

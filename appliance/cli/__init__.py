@@ -54,6 +54,8 @@ _COMMANDS: Final = {
     "control-proxy": "appliance.cli.control_proxy:control_proxy",
     "account": "appliance.cli.account:account",
     "state": "appliance.cli.state:state",
+    "backup": "appliance.cli.backup:backup",
+    "restore": "appliance.cli.backup:restore",
     "image": "appliance.cli.images:image",
     "tftpboot": "appliance.cli.render:tftpboot",
     "dnsmasq-config": "appliance.cli.render:dnsmasq_config",

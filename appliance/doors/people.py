@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from appliance.doors.arguments import check
+from appliance.doors.backups import Backups
 from appliance.doors.operators import Disks, Operators, disks
 from appliance.doors.retention import Retention
 from appliance.doors.testboxes import Testboxes
@@ -47,7 +48,7 @@ class People:
     def __init__(self, scheduler: Scheduler, disks: Disks = disks) -> None:
         self._scheduler = scheduler
         retention, testboxes = Retention(scheduler), Testboxes(scheduler)
-        operators = Operators(scheduler, disks)
+        operators, backups = Operators(scheduler, disks), Backups(scheduler)
         self._row = testboxes.row
         self._job_row = partial(views.job_row, srv=scheduler.config.paths.srv)
         self._verbs: dict[str, Callable[[Arguments, str, Event], Awaitable[dict[str, Any]]]] = {
@@ -69,6 +70,7 @@ class People:
             "resume": self._resume,
             "renew": self._renew,
             "status": lambda arguments, user, event: operators.status(),
+            "backup": lambda arguments, user, event: backups.send(user, event),
             "watch": lambda arguments, user, event: operators.watch(event),
             "log-level": lambda arguments, user, event: operators.log_level(arguments, user),
             "results-keep": lambda arguments, user, event: retention.keep(arguments, user),

@@ -36,12 +36,21 @@ async def file(
         pause = GATHER_S
         scheduler.paperwork = trio.Event()
         try:
-            while await _file(scheduler) or await _archive(scheduler):
+            while await _step(scheduler):
                 pass
         except (BadState, DiskTrouble) as error:
             log.error("the archive takes nothing; trying again", why=str(error), every=RETRY_S)
             await trio.sleep(RETRY_S)
             scheduler.paperwork.set()
+
+
+async def _step(scheduler: Scheduler) -> bool:
+    """One batch of either kind; whether there was one."""
+    newest = scheduler.config.limits.finished_in_memory
+    if not (scheduler.store.unfiled(1) or scheduler.store.over(newest, 1)):
+        return False
+    async with scheduler.archive.still:
+        return await _file(scheduler) or await _archive(scheduler)
 
 
 async def _file(scheduler: Scheduler) -> bool:

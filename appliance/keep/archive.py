@@ -87,6 +87,7 @@ class Archive:
         """`made`: the file was not there before."""
         self._mine, self._lister, self._threads = mine, lister, threads
         self._made = made
+        self.still = trio.Lock()  # whoever has it knows that nothing is moved into the archive
         self._turns = {id(mine): trio.CapacityLimiter(1), id(lister): trio.CapacityLimiter(1)}
 
     @classmethod
@@ -134,6 +135,10 @@ class Archive:
         await self._do(self._mine, mark, name, change)
 
     # ---- out
+
+    async def copy_to(self, path: Path) -> None:
+        """A copy of it as it is now, of one moment, in a new file that only its owner may read."""
+        await self._do(self._lister, _copy, path)
 
     async def body(self, number: int) -> Body:
         """Raises NotFound."""
@@ -258,6 +263,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
     if not tables:
         connection.executescript(_SCHEMA)
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    path.touch(_MODE, exist_ok=False)
+    with contextlib.closing(sqlite3.connect(path)) as target:
+        connection.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # the copy is one file
 
 
 @contextlib.contextmanager

@@ -1,0 +1,87 @@
+"""`appliance backup` and `appliance restore`: state and configuration in one file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance import errors
+from appliance.cli import load_config
+from appliance.cli import show as shows
+from appliance.cli.wire import connect
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_context
+def backup(ctx: click.Context, file: Path) -> None:
+    """Write state, configuration and hosts files of the running server to FILE.
+
+    FILE is one moment of the lab: jobs, testboxes, the archive of what is over.  Images and results
+    are not in it.  It holds the secrets of jobs, and only its owner may read it.  Run it on the lab
+    server, as root.
+    """
+    from appliance import config as configuration
+    from appliance.keep import backup as backups
+
+    if ctx.find_root().params.get("host"):
+        raise errors.BadRequest(
+            "the configuration lies on the lab server: run it there, without -H"
+        )
+    with connect(ctx) as server, backups.Writer(file) as writer:
+        messages = server.follow("backup")
+        first = next(messages)
+        while "event" in first:
+            name = str(first["event"]["file"])
+            after: list[dict[str, Any]] = []
+            writer.add(name, _data(messages, after))
+            first = after[0]
+        path = configuration.path_of(ctx.obj)
+        if path.exists():
+            writer.add(backups.CONFIGURATION, [path.read_bytes()])
+        about = dict(first["result"])
+        writer.finish({**about, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    size = shows.size(file.stat().st_size)
+    jobs = about["jobs"] + about["archived"]
+    click.echo(f"{file}: {size}; {jobs} jobs, {about['boxes']} testboxes of lab {about['lab']}")
+
+
+def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[bytes]:
+    """The pieces of one file; the message that ends it goes to `after`."""
+    for message in messages:
+        if "event" not in message or "data" not in message["event"]:
+            after.append(message)
+            return
+        yield message["event"]["data"]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--yes", is_flag=True, help="Move aside what is in the way; nothing is deleted.")
+@click.pass_context
+def restore(ctx: click.Context, file: Path, yes: bool) -> None:
+    """Make FILE, a backup, the state and configuration of this server, which must be stopped.
+
+    What is there already is refused with its names; with --yes it is moved into a folder beside the
+    state, and that folder is named.  A FILE that is damaged or cut off changes nothing.
+    """
+    from appliance import config as configuration
+    from appliance.keep import backup as backups
+
+    path = configuration.path_of(ctx.obj)
+    with backups.opened(file) as found:
+        if not path.exists() and backups.CONFIGURATION in found.zip.namelist():
+            text = found.read(backups.CONFIGURATION).decode()
+            config = configuration.parse(text, f"{file}: {backups.CONFIGURATION}")
+        else:
+            config = load_config(ctx)
+        aside = backups.restore(config, found, path, replace=yes)
+        about = found.about
+    jobs = about["jobs"] + about["archived"]
+    click.echo(f"restored {jobs} jobs and {about['boxes']} testboxes, as of {about['made']}")
+    if aside is not None:
+        click.echo(f"what was there before is in {aside}")

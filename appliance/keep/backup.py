@@ -1,0 +1,200 @@
+"""A backup: one zip file with the state, the configuration and the hosts files.
+
+Zip has a checksum for each file and its list at the end, so one that was cut off or damaged is
+seen before anything is changed.  It holds the secrets of jobs: only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from appliance.config import Config
+from appliance.errors import BadState, Refused
+from appliance.keep import archive, replay
+from appliance.keep.disk import StateFolder, sync_folder
+
+VERSION: Final = 1
+ABOUT: Final = "backup.json"
+STATE: Final = "state"
+HOSTS: Final = "hosts"
+CONFIGURATION: Final = "appliance.toml"
+LEASES: Final = "dnsmasq.leases"
+ASIDE: Final = "replaced-"  # in the state folder: what a restore has replaced
+_OWNER_ONLY: Final = 0o600
+_COPY_BYTES: Final = 2**20
+
+
+class Writer:
+    """Makes a backup; it has its name when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._path, self._beside = path, path.with_name(f".{path.name}.new")
+        self._beside.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(self._beside, flags, _OWNER_ONLY), "wb")
+        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, compresslevel=3)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not self._file.closed:  # it was not finished
+            with contextlib.suppress(ValueError):
+                self._zip.close()
+            self._file.close()
+            self._beside.unlink(missing_ok=True)
+
+    def add(self, name: str, pieces: Iterable[bytes]) -> None:
+        """One file."""
+        with self._zip.open(name, "w", force_zip64=True) as entry:
+            for piece in pieces:
+                entry.write(piece)
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """It is whole and durable, and replaces an older one of that name."""
+        self.add(ABOUT, [json.dumps({"version": VERSION, **about}, indent=2).encode()])
+        self._zip.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._beside, self._path)
+        sync_folder(self._path.absolute().parent)
+
+
+@attrs.frozen
+class Backup:
+    """A whole one, open for reading."""
+
+    zip: zipfile.ZipFile
+    about: dict[str, Any]
+
+    def names(self, below: str) -> list[str]:
+        """The names of the files in that folder of it."""
+        found = [name.partition("/") for name in self.zip.namelist()]
+        return [name for folder, _, name in found if folder == below and name]
+
+    def read(self, name: str) -> bytes:
+        """A whole small file."""
+        return self.zip.read(name)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Backup]:
+    """Raises BadState where it is no backup, not whole, or of a newer program; OSError."""
+    try:
+        with zipfile.ZipFile(path) as found:
+            if (bad := found.testzip()) is not None:
+                raise BadState(f"{path}: {bad} in it is damaged")
+            about = json.loads(found.read(ABOUT))
+            if not isinstance(about, dict) or about.get("version") != VERSION:
+                raise BadState(f"{path}: a backup of a newer program, or none")
+            backup = Backup(found, about)
+            for folder in (STATE, HOSTS):
+                _check_names(backup.names(folder), path)
+            snapshot = replay.snapshot_name(1)
+            replay.load_snapshot(found.read(f"{STATE}/{snapshot}"), snapshot)
+            yield backup
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+        raise BadState(f"{path}: no whole backup: {error}") from error
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    for name in names:
+        if "/" in name or name in ("", ".", "..") or not name.isprintable():
+            raise BadState(f"{path}: {name!r} in it is no file's name")
+
+
+def in_the_way(config: Config, backup: Backup, configuration: Path) -> list[Path]:
+    """What a restore would replace: files that are there, and not what the backup has."""
+    state, hosts = config.paths.state, config.paths.hosts
+    there = [path for path in _state_files(state) if path.exists()]
+    if hosts.is_dir():
+        there += [
+            path
+            for path in sorted(hosts.iterdir())
+            if path.is_file()
+            and not (
+                path.name in backup.names(HOSTS)
+                and path.read_bytes() == backup.read(f"{HOSTS}/{path.name}")
+            )
+        ]
+    has = CONFIGURATION in backup.zip.namelist()
+    if has and configuration.exists() and configuration.read_bytes() != backup.read(CONFIGURATION):
+        there.append(configuration)
+    return there
+
+
+def _state_files(state: Path) -> list[Path]:
+    names = os.listdir(state) if state.is_dir() else []
+    ours = (archive.NAME, archive.MENDED, f"{archive.NAME}-wal", f"{archive.NAME}-shm", LEASES)
+    return [state / name for name in sorted(names) if replay.NAME.match(name) or name in ours]
+
+
+def restore(config: Config, backup: Backup, configuration: Path, *, replace: bool) -> Path | None:
+    """Make what the backup holds the state, the hosts files and the configuration.
+
+    Returns the folder that has what was replaced.  Raises BadState where a server runs, Refused
+    where something is in the way and `replace` was not said, OSError; nothing is removed ever.
+    """
+    state = config.paths.state
+    with contextlib.closing(StateFolder(state)):  # no server, from here on
+        there = in_the_way(config, backup, configuration)
+        if there and not replace:
+            named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
+            raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
+        aside = _move_aside(state, there) if there else None
+        for name in sorted(backup.names(STATE), key=lambda name: name.startswith("snapshot")):
+            # The snapshot comes last: without one there is no state yet.
+            _put(backup, f"{STATE}/{name}", state / name, like=state)
+        for name in backup.names(HOSTS):
+            _put(backup, f"{HOSTS}/{name}", config.paths.hosts / name, mode=0o644)
+        if CONFIGURATION in backup.zip.namelist():
+            _put(backup, CONFIGURATION, configuration, mode=0o644)
+    return aside
+
+
+def _move_aside(state: Path, there: list[Path]) -> Path:
+    number = 1
+    while (aside := state / f"{ASIDE}{number}").exists():
+        number += 1
+    aside.mkdir(mode=0o700)
+    for path in there:
+        target = aside / (path.name if path.parent == state else f"{path.parent.name}-{path.name}")
+        try:
+            path.rename(target)
+        except OSError:  # on another file system
+            target.write_bytes(path.read_bytes())
+            path.unlink()
+    for folder in (aside, state):
+        sync_folder(folder)
+    return aside
+
+
+def _put(
+    backup: Backup, name: str, path: Path, *, like: Path | None = None, mode: int = _OWNER_ONLY
+) -> None:
+    """One file, whole and durable; its owner is that of `like`, else of what it replaces."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = (like or path.parent).stat()
+    beside = path.with_name(f".{path.name}.new")
+    with backup.zip.open(name) as source, open(beside, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        if os.geteuid() == 0 and stat.S_ISDIR(owner.st_mode):
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        while data := source.read(_COPY_BYTES):
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    sync_folder(path.parent)

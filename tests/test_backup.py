@@ -1,0 +1,240 @@
+"""Backup and restore: one moment of a lab that goes on, and the same lab again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+
+import attrs
+import pytest
+import trio
+
+from appliance.config import Limits
+from appliance.doors.backups import Backups
+from appliance.errors import BadState, Refused
+from appliance.jobs import filing, hosts
+from appliance.keep import archive, backup, replay
+from appliance.keep import journal as journals
+from appliance.keep.archive import Archive, Wanted
+from appliance.keep.disk import StateFolder
+from tests import lab as labs
+from tests.lab import open_lab
+
+GATHER_S = 0.02  # these tests use threads, and so real time
+CONFIG = b'lab = "lab"\n'
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(filing, "GATHER_S", GATHER_S)
+
+
+@contextlib.asynccontextmanager
+async def loaded_lab(tmp_path):
+    """Jobs that wait and one on a box; some over, in memory and in the archive; hosts files."""
+    config = labs.config(tmp_path / "old", limits=attrs.evolve(Limits(), finished_in_memory=2))
+    for path in (config.paths.state, config.paths.hosts):
+        path.mkdir(parents=True)
+    async with open_lab(config) as lab:
+        hosts.write(config.paths.hosts, "box-1", {"mac": [labs.MAC]})
+        (config.paths.state / backup.LEASES).write_text("1 52:54:00:00:00:01 10.0.0.5 * *\n")
+        await lab.know()
+        for n in range(8):
+            job = await lab.submit(f"script: echo {n}\nsecrets:\n  k: v{n}\n", key=f"{n}" * 16)
+            if n < 5:
+                await lab.scheduler.cancel(job.id, "ann")
+        await lab.ask()
+        with trio.fail_after(10):
+            while lab.scheduler.store.archived < 3:  # noqa: ASYNC110 - filing gathers for a second
+                await trio.sleep(0.01)
+        yield lab
+
+
+async def made(lab, file, meanwhile=None):
+    """A backup of it, as the command line writes it."""
+    files: dict[str, bytes] = {}
+
+    async def event(what):
+        if "file" in what:
+            files[what["file"]] = b""
+            if meanwhile is not None:
+                await meanwhile()
+        else:
+            files[[*files][-1]] += what["data"]
+
+    about = await Backups(lab.scheduler).send("root", event)
+    with backup.Writer(file) as writer:
+        for name, data in files.items():
+            writer.add(name, [data])
+        writer.add(backup.CONFIGURATION, [CONFIG])
+        writer.finish({**about, "made": "now"})
+    return about
+
+
+async def found_in(config):
+    """The store and the archive as a server would start with them."""
+    async with contextlib.AsyncExitStack() as stack:
+        disk = stack.enter_context(contextlib.closing(StateFolder(config.paths.state)))
+        old = stack.enter_context(contextlib.closing(Archive.of_folder(config.paths.state)))
+        store, _ = await journals.restore(disk)
+        await old.check(store)
+        return store, await old.search(Wanted(), 100), await old.body(1)
+
+
+async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
+    file, config = tmp_path / "lab.zip", labs.config(tmp_path / "new")
+    async with loaded_lab(tmp_path) as lab:
+        about = await made(lab, file)
+        store = lab.scheduler.store
+        jobs, boxes = dict(store.jobs), dict(store.boxes)
+        over = await lab.disk.archive.search(Wanted(), 100)
+
+    with backup.opened(file) as found:
+        assert backup.restore(config, found, tmp_path / "new.toml", replace=False) is None
+    there, archived, body = await found_in(config)
+
+    assert (about["jobs"], about["archived"]) == (len(jobs), there.archived)
+    assert about["archived"] >= 3
+    assert jobs == there.jobs
+    assert boxes == there.boxes
+    assert (store.counter, store.drained) == (there.counter, there.drained)
+    assert over == archived
+    assert {"k": "v0"} == body.secrets
+    assert CONFIG == (tmp_path / "new.toml").read_bytes()
+    assert [labs.MAC] == list(hosts.read(config.paths.hosts / "box-1.yaml", "default").macs)
+    assert "10.0.0.5" in (config.paths.state / backup.LEASES).read_text()
+
+
+async def test_a_lab_that_goes_on_meanwhile_is_saved_as_of_one_moment(tmp_path):
+    """Jobs that come, end and are archived while the pieces go out are in none of them."""
+    file, config, n = tmp_path / "lab.zip", labs.config(tmp_path / "new"), 0
+
+    async with loaded_lab(tmp_path) as lab:
+        before = dict(lab.scheduler.store.jobs)
+
+        async def meanwhile():
+            nonlocal n
+            n += 1
+            job = await lab.submit(key=f"m{n}" * 8)
+            await lab.scheduler.cancel(job.id, "ann")
+            await trio.sleep(5 * GATHER_S)  # so that filing has its turns
+
+        await made(lab, file, meanwhile)
+        assert n >= 4
+        assert lab.scheduler.store.counter > max(job.number for job in before.values())
+
+    with backup.opened(file) as found:
+        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+    there, _, _ = await found_in(config)
+    assert before.keys() == there.jobs.keys()
+
+
+async def test_nothing_is_left_of_the_copy(tmp_path):
+    async with loaded_lab(tmp_path) as lab:
+        await made(lab, tmp_path / "lab.zip")
+
+        names = os.listdir(lab.config.paths.state)
+    assert [backup.LEASES] == names
+
+
+async def test_only_root_makes_one_and_only_its_owner_reads_it(tmp_path):
+    async with loaded_lab(tmp_path) as lab:
+        with pytest.raises(Refused, match="only root"):
+            await lab.people.do("backup", {}, "ann", None)
+        await made(lab, tmp_path / "lab.zip")
+
+    assert 0o600 == (tmp_path / "lab.zip").stat().st_mode & 0o777
+
+
+@pytest.fixture
+async def file(tmp_path):
+    async with loaded_lab(tmp_path) as lab:
+        await made(lab, tmp_path / "lab.zip")
+    return tmp_path / "lab.zip"
+
+
+async def test_what_is_in_the_way_is_named_and_nothing_is_changed(tmp_path, file):
+    config = labs.config(tmp_path / "new")
+    config.paths.state.mkdir(parents=True)
+    config.paths.hosts.mkdir(parents=True)
+    (config.paths.state / replay.journal_name(7)).write_bytes(b"mine")
+    (config.paths.hosts / "other.yaml").write_bytes(b"mac: x")
+    toml = tmp_path / "new.toml"
+    toml.write_bytes(b"# mine\n")
+
+    with backup.opened(file) as found, pytest.raises(Refused) as caught:
+        backup.restore(config, found, toml, replace=False)
+
+    for name in ("journal-000007", "other.yaml", "new.toml", "--yes"):
+        assert name in str(caught.value)
+    assert {"journal-000007", "lock"} == {*os.listdir(config.paths.state)}
+    assert b"# mine\n" == toml.read_bytes()
+
+    with backup.opened(file) as found:
+        aside = backup.restore(config, found, toml, replace=True)
+    assert {"journal-000007", "hosts-other.yaml", "new-new.toml"} == {
+        name.replace(tmp_path.name, "new") for name in os.listdir(aside)
+    }
+    there, _, _ = await found_in(config)
+    assert there.jobs
+    assert CONFIG == toml.read_bytes()
+
+
+async def test_a_second_restore_of_the_same_changes_no_hosts_file(tmp_path, file):
+    config = labs.config(tmp_path / "new")
+    with backup.opened(file) as found:
+        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+
+        there = backup.in_the_way(config, found, tmp_path / "new.toml")
+    assert {config.paths.state} == {path.parent for path in there}
+
+
+async def test_a_running_server_is_not_restored_under(tmp_path, file):
+    config = labs.config(tmp_path / "new")
+    with (
+        contextlib.closing(StateFolder(config.paths.state)),
+        backup.opened(file) as found,
+        pytest.raises(BadState, match=f"in use by another server, pid {os.getpid()}"),
+    ):
+        backup.restore(config, found, tmp_path / "new.toml", replace=True)
+
+
+async def test_one_that_is_cut_off_or_damaged_anywhere_is_refused(tmp_path, file):
+    whole = file.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(BadState), backup.opened(file):
+            pass
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w"):
+        pass
+    with pytest.raises(BadState), backup.opened(file):
+        pass
+    entry = whole.index(archive.NAME.encode()) + 200
+    file.write_bytes(whole[:entry] + bytes([whole[entry] ^ 1]) + whole[entry + 1 :])
+    with pytest.raises(BadState), backup.opened(file):
+        pass
+
+
+@pytest.mark.parametrize("name", ["state/../../evil", "hosts/a/b", "state/.."])
+async def test_no_name_in_it_leaves_its_folder(tmp_path, file, name):
+    with zipfile.ZipFile(file, "a") as changed:
+        changed.writestr(name, b"x")
+
+    with pytest.raises(BadState, match="no file's name"), backup.opened(file):
+        pass
+
+
+def test_one_that_was_broken_off_leaves_the_older_one(tmp_path):
+    file = tmp_path / "lab.zip"
+    file.write_bytes(b"older")
+
+    def broken_off():
+        yield b"1"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), backup.Writer(file) as writer:
+        writer.add("state/x", broken_off())
+
+    assert b"older" == file.read_bytes()
+    assert ["lab.zip"] == os.listdir(tmp_path)
