@@ -22,6 +22,7 @@ holds them to it.
       archives           where those packages come from
       emulation          whether programs of another architecture run here
       image_import       the same for a rootfs that exists
+      image_gc           which images nobody needs, and their end
       contained          runs the programs that make a rootfs; nothing of them outlives us
       inside             paths in a rootfs, resolved inside it as after a chroot
       rootfs             what turns a rootfs into one that boots over the network
@@ -61,7 +62,7 @@ holds them to it.
       intake             how documents become jobs
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
-      hosts              the operator's hosts files
+      hosts              the operator's hosts files, read, checked and written
       inventory   pure   a list of testboxes, as CSV
       views       pure   jobs and boxes as people and programs are shown them
       overview    pure   the lab in one screen

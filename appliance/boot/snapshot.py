@@ -58,7 +58,7 @@ def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
     """An empty folder for one image; it is gone afterwards unless it was published."""
     place = srv / "os" / os_name / arch
     private = place / f"{_BUILDING}{os.getpid()}"
-    with _alone(srv):
+    with alone(srv):
         made = _make(place)
         sweep(place)
         private.mkdir(mode=0o700)
@@ -70,16 +70,16 @@ def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
         root.chmod(0o755)
         yield Snapshot(root, version, lock)
     finally:
-        _remove(private)
+        remove(private)
         os.close(lock)
-        with _alone(srv):
+        with alone(srv):
             for folder in made:
                 if not any(folder.iterdir()):
                     folder.rmdir()
 
 
 @contextmanager
-def _alone(srv: Path) -> Iterator[None]:
+def alone(srv: Path) -> Iterator[None]:
     """While makers look for each other, and make or remove the folders that they share."""
     srv.mkdir(parents=True, exist_ok=True)
     lock = os.open(srv, os.O_RDONLY | os.O_DIRECTORY)
@@ -88,6 +88,22 @@ def _alone(srv: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_building(place: Path) -> bool:
+    """Whether somebody makes an image in `place` now; a folder left by a crash does not count."""
+    for building in place.glob(f"{_BUILDING}*"):
+        try:
+            lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+    return False
 
 
 def sweep(place: Path) -> None:
@@ -102,7 +118,7 @@ def sweep(place: Path) -> None:
         except BlockingIOError:
             continue  # somebody is at it
         else:
-            _remove(left)
+            remove(left)
         finally:
             os.close(lock)
     for link in place.glob(f"{_LINK}*"):
@@ -122,13 +138,20 @@ def _make(place: Path) -> list[Path]:
     return made
 
 
-def _remove(root: Path) -> None:
-    if not root.exists():
-        return
-    # Programs run in mount namespaces of their own: a mount seen here was made by somebody else.
+def remove(root: Path) -> None:
+    """The folder with all in it, if it is there.  Raises BadImage where a mount is in it."""
+    if root.exists():
+        check_no_mount(root)
+        shutil.rmtree(root)
+
+
+def check_no_mount(root: Path) -> None:
+    """Raises BadImage where something is mounted in it.
+
+    Programs run in mount namespaces of their own: a mount seen here was made by somebody else.
+    """
     device = root.stat().st_dev
     for path, folders, _ in os.walk(root):
         for folder in folders:
             if os.lstat(os.path.join(path, folder)).st_dev != device:
                 raise BadImage(f"{path}/{folder} is a mount: unmount it, then remove {root}")
-    shutil.rmtree(root)

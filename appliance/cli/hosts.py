@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from appliance import errors
 from appliance.cli import moments
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
@@ -80,6 +84,58 @@ def add(ctx: click.Context, /, name: str | None, source: IO[str] | None, **field
         answer = server.ask("host-add", name=name, **wanted)
     row = answer["host"]
     click.echo(f"{row['name']} is known, now {row['state']}; see {answer['file']}")
+
+
+@host.command()
+@click.argument("box")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Take this text instead of starting an editor.",
+)
+@click.pass_context
+def edit(ctx: click.Context, box: str, source: Path | None) -> None:
+    """Change the hosts file of BOX in $VISUAL or $EDITOR.
+
+    It is checked before it takes effect: a mistake is told with file, line and what would be right,
+    and nothing is changed.  What you wrote is kept, and its place is named.
+    """
+    with connect(ctx) as server:
+        before = server.ask("host-file", host=box)
+    if source is not None:
+        _change(ctx, before, source.read_text(encoding="utf-8"))
+        return
+    descriptor, name = tempfile.mkstemp(prefix=f"appliance-{before['name']}-", suffix=".yaml")
+    draft = Path(name)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(before["text"])
+    while True:
+        click.edit(filename=str(draft))
+        text = draft.read_text(encoding="utf-8")
+        if text == before["text"]:
+            draft.unlink()
+            click.echo("nothing was changed")
+            return
+        try:
+            _change(ctx, before, text)
+        except errors.ApplianceError as error:
+            if sys.stdin.isatty():
+                click.echo(f"appliance: {error}", err=True)
+                if click.confirm("edit it again?", default=True, err=True):
+                    continue
+            again = f"appliance host edit {before['name']} --from {draft}"
+            click.echo(f"what you wrote is kept: {again}", err=True)
+            raise
+        draft.unlink()
+        return
+
+
+def _change(ctx: click.Context, before: dict[str, Any], text: str) -> None:
+    with connect(ctx) as server:
+        answer = server.ask("host-edit", host=before["name"], text=text, before=before["text"])
+    row = answer["host"]
+    click.echo(f"{answer['file']} is in effect; {row['name']} is {row['state']}")
 
 
 @host.command()

@@ -1,12 +1,14 @@
-"""`appliance image`: build, import, list, check."""
+"""`appliance image`: build, import, list, check, gc."""
 
 from __future__ import annotations
 
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,7 @@ import click
 
 from appliance.cli import load_config
 from appliance.cli import show as shows
+from appliance.errors import BadState, NotFound, NotRunning
 
 if TYPE_CHECKING:
     from appliance.boot.images import Image
@@ -104,7 +107,6 @@ def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
 def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
     """Look whether images are whole and can be read by boxes; exit code 1 if one is not."""
     from appliance.boot import images, rootfs
-    from appliance.errors import NotFound
 
     place = _place(ctx, srv)
     found = [one for one in images.images(place) if name in (None, one.name)]
@@ -118,6 +120,56 @@ def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
         bad = bad or bool(problems)
     if bad:
         ctx.exit(1)
+
+
+@image.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_SRV
+@click.pass_context
+def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
+    """Remove snapshots that no symlink stands for, and no job that waits or runs has pinned.
+
+    Only `<version>-<timestamp>` folders are looked at, and none where an image is being made now.
+    With the server stopped, the jobs in its state count.
+    """
+    from appliance.boot import image_gc, pinning
+
+    place = _place(ctx, srv)
+    if not (place / "os").is_dir():
+        raise NotFound(f"there are no images: {place}/os is not there")
+    with image_gc.turn(place):
+        found, busy = image_gc.unused(place, _used(ctx))
+        for folder in busy:
+            click.echo(f"{folder}: an image is being made here: left alone", err=True)
+        if found and not dry_run:
+            # A document that was looked at before may be pinned yet.
+            pause = partial(time.sleep, 2 * pinning.FRESH_S)
+            found = image_gc.remove(place, found, lambda: _used(ctx), pause)
+    for one in found:
+        click.echo(f"{one.url}  {shows.size(one.size_bytes)}")
+    total = shows.size(sum(one.size_bytes for one in found))
+    click.echo(f"{len(found)} snapshots, {total}{' would go' if dry_run else ' are gone'}")
+
+
+def _used(ctx: click.Context) -> set[str]:
+    """The snapshots that jobs need, as the server says, or else its state."""
+    from appliance.cli.wire import connect
+    from appliance.doors.operators import pinned
+    from appliance.keep import offline, survey
+
+    try:
+        with connect(ctx) as server:
+            return set(server.ask("images-used")["snapshots"])
+    except NotRunning:
+        config = load_config(ctx)
+    if not config.paths.state.exists():
+        return set()
+    with offline.reading(config.paths.state) as contents:
+        state = survey.survey(contents, config.lab)
+    if state.damage:
+        why = "`appliance state check`: which images its jobs need is not known"
+        raise BadState(f"{config.paths.state} is damaged; see {why}")
+    return pinned(state.store)
 
 
 def _row(one: Image) -> dict[str, Any]:

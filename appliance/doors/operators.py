@@ -13,9 +13,12 @@ import trio
 
 import appliance
 from appliance import log as logs
+from appliance.boot import image_gc
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import overview
+from appliance.jobs.job import Finished
 from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Store
 from appliance.jobs.watching import Query
 
 # A screen that changes oftener is not read, and each is a look at every job.
@@ -99,6 +102,11 @@ class Operators:
             scheduler.watchers.leave(watcher)
         return {"ended": watcher.ended}
 
+    async def images_used(self) -> dict[str, Any]:
+        """The snapshots that jobs which wait or run have pinned, as URL paths."""
+        await trio.lowlevel.checkpoint()
+        return {"snapshots": sorted(pinned(self._scheduler.store))}
+
     async def log_level(self, arguments: Arguments, user: str) -> dict[str, Any]:
         """`level` from now on, or for `seconds`; without one it is only told."""
         level, seconds = arguments.get("level"), arguments.get("seconds")
@@ -112,6 +120,15 @@ class Operators:
             log.warning("log level changed", by=user, to=level, seconds=seconds)
             logs.threshold.set(str(level), None if seconds is None else float(seconds))
         return {"level": logs.threshold.now, "then": logs.threshold.before}
+
+
+def pinned(store: Store) -> set[str]:
+    """The snapshots that its jobs need which are not over."""
+    paths: set[str] = set()
+    for job in store.jobs.values():
+        if not isinstance(job.state, Finished):
+            paths |= {job.pinned.root, job.pinned.kernel, *job.pinned.initrds}
+    return {found for path in paths if (found := image_gc.snapshot_of(path)) is not None}
 
 
 async def disks(places: dict[str, Path]) -> list[dict[str, Any]]:

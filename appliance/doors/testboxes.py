@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +80,56 @@ class Testboxes:
         return facts
 
     async def _add(self, facts: boxes.Facts, fields: Arguments) -> tuple[boxes.Box, Path]:
-        config, where = self._scheduler.config, list[Path]()
         fields = {**fields, "mac": list(facts.macs)}
+        folder = self._scheduler.config.paths.hosts
+        return await self._keep(facts, partial(hosts.write, folder, facts.name, fields))
 
-        async def write() -> None:
-            folder = config.paths.hosts
+    async def file(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """The text of a known box's hosts file, for `edit`."""
+        _only_root(user, "says which testboxes there are")
+        box = self._box(str(arguments["host"]))
+        path = self._path(box)
+        return {"name": box.name, "file": str(path), "text": await _text(path)}
+
+    async def edit(self, arguments: Arguments, user: str) -> dict[str, Any]:
+        """Make `text` a known box's hosts file, where that was `before`.
+
+        Raises BadConfig with file and line, and Refused where the file has changed since, or one
+        of the MACs is another's; nothing is changed then.
+        """
+        _only_root(user, "says which testboxes there are")
+        box, text = self._box(str(arguments["host"])), str(arguments["text"])
+        path, paths = self._path(box), self._scheduler.config.paths
+        check = partial(hosts.check, path, text, self._scheduler.config.defaults.queue)
+        facts = await trio.to_thread.run_sync(check)
+        if facts.ipxe is not None:
+            await trio.to_thread.run_sync(own_ipxe.find, paths.tftp, box.name, facts.ipxe)
+        if await _text(path) != str(arguments["before"]):
+            raise Refused(f"{path} was changed by somebody else meanwhile: edit that")
+        box, file = await self._keep(facts, partial(hosts.put_text, paths.hosts, box.name, text))
+        return {"host": self.row(box), "file": str(file)}
+
+    def _path(self, box: boxes.Box) -> Path:
+        """Of its hosts file.  Raises NotFound for a box that has none."""
+        if not box.known:
+            raise NotFound(f"{box.name} is unknown; `appliance host add NAME --mac MAC` first")
+        return hosts.path_of(self._scheduler.config.paths.hosts, box.name)
+
+    async def _keep(self, facts: boxes.Facts, write: Callable[[], Path]) -> tuple[boxes.Box, Path]:
+        """Register a box and have its hosts file written."""
+        paths, where = self._scheduler.config.paths, list[Path]()
+
+        async def keep() -> None:
             try:
-                where.append(await trio.to_thread.run_sync(hosts.write, folder, facts.name, fields))
+                where.append(await trio.to_thread.run_sync(write))
             except OSError as error:
-                raise NoSpace(f"{error.filename or folder}: {error.strerror}") from error
+                raise NoSpace(f"{error.filename or paths.hosts}: {error.strerror}") from error
             try:
-                await trio.to_thread.run_sync(hosts.announce, config.paths, facts)
+                await trio.to_thread.run_sync(hosts.announce, paths, facts)
             except OSError as error:  # the next start tells it
                 log.warning("dnsmasq was not told", host=facts.name, why=str(error))
 
-        return await self._scheduler.register(facts, write), where[0]
+        return await self._scheduler.register(facts, keep), where[0]
 
     async def remove(self, arguments: Arguments, user: str) -> dict[str, Any]:
         """Its hosts file goes, and it is unknown from then on."""
@@ -156,6 +193,14 @@ class Testboxes:
         if found is None:
             raise NotFound(f"no testbox {word[:80]}")
         return found
+
+
+async def _text(path: Path) -> str:
+    """Raises NotFound where it cannot be read."""
+    try:
+        return await trio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"{path}: {error}") from error
 
 
 def _only_root(user: str, does: str) -> None:

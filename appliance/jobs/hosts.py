@@ -11,6 +11,7 @@ soon as it is there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ _ITS_OWN: Final = frozenset(["mac", "uuid"])
 _NO_MAC: Final = "02:00:00:00:00:00"
 # What editors and people leave beside a file that they change.
 _COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
+# In a message: what it quotes, and the key that it begins with.
+_VALUE: Final = re.compile(r"(['\"])(.+?)\1")
+_KEY: Final = re.compile(r"([A-Za-z_]+):")
 
 log = structlog.get_logger()
 
@@ -83,6 +87,42 @@ def kind(folder: Path, name: str) -> dict[str, Any]:
     return {key: value for key, value in fields(folder, whole).items() if key not in _ITS_OWN}
 
 
+def check(path: Path, text: str, default_queue: str) -> Facts:
+    """The Facts in `text`, were it the file at `path`.
+
+    Raises BadConfig: `file:line: what is wrong and what would be right`.
+    """
+    name = path.name.removesuffix(".yaml")
+    try:
+        found = reading.load(text) or {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark is not None else text.count("\n") + 1
+        raise BadConfig(f"{path}:{line}: {error.problem or error}; it is no YAML") from error
+    except yaml.YAMLError as error:
+        raise BadConfig(f"{path}: {error}") from error
+    if not isinstance(found, dict):
+        raise BadConfig(f"{path}:1: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
+    try:
+        return box.facts(name, {**kind(path.parent, name), **found}, default_queue)
+    except BadConfig:
+        raise
+    except ApplianceError as error:
+        said = str(error).removeprefix(f"{name}: ")
+        raise BadConfig(f"{path}{_line(text, said)}: {said}") from error
+
+
+def _line(text: str, said: str) -> str:
+    """`:line` of what a message is about: the value that it quotes, else the key that it names."""
+    value, key = _VALUE.search(said), _KEY.match(said)
+    lines = text.splitlines()
+    for word in (value and value[2], key and f"{key[1]}:", "mac:" if "MAC" in said else None):
+        for number, line in enumerate(lines, 1):
+            if word and word in line.partition(" #")[0]:
+                return f":{number}"
+    return ""
+
+
 def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
     """The file of a box; what is there already and not in `changed` stays.
 
@@ -93,7 +133,7 @@ def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
 
 def fields(folder: Path, name: str) -> dict[str, Any]:
     """What stands in the file of a box; empty without one.  Raises BadConfig."""
-    path = _path(folder, name)
+    path = path_of(folder, name)
     try:
         old = reading.load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -103,11 +143,16 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
 
 def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
     """The file of a box durably says this and nothing else.  Raises OSError."""
+    return put_text(folder, name, document.dump(whole))
+
+
+def put_text(folder: Path, name: str, text: str) -> Path:
+    """The same, as a person has written it.  Raises OSError."""
     make_folders(folder)
-    path = _path(folder, name)
+    path = path_of(folder, name)
     beside = path.with_name(f".{path.name}.new")
     with beside.open("w", encoding="utf-8") as file:
-        file.write(document.dump(whole))
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())  # else a power cut may leave an empty one
     beside.rename(path)
@@ -115,7 +160,8 @@ def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
     return path
 
 
-def _path(folder: Path, name: str) -> Path:
+def path_of(folder: Path, name: str) -> Path:
+    """Where the file of a box lies, or would."""
     bare = folder / name
     path = folder / f"{name}.yaml"
     return bare if bare.exists() and not path.exists() else path
