@@ -47,7 +47,11 @@ def backup(ctx: click.Context, file: Path) -> None:
         writer.finish({**about, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     size = shows.size(file.stat().st_size)
     jobs = about["jobs"] + about["archived"]
-    click.echo(f"{file}: {size}; {jobs} jobs, {about['boxes']} testboxes of lab {about['lab']}")
+    click.echo(f"{file}: {size}; {jobs} jobs, {_boxes(about)} of lab {about['lab']}")
+
+
+def _boxes(about: dict[str, Any]) -> str:
+    return f"{about['boxes']} testbox{'' if about['boxes'] == 1 else 'es'}"
 
 
 def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -82,6 +86,6 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
         aside = backups.restore(config, found, path, replace=yes)
         about = found.about
     jobs = about["jobs"] + about["archived"]
-    click.echo(f"restored {jobs} jobs and {about['boxes']} testboxes, as of {about['made']}")
+    click.echo(f"restored {jobs} jobs and {_boxes(about)}, as of {about['made']}")
     if aside is not None:
         click.echo(f"what was there before is in {aside}")

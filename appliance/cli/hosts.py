@@ -20,7 +20,12 @@ from appliance.cli.wire import connect
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
-    """List testboxes: known and unknown, what each does, since when."""
+    """List testboxes: known and unknown, what each does, since when.
+
+    parked: waits for a job.  booting, running, post_run: works.  returning: its job is over, and it
+    has not asked again yet.  backing-off: lost a boot, and waits a while.  held, quarantined: gets
+    no jobs.  away: has not asked for long.
+    """
     with connect(ctx) as server:
         rows = server.ask("hosts")["hosts"]
     if unknown:
@@ -202,7 +207,10 @@ def preview(ctx: click.Context, box: str, job: str | None) -> None:
 @click.option("--until", required=True, help="12h, 7d, or a date and time.")
 @click.pass_context
 def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
-    """Keep BOX from all jobs for a while; one that runs on it goes on."""
+    """Keep BOX from all jobs for a while; one that runs on it goes on.
+
+    It ends by itself, or by `appliance host release`.  Only root may.
+    """
     why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
         row = server.ask("host-reserve", host=box, why=why, **moments.until(until))["host"]
@@ -215,7 +223,10 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
 @click.option("--until", required=True, help="12h, 7d, or a date and time.")
 @click.pass_context
 def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
-    """Keep BOX for one submitter's jobs for a while."""
+    """Keep BOX for one submitter's jobs for a while.
+
+    It ends by itself, or by `appliance host release`.  Only root may.
+    """
     with connect(ctx) as server:
         answer = server.ask("host-reserve", host=box, **moments.until(until), **{"for": whom})
     row = answer["host"]

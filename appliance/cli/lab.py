@@ -59,7 +59,11 @@ def screen(answer: Mapping[str, Any]) -> list[str]:
 @click.option("--wait", "waits", is_flag=True, help="Until no job holds a testbox any more.")
 @click.pass_context
 def drain(ctx: click.Context, waits: bool) -> None:
-    """Give out no more jobs, also after a restart; those that run go on."""
+    """Give out no more jobs, also after a restart; those that run go on.
+
+    Boxes stay parked and submits are taken.  With --wait it is told who is waited for, and ends
+    when the lab is quiet.  `appliance resume` ends it.  Only root may.
+    """
     with connect(ctx) as server:
         for message in server.follow("drain", wait=waits):
             if "event" in message:
@@ -75,7 +79,7 @@ def drain(ctx: click.Context, waits: bool) -> None:
 @click.command()
 @click.pass_context
 def resume(ctx: click.Context) -> None:
-    """Give out jobs again."""
+    """Give out jobs again, after `appliance drain`.  Only root may."""
     with connect(ctx) as server:
         server.ask("resume")
     click.echo("jobs are given out again")

@@ -13,10 +13,15 @@ from appliance.errors import ApplianceError
 
 @click.command()
 @click.option("--config", "path", type=click.Path(path_type=Path), help="The configuration.")
-@click.option("--verbose", is_flag=True, help="Log each request.")
+@click.option("--verbose", is_flag=True, help="Log each request; see also `appliance log-level`.")
 @click.pass_context
 def serve(ctx: click.Context, path: Path | None, verbose: bool) -> None:
-    """Run the appliance until SIGTERM or SIGINT."""
+    """Run the appliance until SIGTERM or SIGINT.
+
+    A stop sends every parked box away with a script that makes it ask again, lets transfers end
+    (a minute at most), and writes a last snapshot.  Under systemd it takes the sockets that it is
+    handed, says when it is ready, and logs to the journal with fields.
+    """
     from appliance import log, run
 
     if path is not None:

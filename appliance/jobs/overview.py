@@ -95,4 +95,5 @@ def _waiting(store: Store, oldest: Job | None) -> list[str]:
     """The oldest job stands for all: one that fits nobody stays the oldest."""
     if oldest is None or store.serving(oldest.match_key):
         return []
-    return [f"{oldest.id} waits for a testbox that does not exist: no known one fits it"]
+    queue, arch = oldest.match_key
+    return [f"{oldest.id} waits: no known testbox serves the queue {queue} on {arch}"]
