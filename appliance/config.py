@@ -282,14 +282,9 @@ class _File:
     text: str
 
     def at(self, *keys: str) -> str:
-        """`file:line` of the first of `keys` that it has, or of the table that one is in."""
+        """`file:line` of the first of `keys` that it has."""
         lines = lines_of(self.text)
-        for key in keys:
-            while key:
-                if key in lines:
-                    return f"{self.name}:{lines[key]}"
-                key = key.rpartition(".")[0]
-        return self.name
+        return next((f"{self.name}:{lines[key]}" for key in keys if key in lines), self.name)
 
 
 def _syntax(said: str, text: str, name: str) -> str:

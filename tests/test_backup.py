@@ -131,6 +131,29 @@ async def test_a_lab_that_goes_on_meanwhile_is_saved_as_of_one_moment(tmp_path):
     assert before.keys() == there.jobs.keys()
 
 
+async def test_nothing_moves_into_the_archive_between_the_image_and_the_copy(tmp_path, monkeypatch):
+    file, config, copy = tmp_path / "lab.zip", labs.config(tmp_path / "new"), Archive.copy_to
+
+    async with loaded_lab(tmp_path) as lab:
+
+        async def slowly(self, path):
+            for n in range(4):
+                job = await lab.submit(key=f"s{n}" * 8)
+                await lab.scheduler.cancel(job.id, "ann")
+            await trio.sleep(5 * GATHER_S)
+            await copy(self, path)
+
+        monkeypatch.setattr(Archive, "copy_to", slowly)
+        counter = lab.scheduler.store.counter
+        await made(lab, file)
+
+    with backup.opened(file) as found:
+        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+    there, archived, _ = await found_in(config)  # whose check would find a document too many
+    assert counter == there.counter
+    assert there.archived == len(archived)
+
+
 async def test_nothing_is_left_of_the_copy(tmp_path):
     async with loaded_lab(tmp_path) as lab:
         await made(lab, tmp_path / "lab.zip")

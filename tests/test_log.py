@@ -139,3 +139,20 @@ async def test_a_line_about_a_box_has_its_mac_and_its_job_and_the_other_way_roun
         "client": known | {"job": job.id},
         "nobody": {},
     } == about
+
+
+def test_a_line_below_the_level_is_not_said_and_an_error_with_its_trace_is(monkeypatch):
+    monkeypatch.setattr(logs, "threshold", Threshold(word="warning"))
+
+    assert {"event": "x"} == logs._filter(None, "exception", {"event": "x"})
+    with pytest.raises(structlog.DropEvent):
+        logs._filter(None, "info", {"event": "x"})
+
+
+def test_what_is_known_of_a_job_is_added_and_replaces_nothing(monkeypatch):
+    monkeypatch.setattr(logs, "_about", [lambda event: {"box": "box-1", "mac": "m"}])
+
+    assert {"job": "lab.1", "box": "mine", "mac": "m"} == logs._complete(
+        None, "info", {"job": "lab.1", "box": "mine"}
+    )
+    assert {"event": "ready"} == logs._complete(None, "info", {"event": "ready"})

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -72,8 +73,14 @@ def on_wire(world: World) -> list[Finding]:
     longest = float(world.status.get("longest_runtime") or config.defaults.runtime)
     proxy, own = config.network.proxy, worlds.all_addresses()
     known = next((row["macs"][0] for row in world.rows if row["known"] and row["macs"]), None)
-    for name in worlds.interfaces(config):
-        answers = asking.discover(name, list(wire.EXPECTED), known if proxy else None)
+    names = worlds.interfaces(config)
+
+    def ask(name: str) -> asking.Answers:
+        return asking.discover(name, list(wire.EXPECTED), known if proxy else None)
+
+    with ThreadPoolExecutor(len(names) or 1) as several:  # each waits for seconds
+        heard = list(several.map(ask, names))
+    for name, answers in zip(names, heard, strict=True):
         if answers.trouble:
             found += wire.unanswered(name, answers.trouble)
             continue
@@ -111,7 +118,7 @@ def reached(world: World) -> list[Finding]:
     config = world.config
     named = [config.network.address] if config.network.address else []
     there = [a for name in worlds.interfaces(config) for a in worlds.own_addresses(name)]
-    own = named or there
+    own = list(dict.fromkeys([*named, *there]))
     found: list[Finding] = []
     if not world.running:
         found.append(findings.skipped("doors", "no server runs yet"))
@@ -119,7 +126,7 @@ def reached(world: World) -> list[Finding]:
         found.append(findings.skipped("doors", "the lab's address is not known: name an interface"))
     else:
         tcp = [each for each in ports.wanted(config) if each.protocol == "tcp"]
-        found += [doors.reach(_knock(each, own[0])) for each in tcp]
+        found += [doors.reach(_knock(each, address)) for address in own for each in tcp]
     nft = shutil.which("nft", path=f"{os.defpath}:/usr/sbin:/sbin")
     if nft is None or os.geteuid() != 0:
         why = "nft is not installed" if nft is None else "to read its rules, root is needed"

@@ -198,7 +198,7 @@ def conf_text(world: World, daemon: str) -> str:
 
 
 def interfaces(config: Config) -> list[str]:
-    return [config.network.interface] if config.network.interface else []
+    return list(config.network.interfaces)
 
 
 def owner_is_ours(world: World, port: int) -> bool:
