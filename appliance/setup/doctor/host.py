@@ -24,6 +24,7 @@ CHECKER_S: Final = 20.0  # testparm looks up its own host's name
 
 
 def limits(world: World) -> list[Finding]:
+    """The ARP table, open files, and what dnsmasq may give at once."""
     found = []
     folder = Path("/proc/sys/net/ipv4/neigh/default")
     try:
@@ -46,6 +47,7 @@ def limits(world: World) -> list[Finding]:
 
 
 def disks(world: World) -> list[Finding]:
+    """Head-room where results and the state lie; each file system once."""
     config, found = world.config, []
     seen: set[int] = set()
     for path, upload in (
@@ -66,6 +68,7 @@ def disks(world: World) -> list[Finding]:
 
 
 def ipxe(world: World) -> list[Finding]:
+    """iPXE for each firmware, and the first script that it reads."""
     root = world.config.paths.tftp
     there = [_tftp_file(root / name, name) for name in tftp.NAMES]
     found = files.ipxe(there, world.archs)
@@ -100,6 +103,7 @@ def _closed(folder: Path) -> Path | None:
 
 
 def configurations(world: World) -> list[Finding]:
+    """dnsmasq's and smbd's, by their own checkers: in use, or as they would be."""
     if not worlds.interfaces(world.config):
         return [findings.skipped("configurations of daemons", "no interface is named yet")]
     found = []
@@ -158,6 +162,7 @@ def _checked(daemon: str, checker: tuple[str, ...], conf: Path) -> files.Checked
 
 
 def image_states(world: World) -> list[Finding]:
+    """Every image; slow, its boot files are unpacked."""
     srv = world.config.paths.srv
     states = []
     for image in images.images(srv):

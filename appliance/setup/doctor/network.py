@@ -24,6 +24,7 @@ _HEAD_BYTES: Final = 4096
 
 
 def server(world: World) -> list[Finding]:
+    """Whether a server of ours answers, and takes jobs."""
     path = world.config.paths.control_socket
     if world.running:
         gate = world.status.get("gate") or []
@@ -40,6 +41,7 @@ def server(world: World) -> list[Finding]:
 
 
 def interface(world: World) -> list[Finding]:
+    """Whether each interface is there, with an address that boot scripts may name."""
     if not worlds.interfaces(world.config):
         mend = "[network] interface in appliance.toml, or `appliance install --interface IFACE`"
         why = "none is named in the configuration"
@@ -69,6 +71,7 @@ def interface(world: World) -> list[Finding]:
 
 
 def on_wire(world: World) -> list[Finding]:
+    """Who answers DHCP on each interface, and what a box would boot there; takes ANSWER_S."""
     config, found = world.config, []
     longest = float(world.status.get("longest_runtime") or config.defaults.runtime)
     proxy, own = config.network.proxy, worlds.all_addresses()
@@ -107,6 +110,7 @@ def _first(file: str, server: str) -> wire.First:
 
 
 def owners(world: World) -> list[Finding]:
+    """Who has each port that is ours."""
     own = worlds.all_addresses()
     return [
         ports.judge(each, world.listeners, own, running=world.running)
@@ -115,6 +119,7 @@ def owners(world: World) -> list[Finding]:
 
 
 def reached(world: World) -> list[Finding]:
+    """Whether each door answers at the lab's addresses, and firewalls before them."""
     config = world.config
     named = [config.network.address] if config.network.address else []
     there = [a for name in worlds.interfaces(config) for a in worlds.own_addresses(name)]
@@ -155,6 +160,7 @@ def _knock(each: ports.Wanted, address: str) -> doors.Knock:
 
 
 def parked(world: World) -> list[Finding]:
+    """The iPXE of the boxes that are parked."""
     if not world.running:
         return [findings.skipped("iPXE of parked boxes", "no server runs yet")]
     found = boxes.parked(world.rows, world.config.waits)

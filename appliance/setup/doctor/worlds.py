@@ -55,6 +55,7 @@ class World:
 
 @contextmanager
 def gather(config: Config) -> Iterator[World]:
+    """What is there now; the connection to the server is closed at the end."""
     server, pid = _connect(config)
     try:
         status = server.ask("status") if server else {}
@@ -98,6 +99,7 @@ def own_addresses(interface: str) -> list[str]:
 
 
 def all_addresses() -> list[str]:
+    """Every IPv4 address of this machine's interfaces."""
     found = []
     for _, name in socket.if_nameindex():
         found += own_addresses(name)
@@ -161,6 +163,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def open_files_of(pid: int) -> int | None:
+    """The hard limit of open files of a process; None where it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/limits").read_text()
     except OSError:
@@ -198,8 +201,10 @@ def conf_text(world: World, daemon: str) -> str:
 
 
 def interfaces(config: Config) -> list[str]:
+    """Those that testboxes are on, the first one first."""
     return list(config.network.interfaces)
 
 
 def owner_is_ours(world: World, port: int) -> bool:
+    """Whether a program with a configuration of ours has `port`."""
     return any(owner.ours for one in world.listeners if one.port == port for owner in one.owners)
