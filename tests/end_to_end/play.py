@@ -27,6 +27,7 @@ class Played:
     arm64: Evidence = attrs.field(factory=Evidence)
     http: Evidence = attrs.field(factory=Evidence)
     generations: generations.Evidence = attrs.field(factory=generations.Evidence)
+    proxy: beside.Evidence = attrs.field(factory=beside.Evidence)
     pointed: beside.Evidence = attrs.field(factory=beside.Evidence)
 
 
@@ -36,6 +37,7 @@ async def play(keep: Path) -> Played:
     waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
         ("power", power.it_goes_twice),
         ("generations", generations.three_of_them_wait),
+        ("proxy", beside.as_a_proxy),
         ("ran", scenes.a_job_runs),
         ("gone", scenes.files_are_gone),
         ("nfs", scenes.a_job_runs_on_nfs),
