@@ -99,7 +99,7 @@ async def _lab(
 async def _one(
     made: Lab, evidence: Evidence, name: str, firmware: Firmware, waits: bool = True
 ) -> None:
-    box = made.box(name, firmware, memory_mib=1024, nice=10)
+    box = made.box(name, firmware, memory_mib=1024)
     seen = evidence.boxes[name] = scenes.Evidence(serial=box.lines)
     try:
         await made.run("host", "add", name, "--mac", box.mac)

@@ -62,7 +62,7 @@ def waits_long(config: Config) -> Config:
 
 
 async def _one(made: Lab, name: str, release: str, seen: scenes.Evidence) -> None:
-    box = made.box(name, memory_mib=1024, nice=10)
+    box = made.box(name, memory_mib=1024, nice=5)
     seen.serial = box.lines
     build = made.config.paths.tftp / f"ipxe/{release}.efi"
     shutil.copyfile(scenes.FIRMWARE / release / "usr/lib/ipxe/snponly.efi", build)

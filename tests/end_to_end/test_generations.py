@@ -51,7 +51,7 @@ def test_each_waits_longer_than_the_watchdog_and_asks_again(played, box):
     sat, left = moments(played, box, "box parked"), moments(played, box, "box left the lobby")
 
     assert WATCHDOG_S < left[0] - sat[0]
-    assert 0 <= sat[1] - left[0] < 10
+    assert 0 <= sat[1] - left[0] < 60  # of one box among several that keep the processor busy
 
 
 def test_a_wait_ends_with_the_script_that_asks_again_and_that_is_run(seen):
