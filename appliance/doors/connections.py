@@ -11,7 +11,9 @@ not hold any more.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import h11
@@ -21,9 +23,11 @@ import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
 import hypercorn.trio.tcp_server
 import structlog
+import trio
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from wsproto.events import Message
 
@@ -49,6 +53,48 @@ class Connection(TCPServer):
             await super().run()
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
             log.warning("connection cut", client=client, why=_reason(error))
+
+
+class Tasks(TaskGroup):
+    """The tasks of one connection.
+
+    An app that answers before a body's end leaves messages that nobody takes.  Hypercorn waits for
+    room among them for ever, to tell the very same app that its client is gone.
+    """
+
+    async def spawn_app(
+        self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Start `app`; returns what gives it a message, and waits only where it will be taken."""
+        nursery = self._nursery
+        assert nursery is not None
+        into, out = trio.open_memory_channel[Any](config.max_app_queue_size)
+
+        async def serve() -> None:
+            try:
+                await app(scope, out.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+            except BaseExceptionGroup as error:
+                if error.split(trio.Cancelled)[1] is None:
+                    raise
+                await config.log.exception("Error in ASGI Framework")
+            except Exception:
+                await config.log.exception("Error in ASGI Framework")
+            finally:
+                out.close()  # before its connection is told that it is done
+                await send(None)
+
+        async def wait(message: Any) -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await into.send(message)
+
+        async def put(message: Any) -> None:
+            if message["type"].endswith(".disconnect"):
+                nursery.start_soon(wait, message)  # perhaps by the app itself, behind its answer
+            else:
+                await wait(message)
+
+        nursery.start_soon(serve)
+        return put
 
 
 class Http(H11Protocol):
@@ -94,6 +140,7 @@ def guard() -> None:
     """Make Hypercorn use them."""
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
     hypercorn.trio.tcp_server.MAX_RECV = READ_BYTES
+    hypercorn.trio.tcp_server.TaskGroup = Tasks  # type: ignore[attr-defined]
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]
     hypercorn.protocol.ws_stream.WebsocketBuffer = Buffer  # type: ignore[misc]
