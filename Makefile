@@ -6,6 +6,7 @@
 #   make image   the Debian image that the demo and the tests boot, cached in .cache/srv
 #   make firmware  other generations of iPXE and an arm64 kernel for the tests, in .cache/firmware
 #   make binary  dist/appliance, one executable with everything inside
+#   make deb     dist/appliance_*.deb, a Debian package of the same files
 #   make bench   the benchmarks
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,C
 SRV := $(CURDIR)/.cache/srv
 KEEP ?=
 
-.PHONY: setup check test demo image firmware binary bench packages venv
+.PHONY: setup check test demo image firmware binary deb bench packages venv
 .DELETE_ON_ERROR:
 
 setup: packages venv
@@ -55,6 +56,10 @@ firmware: packages
 
 binary: packages $(BUILD_VENV)/.made
 	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m appliance.setup.binary $(TARGET) $(NAME)
+
+# Of the same files.
+deb: binary
+	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m appliance.setup.debian_package $(DEB)
 
 $(BUILD_VENV)/.made: requirements.lock requirements-binary.lock
 	@test -x $(BUILD_PYTHON) || sh appliance/setup/packages.sh

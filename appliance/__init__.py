@@ -131,6 +131,7 @@ holds them to it.
       documents          the manual and the shells' completions
       install            install, roll back, uninstall
       binary             `make binary`
+      debian_package     `make deb`
       doctor/            looks a lab over; each finding with what it means and what mends it
       doctor/look        all its checks, in the order of a boot
       doctor/worlds      what several of them want to know

@@ -63,14 +63,28 @@ def newest_glibc(files: Iterable[Path]) -> str:
 def write_facts(files: Iterable[Path]) -> Path:
     """`build.json` for a program made of the binary `files`."""
     written = WORK / build.FACTS
-    said = {"commit": os.environ["APPLIANCE_COMMIT"], "glibc": newest_glibc(files)}
+    said = {
+        "commit": os.environ["APPLIANCE_COMMIT"],
+        "moment": _git("log", "-1", "--format=%cd", "--date=format:%Y%m%d%H%M%S"),
+        "glibc": newest_glibc(files),
+    }
     written.write_text(json.dumps(said))
     return written
 
 
+def read_facts() -> dict[str, str]:
+    """Those of the last build."""
+    found: dict[str, str] = json.loads((WORK / build.FACTS).read_text())
+    return found
+
+
 def commit() -> str:
     """Of the checkout, with a mark if it was changed since."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"]
+    return _git("describe", "--always", "--dirty", "--exclude", "*")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -34,7 +34,7 @@ from appliance.setup.actions import (
 )
 from appliance.setup.site import DHCP, PROGRAM, SERVER, Found, Places, Program, Wish
 
-_SYSUSERS: Final = """\
+SYSUSERS: Final = """\
 # The server, and the group whose members may submit; the DHCP and TFTP daemon.
 u appliance - "Lab server of the appliance" /var/lib/appliance
 u appliance-dnsmasq - "DHCP and TFTP of the appliance" /nonexistent
@@ -192,7 +192,7 @@ def _units(plan: _Plan, texts: Mapping[str, str]) -> None:
 
 
 def _users(plan: _Plan) -> None:
-    file = Write(plan.places.sysusers, _SYSUSERS)
+    file = Write(plan.places.sysusers, SYSUSERS)
     if plan.write("the server is not root, and a group may submit", file):
         made = Run(("systemd-sysusers", str(file.path)))
         plan.add("users and groups", made, None, "users appliance and appliance-dnsmasq")
