@@ -88,10 +88,16 @@ class Tasks(TaskGroup):
                 await into.send(message)
 
         async def put(message: Any) -> None:
-            if message["type"].endswith(".disconnect"):
-                nursery.start_soon(wait, message)  # perhaps by the app itself, behind its answer
-            else:
+            if not message["type"].endswith(".disconnect"):
                 await wait(message)
+                return
+            # Perhaps the app itself says so, behind its answer.  It knows at once where it can:
+            # whoever sends looks after each send whether anybody is there.
+            with contextlib.suppress(trio.BrokenResourceError):
+                try:
+                    into.send_nowait(message)
+                except trio.WouldBlock:
+                    nursery.start_soon(wait, message)
 
         nursery.start_soon(serve)
         return put
