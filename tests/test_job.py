@@ -325,7 +325,8 @@ def test_a_job_restarts_its_box_no_oftener_than_it_says():
     for _ in range(3):
         state = advance(state, Asked(NEXT, NOW), Rules(reboots=3))
         assert isinstance(state, Offered)
-        state = advance(state, Begin(NEXT), Rules(reboots=3))
+        for event in (EVENTS["fetch"], Begin(NEXT)):
+            state = advance(state, event, Rules(reboots=3))
 
     assert "abnormal" == advance(state, Asked(NEXT, NOW), Rules(reboots=3)).health
 
@@ -349,6 +350,16 @@ def test_a_job_lost_while_it_restarts_its_box_was_running_and_is_not_run_twice(n
 @pytest.mark.parametrize("name", ["loading", "loaded"])
 def test_a_job_lost_while_it_restarts_its_box_runs_again_if_it_says_retry(name):
     assert RUN_LOST == advance(RESTARTING[name], EVENTS["asked"], Rules(reboots=1, retry=True))
+
+
+@pytest.mark.parametrize("event", ["begin", "wrap"])
+def test_what_a_job_said_before_it_restarted_its_box_moves_it_no_more(event):
+    """Found by the simulation: a report that came twice, the second time behind a disk that hung.
+
+    Attempt and token are the same; but who has not fetched job.cgz runs nothing.
+    """
+    with pytest.raises(IllegalMove, match="before it restarted its box"):
+        advance(RESTARTING["offered"], EVENTS[event], Rules(reboots=1))
 
 
 @pytest.mark.parametrize("event", ["asked", "undelivered"])

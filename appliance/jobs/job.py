@@ -34,7 +34,6 @@ BOOT_LOSSES_MAX: Final = 2
 
 # Runs of a job with `retry: true` that may be lost: one that crashes its box each time ends.
 RUNS_LOST_MAX: Final = 5
-
 # A job that so many testboxes lost is no longer handed out (design.md §5).
 BOXES_MAX: Final = 10
 
@@ -280,6 +279,8 @@ def advance(state: State, event: Event, rules: Rules) -> State:
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Renew(until)):
             return attrs.evolve(state, until=until)
 
+        case Offered(attempt), Begin() | Wrap() if attempt.reboots:
+            raise IllegalMove("said before it restarted its box")  # it has no job.cgz again yet
         case ((Offered(attempt) | Booting(attempt) | Held(attempt)), Begin(until, length)):
             return Running(attempt, until, length)
         case Running(), Begin():
