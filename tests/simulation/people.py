@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,8 +88,8 @@ async def punctual(world: World, tries: int, rng: random.Random) -> None:
             continue
         seat = rng.choice(seats)
         moment = await _tick_of(world, server, seat, at_its_end=n % 2 == 0)
-        if not seat.open or moment < trio.current_time() + 1:
-            continue
+        if not seat.open or moment < trio.current_time() + 1 or math.isinf(moment):
+            continue  # told already, or just then, or it waits for its turn and no longer for time
         world.looks_until = moment + rng.choice([0.0, 0.0, 0.25])
         await trio.sleep_until(moment - 1)
         paper = Paper("job.yaml", f"script: x\nqueue: {seat.box}\n")
