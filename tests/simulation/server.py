@@ -118,10 +118,12 @@ class Server:
         """In good order, as run.py does it: the lobby, the transfers, the doors, the journal."""
         self.world.server_is_down(self)  # for whoever comes from now on
         self.scheduler.lobby.dismiss()
-        await trio.sleep(self.world.config.waits.shutdown_transfers)
-        if self.nursery is not None and not self.dead.is_set():
-            self._stopping = True
-            self.nursery.cancel_scope.cancel()
+        try:
+            await trio.sleep(self.world.config.waits.shutdown_transfers)
+        finally:  # the storm's end does not leave it half stopped
+            if self.nursery is not None and not self.dead.is_set():
+                self._stopping = True
+                self.nursery.cancel_scope.cancel()
 
     def kill(self) -> None:
         """As `kill -9`, or a power cut: no task of it runs on but to be unwound."""
