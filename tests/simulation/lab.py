@@ -28,6 +28,7 @@ from tests.simulation.weather import CALM, FAULTS, Weather
 
 BEGAN_UTC: Final = 1_800_000_000.0
 HOUR: Final = 3600.0
+ENDS_WITHIN: Final = 20  # times the storm and the calm: more than any run that ends takes
 
 
 FINISHED_IN_MEMORY: Final = (0, 2, 1000)  # by the seed: all others are in the archive
@@ -206,7 +207,9 @@ class World:
 
     async def run(self) -> Report:
         """The storm, the calm, the demands."""
+        limit = ENDS_WITHIN * (self.size.hours + self.size.calm_h) * HOUR
         async with trio.open_nursery() as self.nursery:
+            self.nursery.cancel_scope.deadline = limit
             self.nursery.start_soon(self._keep_serving)
             for box in self.boxes:
                 self.nursery.start_soon(box.life)
@@ -224,6 +227,7 @@ class World:
             self._demand_peace()
             await self._demand_seats()
             self.nursery.cancel_scope.cancel()
+        demand(trio.current_time() < limit, "it goes on for ever")
         box_hours = self.size.boxes * trio.current_time() / HOUR
         return Report(0, dict(sorted(self.sometimes.items())), box_hours, self.trace.digest)
 
@@ -311,7 +315,7 @@ class World:
     async def _stop(self) -> None:
         assert self.server is not None
         self.sometimes["the server stopped in good order"] += 1
-        await self.server.stop()
+        self.nursery.start_soon(self.server.stop)  # also where the storm ends meanwhile
 
     async def _kill_in_disk(self) -> None:
         self.disk.calls.kill_at(self.rng.randrange(1, 10))
