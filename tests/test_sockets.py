@@ -141,9 +141,8 @@ async def test_a_job_for_a_host_that_hung_up_goes_back_to_its_queue_at_once(auto
     async with open_lab() as lab:
         await lab.know(arch="x86_64")
         socket = await parked(lab, target)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(socket.hang_up)
-            job = await lab.submit()
+        await socket.hang_up()  # which the server has not read yet
+        job = await lab.submit()
         await wait_all_tasks_blocked()
 
         assert "submit" == lab.stage(job)

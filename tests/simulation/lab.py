@@ -315,7 +315,7 @@ class World:
     async def _stop(self) -> None:
         assert self.server is not None
         self.sometimes["the server stopped in good order"] += 1
-        self.nursery.start_soon(self.server.stop)  # also where the storm ends meanwhile
+        await self.server.stop()
 
     async def _kill_in_disk(self) -> None:
         self.disk.calls.kill_at(self.rng.randrange(1, 10))
