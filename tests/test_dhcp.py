@@ -204,7 +204,8 @@ async def test_another_server_with_our_snippet_tells_testboxes_the_same(tmp_path
     async with asking(others(kind, [KNOWN], tmp_path)) as ask:
         found = {question: told(await ask(KNOWN, *question)) for question in asked}
         linux = await ask(KNOWN, 7, "Linux")
-        strangers = await side_by_side(ask, BOTH)
+        # In turn: of eight that ask Kea at once, one may have to ask again, and these do not.
+        strangers = {question: await ask(STRANGER, *question) for question in BOTH}
 
     expected = {(arch, "PXEClient"): [("OFFER", SERVER, FILES[arch], "")] for arch in FILES}
     expected |= {(arch, "iPXE"): [("OFFER", SERVER, "boot.ipxe", "")] for arch in FILES}
