@@ -1,14 +1,24 @@
-"""An installation's life is played once, whichever part of it the chosen tests are about."""
+"""An installation's life is played once, whichever part of it the chosen tests are about.
+
+So is a Debian package's, and both are about the same two builds.
+"""
 
 import faulthandler
 
 import pytest
 import trio
 
+from . import builds as both
 from . import play
 
 
 @pytest.fixture(scope="session")
-def played(tmp_path_factory):
-    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; the play has a limit
-    return trio.run(play.play, tmp_path_factory.mktemp("server"))
+def builds(tmp_path_factory):
+    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; the plays have a limit
+    return both.make(tmp_path_factory.mktemp("builds"))
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory, builds):
+    faulthandler.cancel_dump_traceback_later()
+    return trio.run(play.play, tmp_path_factory.mktemp("server"), builds)

@@ -6,17 +6,16 @@ again.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
-from . import tree
+from . import seen, tree
+from .builds import REPOSITORY
 from .container import Container, Said, container
 
-REPOSITORY = Path(__file__).parents[2]
 IMAGES = REPOSITORY / ".cache/srv/os"
 ALL_S = 600.0  # three and a half minutes on a busy machine with two cores
 
@@ -30,17 +29,6 @@ PLACES = (
     *("/run/appliance/control.sock", "/etc/appliance/appliance.toml", "/etc/appliance/hosts"),
     *("/var/lib/appliance", "/srv/result"),
 )
-# What may differ after an uninstall without anybody having installed anything.
-RESTLESS = (
-    "/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/var/log", "/var/cache/ldconfig",
-    "/var/lib/systemd", "/root", "/etc/machine-id", "/etc/.pwd.lock", "/var/lib/dbus",
-)  # fmt: skip
-_SKIP = r"find / -xdev \( " + " -o ".join(f"-path {path}" for path in RESTLESS) + r" \) -prune -o "
-LISTING = (
-    _SKIP + r"\( -type l -printf '%p -> %l\n' \) -o \( -type d -printf '%p %m %u:%g\n' \)"
-    r" -o \( -type f -printf '%p %m %u:%g\n' \)"
-)
-SUMS = _SKIP + "-type f -print0 | xargs -0 sha256sum --zero"
 
 
 @attrs.define
@@ -70,12 +58,9 @@ class Played:
     gone: dict[str, str] = attrs.field(factory=dict)
 
 
-async def play(keep: Path) -> Played:
-    """All of it."""
+async def play(keep: Path, builds: Path) -> Played:
+    """All of it; what builds.py makes is in `builds`."""
     played = Played()
-    builds = keep / "builds"
-    for name in ("first", "second"):
-        await _build(builds / name / "appliance", name)
     shown = {builds: "/mnt"}
     server = await trio.to_thread.run_sync(tree.ensure)
     with trio.fail_after(ALL_S):
@@ -89,12 +74,6 @@ async def play(keep: Path) -> Played:
     return played
 
 
-async def _build(target: Path, name: str) -> None:
-    """What `make binary` makes of this checkout, as build `name`."""
-    made = [f"TARGET={target}", f"NAME={name}"]
-    await trio.run_process(["make", "-s", "-C", str(REPOSITORY), "binary", *made])
-
-
 async def _act(on: Container, played: Played) -> None:
     await on.run("mkdir", "/root/first", "/root/second")
     for name in ("first", "second"):
@@ -104,14 +83,14 @@ async def _act(on: Container, played: Played) -> None:
     await _first_day(on, played)
     await _upgrade(on, played)
     played.rolled_back = await on.run("appliance", "install", "--rollback")
-    played.after_rollback = await _lab(on)
+    played.after_rollback = await seen.lab(on)
     played.uninstalled = await on.run("appliance", "uninstall")
-    played.gone = await _files(on)
+    played.gone = await seen.files(on)
 
 
 async def _bad_input(on: Container, played: Played) -> None:
     program = "/root/first/appliance"
-    played.bare = await _files(on)
+    played.bare = await seen.files(on)
     await on.run("ip", "link", "add", "bare0", "type", "bridge")
 
     async def tried(name: str, *words: str) -> None:
@@ -130,12 +109,12 @@ async def _bad_input(on: Container, played: Played) -> None:
     await tried("read-only", "--interface", "lab0")
     await on.run("umount", "/usr/lib/systemd/system")
     await on.run("ip", "link", "del", "bare0")
-    played.after_refusals = await _files(on)
+    played.after_refusals = await seen.files(on)
     # Half-way: the last but one thing that systemd is asked for.
     await on.run("systemctl", "mask", "appliance-nfs.service")
     played.failed = await on.run(program, "install", "--interface", "lab0", check=False)
     await on.run("systemctl", "unmask", "appliance-nfs.service")
-    played.after_failure = await _files(on)
+    played.after_failure = await seen.files(on)
 
 
 async def _first_day(on: Container, played: Played) -> None:
@@ -155,34 +134,9 @@ async def _first_day(on: Container, played: Played) -> None:
 async def _upgrade(on: Container, played: Played) -> None:
     await on.run("appliance", "host", "add", "box-1", "--mac", "52:54:00:a1:00:01")
     played.submitted = await on.run("appliance", "submit", "/home/ann/hello.yaml", user="ann")
-    played.before_upgrade = await _lab(on)
+    played.before_upgrade = await seen.lab(on)
     played.upgraded = await on.run("/root/second/appliance", "install")
-    played.after_upgrade = await _lab(on)
-
-
-async def _lab(on: Container) -> dict[str, Any]:
-    hosts = json.loads((await on.run("appliance", "hosts", "--json")).out)
-    jobs = json.loads((await on.run("appliance", "jobs", "--json")).out)
-    version = (await on.run("appliance", "--version")).out
-    running = (await on.run("systemctl", "show", "-P", "MainPID", "appliance.service")).out
-    exe = (await on.run("readlink", f"/proc/{running.strip()}/exe")).out.strip()
-    return {
-        "hosts": {row["name"]: row for row in hosts},
-        "jobs": {row["id"]: row for row in jobs},
-        "version": version,
-        "exe": exe,
-    }
-
-
-async def _files(on: Container) -> dict[str, str]:
-    """What lies on the server, by path: mode and owner, and of files a hash of what is in them."""
-    listed = (await on.run("sh", "-c", LISTING)).out
-    found = dict(line.split(" ", 1) for line in listed.splitlines())
-    for line in (await on.run("sh", "-c", SUMS)).out.split("\0"):
-        digest, _, path = line.partition("  ")
-        if path:
-            found[path] += " " + digest
-    return found
+    played.after_upgrade = await seen.lab(on)
 
 
 def _put(on: Container, path: str, text: str) -> None:

@@ -17,7 +17,7 @@ from appliance.setup.site import PACKAGES
 CODENAME = "bookworm"
 TREE = Path(__file__).parents[2] / ".cache/server"
 # What a server has in any case, and what the tests' own scripts want.
-WANTED = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "passwd")
+WANTED = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "passwd", "man-db")
 LATER = [name for names in PACKAGES.values() for name in names]
 # Of a container, nothing else is different from a machine: no timers that look for updates.
 QUIET = "apt-daily.timer apt-daily-upgrade.timer"
