@@ -293,6 +293,31 @@ async def test_no_node_is_told_what_the_disk_does_not_know(autojump_clock):
         assert 102.0 == trio.current_time()
 
 
+async def test_a_node_is_told_of_anothers_roles_once_the_disk_knows_them(autojump_clock):
+    async with open_lab() as lab:
+        server, client = await two_nodes(lab)
+        await sync(lab, client, "state=roles_ip")  # what it says the next time is nothing new
+        append, told = lab.disk.append, []
+
+        async def slow(name, data):
+            await trio.sleep(1)
+            await append(name, data)
+
+        async def ask():
+            told.append((await sync(lab, client, "state=roles_ip")).body)
+
+        lab.disk.append = slow
+        async with trio.open_nursery() as nursery:
+            say = "state=write_state&node_roles=server&ip=10.0.0.1"
+            nursery.start_soon(sync, lab, server, say)
+            await trio.sleep(0.5)
+            nursery.start_soon(ask)
+            await trio.sleep(0.4)
+            assert [] == told
+
+        assert [b"direct_server_ips=\nserver=10.0.0.1"] == told
+
+
 async def test_a_node_that_hangs_up_leaves_nobody_waiting(autojump_clock):
     async with open_lab() as lab:
         server, _ = await two_nodes(lab)

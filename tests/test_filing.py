@@ -420,40 +420,6 @@ async def refused_or_not(lab, verb, arguments):
         await lab.people.do(verb, arguments, "ann", None)
 
 
-@pytest.mark.parametrize("verb", ["show", "jobs"])
-async def test_what_is_shown_of_a_job_stays_true_after_a_kill(autojump_clock, verb):
-    """While a write is under way; a disk that refuses has people see what memory knows."""
-    async with open_lab() as lab:
-        job = await lab.submit()
-        kept, append = trio.Event(), lab.disk.append
-
-        async def slow(name, data):
-            await kept.wait()
-            await append(name, data)
-
-        lab.disk.append = slow
-        shown = []
-
-        async def look():
-            shown.append(await lab.people.do(verb, {"job": job.id}, "ann", None))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lab.scheduler.cancel, job.id, "ann")
-            await wait_all_tasks_blocked()
-            nursery.start_soon(look)
-            await wait_all_tasks_blocked()
-            assert ("finish", []) == (lab.stage(job), shown)
-            kept.set()
-        assert "'stage': 'finish'" in repr(shown)
-
-        lab.disk.calls.broken = errno.EIO
-        with pytest.raises(Unknown):
-            await lab.submit(key="another00")
-        before = trio.current_time()
-        await look()
-        assert before == trio.current_time()
-
-
 async def test_who_waits_is_told_of_no_more_than_the_disk_knows_by_then(autojump_clock):
     async with open_lab() as lab, trio.open_nursery() as nursery:
         await lab.know()

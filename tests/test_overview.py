@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -142,6 +143,24 @@ async def test_a_box_that_sits_down_is_seen_though_no_job_moves(autojump_clock):
         await trio.sleep(1)
 
         assert [{}, {"parked": 1}] == seen
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_watcher_sees_that_the_disk_refuses(autojump_clock):
+    """It is then that somebody looks; nothing is told of what it does not know, but memory is."""
+    seen = []
+
+    async def event(what):
+        seen.append(what["status"]["gate"])
+
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        nursery.start_soon(lab.people.do, "watch", {}, "ann", event)
+        await wait_all_tasks_blocked()
+        lab.disk.calls.broken = errno.EIO
+        await lab.ask()
+        await trio.sleep(10)
+
+        assert [[], ["the state cannot be written: Input/output error"]] == seen
         nursery.cancel_scope.cancel()
 
 

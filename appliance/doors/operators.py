@@ -91,7 +91,7 @@ class Operators:
                     bell = trio.Event()
                     told, news = news, []
                     began = trio.current_time()
-                    await scheduler.settled()
+                    await scheduler.shown()
                     status = await self.status()
                     await event({"status": status, "news": [json.loads(text) for text in told]})
                     took = trio.current_time() - began

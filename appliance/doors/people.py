@@ -33,8 +33,9 @@ READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
 _SAME_KEY: Final = "this key made these jobs before; what was sent now was not looked at"
 
-# What these answer was read in memory, which is ahead of the disk for as long as a write takes.
-_SHOWS: Final = frozenset(["jobs", "show", "hosts", "host-show", "results", "renew", "cancel"])
+# What is answered was read in memory, which is ahead of the disk for as long as a write takes.
+# These wait for the disk themselves: for what they tell, and not for what others do meanwhile.
+_TOLD_AS_KEPT: Final = frozenset(["submit", "wait", "watch", "backup"])
 
 log = structlog.get_logger()
 
@@ -80,20 +81,28 @@ class People:
             "results-gc": lambda arguments, user, event: retention.sweep(arguments, user),
         }
 
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._verbs)
+
     async def do(self, verb: str, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         """Run one verb.  Raises the errors of appliance.errors."""
         if verb not in self._verbs:
-            raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self._verbs)}")
+            raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self.verbs)}")
         check(verb, arguments)
         try:
             answer = await self._verbs[verb](arguments, user, event)
-            if verb in _SHOWS:
-                await self._scheduler.shown()
-            return answer
+        except (NotFound, Refused):  # they tell of jobs and boxes, too
+            await self._scheduler.shown()
+            raise
         except (KeyError, TypeError, AttributeError) as error:
             if isinstance(error, KeyError) and error.args and error.args[0] not in arguments:
                 raise BadRequest(f"{verb}: {error.args[0]!r} is missing") from error
             raise
+        if verb not in _TOLD_AS_KEPT:
+            await self._scheduler.shown()
+        return answer
 
     async def _submit(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         papers = [

@@ -159,6 +159,7 @@ class Reports:
         word = query.get("state", "")
         found = await self._find(source, query.get("job_id") or None)
         if found is None or not decisions.is_current(*found):
+            await self._scheduler.settled()  # it may be over in memory only
             return cluster.ABORT
         job, attempt = found
         node = cluster.said(job, word, query)
@@ -169,6 +170,7 @@ class Reports:
         if (state := cluster.gate(word, node)) is not None:
             return await self._gate(job, state)
         nodes = await self._nodes(job)
+        await self._scheduler.settled()  # nor may the disk know yet what another has said
         return (
             cluster.roles_ip(nodes) if word == cluster.ROLES else json.dumps(cluster.shown(nodes))
         )
