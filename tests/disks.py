@@ -9,6 +9,7 @@
     disk.calls.kill_at(3)                the third call from now raises Killed, half done
     disk.calls.broken = errno.EROFS      every write is refused until it is None again
     disk.calls.room = 1000               bytes in all; beyond them ENOSPC
+    disk.calls.quota = 1000              bytes for us, of a disk with room: beyond them EDQUOT
     disk.calls.short_writes = True       each write takes only a part
 
     disk.after_kill()                    a healthy disk with what a restart would find
@@ -51,6 +52,7 @@ class MemoryCalls:
         self.writes = 0
         self.broken: int | None = None
         self.room: int | None = None
+        self.quota: int | None = None
         self.short_writes = False
         self._fail: tuple[int, int] = (0, 0)  # at which operation, with which errno
         self._fail_sync: tuple[int, int] = (0, 0)
@@ -109,7 +111,7 @@ class MemoryCalls:
     def write(self, name: str, data: memoryview) -> int:
         code = self._next()
         self.writes += 1
-        left = len(data) if self.room is None else max(self.free(), 0)
+        left = max(0, min(len(data), self.free(), self._allowed()))
         if code != NO_FAULT:
             left = min(left, self.rng.randrange(len(data) + 1))
         elif self.short_writes:
@@ -118,8 +120,8 @@ class MemoryCalls:
         self._safe.setdefault(name, self.size(name))
         self._behind.setdefault(name, bytearray()).extend(data[:left])
         if code != NO_FAULT or left == 0:
-            self._refuse(code or errno.ENOSPC)
-        return min(left, len(data))
+            self._refuse(code or self._full())
+        return left
 
     def truncate(self, name: str, size: int) -> None:
         self._do()
@@ -129,8 +131,8 @@ class MemoryCalls:
 
     def allocate(self, name: str, size: int) -> None:
         self._do()
-        if self.room is not None and self.free() < size:
-            self._refuse(errno.ENOSPC)
+        if min(self.free(), self._allowed()) < size:
+            self._refuse(self._full())
         self.files[name] = bytes(size)
 
     def sync(self, name: str) -> None:
@@ -158,7 +160,17 @@ class MemoryCalls:
     def free(self) -> int:
         if self.room is None:
             return 2**40
-        return self.room - sum(len(data) for data in self.files.values())
+        return self.room - self._used()
+
+    def _used(self) -> int:
+        return sum(len(data) for data in self.files.values())
+
+    def _allowed(self) -> int:
+        """What the quota leaves, of which statvfs knows nothing."""
+        return 2**40 if self.quota is None else self.quota - self._used()
+
+    def _full(self) -> int:
+        return errno.ENOSPC if self.free() <= self._allowed() else errno.EDQUOT
 
     # ---- what goes wrong
 

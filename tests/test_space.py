@@ -166,6 +166,30 @@ async def test_a_full_disk_takes_no_new_jobs_and_keeps_every_report(autojump_clo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_quota_that_is_used_up_takes_the_reserve_as_a_full_disk_does(autojump_clock):
+    """The disk itself has room, and says so."""
+    disk = MemoryDisk()
+    async with open_lab(disk=disk) as lab, trio.open_nursery() as nursery:
+        await nursery.start(space.watch, disk, lab.scheduler.gate, SPACE)
+        job = await running(lab)
+        disk.calls.quota = sum(map(len, disk.files.values()))
+        with trio.fail_after(60):
+            await lab.report(job, "loops=1")
+        assert RESERVE not in disk.files
+        with pytest.raises(DiskTrouble, match="no room left for the state"):
+            await lab.submit(key="another1")
+        await lab.report(job, "job_state=post_run")
+        await trio.sleep(60)
+        with pytest.raises(DiskTrouble, match="no room left for the state"):
+            await lab.submit(key="another1")
+        disk.calls.quota = None
+        await trio.sleep(6)
+
+        assert "lab.2" == (await lab.submit(key="another1")).id
+        assert RESERVE in disk.files
+        nursery.cancel_scope.cancel()
+
+
 async def running(lab):
     """A job that runs on the known box."""
     await lab.know()

@@ -15,6 +15,7 @@ since Trio's autojump does not know about threads (python-trio/trio#456).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,6 +27,7 @@ import trio
 from appliance.errors import BadState, DiskTrouble, SyncFailed
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
+NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])  # what the reserve helps against
 BESIDE: Final = ".new"  # behind the name of a file that is not whole yet
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
 # The journal, a snapshot and the watch over space at once; not trio's own limit of 40 threads,

@@ -17,7 +17,6 @@ what the disk holds then, only a restart can find out.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import math
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from appliance.jobs.changes import Change
 from appliance.jobs.measures import SYNC_BOUNDS, Histogram
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay
-from appliance.keep.disk import BESIDE, Disk
+from appliance.keep.disk import BESIDE, NO_ROOM, Disk
 from appliance.keep.gate import Gate
 from appliance.keep.records import Image
 from appliance.keep.replay import State
@@ -272,7 +271,7 @@ class Journal:
             try:
                 await self._keep_snapshot(turn)
             except OSError as error:
-                if error.errno != errno.ENOSPC:
+                if error.errno not in NO_ROOM:
                     raise
                 if not await self.disk.release():
                     raise
@@ -318,7 +317,7 @@ class Journal:
         self.gate.shut("disk", f"the state cannot be written: {_why(error)}")
         if len(self._pending) > PENDING_MAX:
             raise DiskTrouble(f"{len(self._pending)} changes wait for a disk that refuses them")
-        if error.errno == errno.ENOSPC and await self.disk.release():
+        if error.errno in NO_ROOM and await self.disk.release():
             log.warning("released the reserve")
             self.gate.shut("space", "there is no room left for the state")  # `space` opens it
             return  # and try at once

@@ -19,9 +19,9 @@ from typing import Final, TypeVar
 import trio
 
 from appliance.errors import BadRequest, NoSpace, Refused
-from appliance.keep.disk import sync_folder
+from appliance.keep.disk import NO_ROOM, sync_folder
 
-_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SPACE: Final = NO_ROOM | {errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
 _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 T = TypeVar("T")
