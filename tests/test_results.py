@@ -175,6 +175,50 @@ async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete
         assert ("incomplete", "b is larger than 10 bytes") == (state.health, state.reason)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "lacks"),
+    [
+        ("PUT", "d/" * (NAMES_MAX + 1) + "x", {}, 400, "more than 100 names in one path"),
+        ("MKCOL", "d/" * (NAMES_MAX + 1), {}, 400, "more than 100 names in one path"),
+        ("PUT", "%ff", {}, 400, "the path is no UTF-8"),
+        ("PUT", "a", {"content-range": "bytes 5-9/10"}, 400, "not as a range"),
+        ("PUT", ".appliance-part-1", {}, 400, "no file is called .appliance-part-..."),
+        ("PUT", "file/x", {}, 409, "file"),
+        ("PUT", "folder", {}, 409, "folder"),
+        ("MKCOL", "file/x/", {}, 409, "x"),
+        ("POST", "x", {}, 400, "send the file in a form"),
+    ],
+)
+async def test_whatever_upload_of_its_own_is_refused_the_job_is_no_success(
+    tmp_path, method, path, headers, status, lacks
+):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        for good in ("file", "folder/x"):
+            answer = await send(lab, "PUT", f"{job.result_root}/{good}", b"x", cookie=job.id)
+            assert 201 == answer.status
+        at = f"{job.result_root}/{path}"
+        answer = await send(lab, method, at, b"x", cookie=job.id, **headers)
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        row = (await lab.people.do("show", {"job": job.id}, "ann", None))["job"]
+
+        assert (status, "incomplete") == (answer.status, row["health"])
+        assert lacks in row["lacking"]
+
+
+async def test_what_another_box_sends_with_a_jobs_cookie_is_not_held_against_the_job(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        path = f"{job.result_root}/{'d/' * NAMES_MAX}x"
+        answer = await send(lab, "PUT", path, b"x", "10.0.0.66", job.id)
+        await lab.report(job, "job_state=finished")
+        await lab.report(job, "", "lkp-post-run")
+        row = (await lab.people.do("show", {"job": job.id}, "ann", None))["job"]
+
+        assert (400, "success", None) == (answer.status, row["health"], row["lacking"])
+
+
 @pytest.mark.parametrize("archived", [False, True])
 async def test_a_result_refused_after_the_end_is_told_and_the_end_stands(tmp_path, archived):
     limits = Limits(upload_file_bytes=10, finished_in_memory=0 if archived else 1000)

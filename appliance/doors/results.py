@@ -45,6 +45,8 @@ USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counte
 _CLOSE: Final = [(b"connection", b"close")]  # the rest of the body is not read
 _DAV: Final = [(b"allow", b"PUT, MKCOL, POST, GET, HEAD"), (b"dav", b"1")]
 
+_REFUSED: Final = {BadRequest: 400, Refused: 409, TooLarge: 413, NoSpace: 507}
+
 log = structlog.get_logger()
 
 
@@ -98,6 +100,8 @@ class Results:
             status = 400 if isinstance(error, BadRequest) else 403
             if isinstance(error, DiskTrouble | BadState):
                 status = 503
+            elif isinstance(error, BadRequest):
+                await self._misplaced(scope, str(error))
             await _refuse(send, status, scope, error)
         else:
             if scope["method"] == "MKCOL":
@@ -138,6 +142,16 @@ class Results:
         await results.check_inside(path, self._config.paths.srv / "result")
         return job, attempt, root, path
 
+    async def _misplaced(self, scope: Scope, reason: str) -> None:
+        """Its path names no place, so only cookie and address say whose results lack it."""
+        with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState):
+            job = await self._scheduler.find(_cookie(scope))
+            for attempt in reversed(job.attempts):
+                theirs = self._is_from(attempt, scope["client"][0])
+                if theirs and decisions.may_upload(self._scheduler.store, job, attempt):
+                    await self._incomplete(job, attempt, reason)
+                    break
+
     def _is_from(self, attempt: Attempt, client: str) -> bool:
         """Whether the box of `attempt` is at `client`, be it with another of its cards."""
         if attempt.address == client:
@@ -156,11 +170,9 @@ class Results:
             _check_names(used.names + names, path, self._config.limits)
             if await results.make_folder(path):
                 used.names += names
-        except Refused as error:
-            await _refuse(send, 409, scope, error)
-        except NoSpace as error:
+        except (Refused, NoSpace) as error:
             await self._incomplete(job, attempt, str(error))
-            await _refuse(send, 507, scope, error)
+            await _refuse(send, _REFUSED[type(error)], scope, error)
         else:
             await answer(send, 201, "made\n")
 
@@ -180,6 +192,8 @@ class Results:
         except HungUp:
             return
         except (BadRequest, Stalled) as error:
+            if isinstance(error, BadRequest):
+                await self._incomplete(job, attempt, str(error))
             await _refuse(send, 400, scope, error)
             return
         if await self._put(scope, form.data(), 0, send, job, attempt, root, path):
@@ -205,16 +219,9 @@ class Results:
             log.info("upload broken off", job=job.id, path=str(path))
         except Stalled as error:
             await _refuse(send, 408, scope, error)
-        except BadRequest as error:
-            await _refuse(send, 400, scope, error)
-        except TooLarge as error:
+        except (BadRequest, TooLarge, NoSpace, Refused) as error:
             await self._incomplete(job, attempt, str(error))
-            await _refuse(send, 413, scope, error)
-        except NoSpace as error:
-            await self._incomplete(job, attempt, str(error))
-            await _refuse(send, 507, scope, error)
-        except Refused as error:
-            await _refuse(send, 409, scope, error)
+            await _refuse(send, _REFUSED[type(error)], scope, error)
         else:
             await self._note(job, attempt, root, path, size)
             return True
