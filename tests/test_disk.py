@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -10,6 +11,7 @@ import pytest
 
 from appliance.errors import BadState
 from appliance.jobs.changes import Drained
+from appliance.keep import disk as disks
 from appliance.keep import journal as journals
 from appliance.keep.disk import StateFolder
 from tests.disks import MemoryDisk
@@ -55,6 +57,37 @@ async def test_only_the_owner_reads_what_may_hold_secrets(folder, tmp_path):
 async def test_a_second_server_is_told_the_pid_of_the_first(folder, tmp_path):
     with pytest.raises(BadState, match=f"state: in use by another server, pid {os.getpid()}$"):
         StateFolder(tmp_path / "state")
+
+
+@pytest.mark.parametrize("way", ["removed", "replaced", "all removed"])
+async def test_a_second_server_is_refused_whatever_became_of_the_lock_file(folder, tmp_path, way):
+    await folder.append("journal", b"x")
+    for path in (tmp_path / "state").iterdir():
+        if way == "all removed" or path.name == "lock":
+            path.unlink()
+    if way == "replaced":
+        (tmp_path / "state/lock").write_text("1\n")
+    with pytest.raises(BadState, match=f"state: in use by another server, pid {os.getpid()}$"):
+        StateFolder(tmp_path / "state")
+
+
+async def test_the_pid_is_that_of_the_lock_file_where_the_kernel_does_not_tell(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(disks, "_holder", lambda descriptor: "")
+    with pytest.raises(BadState, match=f"pid {os.getpid()}$"):
+        StateFolder(tmp_path / "state")
+    (tmp_path / "state/lock").unlink()
+    with pytest.raises(BadState, match=r"pid unknown$"):
+        StateFolder(tmp_path / "state")
+
+
+async def test_an_older_program_that_has_the_lock_file_alone_is_respected(tmp_path):
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BadState, match=f"in use by another server, pid {os.getpid()}$"):
+            StateFolder(tmp_path)
+    StateFolder(tmp_path).close()
 
 
 async def test_the_lock_is_free_after_the_first_server(tmp_path):

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 import wsproto
 
+from appliance.jobs.store import Store
+from appliance.keep import export as exports
+
 MAC = "52-54-00-00-00-01"
 KVER = "6.1.0-1-amd64"
 
@@ -161,6 +164,33 @@ def test_a_second_server_on_the_same_state_is_refused_with_the_pid_of_the_first(
 
     assert 4 == second.returncode
     assert f"in use by another server, pid {server.process.pid}" in second.stderr
+
+
+def test_a_lock_file_removed_by_hand_lets_no_second_server_in(server, tmp_path):
+    """Not on another control socket and other ports, nor a repair or an import."""
+    server.run("submit", hello(tmp_path))
+    for path in (tmp_path / "state").iterdir():
+        if path.name == "lock":
+            path.unlink()
+    other = tmp_path / "other"
+    other.mkdir()
+    second = Appliance(other)
+    second.config.write_text(
+        second.config.read_text().replace(f"{other}/state", f"{tmp_path}/state")
+    )
+    export = tmp_path / "export.json"
+    export.write_text(exports.dump(Store()))
+    for words in (
+        ["serve"],
+        ["state", "check"],
+        ["state", "repair", "--yes"],
+        ["state", "import", str(export)],
+    ):
+        ended = second.run(*words, check=False)
+
+        assert 4 == ended.returncode
+        assert f"in use by another server, pid {server.process.pid}" in ended.stderr
+    assert "lab.2" in server.run("submit", hello(tmp_path)).stdout
 
 
 def test_the_files_of_a_script_are_there(server, tmp_path):

@@ -467,3 +467,26 @@ def test_a_repair_killed_anywhere_has_happened_or_not(state, monkeypatch):
 
     assert number > 4
     assert wanted == records.dump_store(restored(folder))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["repair", "import"])
+def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, tmp_path, what):
+    """Else the way out that a refused start names would end in "permission denied"."""
+    folder, user = tmp_path / "state", 65534
+    written(folder, ARCHIVING, 150)
+    assert 0 == run("export", "--output", str(tmp_path / "out.json"))[0]
+    if what == "repair":
+        flip(folder / "journal-000002", 60)
+        (folder / archive.NAME).unlink()
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, user, user)
+    words = ["repair", "--yes"] if what == "repair" else ["import", str(tmp_path / "out.json")]
+    assert 0 == run(*words)[0]
+
+    made = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
+    assert {"lock", "snapshot-000003" if what == "repair" else "snapshot-000001"} <= made.keys()
+    assert {(user, user)} == {(facts.st_uid, facts.st_gid) for facts in made.values()}

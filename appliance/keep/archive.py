@@ -25,6 +25,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 from appliance.keep import records
+from appliance.keep.disk import give_to_owner
 
 NAME: Final = "archive.sqlite"
 MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
@@ -234,6 +235,7 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
             # it would drop the locks of this process's other connection.
             if not path.exists():
                 path.touch(_MODE)
+                give_to_owner(path, path.parent)
             path.chmod(_MODE)
     except OSError as error:
         raise DiskTrouble(f"{NAME}: {error.strerror}") from error

@@ -27,6 +27,7 @@ import trio
 from appliance.errors import BadState, DiskTrouble, SyncFailed
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
+LOCK: Final = "lock"  # the file with the pid of whoever uses the folder
 NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])  # what the reserve helps against
 BESIDE: Final = ".new"  # behind the name of a file that is not whole yet
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
@@ -231,22 +232,61 @@ class StateFolder(StateDisk):
     def close(self) -> None:
         """Give up the lock."""
         self._files.close()
-        os.close(self._lock)
+        self._lock.close()
 
 
-def lock(folder: Path) -> int:
-    """The descriptor that holds the folder's lock.  Raises BadState; names who else has it."""
-    held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY)
+def lock(folder: Path) -> contextlib.ExitStack:
+    """The folder's lock; closing it gives it up.  Raises OSError, BadState; names who else has it.
+
+    The folder itself is locked, since a hand may remove any file in it, and `lock`, which tells
+    the pid, and which older programs look at.
+    """
+    with contextlib.ExitStack() as stack:
+        itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, itself)
+        _take(itself, folder)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY)
+        stack.callback(os.close, file)
+        _take(file, folder)
+        give_to_owner(file, folder)
+        os.ftruncate(file, 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+            os.pwrite(file, b"%d\n" % os.getpid(), 0)
+        return stack.pop_all()
+
+
+def _take(descriptor: int, folder: Path) -> None:
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.pread(held, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(held)
+        pid = _holder(descriptor) or _named_in(folder / LOCK) or "unknown"
         raise BadState(f"{folder}: in use by another server, pid {pid}") from None
-    os.ftruncate(held, 0)
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
-        os.pwrite(held, b"%d\n" % os.getpid(), 0)
-    return held
+
+
+def _holder(descriptor: int) -> str:
+    """The pid of whoever has a flock on this file, as the kernel tells it (proc(5)); or nothing."""
+    facts = os.fstat(descriptor)
+    which = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    with contextlib.suppress(OSError):  # systemd may hide it from a service
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if "FLOCK" in words and which in words and "->" not in words:  # `->`: waits for it
+                return words[words.index(which) - 1]
+    return ""
+
+
+def _named_in(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:20].strip()
+    except OSError:
+        return ""
+
+
+def give_to_owner(file: int | Path, folder: Path) -> None:
+    """What root makes in a server's folder belongs to the server's user.  Raises OSError."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 class FileCalls:
@@ -316,6 +356,7 @@ class FileCalls:
         if name not in self._open:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._open[name] = os.open(self._folder / name, flags, _OWNER_ONLY)
+            give_to_owner(self._open[name], self._folder)
         return self._open[name]
 
     def _close(self, name: str) -> None:

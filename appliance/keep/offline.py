@@ -40,7 +40,7 @@ def reading(folder: Path) -> Iterator[Contents]:
     try:
         yield _contents(folder)
     finally:
-        os.close(held)
+        held.close()
 
 
 def _contents(folder: Path) -> Contents:
