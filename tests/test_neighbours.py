@@ -1,5 +1,8 @@
 """doors/neighbours: who is at an address."""
 
+import os
+import subprocess
+
 import pytest
 
 from appliance.doors import neighbours
@@ -37,3 +40,15 @@ def test_what_a_box_says_of_its_own_macs_makes_no_card_its_own():
 
     assert not neighbours.is_card_of(known, table(OTHER), "10.0.0.9")
     assert not neighbours.is_card_of(Box("unknown-x", (OTHER,)), table(OTHER), "10.0.0.9")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_the_table_is_there_for_a_server_that_sees_of_proc_the_processes_alone():
+    """As systemd's ProcSubset=pid shows it to our unit."""
+    script = f"mount -t proc -o subset=pid proc /proc && cat {neighbours.ARP_TABLE}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True
+    )
+
+    assert (0, HEAD.split()) == (done.returncode, done.stdout.splitlines()[0].split())

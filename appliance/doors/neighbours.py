@@ -7,11 +7,12 @@ from typing import Final
 
 from appliance.jobs.box import Box
 
-ARP_TABLE: Final = Path("/proc/net/arp")
+# By way of self: our unit sees of /proc the processes alone (ProcSubset=pid), not /proc/net.
+ARP_TABLE: Final = Path("/proc/self/net/arp")
 
 
 def neighbour(table: str, address: str) -> str | None:
-    """The MAC that /proc/net/arp has for `address`; None where it has none, as on loopback."""
+    """The MAC that this table has for `address`; None where it has none, as on loopback."""
     for line in table.splitlines()[1:]:
         words = line.split()
         if len(words) >= 4 and words[0] == address and words[3] != "00:00:00:00:00:00":
