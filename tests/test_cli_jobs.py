@@ -69,11 +69,66 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, monkeypatch, na
     assert said == str(done.exception)
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """Nobody waits for a server to come back."""
+    monkeypatch.setattr(submit, "BACK_S", 0.0)
+    monkeypatch.setattr(submit, "ASK_AGAIN_S", 0.001)
+
+
 @pytest.mark.parametrize("command", [jobs.cancel, submit.wait])
-def test_without_a_server_there_is_no_next_job(monkeypatch, command):
+def test_without_a_server_there_is_no_next_job(monkeypatch, hasty, command):
     for module in (jobs, submit):
         monkeypatch.setattr(module, "connect", lambda ctx: nullcontext(Server()))
     done = CliRunner().invoke(command, ["lab.5", "lab.2"])
 
     assert isinstance(done.exception, NotRunning)
     assert "" == done.stdout
+
+
+class Restarts:
+    """Each of `lives` tells so many of lab.1's three events; None is a time without a server."""
+
+    def __init__(self, lives):
+        self.left = iter(lives)
+
+    def __call__(self, ctx):
+        events = next(self.left)
+        if events is None:
+            raise NotRunning("no server answers")
+        return nullcontext(Life(events))
+
+
+class Life:
+    """One run of a server."""
+
+    def __init__(self, events):
+        self.events = events
+
+    def follow(self, verb, *, job):
+        for stage in ("submit", "offered", "boot")[: self.events]:
+            yield {"event": {"at": 0.0, "stage": stage, "box": None, "what": ""}}
+        if self.events < 3:
+            raise NotRunning("the server went away")
+        yield {"result": {"job": {"id": job, "health": "success", "reason": ""}}}
+
+
+@pytest.mark.parametrize("lives", [[2, 3], [0, 3], [2, None, 3], [1, 2, None, 0, 3]])
+def test_a_wait_outlives_a_restart_of_the_server_and_says_everything_once(
+    monkeypatch, hasty, lives
+):
+    monkeypatch.setattr(submit, "BACK_S", 60.0)
+    monkeypatch.setattr(submit, "connect", Restarts(lives))
+    done = CliRunner().invoke(submit.wait, ["lab.1"])
+
+    stages = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert (0, ["submit", "offered", "boot", "success"]) == (done.exit_code, stages)
+    assert "appliance: the server went away; asking again" == done.stderr.splitlines()[0]
+
+
+def test_a_wait_for_a_server_that_stays_away_says_how_to_go_on_later(monkeypatch, hasty):
+    monkeypatch.setattr(submit, "connect", Restarts([2, *(None for _ in range(1000))]))
+    done = CliRunner().invoke(submit.wait, ["lab.1"])
+
+    assert isinstance(done.exception, NotRunning)
+    assert "no server answers\nTo go on later: appliance wait lab.1" == str(done.exception)

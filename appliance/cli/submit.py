@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from appliance.cli import FAILED, USAGE, each, show
 from appliance.cli.wire import Server, connect
 from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
+
+# systemd holds the door while the server restarts.  A rollback shuts it, for as long as transfers
+# may take to end (waits.shutdown_transfers, 60 s) and some seconds for the start.
+BACK_S: Final = 90.0
+ASK_AGAIN_S: Final = 1.0
 
 
 @click.command()
@@ -51,7 +58,7 @@ def submit(
             for job in answer["jobs"]:
                 click.echo(f"{job['id']}  {job['result_root']}")
         else:
-            rows = [_follow(server, job["id"], quiet=as_json) for job in answer["jobs"]]
+            rows = [_follow(ctx, server, job["id"], quiet=as_json) for job in answer["jobs"]]
             if as_json:
                 show.as_json(rows)
             if any(row["health"] != "success" for row in rows):
@@ -96,7 +103,7 @@ def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     """Follow JOBS until they are over.  Exit code 0 if all succeeded, else 1."""
     rows: list[dict[str, Any]] = []
     with connect(ctx) as server:
-        code = each(jobs, lambda job: rows.append(_follow(server, job, quiet=as_json)))
+        code = each(jobs, lambda job: rows.append(_follow(ctx, server, job, quiet=as_json)))
     if as_json:
         show.as_json(rows)
     if code:
@@ -105,19 +112,44 @@ def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
         ctx.exit(FAILED)
 
 
-def _follow(server: Server, job: str, *, quiet: bool) -> dict[str, Any]:
-    """Print what happens to a job until it is over; returns its row."""
-    for message in server.follow("wait", job=job):
-        if "result" in message:
-            row: dict[str, Any] = message["result"]["job"]
-            if not quiet:
-                reason = f": {row['reason']}" if row["reason"] else ""
-                colour = "green" if row["health"] == "success" else "red"
-                click.secho(f"{job} {row['health']}{reason}", fg=colour)
-            return row
-        event = message["event"]
-        if not quiet:
-            box = f" on {event['box']}" if event["box"] else ""
-            what = f"  {event['what']}" if event["what"] else ""
-            click.echo(f"{show.clock(event['at'])}  {job}  {event['stage']}{box}{what}")
-    raise AssertionError("a wait ends with a result")
+def _follow(ctx: click.Context, server: Server, job: str, *, quiet: bool) -> dict[str, Any]:
+    """Print what happens to a job until it is over; returns its row.
+
+    A server that restarts meanwhile is asked again.  Raises NotRunning if none answers any more.
+    """
+    told = 0
+    there: Server | None = server
+    until: float | None = None  # while nobody answers
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                there = there or stack.enter_context(connect(ctx))
+                for number, message in enumerate(there.follow("wait", job=job)):
+                    until = None
+                    if "result" in message:
+                        return _over(message["result"]["job"], quiet=quiet)
+                    if number >= told and not quiet:
+                        _happened(job, message["event"])
+                    told = max(told, number + 1)
+            except NotRunning as error:
+                there = None
+                if until is None:
+                    click.echo(f"appliance: {error}; asking again", err=True)
+                    until = time.monotonic() + BACK_S
+                elif time.monotonic() > until:
+                    raise NotRunning(f"{error}\nTo go on later: appliance wait {job}") from error
+                time.sleep(ASK_AGAIN_S)
+
+
+def _over(row: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    if not quiet:
+        reason = f": {row['reason']}" if row["reason"] else ""
+        colour = "green" if row["health"] == "success" else "red"
+        click.secho(f"{row['id']} {row['health']}{reason}", fg=colour)
+    return row
+
+
+def _happened(job: str, event: dict[str, Any]) -> None:
+    box = f" on {event['box']}" if event["box"] else ""
+    what = f"  {event['what']}" if event["what"] else ""
+    click.echo(f"{show.clock(event['at'])}  {job}  {event['stage']}{box}{what}")
