@@ -1,6 +1,7 @@
 """setup/plan.py and setup/removal.py: what an install, an upgrade and an uninstall do."""
 
 import json
+import re
 from pathlib import Path
 
 import attrs
@@ -271,6 +272,30 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
 
     assert Path("/srv/os") not in gone
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
+    record = plan.record_of(found.texts, PLACES)
+    left = removal.left(wish().config, record, PLACES, purge=True)
+    assert ["/srv/os: was there before any install"] == [each for each in left if "/srv" in each]
+
+
+def test_a_purge_after_a_second_install_removes_what_the_first_one_made():
+    first = installed()
+    steps = removal.uninstall(wish().config, first, PLACES, purge=False)
+    kept = after(first, steps).texts[PLACES.kept]
+    left = attrs.evolve(BARE, texts={PLACES.kept: kept}, folders=first.folders)
+    second = after(left, plan.install(wish(), left, program(), PLACES))
+    steps = removal.uninstall(wish().config, second, PLACES, purge=True)
+    gone = {step.do.path for step in steps if isinstance(step.do, Remove)}
+
+    assert {Path("/srv/result"), PLACES.kept} <= gone
+
+
+def test_a_purge_removes_the_group_though_it_has_members():
+    steps = removal.uninstall(wish().config, installed(), PLACES, purge=True)
+    said = [command[2] for command in commands(steps) if command[:2] == ("sh", "-c")]
+
+    assert ["groupdel appliance", "groupdel appliance-dnsmasq"] == [
+        re.search(r"groupdel [a-z-]+", each)[0] for each in said
+    ]
 
 
 def test_an_uninstall_says_what_it_leaves():

@@ -100,7 +100,7 @@ def uninstall(say: Say, *, purge: bool, dry_run: bool) -> list[str]:
     config = configs.load()
     program = _program_in(PLACES.current) if PLACES.current.exists() else _program()
     found = _found(program, config)
-    record = plan.record_of(found.texts.get(PLACES.record))
+    record = plan.record_of(found.texts, PLACES)
     steps = removal.uninstall(config, found, PLACES, purge=purge)
     for step in steps:
         say(f"{step.do}\n    {step.why}" if dry_run else str(step.do))
@@ -128,7 +128,7 @@ def _wish(asked: Asked) -> Wish:
     """The configuration that stands there, or a new one.  Raises BadRequest and BadConfig."""
     chosen = bool(asked.interfaces or asked.ranges or asked.proxy)
     network = _network(asked) if chosen else None
-    record = plan.record_of(server.texts([PLACES.record]).get(PLACES.record))
+    record = plan.record_of(server.texts([PLACES.record, PLACES.kept]), PLACES)
     if PLACES.config.exists():
         config, text = configs.load(PLACES.config), PLACES.config.read_text(encoding="utf-8")
         if network is not None and not _same(config.network, network):

@@ -92,7 +92,7 @@ def files(program: Program, config: Config, places: Places) -> list[Path]:
     names += [places.drop_ins / name for name in units.DROP_INS]
     names += [places.root / name for name in program.documents]
     return [
-        *names, places.record, places.unfinished, places.packaged,
+        *names, places.record, places.kept, places.unfinished, places.packaged,
         config.paths.state / "dnsmasq.leases",
     ]  # fmt: skip
 
@@ -111,8 +111,9 @@ def folders(program: Program, config: Config, places: Places) -> list[Path]:
     return [*made, places.lib / "versions" / program.name]
 
 
-def record_of(text: str | None) -> dict[str, Any]:
+def record_of(texts: Mapping[Path, str], places: Places) -> dict[str, Any]:
     """What earlier installs did; empty before the first one."""
+    text = texts.get(places.record) or texts.get(places.kept)
     record: dict[str, Any] = json.loads(text) if text else {}
     return record
 
@@ -120,7 +121,7 @@ def record_of(text: str | None) -> dict[str, Any]:
 def install(wish: Wish, found: Found, program: Program, places: Places) -> list[Step]:
     """All steps of an installation or an upgrade, in order; none where all is as it should be."""
     plan = _Plan(places, found)
-    before = record_of(found.texts.get(places.record))
+    before = record_of(found.texts, places)
     missing = [name for name in wish.packages if name not in found.packages]
     if missing:
         why = "DHCP, TFTP, CIFS and NFS are the distribution's own programs"

@@ -18,11 +18,12 @@ _ALL: tuple[str, ...] = (
     units.TARGET, *units.SOCKETS, units.SERVER, *units.DAEMONS.values(),
 )  # fmt: skip
 _USERS = (SERVER.user, DHCP.user)
+_SRV = ("result", "upload-files", "os", "initrd", "kernel")
 
 
 def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> list[Step]:
     """Everything that installs made goes; /srv, the state and the configuration only by `purge`."""
-    record = plan.record_of(found.texts.get(places.record))
+    record = plan.record_of(found.texts, places)
     steps = []
 
     def add(why: str, do: Any) -> None:
@@ -44,6 +45,8 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
     add("systemd forgets them", Run(("systemctl", "daemon-reload")))
     if purge:
         _purge(add, config, record, places)
+    elif (text := found.texts.get(places.record)) is not None:
+        add("what was made, for a later install or purge", Write(places.kept, text, 0o600))
     if places.packaged not in found.texts:
         add("the program", Remove(places.command))
         add("the program", Remove(places.lib))
@@ -54,7 +57,8 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
 
 def _program_files(found: Found, places: Places, config: Config) -> set[Path]:
     kept = {
-        places.config, places.record, places.unfinished, config.paths.state / "dnsmasq.leases",
+        places.config, places.record, places.kept, places.unfinished,
+        config.paths.state / "dnsmasq.leases",
     }  # fmt: skip
     return set(found.texts) - kept
 
@@ -67,14 +71,17 @@ def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) 
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
+    add("--purge: what was made", Remove(places.kept))
     add("--purge: the configuration", RemoveEmpty(places.config.parent))
-    for name in ("result", "upload-files", "os", "initrd", "kernel"):
+    for name in _SRV:
         if paths.srv / name in made:
             add("--purge: images and results", Remove(paths.srv / name))
     if paths.srv in made:
         add("--purge: images and results", RemoveEmpty(paths.srv))
     for user in _USERS:
-        add("--purge: users", Run(("userdel", user)))
+        # `userdel` leaves a group with members in it: those who might submit.
+        both = f"userdel {user} && if getent group {user} >&2; then groupdel {user}; fi"
+        add("--purge: users and groups", Run(("sh", "-c", both)))
 
 
 def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bool) -> list[str]:
@@ -86,6 +93,10 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
         told.append(f"{paths.state}: the state, and beside it its copies of upgrades")
         told.append(f"{places.config.parent}: the configuration and the hosts files")
         told.append(f"users and groups {' and '.join(_USERS)}, who own some of this")
+    else:
+        made = record.get("made", ())
+        there = (config.paths.srv / name for name in _SRV)
+        told += [f"{path}: was there before any install" for path in there if str(path) not in made]
     if packages := record.get("packages"):
         told.append(f"packages that an install brought: apt-get purge {' '.join(packages)}")
     return told

@@ -56,6 +56,11 @@ class Places:
         return self.lib / "installed.json"
 
     @property
+    def kept(self) -> Path:
+        """The same after an uninstall: a later install goes on with it, and a later purge."""
+        return self.root / "etc/appliance/installed.json"
+
+    @property
     def unfinished(self) -> Path:
         """There while an install is under way, or after one that was cut short."""
         return self.lib / "unfinished"
