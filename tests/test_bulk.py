@@ -162,6 +162,20 @@ async def test_a_stop_does_not_wait_for_idle_connections(tmp_path, large):
         opened.close.set()
 
         assert b"" == await stream.receive_some(1)
+        with trio.fail_after(bulk.LINGER_S / 2):  # nor linger, though they stay
+            await opened.over.wait()
+
+
+async def test_what_never_becomes_a_request_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "IDLE_S", 0.05)
+    async with door(tmp_path) as opened, await opened.connect() as stream:
+        await stream.send_all(b"\xffrandom")
+        answer = b""
+        while more := await stream.receive_some(65536):
+            answer += more
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b"\r\n\r\nno whole request came within 0 s\n")
 
 
 async def test_a_stop_ends_at_once_what_takes_longer_than_its_patience(tmp_path):

@@ -28,6 +28,15 @@ def hello(path):
     return client.send(wsproto.events.Request(host="x", target=path))
 
 
+async def everything(stream):
+    """What comes until the other side ends it, which it does within an hour."""
+    found = b""
+    with trio.fail_after(3600):
+        while data := await stream.receive_some():
+            found += data
+    return found
+
+
 async def test_bytes_behind_a_handshake_that_is_refused_end_that_connection_alone(autojump_clock):
     async with open_lab() as lab:
         await lab.know()
@@ -38,12 +47,83 @@ async def test_bytes_behind_a_handshake_that_is_refused_end_that_connection_alon
             await trio.lowlevel.checkpoint()
             await stream.send_all(FRAME * 3)
             await wait_all_tasks_blocked()
+        answer = bytes(await stream.receive_some())
         job = await lab.submit()
 
         assert f"/{job.id}/" in (await parked.rest()).decode()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"first frame waits for the answer to its handshake\n")
+        assert b"" == await stream.receive_some()
         assert ["10.0.0.9"] == [
-            line.get("client") for line in lines if line["event"] == "connection cut"
+            line.get("client") for line in lines if line["event"] == "no websocket"
         ]
+
+
+@pytest.mark.parametrize("path", ["/filter", f"/ws/boot.ipxe/mac/{HYPHENS}"])
+async def test_a_handshake_that_is_refused_or_hurried_holds_nothing(autojump_clock, path):
+    """Whatever its client does then, which may be nothing for ever."""
+    server = ("10.0.0.1", 20001) if path == "/filter" else SCHEDULER
+    good = hello(path)
+    async with open_lab() as lab:
+        await lab.know()
+        before = len(lab.wire.nursery.child_tasks)
+        for sent in (good.replace(b"Version: 13", b"Version: 1"), good + FRAME, good + b"\0" * 99):
+            stream = lab.wire.connect(("10.0.0.9", 4000), server)
+            await stream.send_all(sent)
+            answer = await everything(stream)
+            head, _, why = answer.partition(b"\r\n\r\n")
+            await wait_all_tasks_blocked()
+
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"handshake" in why
+            assert before == len(lab.wire.nursery.child_tasks)
+            assert (0, 0) == (len(lab.scheduler.lobby), len(lab.scheduler.watchers))
+        assert 0 == trio.current_time()
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET /", "POST /nowhere", "GET /~lkp/cgi-bin/lkp-wtmp", "PUT /set_host_mac", "POST /metrics"],
+)
+async def test_a_body_that_never_ends_holds_no_connection_once_it_is_answered(
+    autojump_clock, request_line
+):
+    """Time and again: it was a matter of which task came first."""
+    head = f"{request_line} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc"
+    async with open_lab() as lab:
+        before = len(lab.wire.nursery.child_tasks)
+        for _ in range(20):
+            stream = lab.wire.connect(("10.0.0.9", 4000), SCHEDULER)
+            await stream.send_all(head.encode())
+            await wait_all_tasks_blocked()
+
+            assert before == len(lab.wire.nursery.child_tasks)
+
+
+async def test_a_kept_connection_ends_when_no_other_question_comes(autojump_clock):
+    async with open_lab() as lab:
+        before = len(lab.wire.nursery.child_tasks)
+        for _ in range(20):
+            stream = lab.wire.connect(("10.0.0.9", 4000), SCHEDULER)
+            await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await trio.sleep(2 * lab.wire.config.keep_alive_timeout)
+
+            assert before == len(lab.wire.nursery.child_tasks)
+
+
+@pytest.mark.parametrize("sent", [b"GET /x HTTP/1.1\r\nhost:", b"\xffrandom", b"PUT"])
+async def test_what_never_becomes_a_request_is_told_so(autojump_clock, sent):
+    async with open_lab() as lab:
+        stream = lab.wire.connect(("10.0.0.9", 4000), SCHEDULER)
+        silent = lab.wire.connect(("10.0.0.9", 4001), SCHEDULER)
+        with structlog.testing.capture_logs() as lines:
+            await stream.send_all(sent)
+            answer = await everything(stream)
+
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.endswith(b"\r\n\r\nno whole request came within 5 s\n")
+        assert ["10.0.0.9"] == [line["client"] for line in lines]
+        assert b"" == await silent.receive_some()
 
 
 async def test_the_real_server_goes_on_after_them_too():

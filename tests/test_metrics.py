@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.jobs.measures import DISPATCH_BOUNDS, Histogram, Measures
+from tests import fakes
 from tests.lab import open_lab
 
 
@@ -102,6 +103,8 @@ async def test_who_asks_again_at_once_is_told_the_same():
 async def test_only_metrics_are_there():
     async with open_lab() as lab:
         assert 404 == (await lab.get("/metrics/x")).status
+        posted = await fakes.fetch(lab.wire, "POST", "/metrics")
+        assert (405, b"ask for /metrics by GET\n") == (posted.status, posted.body)
 
 
 def test_a_server_and_a_client_start_without_the_library():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import h11
 import structlog
 
 from appliance import log as logs
@@ -49,11 +48,7 @@ class Doors:
         app: App = no_socket
         if isinstance(door, Paths):
             app, scope = door.choose(scope)
-        try:
-            await app(scope, receive, send)
-        except h11.LocalProtocolError as error:
-            # Bytes came behind the handshake before its answer: Hypercorn has answered 400.
-            log.warning("websocket refused", client=scope["client"][0], why=str(error))
+        await app(scope, receive, send)
 
 
 class Paths:

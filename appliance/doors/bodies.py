@@ -14,7 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio import multipart
 
-from appliance.doors.asgi import Receive
+from appliance.doors.asgi import Receive, Scope
 from appliance.errors import BadRequest
 from appliance.keep.results import PART
 
@@ -55,19 +55,26 @@ async def pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
         yield piece
 
 
-async def whole(receive: Receive, most: int, seconds: float) -> bytes:
+def told_bytes(scope: Scope) -> int:
+    """How many bytes the client says that its body has; 0 where it does not say."""
+    return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 takes digits alone
+
+
+async def whole(scope: Scope, receive: Receive, most: int, seconds: float) -> bytes:
     """A body of at most `most` bytes that takes at most `seconds` to arrive.
 
     Raises HungUp, Stalled, TooLarge.
     """
+    if told_bytes(scope) > most:  # whether or not it will ever come
+        raise TooLarge(f"the body is larger than {most} bytes")
     body, more = bytearray(), True
-    with trio.move_on_after(seconds) as scope:
+    with trio.move_on_after(seconds) as arriving:
         while more:
             piece, more = await _piece(receive)
             body += piece
             if len(body) > most:
                 raise TooLarge(f"the body is larger than {most} bytes")
-    if scope.cancelled_caught:
+    if arriving.cancelled_caught:
         raise Stalled(f"the body did not arrive within {seconds:.0f} s")
     return bytes(body)
 

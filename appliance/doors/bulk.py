@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from appliance.doors.asgi import App
-from appliance.doors.connections import no_http
+from appliance.doors.connections import late, no_http
 from appliance.doors.listen import BACKLOG
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
@@ -103,6 +103,8 @@ async def _connection(server: _Server, stream: trio.SocketStream) -> None:
             http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
             while not server.stopping:
                 request = await _question(server, stream, http)
+                if request is None and server.stopping:
+                    return  # nothing is on its way that a hurry could spoil
                 if request is None:
                     break
                 exchange = _Exchange(server, stream, http, request)
@@ -127,26 +129,26 @@ async def _question(
             while (event := http.next_event()) is h11.NEED_DATA:
                 http.receive_data(bytes(await stream.receive_some(HEAD_BYTES_MAX)))
         except h11.RemoteProtocolError as error:
-            await _no_http(stream, http, error)
+            await _no_http(stream, http, error.error_status_hint, no_http(error))
             return None
         finally:
             server.idle.discard(scope)
         if isinstance(event, h11.Request):
             http.next_event()  # of a request without a body its end, and so its state is DONE
             return event
+    if http.trailing_data[0] and not server.stopping:
+        await _no_http(stream, http, 408, late(IDLE_S))
     return None
 
 
-async def _no_http(
-    stream: trio.SocketStream, http: h11.Connection, error: h11.RemoteProtocolError
-) -> None:
-    why = no_http(error)
+async def _no_http(stream: trio.SocketStream, http: h11.Connection, status: int, why: str) -> None:
     logger.warning("no HTTP", client=stream.socket.getpeername()[0], why=why)
     if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
         body = f"{why}\n".encode()
         headers = [("content-length", str(len(body))), ("connection", "close")]
-        head = http.send(h11.Response(status_code=error.error_status_hint, headers=headers))
-        await stream.send_all((head or b"") + body)
+        head = http.send(h11.Response(status_code=status, headers=headers))
+        with trio.move_on_after(STALL_S):
+            await stream.send_all((head or b"") + body)
 
 
 async def _linger(stream: trio.SocketStream) -> None:

@@ -42,8 +42,11 @@ class Metrics:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scrape."""
-        if scope["method"] not in ("GET", "HEAD") or scope["path"] != METRICS:
-            await answer(send, 404, f"ask for {METRICS}, by GET")
+        if scope["path"] != METRICS:
+            await answer(send, 404, f"ask for {METRICS}")
+            return
+        if scope["method"] not in ("GET", "HEAD"):
+            await answer(send, 405, f"ask for {METRICS} by GET", [(b"allow", b"GET, HEAD")])
             return
         if trio.current_time() >= self._at + FRESH_S:
             self._text, self._at = await self._write(), trio.current_time()

@@ -28,6 +28,7 @@ GONE: Final = "the client hung up"
 A_DAY: Final = "a day is over: connect again"
 _REASON_BYTES_MAX: Final = 123  # RFC 6455, 5.5
 _CODES: Final = {DISMISSED: 1001, A_DAY: 1000}  # RFC 6455, 7.4.1; anything else is 1008
+_AS_EXPECTED: Final = {GONE, *_CODES}
 
 log = structlog.get_logger()
 
@@ -61,7 +62,8 @@ class Monitor:
                 nursery.cancel_scope.cancel()
         finally:
             self._scheduler.watchers.leave(watcher)
-        log.info("monitor ended", client=client, why=watcher.ended)
+        tell = log.info if watcher.ended in _AS_EXPECTED else log.warning
+        tell("monitor ended", client=client, why=watcher.ended)
         if watcher.ended != GONE:
             await _close(receive, send, watcher.ended)
 

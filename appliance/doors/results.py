@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import structlog
@@ -25,7 +25,7 @@ import trio
 from appliance.config import Config, Limits
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.asking import is_trusted
-from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces
+from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
 from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
 from appliance.errors import BadRequest, BadState, DiskTrouble, NoSpace, NotFound, Refused
@@ -78,18 +78,6 @@ class Results:
         if scope["method"] in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
-        # What is left of a body that was refused must go somewhere: Hypercorn waits, for ever, to
-        # hand it over before it ends the answer.
-        async with trio.open_nursery() as nursery:
-
-            async def answering(event: Any) -> None:
-                if event["type"] == "http.response.start":
-                    nursery.start_soon(_until_over, receive)
-                await send(event)
-
-            await self._upload(scope, receive, answering)
-
-    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("PUT", "MKCOL", "POST"):
             await answer(send, 405, "results take PUT, MKCOL and POST", _DAV)
             return
@@ -109,8 +97,8 @@ class Results:
             elif scope["method"] == "POST":
                 await self._post(scope, receive, send, job, attempt, root, path)
             else:
-                told = int(dict(scope["headers"]).get(b"content-length", b"0"))
-                if await self._put(scope, pieces(receive), told, send, job, attempt, root, path):
+                body, size = pieces(receive), told_bytes(scope)
+                if await self._put(scope, body, size, send, job, attempt, root, path):
                     await answer(send, 201, "kept\n")
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
@@ -307,11 +295,6 @@ async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> No
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
     await answer(send, status, str(error), _CLOSE)
-
-
-async def _until_over(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _is_host(config: Config, scope: Scope) -> bool:

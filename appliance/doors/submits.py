@@ -55,7 +55,7 @@ class Submits:
             if not self._scheduler.config.accounts:
                 raise Refused(accounts.OFF)
             async with self._reading:
-                said = await _read(receive)
+                said = await _read(scope, receive)
                 user = accounts.verify(self._scheduler.config.accounts, said)
                 if scope["path"] == SUBMIT:
                     shown = await self._submit(said, user, _key(scope))
@@ -142,9 +142,9 @@ class Submits:
         return "success", ""
 
 
-async def _read(receive: Receive) -> dict[str, Any]:
+async def _read(scope: Scope, receive: Receive) -> dict[str, Any]:
     """The JSON object in a body, whatever its content type says.  Raises BadRequest."""
-    body = await whole(receive, BODY_BYTES_MAX, BODY_S)
+    body = await whole(scope, receive, BODY_BYTES_MAX, BODY_S)
     said = await trio.to_thread.run_sync(_parse, body)
     if not isinstance(said, dict):
         raise BadRequest("the body must be one job as a JSON object")
