@@ -44,6 +44,7 @@ KEYS = [
     "hostname", "mac", "host", "queues", "type", "state", "node_roles", "ip", "direct_macs",
     "ssh_port", "message", "job_file", "arch", "uuid", "", "a" * 300,
 ]  # fmt: skip
+HOSTS = ["", "a b", "x:99999", "[::1", "${x}", "x, y", "é", "x" * 3000, "127.0.0.1:3000\tx"]
 METHODS = ["GET"] * 8 + ["POST", "PUT", "HEAD", "DELETE", "PROPFIND", "get"]
 
 
@@ -64,7 +65,8 @@ def query(rng):
 
 def asked(rng, method, target, headers=(), body=b""):
     """The bytes of a request, whole or not, of a client that may lie about its body's length."""
-    head = ["host: x", "connection: close", *headers]
+    host = "x" if rng.random() < 0.93 else rng.choice(HOSTS)
+    head = [f"host: {host}", "connection: close", *headers]
     if body or rng.random() < 0.05:
         length = rng.choice([len(body)] * 6 + [0, len(body) + 9, 2**40, -1, "x", "1, 2"])
         head.append(f"content-length: {length}")
