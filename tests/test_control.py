@@ -308,3 +308,15 @@ async def test_a_key_that_comes_with_other_documents_is_answered_with_a_warning(
         assert ids(first) == ids(second)
         assert not any("made these jobs before" in text for text in first["result"]["warnings"])
         assert any("was not looked at" in text for text in second["result"]["warnings"])
+
+
+@pytest.mark.parametrize("name", ["documents", "key"])
+async def test_an_argument_that_is_none_is_missing(autojump_clock, tmp_path, name):
+    async with open_door(tmp_path) as lab:
+        right = {"verb": "submit", "documents": [PAPER], "key": KEY}
+        without = {key: value for key, value in right.items() if key != name}
+        answers = [await ask(lab, question) for question in (without, right | {name: None})]
+
+    assert [{"kind": "bad-request", "message": f"submit: '{name}' is missing"}] * 2 == [
+        answer["error"] for answer in answers
+    ]

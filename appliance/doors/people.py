@@ -91,6 +91,7 @@ class People:
         if verb not in self._verbs:
             raise BadRequest(f"no verb {verb[:40]!r}; known: {', '.join(self.verbs)}")
         check(verb, arguments)
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         try:
             answer = await self._verbs[verb](arguments, user, event)
         except (NotFound, Refused):  # they tell of jobs and boxes, too
