@@ -82,7 +82,7 @@ async def demo(keep_up: bool) -> None:
                 await _play(made, box, story, keep)
                 if keep_up:
                     patience.deadline = float("inf")
-                    _how_to_go_on(made)
+                    _how_to_go_on(made, keep)
                     await trio.sleep_forever()
     except trio.TooSlowError as error:
         said = _indented("\n".join(serial[-15:]))
@@ -163,12 +163,17 @@ async def _show_results(made: Lab, job: str, keep: Path) -> None:
     click.echo(f"  The serial line and all logs are in {keep}\n")
 
 
-def _how_to_go_on(made: Lab) -> None:
+def _how_to_go_on(made: Lab, keep: Path) -> None:
+    sudo = "sudo " if "SUDO_USER" in os.environ else ""
+    program = f"{sudo}.venv/bin/appliance --config {made.config_file}"
     click.echo(
-        f"\nThe lab stays up until Ctrl-C.  In another shell, in {REPOSITORY}:\n\n"
-        f"  export APPLIANCE_CONFIG={made.config_file}\n"
-        f"  .venv/bin/appliance submit {JOB.relative_to(REPOSITORY)} --wait\n"
-        "  .venv/bin/appliance hosts\n"
+        f"\nThe lab stays up until Ctrl-C; {keep} stays after it.\n"
+        f"In another shell, in {REPOSITORY}:\n\n"
+        f"  alias appliance='{program}'\n"
+        "  appliance submit --wait examples/python.yaml\n"
+        "  appliance results lab.2 cat stdout\n"
+        "  appliance hosts\n"
+        "  appliance watch\n"
     )
 
 
