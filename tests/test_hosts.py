@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 
+from appliance import run
 from appliance.errors import BadConfig
 from appliance.jobs import hosts
+from tests import lab as labs
 from tests.recorder import NAME, SYNC, recorded
 
 MAC = "52:54:00:12:34:56"  # QEMU's own; YAML 1.1 would take its digits for a count of seconds
@@ -130,3 +133,15 @@ def test_what_is_written_of_a_box_is_there_after_a_power_cut(tmp_path, monkeypat
     del calls[:]
     hosts.remove(folder, "box-1")
     assert [(SYNC, str(folder))] == calls
+
+
+async def test_a_mac_that_two_files_name_is_told_once_at_a_start(tmp_path):
+    chosen = labs.config(tmp_path)
+    for name in ("rack-7", "rack-8"):
+        hosts.put(chosen.paths.hosts, name, {"mac": [labs.MAC]})
+    async with labs.open_lab(chosen) as lab:  # files are read in a thread: real time
+        with structlog.testing.capture_logs() as lines:
+            await run._learn_hosts(lab.scheduler)
+
+    told = [line["why"] for line in lines if line["log_level"] in ("error", "warning")]
+    assert [f"rack-8: {labs.MAC} belongs to rack-7 already"] == told

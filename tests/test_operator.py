@@ -262,6 +262,39 @@ async def test_a_box_is_given_an_ipxe_of_its_own_and_keeps_it_when_something_els
     assert not link.is_symlink()
 
 
+async def test_a_box_loses_no_mac_unless_that_was_said(tmp_path):
+    other, third = "52:54:00:00:00:02", "52:54:00:00:00:03"
+    async with open_lab(config(tmp_path)) as lab:  # files are written in a thread: real time
+        file = lab.config.paths.hosts / "box-1.yaml"
+        await do(lab, "host-add", name="box-1", macs=[MAC])
+        await do(lab, "host-add", name="box-1", arch="x86_64")
+        await do(lab, "host-add", name="box-1", macs=[other, MAC])
+        with pytest.raises(Refused, match=f"box-1 has {other}, {MAC} already, and .* --replace"):
+            await do(lab, "host-add", name="box-1", macs=[third])
+        with pytest.raises(BadRequest, match=f"line 2: box-1 has {other} already"):
+            await do(lab, "host-add", list=f"name,mac\nbox-1,{MAC}\n")
+        assert (other, MAC) == lab.scheduler.store.boxes["box-1"].facts.macs
+        assert other in file.read_text()
+
+        answer = await do(lab, "host-add", name="box-1", macs=[third], replace=True)
+        assert [other, MAC] == answer["replaced"]
+        assert (third,) == lab.scheduler.store.boxes["box-1"].facts.macs
+        assert "replace" not in file.read_text()
+        row = await do(lab, "host-add", list=f"name,mac\nbox-1,{MAC}\n", replace=True)
+        assert [MAC] == row["hosts"][0]["macs"]
+
+
+async def test_a_mac_that_a_hosts_file_got_since_the_start_is_not_lost_either(tmp_path):
+    async with open_lab(config(tmp_path)) as lab:
+        (tmp_path / "hosts").mkdir()
+        (tmp_path / "hosts/box-1").write_text("mac: 52-54-00-00-00-02\nmemory: 64G\n")
+        with pytest.raises(Refused, match="box-1 has 52:54:00:00:00:02 already"):
+            await do(lab, "host-add", name="box-1", macs=[MAC])
+        await do(lab, "host-add", name="box-1", macs=[MAC, "52:54:00:00:00:02"])
+
+        assert 64 == lab.scheduler.store.boxes["box-1"].facts.memory_gb
+
+
 async def test_an_ipxe_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     async with open_lab(config(tmp_path)) as lab:
         with pytest.raises(BadRequest, match=r"box-1: ipxe: .*/ipxe/none\.efi: No such file"):

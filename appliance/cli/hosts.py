@@ -61,6 +61,7 @@ def host() -> None:
     type=click.File(encoding="utf-8", errors="replace"),
     help="A CSV list: all of its testboxes, or none.  `name,mac,arch,...` is its first line.",
 )
+@click.option("--replace", is_flag=True, help="It has these MACs from now on, and no other.")
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
 @click.option("--uuid", help="Its SMBIOS UUID: PXE on another of its cards is the same box.")
 @click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
@@ -69,13 +70,18 @@ def host() -> None:
 @click.option("--kernel-params", help="More words for its kernel line.")
 @click.option("--ipxe", help="Its own iPXE: a file, or its name below ipxe/ in the tftp root.")
 @click.pass_context
-def add(ctx: click.Context, /, name: str | None, source: IO[str] | None, **fields: Any) -> None:
-    """Register a testbox; one that is parked already becomes known where it sits."""
+def add(
+    ctx: click.Context, /, name: str | None, source: IO[str] | None, replace: bool, **fields: Any
+) -> None:
+    """Register a testbox; one that is parked already becomes known where it sits.
+
+    Of one that is known, what is said here changes and the rest stays.
+    """
     if source is not None:
         if name or any(fields.values()):
             raise click.UsageError("with --from, everything stands in the list")
         with connect(ctx) as server:
-            rows = server.ask("host-add", list=source.read())["hosts"]
+            rows = server.ask("host-add", list=source.read(), replace=replace)["hosts"]
         shows.table(["BOX", "STATE", "MAC"], [[r["name"], r["state"], r["macs"]] for r in rows])
         return
     if not name or not (fields["macs"] or name.startswith("dc-")):
@@ -86,8 +92,10 @@ def add(ctx: click.Context, /, name: str | None, source: IO[str] | None, **field
         if value
     }
     with connect(ctx) as server:
-        answer = server.ask("host-add", name=name, **wanted)
+        answer = server.ask("host-add", name=name, replace=replace, **wanted)
     row = answer["host"]
+    if answer.get("replaced"):
+        click.echo(f"MACs: {', '.join(answer['replaced'])} -> {', '.join(row['macs'])}")
     click.echo(f"{row['name']} is known, now {row['state']}; see {answer['file']}")
 
 

@@ -81,13 +81,24 @@ SHAPES: Final[Mapping[str, Shape]] = {
             "text",
             "before",
             "level",
+            "list",
+            "ipxe",
+            "kernel_params",
+            "kernel_custom_params",
+            "crashkernel",
+            "memory",
+            "nr_nic",
+            "nr_disk",
+            "disk_size",
         ),
         _TEXT,
     ),
     **dict.fromkeys(("limit", "offset"), _WHOLE),
     **dict.fromkeys(("since", "until", "seconds", "older"), _NUMBER),
-    **dict.fromkeys(("wait", "on", "dry_run"), _TRUTH),
-    **dict.fromkeys(("health", "state", "macs"), _TEXTS),
+    **dict.fromkeys(("wait", "on", "dry_run", "replace"), _TRUTH),
+    **dict.fromkeys(
+        ("health", "state", "macs", "queues", "tags", "console", "rootfs_disk"), _TEXTS
+    ),
 }
 
 

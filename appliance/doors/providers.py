@@ -38,7 +38,7 @@ Fields = dict[str, Any]
 
 def with_mac(name: str, fields: Fields, mac: str) -> Fields:
     """A hosts file's fields when a provider says that `mac` is the box's.  Raises Refused."""
-    macs = _macs(fields)
+    macs = hosts.macs_in(fields)
     if mac in macs:
         return fields
     if not _open(fields, "mac", macs) or fields.get("rootfs_disk"):
@@ -52,7 +52,7 @@ def without_mac(name: str, fields: Fields, mac: str) -> Fields:
     """The fields when `mac` is the box's no longer; empty: nothing is left.  Raises Refused."""
     if "mac" not in _ours(fields):
         raise Refused(f"{name} is the operator's: `appliance host remove {name}`")
-    rest = [other for other in _macs(fields) if other != mac]
+    rest = [other for other in hosts.macs_in(fields) if other != mac]
     if rest:
         return _said(fields, "mac", rest)
     left = {key: value for key, value in fields.items() if key not in {*_ours(fields), OURS}}
@@ -81,11 +81,6 @@ def _open(fields: Fields, key: str, value: Any) -> bool:
 def _said(fields: Fields, key: str, value: Any) -> Fields:
     ours = list(dict.fromkeys([*_ours(fields), key]))
     return {**fields, key: value, OURS: ours}
-
-
-def _macs(fields: Fields) -> list[str]:
-    found = fields.get("mac") or []
-    return [boxes.normal_mac(str(mac)) for mac in (found if isinstance(found, list) else [found])]
 
 
 class Providers:
@@ -133,7 +128,7 @@ class Providers:
         async with self._one_by_one:
             fields = with_queues(name, await self._fields(name), queues)
             boxes.facts(name, {"mac": "02:00:00:00:00:00", **fields}, "default")
-            if _macs(fields) or is_container(name):
+            if hosts.macs_in(fields) or is_container(name):
                 await self._register(name, fields)
             elif len(self._queues) < PROVIDERS_MAX:
                 self._queues[name] = queues

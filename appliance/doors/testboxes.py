@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,18 +39,43 @@ class Testboxes:
         return {"hosts": [self.row(box) for box in self._scheduler.store.boxes.values()]}
 
     async def add(self, arguments: Arguments, user: str) -> dict[str, Any]:
-        """Register one, or change what its hosts file says; or all of a `list`, or none of it."""
+        """Register one, or change what its hosts file says; or all of a `list`, or none of it.
+
+        Raises Refused where it would take MACs away from one, and `replace` was not said.
+        """
         _only_root(user, "says which testboxes there are")
+        replace = bool(arguments.get("replace"))
         if arguments.get("list") is not None:
-            return await self._add_all(str(arguments["list"]))
-        name = str(arguments["name"])
-        fields = {key: value for key, value in arguments.items() if value and key != "name"}
+            return await self._add_all(str(arguments["list"]), replace)
+        name, others = str(arguments["name"]), ("name", "replace")
+        fields = {key: value for key, value in arguments.items() if value and key not in others}
         if macs := fields.pop("macs", None):
             fields["mac"] = macs
-        box, file = await self._add(await self._facts(name, fields), fields)
-        return {"host": self.row(box), "file": str(file)}
+        if unknown := sorted(fields.keys() - {*inventory.KEYS}):
+            known = ", ".join(inventory.KEYS)
+            raise BadRequest(f"host-add: {unknown[0][:40]!r} is no key of a testbox: {known}")
+        facts = await self._facts(name, fields)
+        gone = await self._replaced(facts, replace)
+        box, file = await self._add(facts, fields)
+        return {"host": self.row(box), "file": str(file), "replaced": gone}
 
-    async def _add_all(self, text: str) -> dict[str, Any]:
+    async def _replaced(self, facts: boxes.Facts, replace: bool) -> list[str]:
+        """The MACs that the box has, by its hosts file or in memory, and will have no longer."""
+        folder = self._scheduler.config.paths.hosts
+        there = self._scheduler.store.boxes.get(facts.name)
+        has = list(there.facts.macs) if there is not None and there.facts is not None else []
+        with contextlib.suppress(BadRequest):  # what is no MAC goes, and is no loss
+            fields = await trio.to_thread.run_sync(hosts.fields, folder, facts.name)
+            has += hosts.macs_in(fields)
+        gone = [mac for mac in dict.fromkeys(has) if mac not in facts.macs]
+        if gone and not replace:
+            raise Refused(
+                f"{facts.name} has {', '.join(gone)} already, and would lose that: name every MAC,"
+                " or say --replace"
+            )
+        return gone
+
+    async def _add_all(self, text: str, replace: bool) -> dict[str, Any]:
         """Raises BadRequest with every mistake and its line; then nothing was added."""
         rows = inventory.parse(text)
         ready, problems = [], []
@@ -57,6 +83,7 @@ class Testboxes:
             try:
                 facts = await self._facts(row.name, row.fields)
                 self._scheduler.known(facts)
+                await self._replaced(facts, replace)
                 ready.append((facts, row.fields))
             except ApplianceError as error:
                 problems.append(f"line {row.line}: {error}")

@@ -141,6 +141,12 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
     return old if isinstance(old, dict) else {}
 
 
+def macs_in(fields: Mapping[str, Any]) -> list[str]:
+    """The MACs that a file names.  Raises BadRequest for what is none."""
+    found = fields.get("mac") or []
+    return [box.normal_mac(str(mac)) for mac in (found if isinstance(found, list) else [found])]
+
+
 def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
     """The file of a box durably says this and nothing else.  Raises OSError."""
     return put_text(folder, name, document.dump(whole))

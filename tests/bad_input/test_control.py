@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+from datetime import UTC, datetime
 
 import cbor2
+import pytest
 import structlog
 import trio
 
+from appliance.jobs import hosts
 from tests.test_control import HELLO, PAPER, connect, ids, items, open_door
 
 from .strangers import IDS, MACS, NAMES, NUMBERS, SEED, TIMES, WORDS
@@ -25,7 +28,14 @@ BOX = {"host": "box-1"}
 RIGHT = {
     "submit": {"documents": [PAPER], "key": "k" * 16},
     "jobs": {"limit": 3, "user": "ann", "health": ["success"], "state": ["finish"], "since": 1.0},
-    "host-add": {"name": "box-2", "macs": ["52:54:00:00:00:02"], "arch": "x86_64", "uuid": None},
+    "host-add": {
+        "name": "box-2", "macs": ["52:54:00:00:00:02"], "arch": "x86_64", "uuid": None,
+        "queues": ["fast"], "tags": ["big"], "console": ["ttyS0"], "kernel_params": "quiet",
+        "ipxe": None, "list": None, "replace": True, "memory": "64G", "nr_nic": "2",
+        "rootfs_disk": ["/dev/sda"], "disk_size": None, "mac": None,
+    },
+    "host-file": BOX, "host-edit": BOX | {"text": "mac: x", "before": ""}, "images-used": {},
+    "log-level": {"level": "info", "seconds": None},
     "host-preview": BOX | JOB, "host-reserve": BOX | {"for": "ann", "seconds": 60.0, "why": "x"},
     "host-release": BOX, "host-remove": BOX, "host-show": BOX, "hosts": {},
     "show": JOB, "cancel": JOB, "results": JOB, "read": JOB | {"path": "stdout", "offset": 0},
@@ -101,6 +111,28 @@ async def exchange(lab, sent):
             while data := await stream.receive_some():
                 found += data
     return items(found)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in RIGHT if verb])
+async def test_each_argument_of_each_verb_may_be_anything(tmp_path, verb):
+    """One at a time, and every kind of thing: what is wrong is said, and nothing is logged."""
+    odd = [0, -1, 2**70, 1.5, True, b"x", [], [1], [[]], {}, {"a": []}, {1: 2}, "", "x" * 3000,
+           datetime(2026, 1, 1, tzinfo=UTC), cbor2.CBORTag(4000, "x"), cbor2.undefined]  # fmt: skip
+    async with open_door(tmp_path) as lab:
+        await lab.know()
+        await lab.submit()
+        for name in [*RIGHT[verb], "extra"]:
+            for value in odd:
+                said = cbor2.dumps({"verb": verb, **RIGHT[verb], name: value})
+                with structlog.testing.capture_logs() as lines:
+                    answers = (await exchange(lab, HELLO + said))[1:]
+                wrong = [a["error"] for a in answers if "error" in a]
+
+                assert [] == [line for line in lines if line["log_level"] == "error"], (name, value)
+                assert "internal" not in [error["kind"] for error in wrong], (name, value)
+                assert all(error["message"] for error in wrong)
+        _, broken = hosts.read_all(lab.config.paths.hosts, "default")
+        assert [] == broken
 
 
 async def test_whatever_comes_in_the_answer_says_what_would_be_right(tmp_path):
