@@ -14,6 +14,7 @@ from appliance.config import Limits
 from appliance.doors.backups import Backups
 from appliance.errors import BadState, Refused
 from appliance.jobs import filing, hosts
+from appliance.jobs.changes import Drained, Submitted
 from appliance.keep import archive, backup, replay
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive, Wanted
@@ -203,6 +204,47 @@ async def test_what_is_in_the_way_is_named_and_nothing_is_changed(tmp_path, file
     there, _, _ = await found_in(config)
     assert there.jobs
     assert CONFIG == toml.read_bytes()
+
+
+@pytest.mark.parametrize("left", ["state", "damaged state", "results", "swept results", "nothing"])
+async def test_no_number_of_a_job_is_given_again_after_a_restore(tmp_path, file, left):
+    """The lab went on after the backup, to lab.12; its jobs had results, or its state is there."""
+    config = labs.config(tmp_path / "new")
+    with backup.opened(file) as found:
+        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+    if "state" in left:
+        disk = StateFolder(config.paths.state)
+        store, journal = await journals.restore(disk)
+        for n in range(9, 13):
+            job = attrs.evolve(store.job("lab.8"), id=f"lab.{n}", number=n, key=f"key{n}")
+            store.apply(Submitted(job))
+            journal.append([Submitted(job)])
+            if n == 12:  # what comes behind the damage
+                await journal.write()
+                journal.append([Drained("ann", 0.0)])
+        await journal.write()
+        disk.close()
+    if left == "damaged state":
+        path = config.paths.state / replay.journal_name(1)
+        data = bytearray(path.read_bytes())
+        data[40] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(BadState, match=path.name):
+            await found_in(config)
+    results = config.paths.srv / "result"
+    if "results" in left:
+        day = ".removed" if "swept" in left else "hello/2026-11-25/default/debian-12-x86_64/60-2"
+        (results / day / "lab.12/attempt-2").mkdir(parents=True)
+        (results / day / "other.99").mkdir()
+        (results / day / "lab.12/lab.77").mkdir()
+        (results / "lab.note").mkdir()
+
+    with backup.opened(file) as found:
+        backup.restore(config, found, tmp_path / "new.toml", replace=True)
+    there, _, _ = await found_in(config)
+
+    assert (8 if left == "nothing" else 12) == there.counter
+    assert "lab.9" not in there.jobs
 
 
 async def test_a_second_restore_of_the_same_changes_no_hosts_file(tmp_path, file):

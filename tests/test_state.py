@@ -31,7 +31,7 @@ from tests.recorder import NAME, SYNC, recorded
 def run(tmp_path, monkeypatch, capsys):
     """The program, on a state folder of its own: (exit code, stdout, stderr)."""
     config = tmp_path / "appliance.toml"
-    config.write_text(f'[paths]\nstate = "{tmp_path}/state"\n')
+    config.write_text(f'[paths]\nstate = "{tmp_path}/state"\nsrv = "{tmp_path}/srv"\n')
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["appliance", "--config", str(config), "state", *words])
@@ -211,6 +211,17 @@ def by_number(text):
     whole = json.loads(text)
     whole["jobs"].sort(key=lambda job: job["number"])
     return whole
+
+
+def test_an_import_gives_no_number_again_that_results_are_there_of(run, tmp_path):
+    folder = tmp_path / "state"
+    written(folder, 1)
+    assert 0 == run("export", "--output", str(tmp_path / "out.json"))[0]
+    shutil.rmtree(folder)
+    (tmp_path / "srv/result/hello/2026-11-25/box-1/debian-12-x86_64/lab.4711").mkdir(parents=True)
+    assert 0 == run("import", str(tmp_path / "out.json"))[0]
+
+    assert 4711 == restored(folder).counter
 
 
 def test_an_archive_that_another_program_holds_is_no_reason_to_repair(run, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from appliance import errors
 from appliance.cli import load_config
 from appliance.cli import show as shows
 from appliance.cli.wire import connect
+from appliance.jobs.job import Finished
 
 
 @click.command()
@@ -84,8 +85,11 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
         else:
             config = load_config(ctx)
         aside = backups.restore(config, found, path, replace=yes)
-        about = found.about
+        about, store = found.about, found.store
     jobs = about["jobs"] + about["archived"]
     click.echo(f"restored {jobs} jobs and {_boxes(about)}, as of {about['made']}")
+    if again := sum(not isinstance(job.state, Finished) for job in store.jobs.values()):
+        click.echo(f"{again} of them were not over then: what has ended since runs again")
+    click.echo(f"the next job will be {config.lab}.{store.counter + 1}")
     if aside is not None:
         click.echo(f"what was there before is in {aside}")

@@ -43,7 +43,7 @@ _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
     "--with-state",
     is_flag=True,
     help="With --rollback: to the state as that version left it, too; what happened "
-    "since is set aside.",
+    "since is set aside, and the ids of its jobs are given again.",
 )
 @click.pass_context
 def install(

@@ -20,7 +20,7 @@ from appliance.cli import FAILED, load_config
 from appliance.cli import show as shows
 from appliance.errors import BadRequest, BadState, Refused
 from appliance.jobs.job import stage
-from appliance.keep import archive, offline, rescue, survey
+from appliance.keep import archive, offline, rescue, results, survey
 from appliance.keep import export as exports
 from appliance.keep.survey import Survey
 
@@ -99,8 +99,12 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
 @_folder
 @click.pass_context
 def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
-    """Make a state from an export (- for standard input).  FOLDER may not hold one yet."""
-    folder = folder or load_config(ctx).paths.state
+    """Make a state from an export (- for standard input).  FOLDER may not hold one yet.
+
+    Numbers of jobs that have results here are not given again.
+    """
+    config = load_config(ctx)
+    folder = folder or config.paths.state
     assert folder is not None
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -109,7 +113,8 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
         raise BadRequest(f"{file}: {error}") from error
     store = exports.load(text, file.name)
     with _told(folder):
-        trio.run(partial(offline.begin, folder, store))
+        given = results.newest_number(config.paths.srv / "result", config.lab)
+        trio.run(partial(offline.begin, folder, store, given))
     click.echo(f"{folder}: {len(store.jobs)} jobs, {len(store.boxes)} testboxes")
 
 

@@ -17,7 +17,7 @@ import trio
 import appliance
 from appliance.errors import NoSpace, Refused
 from appliance.jobs.scheduler import Scheduler
-from appliance.keep import archive, backup, records, replay
+from appliance.keep import archive, backup, records
 
 PIECE_BYTES: Final = 2**20  # of a file in one message
 _COPY: Final = ".archive-for-backup"  # in the state folder: on a disk that has room for such files
@@ -57,7 +57,7 @@ class Backups:
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(_remove, copy)
-        await event({"file": f"{backup.STATE}/{replay.snapshot_name(1)}"})
+        await event({"file": f"{backup.STATE}/{backup.SNAPSHOT}"})
         await _pieces(records.snapshot(image), event)
         async for name, path in _others(config.paths.hosts, config.paths.state):
             await event({"file": name})

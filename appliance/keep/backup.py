@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +19,9 @@ import attrs
 
 from appliance.config import Config
 from appliance.errors import BadState, Refused
-from appliance.keep import archive, replay
-from appliance.keep.disk import StateFolder, sync_folder
+from appliance.jobs.store import Store
+from appliance.keep import archive, frames, offline, records, replay, results
+from appliance.keep.disk import StateFolder, give_to_owner, sync_folder
 
 VERSION: Final = 1
 ABOUT: Final = "backup.json"
@@ -30,6 +30,7 @@ HOSTS: Final = "hosts"
 CONFIGURATION: Final = "appliance.toml"
 LEASES: Final = "dnsmasq.leases"
 ASIDE: Final = "replaced-"  # in the state folder: what a restore has replaced
+SNAPSHOT: Final = replay.snapshot_name(1)  # its name in each backup
 _OWNER_ONLY: Final = 0o600
 _COPY_BYTES: Final = 2**20
 
@@ -78,6 +79,7 @@ class Backup:
 
     zip: zipfile.ZipFile
     about: dict[str, Any]
+    store: Store  # as of then
 
     def names(self, below: str) -> list[str]:
         """The names of the files in that folder of it."""
@@ -99,11 +101,10 @@ def opened(path: Path) -> Iterator[Backup]:
             about = json.loads(found.read(ABOUT))
             if not isinstance(about, dict) or about.get("version") != VERSION:
                 raise BadState(f"{path}: a backup of a newer program, or none")
-            backup = Backup(found, about)
+            store = replay.load_snapshot(found.read(f"{STATE}/{SNAPSHOT}"), SNAPSHOT).store
+            backup = Backup(found, about, store)
             for folder in (STATE, HOSTS):
                 _check_names(backup.names(folder), path)
-            snapshot = replay.snapshot_name(1)
-            replay.load_snapshot(found.read(f"{STATE}/{snapshot}"), snapshot)
             yield backup
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         raise BadState(f"{path}: no whole backup: {error}") from error
@@ -144,6 +145,9 @@ def _state_files(state: Path) -> list[Path]:
 def restore(config: Config, backup: Backup, configuration: Path, *, replace: bool) -> Path | None:
     """Make what the backup holds the state, the hosts files and the configuration.
 
+    No new job gets a number that a job had which the backup does not know: as far as the state
+    that is there tells, or results.
+
     Returns the folder that has what was replaced.  Raises BadState where a server runs, Refused
     where something is in the way and `replace` was not said, OSError; nothing is removed ever.
     """
@@ -153,14 +157,22 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
         if there and not replace:
             named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
             raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
+        backup.store.counter = max(
+            backup.store.counter,
+            offline.counter(state, config.lab),
+            results.newest_number(config.paths.srv / "result", config.lab),
+        )
         aside = _move_aside(state, there) if there else None
-        for name in sorted(backup.names(STATE), key=lambda name: name.startswith("snapshot")):
-            # The snapshot comes last: without one there is no state yet.
-            _put(backup, f"{STATE}/{name}", state / name, like=state)
+        for name in backup.names(STATE):
+            if name != SNAPSHOT:
+                _put(state / name, _pieces(backup, f"{STATE}/{name}"))
+        # The snapshot comes last: without one there is no state yet.
+        _put(state / SNAPSHOT, records.snapshot(records.image_of(backup.store, 0)))
+        _put(state / replay.journal_name(1), [frames.JOURNAL_HEADER])
         for name in backup.names(HOSTS):
-            _put(backup, f"{HOSTS}/{name}", config.paths.hosts / name, mode=0o644)
+            _put(config.paths.hosts / name, _pieces(backup, f"{HOSTS}/{name}"), 0o644)
         if CONFIGURATION in backup.zip.namelist():
-            _put(backup, CONFIGURATION, configuration, mode=0o644)
+            _put(configuration, _pieces(backup, CONFIGURATION), 0o644)
     return aside
 
 
@@ -181,19 +193,20 @@ def _move_aside(state: Path, there: list[Path]) -> Path:
     return aside
 
 
-def _put(
-    backup: Backup, name: str, path: Path, *, like: Path | None = None, mode: int = _OWNER_ONLY
-) -> None:
-    """One file, whole and durable; its owner is that of `like`, else of what it replaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner = (like or path.parent).stat()
-    beside = path.with_name(f".{path.name}.new")
-    with backup.zip.open(name) as source, open(beside, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        if os.geteuid() == 0 and stat.S_ISDIR(owner.st_mode):
-            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+def _pieces(backup: Backup, name: str) -> Iterator[bytes]:
+    with backup.zip.open(name) as source:
         while data := source.read(_COPY_BYTES):
-            file.write(data)
+            yield data
+
+
+def _put(path: Path, pieces: Iterable[bytes], mode: int = _OWNER_ONLY) -> None:
+    """One file, whole and durable; its owner is that of its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    with open(beside, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        give_to_owner(file.fileno(), path.parent)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)

@@ -19,7 +19,7 @@ from appliance.jobs.store import Store
 from appliance.keep import archive, frames, records, replay, rescue
 from appliance.keep.disk import StateFolder, lock, sync_folder
 from appliance.keep.records import Image
-from appliance.keep.survey import Contents, Survey
+from appliance.keep.survey import Contents, Survey, survey
 
 
 @contextlib.contextmanager
@@ -91,8 +91,21 @@ def _set_aside(folder: Path, names: list[str]) -> Path:
     return kept
 
 
-async def begin(folder: Path, store: Store) -> None:
-    """Make `store` the state.
+def counter(folder: Path, lab: str) -> int:
+    """The newest number of a job that stands in the state in `folder`, damaged or not.
+
+    0 for none, and for the state of a newer program.
+    """
+    try:
+        found = survey(_contents(folder), lab)
+    except BadState:
+        return 0
+    lost = (job.rpartition(".")[2] for damage in found.damage for job in damage.jobs)
+    return max(found.store.counter, *map(int, lost), 0)
+
+
+async def begin(folder: Path, store: Store, given: int = 0) -> None:
+    """Make `store` the state; no new job gets a number up to `given`.
 
     Raises BadState where there is one already or a server runs, OSError and SyncFailed.
     """
@@ -102,6 +115,7 @@ async def begin(folder: Path, store: Store) -> None:
         ]
         if there:
             raise BadState(f"{folder}: there is a state already: {', '.join(there[:3])}")
+        store.counter = max(store.counter, given)
         image = records.image_of(store, 0)
         await _write(disk, 1, image)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,9 @@ _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 T = TypeVar("T")
 
 ASIDE: Final = ".removed"  # under the results: what is on its way out
+# suite, day, testbox or queue, system, parameters, job (protocol.md §4).
+_DEPTH: Final = 6
+_DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
 
 
@@ -145,6 +149,24 @@ def listing(root: Path) -> list[tuple[str, int, float]]:
                 if not name.startswith(PART) and path.is_file():
                     found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
     return sorted(found)
+
+
+def newest_number(results: Path, lab: str) -> int:
+    """The highest N among the folders `<lab>.<N>` of jobs below `results`; 0 without any.
+
+    Reads every folder down to theirs, also of those on their way out.  Raises OSError.
+    """
+    job = re.compile(rf"{re.escape(lab)}\.([0-9]{{1,{_DIGITS_MAX}}})")
+    found, folders = 0, [(results, 1)] if results.is_dir() else []
+    while folders:
+        folder, depth = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if match := job.fullmatch(entry.name):
+                    found = max(found, int(match[1]))
+                elif depth < _DEPTH and entry.is_dir(follow_symlinks=False):
+                    folders.append((Path(entry.path), depth + 1))
+    return found
 
 
 def set_aside(root: Path, below: Path) -> Path:
