@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from appliance.setup.namespace import BRIDGE
 
 # $1 = its card's name, $2 = MAC, $3 = ADDRESS/PREFIX or nothing, then what runs there.  1 is the
-# process that holds the lab's namespace.
+# process that holds the lab's namespace.  On a busy computer the bridge may take longer to forward
+# for a new card than its machine takes to ask, and a question that is asked once is then lost.
 _BEGIN = f"""\
 set -e
 ip link add "$1-wall" type veth peer name "$1"
@@ -18,6 +19,8 @@ exec unshare --net sh -c '
     ip link set lo up
     ip link set "$1" address "$2" up
     [ -z "$3" ] || ip address add "$3" dev "$1"
+    until nsenter --net=/proc/1/ns/net bridge link show dev "$1-wall" | grep -q "state forwarding"
+    do sleep 0.02; done
     shift 3
     exec "$@"
 ' machine "$@"

@@ -32,15 +32,16 @@ def test_windows_has_a_policy_for_each_kind_of_client_and_ipxes_is_the_first():
     assert "Add-DhcpServerv4Class -Name 'appliance iPXE' -Type User -Data 'iPXE'" in lines
     assert "$boxes = @('EQ', '525400123456', '525400123457')" in lines
     assert [
-        "iPXE' -ProcessingOrder 1 -Condition AND -UserClass EQ,'appliance iPXE'",
-        "bios' -ProcessingOrder 2 -Condition AND -VendorClass EQ,'appliance bios 0*'",
+        "iPXE' -ProcessingOrder 1 -Condition AND -UserClass @('EQ', 'appliance iPXE')",
+        "bios' -ProcessingOrder 2 -Condition AND -VendorClass @('EQ', 'appliance bios 0*')",
         "efi-x86_64' -ProcessingOrder 3 -Condition AND"
-        " -VendorClass EQ,'appliance efi-x86_64 7*','appliance efi-x86_64 9*'",
+        " -VendorClass @('EQ', 'appliance efi-x86_64 7*', 'appliance efi-x86_64 9*')",
         "http-efi-x86_64' -ProcessingOrder 4 -Condition AND"
-        " -VendorClass EQ,'appliance http-efi-x86_64 16*'",
-        "efi-arm64' -ProcessingOrder 5 -Condition AND -VendorClass EQ,'appliance efi-arm64 11*'",
+        " -VendorClass @('EQ', 'appliance http-efi-x86_64 16*')",
+        "efi-arm64' -ProcessingOrder 5 -Condition AND"
+        " -VendorClass @('EQ', 'appliance efi-arm64 11*')",
         "http-efi-arm64' -ProcessingOrder 6 -Condition AND"
-        " -VendorClass EQ,'appliance http-efi-arm64 19*'",
+        " -VendorClass @('EQ', 'appliance http-efi-arm64 19*')",
     ] == [
         line.split(" -Name 'appliance ")[1].removesuffix(" -MacAddress $boxes")
         for line in lines

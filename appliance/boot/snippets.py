@@ -128,13 +128,14 @@ def _windows(site: _Site) -> str:
     for order, case in enumerate(site.cases, 1):
         name = f"{NAME} {case.name}"
         vendor = "HTTPClient" if case.http else "PXEClient"
-        tests = f"-UserClass EQ,'{name}'"
+        tests = f"-UserClass @('EQ', '{name}')"
         if case.archs:
             names = [f"{name} {arch}" for arch in case.archs]
             for each, arch in zip(names, case.archs, strict=True):
                 data = f"{vendor}:Arch:{arch:05}"
                 lines.append(f"Add-DhcpServerv4Class -Name '{each}' -Type Vendor -Data '{data}'")
-            tests = "-VendorClass EQ," + ",".join(f"'{each}*'" for each in names)
+            words = ", ".join(f"'{each}*'" for each in names)  # the star: what follows the class
+            tests = f"-VendorClass @('EQ', {words})"
         lines.append(
             f"Add-DhcpServerv4Policy -ScopeId $scope -Name '{name}' -ProcessingOrder {order}"
             f" -Condition AND {tests}{macs}"
@@ -147,7 +148,10 @@ def _windows(site: _Site) -> str:
         ]
     if any(case.http for case in site.cases):
         option = "-OptionId 60 -Name 'Vendor class' -Type String"
-        lines.insert(2, f"Add-DhcpServerv4OptionDefinition {option}")
+        lines[2:2] = [
+            "# Where somebody has defined option 60 already, the next line fails, and may.",
+            f"Add-DhcpServerv4OptionDefinition {option}",
+        ]
     return "\n".join([*lines, ""])
 
 
