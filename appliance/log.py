@@ -83,7 +83,7 @@ def begin(*, verbose: bool) -> None:
         processors=[_filter, structlog.processors.add_log_level, _complete,
                     structlog.processors.format_exc_info, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )  # fmt: skip
 

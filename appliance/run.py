@@ -44,7 +44,7 @@ from appliance.keep.disk import Disk, StateFolder
 # Python looks for garbage in circles after every 700 new objects, and a submit alone makes some
 # hundred that stay: a fifth of its time.  Here circles may gather for half a million objects,
 # some 50 MB at the worst.
-GC_THRESHOLDS: Final = (10_000, 10, 5)
+GC_THRESHOLDS: Final = (10_000, 10, 50)
 
 log = structlog.get_logger()
 

@@ -18,7 +18,6 @@ import trio
 import wsproto
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from appliance.doors import connections
@@ -59,7 +58,7 @@ class Wire:
         self.config = Config()
         self.config.errorlog = None
         self.config.websocket_max_message_size = MESSAGE_BYTES_MAX
-        self.context = WorkerContext(None)
+        self.context = connections.Context(None)
         connections.guard()
 
     def connect(

@@ -16,7 +16,7 @@ from wsproto.events import TextMessage
 
 from appliance import run
 from appliance.doors.asgi import Doors, answer
-from appliance.doors.connections import Buffer, TooLong
+from appliance.doors.http import Buffer, TooLong
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from tests.lab import HYPHENS, SCHEDULER, config, open_lab
 

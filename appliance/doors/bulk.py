@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from appliance.doors.asgi import App
-from appliance.doors.connections import late, no_http
+from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
 
 # A kept-alive connection without a question, and the time a question may take to arrive.

@@ -2,22 +2,18 @@
 
 Hypercorn 0.18 lets errors of its protocol code out of a connection into the nursery of the
 server: bytes behind a WebSocket's handshake that come before its answer, for one, and any machine
-on the network could stop the process with one packet.  It keeps the connection of a WebSocket that
-it refused for as long as the client does, and a stop waits for it; goes on gathering a message
-after it has called it too long; speaks HTTP/2 with whoever begins so, which no client of ours does
-and nobody here has tried to break; and says no word to what is no HTTP.  None of these classes is a
-public interface, so the version is pinned, and tests/bad_input/ fails where this does not hold any
-more.
+on the network could stop the process with one packet.  None of these classes and of those in
+doors/http.py is a public interface, so the version is pinned, and tests/bad_input/ fails where this
+does not hold any more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import h11
 import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
@@ -25,13 +21,12 @@ import hypercorn.trio.run
 import hypercorn.trio.tcp_server
 import structlog
 import trio
-from hypercorn.events import RawData
-from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from wsproto.events import Message
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
+
+from appliance.doors.http import Buffer, Handshake, Http, Stream
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
@@ -40,12 +35,80 @@ READ_BYTES: Final = 2**15
 log = structlog.get_logger()
 
 
-class TooLong(Exception):
-    """A message goes on although its sender was told that it is too long."""
+class Terminated(EventWrapper):
+    """Set when the server stops: whoever asks for nothing then is cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: set[Idle] = set()
+
+    async def set(self) -> None:
+        """Cut them off."""
+        await super().set()
+        for connection in list(self.idle):
+            connection.end()
+
+
+class Context(WorkerContext):
+    """What the connections of a server share."""
+
+    def __init__(self, max_requests: int | None) -> None:
+        super().__init__(max_requests)
+        self.terminated: Terminated = Terminated()
+
+
+class Idle:
+    """How long a connection may ask for nothing: the deadline of the read that it waits in.
+
+    Hypercorn has a task, a nursery and a lock for it, and another scope around each read; together
+    they are an eighth of what the coming of a box costs.
+    """
+
+    def __init__(self, patience: float, terminated: Terminated) -> None:
+        self._patience = patience  # seconds
+        self._terminated = terminated
+        self._until = math.inf
+        self._read: trio.CancelScope | None = None
+
+    async def restart(self, *_: object) -> None:
+        """It is idle from now on."""
+        self._terminated.idle.add(self)
+        over = self._terminated.is_set()
+        self._set(-math.inf if over else trio.current_time() + self._patience)
+
+    async def stop(self) -> None:
+        """It has asked, or is gone."""
+        self._terminated.idle.discard(self)
+        self._set(math.inf)
+
+    def end(self) -> None:
+        """The server stops."""
+        self._set(-math.inf)
+
+    def _set(self, until: float) -> None:
+        self._until = until
+        if self._read is not None:
+            self._read.deadline = until
+
+    async def read(self, stream: trio.abc.ReceiveStream) -> bytes | None:
+        """The next bytes, b"" at their end; None where nothing came for too long."""
+        with trio.CancelScope(deadline=self._until) as self._read:
+            return bytes(await stream.receive_some(READ_BYTES))
+        return None
 
 
 class Connection(TCPServer):
     """One connection of Hypercorn's."""
+
+    context: Context
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Not one of Hypercorn's, but all that it does with one.
+        self.idle_task: Idle = Idle(  # type: ignore[assignment]
+            self.config.keep_alive_timeout, self.context.terminated
+        )
+        self._closed = False
 
     async def run(self) -> None:
         """Serve it until it ends; never raises."""
@@ -55,15 +118,49 @@ class Connection(TCPServer):
             await super().run()
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
             log.warning("connection cut", client=client, why=_reason(error))
+        finally:
+            await self.idle_task.stop()
+            # The two refer to each other.  When thousands of boxes come back at once, what is left
+            # of their connections would have Python look through all others for garbage.
+            vars(self).pop("protocol", None)
 
-    async def _idle_timeout(self) -> None:
-        """End the connection where no request comes; what came of one is answered."""
-        with trio.move_on_after(self.config.keep_alive_timeout) as scope:
-            await self.context.terminated.wait()
-        with trio.CancelScope(shield=True):
-            if scope.cancelled_caught and isinstance(http := self.protocol.protocol, Http):
-                await http.give_up(self.config.keep_alive_timeout)
-            await self._initiate_server_close()
+    async def _read_data(self) -> None:
+        with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            while (data := await self.idle_task.read(self.stream)) is not None:
+                await self.protocol.handle(RawData(data))
+                if not data:
+                    break
+            else:
+                await self._give_up()
+        await self.protocol.handle(Closed())
+
+    async def _give_up(self) -> None:
+        """No request came; what came of one is answered."""
+        http = self.protocol.protocol
+        if not self.context.terminated.is_set() and isinstance(http, Http):
+            await http.give_up(self.config.keep_alive_timeout)
+
+    async def protocol_send(self, event: Event) -> None:
+        """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        try:
+            self.send_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self.send_lock.acquire()
+        try:
+            with trio.CancelScope(shield=True):
+                await self.stream.send_all(event.data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
+
+    async def _close(self) -> None:
+        if not self._closed:  # at the end of an answer, and again at the end of the connection
+            await super()._close()
+            self._closed = True
 
 
 class Tasks(TaskGroup):
@@ -120,88 +217,15 @@ class Tasks(TaskGroup):
         return put
 
 
-class Http(H11Protocol):
-    """HTTP/1.1, and no way from there to HTTP/2."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn's own would begin HTTP/2 here."""
-
-    async def give_up(self, seconds: float) -> None:
-        """Say that a request has not become whole, where anything came of one."""
-        if self.connection.our_state is h11.IDLE and self.connection.trailing_data[0]:
-            await self._refuse(408, late(seconds))
-
-    async def _send_error_response(self, status_code: int) -> None:
-        """Answer what is no HTTP; called where h11 has just said why."""
-        await self._refuse(status_code, no_http(sys.exception()))
-
-    async def _refuse(self, status_code: int, why: str) -> None:
-        log.warning("no HTTP", client=self.client and self.client[0], why=why)
-        body = f"{why}\n".encode()
-        headers = [("content-length", str(len(body))), ("connection", "close")]
-        # At one go: an answer to an earlier question may be under way, and would come in between.
-        said = self.connection.send(h11.Response(status_code=status_code, headers=headers)) or b""
-        said += self.connection.send(h11.Data(data=body)) or b""
-        said += self.connection.send(h11.EndOfMessage()) or b""
-        await self.send(RawData(data=said))
-
-
-class Handshake(WSStream):
-    """A WebSocket, or what would be one."""
-
-    async def _send_error_response(self, status_code: int) -> None:
-        """Refuse a handshake that is none, or more behind it than that, or any on this port."""
-        none = status_code == 400  # Hypercorn says this, else its app does
-        if not none:
-            why = "no WebSocket is here"
-        elif self.app_put is None:
-            why = "this is no WebSocket's handshake: it has a key, and version 13"
-        else:
-            why = "a WebSocket's first frame waits for the answer to its handshake"
-        log.warning("no websocket", client=self.client and self.client[0], why=why)
-        self.closed = none  # before anything is sent: the app may be about to accept
-        body = f"{why}\n".encode()
-        about = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        for event in (
-            Response(stream_id=self.stream_id, status_code=status_code, headers=about),
-            Body(stream_id=self.stream_id, data=body),
-            EndBody(stream_id=self.stream_id),
-        ):
-            await self.send(event)
-        if none:
-            if self.app_put is not None:
-                await self.app_put({"type": "websocket.disconnect", "code": 1002})
-            await self.send(StreamClosed(stream_id=self.stream_id))
-
-
-class Buffer(WebsocketBuffer):
-    """A WebSocket message on its way in."""
-
-    def extend(self, event: Message[Any]) -> None:
-        """Take a part of it.  Raises FrameTooLargeError once, then TooLong."""
-        if self.length > self.max_length:
-            raise TooLong(f"more than {self.max_length} bytes in one message")
-        super().extend(event)
-
-
 def guard() -> None:
     """Make Hypercorn use them."""
-    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
-    hypercorn.trio.tcp_server.MAX_RECV = READ_BYTES
+    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
+    hypercorn.trio.run.WorkerContext = Context  # type: ignore[attr-defined]
     hypercorn.trio.tcp_server.TaskGroup = Tasks  # type: ignore[attr-defined]
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
+    hypercorn.protocol.h11.HTTPStream = Stream  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]
     hypercorn.protocol.ws_stream.WebsocketBuffer = Buffer  # type: ignore[misc]
-
-
-def no_http(error: BaseException | None) -> str:
-    """Why a request is none, in a line, with the beginning of what was sent as Python writes it."""
-    return f"this is no HTTP/1.1 request: {str(error)[:100]}"
-
-
-def late(seconds: float) -> str:
-    """What is said where a request goes no further."""
-    return f"no whole request came within {seconds:.0f} s"
 
 
 def _reason(error: BaseException) -> str:
