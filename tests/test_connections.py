@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import math
 import socket
+from functools import partial
 
 import hypercorn.trio
 import pytest
@@ -16,8 +19,10 @@ from wsproto.events import TextMessage
 
 from appliance import run
 from appliance.doors.asgi import Doors, answer
+from appliance.doors.connections import Connection
 from appliance.doors.http import Buffer, TooLong
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
+from tests.fakes import Wire
 from tests.lab import HYPHENS, SCHEDULER, config, open_lab
 
 FRAME = b"\x81\x80\x00\x00\x00\x00"  # an empty message
@@ -37,26 +42,95 @@ async def everything(stream):
     return found
 
 
-async def test_bytes_behind_a_handshake_that_is_refused_end_that_connection_alone(autojump_clock):
+@pytest.mark.parametrize("later", range(4))  # before its app is asked, and behind its answer
+async def test_bytes_behind_a_handshake_that_is_refused_end_that_connection_alone(
+    autojump_clock, later
+):
     async with open_lab() as lab:
         await lab.know()
         parked = await lab.ask()
         stream = lab.wire.connect(("10.0.0.9", 4000), SCHEDULER)
         with structlog.testing.capture_logs() as lines:
-            await stream.send_all(hello("/ws/boot.ipxe"))
-            await trio.lowlevel.checkpoint()
-            await stream.send_all(FRAME * 3)
+            await stream.send_all(hello("/ws/boot.ipxe") + (b"" if later else FRAME * 3))
+            for _ in range(later):
+                await trio.lowlevel.checkpoint()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(FRAME * 3)
             await wait_all_tasks_blocked()
         answer = bytes(await stream.receive_some())
         job = await lab.submit()
 
         assert f"/{job.id}/" in (await parked.rest()).decode()
         assert answer.startswith(b"HTTP/1.1 400 ")
-        assert answer.endswith(b"first frame waits for the answer to its handshake\n")
+        hurried = answer.endswith(b"first frame waits for the answer to its handshake\n")
+        assert hurried or (later and b"is no MAC address" in answer)
+        assert 1 == answer.count(b"HTTP/1.1 ")
         assert b"" == await stream.receive_some()
-        assert ["10.0.0.9"] == [
+        assert ["10.0.0.9"] * hurried == [
             line.get("client") for line in lines if line["event"] == "no websocket"
         ]
+
+
+async def test_a_connection_that_is_over_leaves_no_circle(autojump_clock):
+    """Or a storm of boxes has Python look through all that it holds for garbage, a second long."""
+    async with open_lab() as lab:
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum(isinstance(each, Connection) for each in gc.get_objects())
+            for number in range(5):
+                stream = lab.wire.connect(("10.0.0.9", 4000 + number), SCHEDULER)
+                await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                assert (await everything(stream)).startswith(b"HTTP/1.1 200 ")
+            await wait_all_tasks_blocked()
+
+            assert before == sum(isinstance(each, Connection) for each in gc.get_objects())
+        finally:
+            gc.enable()
+
+
+async def test_an_answers_head_goes_out_with_its_body_and_its_end():
+    async def in_pieces(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await wait_all_tasks_blocked()
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async with trio.open_nursery() as nursery:
+        wire = Wire(nursery, in_pieces)
+        stream = wire.connect()
+        await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        pieces = [bytes(await stream.receive_some()) for _ in range(2)]
+        nursery.cancel_scope.cancel()
+
+    assert pieces[0].startswith(b"HTTP/1.1 200 ")
+    assert pieces[0].endswith(b"\r\n\r\n5\r\nfirst\r\n")
+    assert b"4\r\nlast\r\n0\r\n\r\n" == pieces[1]
+
+
+async def test_connections_that_ask_for_nothing_do_not_hold_up_a_stop():
+    """Neither one that never asked, nor one that has had its answer, nor one that comes late."""
+
+    async def hello_world(scope, receive, send):
+        await answer(send, 200, "here")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        made = run._hypercorn(config(), [listener])
+        made.keep_alive_timeout = math.inf
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            serve = partial(hypercorn.trio.serve, shutdown_trigger=stop.wait)
+            await nursery.start(serve, Doors({port: hello_world}), made)
+            streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+            await streams[1].send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await streams[1].receive_some()).endswith(b"here")
+            streams.append(await trio.open_tcp_stream("127.0.0.1", port))
+            stop.set()
+            with trio.fail_after(5):
+                for stream in streams:
+                    assert b"" == await stream.receive_some()
+                    await stream.aclose()
 
 
 @pytest.mark.parametrize("path", ["/filter", f"/ws/boot.ipxe/mac/{HYPHENS}"])

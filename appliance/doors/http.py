@@ -13,10 +13,10 @@ from typing import Any
 import h11
 import structlog
 from hypercorn.events import RawData
-from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
 log = structlog.get_logger()
@@ -84,6 +84,12 @@ class Stream(HTTPStream):
 
 class Handshake(WSStream):
     """A WebSocket, or what would be one."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what came; behind a handshake that its app refuses, nothing is listened to."""
+        refused = self.state in (ASGIWebsocketState.RESPONSE, ASGIWebsocketState.HTTPCLOSED)
+        if not (refused and isinstance(event, Body | Data)):
+            await super().handle(event)
 
     async def _send_error_response(self, status_code: int) -> None:
         """Refuse a handshake that is none, or more behind it than that, or any on this port."""
