@@ -47,6 +47,14 @@ class Http(H11Protocol):
             return
         last = isinstance(event, h11.Data) and isinstance(self.stream, Stream) and self.stream.last
         if not last and not isinstance(event, h11.Response):
+            await self._flush()
+
+    async def _maybe_recycle(self) -> None:
+        await self._flush()  # an app that ends short of its body
+        await super()._maybe_recycle()
+
+    async def _flush(self) -> None:
+        if self._held:
             data, self._held = self._held, b""
             await self.send(RawData(data=data))
 
