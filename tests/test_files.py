@@ -548,11 +548,11 @@ async def test_a_file_that_shrank_ends_the_connection_short(
     nursery, autojump_clock, ledger, there
 ) -> None:
     wire = slow(nursery, ledger, Tape(3 * CHUNK_BYTES, there))
-    answer = await begin(wire, "GET", "/os/tape")
-    assert str(3 * CHUNK_BYTES) == answer.headers["content-length"]
-
-    with capture_logs() as logs, pytest.raises(h11.RemoteProtocolError):
-        await answer.rest()
+    with capture_logs() as logs:  # of a file that is empty by now, the head comes with the end
+        answer = await begin(wire, "GET", "/os/tape")
+        assert str(3 * CHUNK_BYTES) == answer.headers["content-length"]
+        with pytest.raises(h11.RemoteProtocolError):
+            await answer.rest()
 
     assert there == ledger.bytes_moved()
     assert "done" not in [row[0] for row in ledger.rows]
