@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import trio
 
 from appliance.cli import load_config
 from appliance.errors import ApplianceError
@@ -22,6 +21,8 @@ def serve(ctx: click.Context, path: Path | None, verbose: bool) -> None:
     (a minute at most), and writes a last snapshot.  Under systemd it takes the sockets that it is
     handed, says when it is ready, and logs to the journal with fields.
     """
+    import trio
+
     from appliance import log, run
 
     if path is not None:
