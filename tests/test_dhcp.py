@@ -40,8 +40,6 @@ async def wire(directory, dhcp_range=OWN):
     )
     for path in (config.paths.tftp, config.paths.dhcp_hosts, config.paths.run):
         path.mkdir(parents=True)
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)  # dnsmasq gives up root
     config.paths.state.chmod(0o777)
     # It would look for three seconds whether a new address is anybody's.
     (directory / "conf").write_text(dnsmasq.configuration(config) + "no-ping\n")
@@ -104,8 +102,8 @@ async def side_by_side(ask, questions):
 BOTH = [(arch, kind) for arch in FILES for kind in ("PXEClient", "iPXE")]
 
 
-async def test_firmware_is_told_of_the_ipxe_it_can_run_and_ipxe_of_its_script(tmp_path):
-    async with wire(tmp_path) as ask:
+async def test_firmware_is_told_of_the_ipxe_it_can_run_and_ipxe_of_its_script(open_path):
+    async with wire(open_path) as ask:
         heard = await side_by_side(ask, BOTH)
     found = {question: told(answers) for question, answers in heard.items()}
 
@@ -114,8 +112,8 @@ async def test_firmware_is_told_of_the_ipxe_it_can_run_and_ipxe_of_its_script(tm
     assert expected == found
 
 
-async def test_firmware_that_boots_by_http_is_told_a_url_and_that_it_was_understood(tmp_path):
-    async with wire(tmp_path) as ask:
+async def test_firmware_that_boots_by_http_is_told_a_url_and_that_it_was_understood(open_path):
+    async with wire(open_path) as ask:
         heard = await side_by_side(ask, [(16, "HTTPClient"), (19, "HTTPClient")])
 
     assert [
@@ -124,17 +122,17 @@ async def test_firmware_that_boots_by_http_is_told_a_url_and_that_it_was_underst
     ] == [told(heard[arch, "HTTPClient"]) for arch in (16, 19)]
 
 
-async def test_a_known_box_has_its_address_for_ever_and_others_for_a_week(tmp_path):
-    async with wire(tmp_path) as ask:
+async def test_a_known_box_has_its_address_for_ever_and_others_for_a_week(open_path):
+    async with wire(open_path) as ask:
         known, stranger = await ask(KNOWN, 7), await ask(STRANGER, 7)
 
     assert [[2**32 - 1], [604800]] == [[e["lease"] for e in heard] for heard in (known, stranger)]
 
 
 async def test_beside_another_server_a_known_box_is_told_what_to_boot_and_given_no_address(
-    tmp_path,
+    open_path,
 ):
-    async with wire(tmp_path, None) as ask:
+    async with wire(open_path, None) as ask:
         found = {question: told(await ask(KNOWN, *question)) for question in BOTH}
 
     for (arch, kind), (offer, ack) in found.items():
@@ -145,9 +143,9 @@ async def test_beside_another_server_a_known_box_is_told_what_to_boot_and_given_
         assert ("ACK", SERVER, file, "PXEClient") == ack
 
 
-async def test_beside_another_server_nobody_else_is_answered(tmp_path):
+async def test_beside_another_server_nobody_else_is_answered(open_path):
     """Neither another's machine that boots by network, nor a known box that has booted."""
-    async with wire(tmp_path, None) as ask:
+    async with wire(open_path, None) as ask:
         found = await side_by_side(ask, [*BOTH, (16, "HTTPClient"), (7, "Linux")])
         booted = await ask(KNOWN, 7, "Linux")
         control = await ask(KNOWN, 7)
@@ -195,9 +193,9 @@ def others(kind, macs, directory):
 
 
 @pytest.mark.parametrize("kind", ["isc", "kea"])
-async def test_another_server_with_our_snippet_tells_testboxes_the_same(tmp_path, kind):
+async def test_another_server_with_our_snippet_tells_testboxes_the_same(open_path, kind):
     asked = [*BOTH, (16, "HTTPClient"), (19, "HTTPClient")]
-    async with asking(others(kind, [KNOWN], tmp_path)) as ask:
+    async with asking(others(kind, [KNOWN], open_path)) as ask:
         found = {question: told(await ask(KNOWN, *question)) for question in asked}
         linux = await ask(KNOWN, 7, "Linux")
         strangers = await side_by_side(ask, BOTH)
@@ -216,8 +214,8 @@ async def test_another_server_with_our_snippet_tells_testboxes_the_same(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["isc", "kea"])
-async def test_another_server_can_be_told_about_every_machine(tmp_path, kind):
-    async with asking(others(kind, None, tmp_path)) as ask:
+async def test_another_server_can_be_told_about_every_machine(open_path, kind):
+    async with asking(others(kind, None, open_path)) as ask:
         found = await side_by_side(ask, [(7, "PXEClient"), (7, "iPXE")])
 
     assert [SNP.format("x86_64")] == [each["file"] for each in found[7, "PXEClient"]]

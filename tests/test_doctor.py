@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,12 +48,8 @@ wait
 
 
 @pytest.fixture
-def keep():
-    """A folder that daemons with users of their own may enter, which a test's usual one is not."""
-    made = Path(tempfile.mkdtemp(prefix="appliance-doctor-test-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+def keep(open_path):
+    return open_path
 
 
 def os_tree(keep: Path) -> Path:

@@ -243,12 +243,12 @@ def test_the_deadlines_of_a_document_win_over_those_of_its_host_and_of_the_lab()
     assert NOW + 300 == decisions.deadline(store.job("lab.1"), {}, WAITS)
 
 
-async def test_a_box_is_given_an_ipxe_of_its_own_and_keeps_it_when_something_else_is_said(tmp_path):
-    lab_config = config(tmp_path)
+async def test_a_box_is_given_an_ipxe_of_its_own_and_keeps_it_when_something_else_is_said(
+    open_path,
+):
+    lab_config = config(open_path)
     (lab_config.paths.tftp / "ipxe").mkdir(parents=True)
     (lab_config.paths.tftp / "ipxe/mine.efi").write_text("mine")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     link = lab_config.paths.tftp / MAC.replace(":", "-")
     async with open_lab(lab_config) as lab:  # files are written in a thread: real time
         await do(lab, "host-add", name="box-1", macs=[MAC], ipxe="mine.efi")

@@ -24,9 +24,9 @@ NAME = "ipxe/bin-x86_64-efi/snp.efi"
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(open_path):
     """A tftp root with what Debian's package has, and a build that somebody put beside it."""
-    package = tmp_path / "package"
+    package = open_path / "package"
     package.mkdir()
     for name in ("undionly.kpxe", "snponly.efi"):
         (package / name).write_text(name)
@@ -35,18 +35,16 @@ def config(tmp_path):
             interface=BRIDGE, address=SERVER, dhcp_range=("172.28.0.10", "172.28.0.20")
         ),
         paths=Paths(
-            tftp=tmp_path / "root",
-            state=tmp_path / "state",
-            run=tmp_path / "run",
-            hosts=tmp_path / "hosts",
+            tftp=open_path / "root",
+            state=open_path / "state",
+            run=open_path / "run",
+            hosts=open_path / "hosts",
         ),
     )
     for path in (made.paths.dhcp_hosts, made.paths.run):
         path.mkdir(parents=True)
     tftp.lay_out(made, [package])
     (made.paths.tftp / "ipxe/mine.efi").write_text("mine")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)  # dnsmasq gives up root
     return made
 
 
@@ -69,10 +67,10 @@ def test_a_box_finds_its_own_build_under_each_firmwares_name_by_each_of_its_card
     assert "snponly.efi" == (config.paths.tftp / NAME).read_text()
 
 
-def test_a_build_is_named_by_its_path_too(config, tmp_path):
-    (tmp_path / "elsewhere.efi").write_text("elsewhere")
+def test_a_build_is_named_by_its_path_too(config, open_path):
+    (open_path / "elsewhere.efi").write_text("elsewhere")
 
-    hosts.announce(config.paths, facts(ipxe=str(tmp_path / "elsewhere.efi")))
+    hosts.announce(config.paths, facts(ipxe=str(open_path / "elsewhere.efi")))
 
     assert "elsewhere" == behind(config, MAC, NAME)
 
@@ -133,13 +131,13 @@ def test_what_is_no_ipxe_is_refused(config, spoilt):
 
 
 @pytest.mark.parametrize("closed", ["shut/mine.efi", "shut"])
-def test_a_file_that_dnsmasq_could_not_read_is_refused(config, tmp_path, closed):
-    (tmp_path / "shut").mkdir()
-    (tmp_path / "shut/mine.efi").write_text("mine")
-    (tmp_path / closed).chmod(0o700 if closed == "shut" else 0o600)
+def test_a_file_that_dnsmasq_could_not_read_is_refused(config, open_path, closed):
+    (open_path / "shut").mkdir()
+    (open_path / "shut/mine.efi").write_text("mine")
+    (open_path / closed).chmod(0o700 if closed == "shut" else 0o600)
 
-    with pytest.raises(BadRequest, match=f"others may not: {tmp_path}/{closed}$"):
-        own_ipxe.find(config.paths.tftp, "rack-7", f"{tmp_path}/shut/mine.efi")
+    with pytest.raises(BadRequest, match=f"others may not: {open_path}/{closed}$"):
+        own_ipxe.find(config.paths.tftp, "rack-7", f"{open_path}/shut/mine.efi")
 
 
 @pytest.mark.parametrize("value", [7, ["a.efi"], "a\nb", {"efi": "x"}])
@@ -151,9 +149,9 @@ def test_a_hosts_file_names_one_file(value):
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq-base is not installed")
-async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, tmp_path):
+async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, open_path):
     """Without a restart, while others get what they got before."""
-    (tmp_path / "conf").write_text(dnsmasq.configuration(config))
+    (open_path / "conf").write_text(dnsmasq.configuration(config))
     got, script = {}, (config.paths.tftp / "boot.ipxe").read_text()
 
     with trio.fail_after(60):
@@ -169,7 +167,7 @@ async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, tmp_path):
                 return b"".join([bytes(chunk) async for chunk in curl.stdout]).decode()
 
             await inside.start(
-                ["dnsmasq", f"--conf-file={tmp_path}/conf", "--keep-in-foreground"],
+                ["dnsmasq", f"--conf-file={open_path}/conf", "--keep-in-foreground"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
