@@ -126,6 +126,7 @@ holds them to it.
       plan        pure   all of it -> the steps of an install or an upgrade
       removal     pure   those of an uninstall and a rollback
       server             what this server is like
+      rivals             other DHCP servers where one is to lease addresses
       doing              steps done, and taken back
       debian             packages without the daemons that they start
       programs           other programs, run to their end
@@ -144,6 +145,7 @@ holds them to it.
       doctor/wire      pure   who leases addresses, and what a box would boot
       doctor/ports     pure   who owns the ports
       doctor/doors     pure   whether the lab reaches them
+      doctor/firewall  pure   what would drop what comes in
       doctor/machine   pure   limits, leases, disks
       doctor/files     pure   iPXE, configurations, images
       doctor/boxes     pure   the iPXE of parked boxes, and what is known about it

@@ -345,20 +345,6 @@ def test_an_image_that_does_not_boot_is_told_with_why():
 # ---- doors, boxes
 
 
-def test_a_firewall_that_drops_by_default_is_named():
-    rules = (
-        '{"nftables": [{"chain": {"table": "filter", "name": "in", "hook": "%s", "policy": "%s"}}]}'
-    )
-    wanted = [("tcp", 3000), ("udp", 67)]
-
-    found = doors.firewall(rules % ("input", "drop"), wanted, "eth1")
-    assert ("warning", "filter in drops by default") == (found.level, found.found)
-    assert "let in from eth1: tcp 3000; udp 67" == found.mend
-    assert "ok" == doors.firewall(rules % ("input", "accept"), wanted, "eth1").level
-    assert "ok" == doors.firewall(rules % ("forward", "drop"), wanted, "eth1").level
-    assert "skipped" == doors.firewall("", wanted, "eth1").level
-
-
 def test_a_door_that_is_shut_is_an_error_where_boxes_need_it():
     shut = doors.Knock("os", OURS, 8000, "Connection refused")
 

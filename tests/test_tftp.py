@@ -8,11 +8,14 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from click.testing import CliRunner
 
 from appliance.boot import dnsmasq, own_ipxe
+from appliance.cli import group
 from appliance.config import Config, Network, Paths, Ports
-from appliance.errors import NotFound
+from appliance.errors import NotFound, Refused
 from appliance.setup import tftp
+from appliance.setup.doctor import wire
 from appliance.setup.namespace import BRIDGE, SERVER, namespace
 
 
@@ -90,19 +93,17 @@ def test_the_packaged_templates_are_those_in_tftpboot():
         "{root}/ipxe/bin-x86_64-efi/snp.efi",
     ],
 )
-async def test_names_are_served_relative_and_absolute(tmp_path, package, name):
-    config = lab(tmp_path)
+async def test_names_are_served_relative_and_absolute(open_path, package, name):
+    config = lab(open_path)
     for path in (config.paths.dhcp_hosts, config.paths.run):
         path.mkdir(parents=True)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)  # dnsmasq gives up root
     tftp.lay_out(config, [package])
-    (tmp_path / "conf").write_text(dnsmasq.configuration(config))
+    (open_path / "conf").write_text(dnsmasq.configuration(config))
 
     with trio.fail_after(20):
         async with namespace(0) as inside:
             await inside.start(
-                ["dnsmasq", f"--conf-file={tmp_path}/conf", "--keep-in-foreground"],
+                ["dnsmasq", f"--conf-file={open_path}/conf", "--keep-in-foreground"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -154,3 +155,37 @@ def test_what_was_laid_out_goes_and_what_others_put_there_stays(tmp_path, packag
     (tmp_path / "root/ipxe/own").unlink()
     tftp.remove(tmp_path / "root")
     assert not (tmp_path / "root").exists()
+
+
+ARM64 = "ipxe/bin-arm64-efi/snp.efi"
+MACHINE_ARM64 = bytes.fromhex("64aa")  # of a PE file; Microsoft's name is IMAGE_FILE_MACHINE_ARM64
+
+
+@pytest.mark.slow
+def test_what_doctor_says_of_a_missing_ipxe_for_arm64_brings_it(tmp_path, package, monkeypatch):
+    """By the system's own mirror, as `make firmware` does."""
+    monkeypatch.setattr(tftp, "PACKAGED", (package,))
+    (tmp_path / "toml").write_text(f'[paths]\ntftp = "{tmp_path}/root"\n')
+    assert "tftpboot" == wire.mend_of("efi-arm64").split()[1]
+    done = CliRunner().invoke(
+        group, ["--config", str(tmp_path / "toml"), *wire.mend_of("efi-arm64").split()[1:]]
+    )
+
+    assert 0 == done.exit_code, done.output
+    assert f"{ARM64}  " in done.output
+    assert "ipxe-arm64.efi of Debian trixie" in done.output
+    found = (tmp_path / "root" / ARM64).read_bytes()
+    at = int.from_bytes(found[0x3C:0x40], "little")
+    assert (b"PE\0\0", MACHINE_ARM64) == (found[at : at + 4], found[at + 4 : at + 6])
+    assert "undionly.kpxe" == (tmp_path / "root/undionly.kpxe").read_text()  # a package here has it
+
+
+def test_a_newer_ipxe_that_cannot_be_had_is_told_with_the_reason(tmp_path, package, monkeypatch):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\n")  # a system without a Debian mirror
+    (tmp_path / "dpkg").write_text("#!/bin/sh\necho amd64\n")
+    for name in ("apt-get", "dpkg"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    with pytest.raises(Refused, match="no Debian mirror in the apt sources"), tftp.newer():
+        pass

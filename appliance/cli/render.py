@@ -4,6 +4,7 @@ and `tftpboot`.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -111,9 +112,14 @@ def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path
     multiple=True,
     help="A directory with iPXE binaries, named as in Debian's package; looked at first.",
 )
+@click.option(
+    "--arm64",
+    is_flag=True,
+    help="Fetch what no package here has from a newer Debian: before 13, iPXE for arm64.",
+)
 @click.option("--remove", is_flag=True, help="Take away what an earlier call laid out.")
 @click.pass_context
-def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], remove: bool) -> None:
+def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], arm64: bool, remove: bool) -> None:
     """Lay out the tftp root: iPXE under the names boxes ask for, and boot.ipxe.
 
     The binaries come from Debian's package `ipxe`.  Run it again after an update of the package
@@ -125,7 +131,11 @@ def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], remove: bool) -> None:
     if remove:
         tftp.remove(config.paths.tftp)
         return
+    with tftp.newer() if arm64 else contextlib.nullcontext() as fetched:
+        laid = tftp.lay_out(config, [*ipxe, *tftp.PACKAGED, *([fetched] if fetched else ())])
     width = max(map(len, tftp.NAMES))
-    for each in tftp.lay_out(config, [*ipxe, *tftp.PACKAGED]):
+    for each in laid:
         source = each.source or "none here; testboxes with this firmware can't boot"
+        if fetched and each.source and each.source.is_relative_to(fetched):
+            source = f"{each.source.name} of Debian {tftp.NEWER}"
         click.echo(f"{config.paths.tftp}/{each.name:{width}}  {source}")

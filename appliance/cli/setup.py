@@ -31,6 +31,11 @@ _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
     help="Another server leases the addresses; only known testboxes are answered.",
 )
 @click.option(
+    "--lease-anyway",
+    is_flag=True,
+    help="Lease addresses also where another DHCP server answers now.",
+)
+@click.option(
     "--without",
     "without",
     multiple=True,
@@ -51,6 +56,7 @@ def install(
     interfaces: tuple[str, ...],
     ranges: tuple[str, ...],
     proxy_dhcp: bool,
+    lease_anyway: bool,
     without: tuple[str, ...],
     dry_run: bool,
     rollback: bool,
@@ -67,12 +73,12 @@ def install(
 
     if with_state and not rollback:
         raise click.UsageError("--with-state goes with --rollback")
-    if rollback and (interfaces or ranges or proxy_dhcp or without):
+    if rollback and (interfaces or ranges or proxy_dhcp or without or lease_anyway):
         raise click.UsageError("--rollback goes with no other choice")
     if rollback:
         work.rollback(click.echo, state=with_state, dry_run=dry_run)
     else:
-        asked = work.Asked(interfaces, ranges, proxy_dhcp, frozenset(without))
+        asked = work.Asked(interfaces, ranges, proxy_dhcp, frozenset(without), lease_anyway)
         if not work.install(asked, click.echo, dry_run=dry_run):
             click.echo("all is as it should be: nothing to do")
     if not dry_run and work.doctor(click.echo) != 0:

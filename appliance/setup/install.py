@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from appliance.setup import (
     networks,
     plan,
     removal,
+    rivals,
     server,
     settings,
     tftp,
@@ -46,6 +47,7 @@ class Asked:
     ranges: tuple[str, ...] = ()
     proxy: bool = False
     without: frozenset[str] = frozenset()
+    lease_anyway: bool = False
 
 
 def install(asked: Asked, say: Say, *, dry_run: bool) -> bool:
@@ -58,6 +60,8 @@ def install(asked: Asked, say: Say, *, dry_run: bool) -> bool:
     program = _program()
     found = _found(program, wish.config)
     _check(wish, found)
+    if not asked.lease_anyway:
+        _check_wires(wish, found, say)
     steps = plan.install(wish, found, program, PLACES)
     if PLACES.unfinished in found.texts:
         say("an earlier install was cut short; this one does again what it left undone")
@@ -249,6 +253,22 @@ def _check(wish: Wish, found: Found) -> None:
     if not wrong:
         left_out = {unit for what, unit in units.DAEMONS.items() if what in wish.without}
         wrong += map(str, server.taken(wish.config, there, set(found.active) | left_out))
+    _refuse(wrong)
+
+
+def _check_wires(wish: Wish, found: Found, say: Say) -> None:
+    """Raises Refused where somebody else leases addresses, and we did not already."""
+    before = None
+    if units.DAEMONS["dnsmasq"] in found.active:
+        text = plan.record_of(found.texts, PLACES).get("config", "")
+        before = configs.parse(text, str(PLACES.record)).network
+    names = [] if "dnsmasq" in wish.without else rivals.to_ask(wish.config.network, before)
+    own = {str(at.ip) for each in server.interfaces().values() for at in each.addresses}
+    offers = rivals.heard(names, own, say)
+    _refuse(rivals.refusal(offers, PLACES.config, written=PLACES.config in found.texts))
+
+
+def _refuse(wrong: Sequence[str]) -> None:
     if wrong:
         raise Refused("nothing was changed:\n" + "\n".join(f"  {each}" for each in wrong))
 

@@ -22,7 +22,7 @@ PACKAGES='
 qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64
 ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
 mmdebstrap debian-archive-keyring cpio gzip zstd
-iproute2 util-linux smbclient
+iproute2 util-linux smbclient nftables iptables
 python3 python3-venv libpython3-dev binutils
 systemd-container
 busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,7 @@ import attrs
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Config
 from appliance.errors import NotFound
+from appliance.setup.programs import run
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
 PACKAGED: Final = (Path("/usr/lib/ipxe"), Path("/usr/local/lib/appliance/ipxe"))
@@ -31,6 +34,9 @@ NAMES: Final = {
     "ipxe/bin-x86_64-efi/snp.efi": ("snponly.efi", "ipxe.efi"),
     "ipxe/bin-arm64-efi/snp.efi": ("snponly-arm64.efi", "ipxe-arm64.efi"),
 }
+# The first Debian whose package has arm64's, and what fetches packages of another release.
+NEWER: Final = "trixie"
+_RELEASE: Final = Path(__file__).with_name("release.sh")
 assert tuple(NAMES) == tuple(firmware.file for firmware in dnsmasq.FIRMWARES)
 
 
@@ -61,6 +67,18 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
         _replace(root / name, script)
     _answer_to_the_seeds_root(root)
     return [*laid, *(Laid(template.name, template) for template in TEMPLATES)]
+
+
+@contextmanager
+def newer() -> Iterator[Path]:
+    """The iPXE of a newer Debian's package, by the system's own mirror; gone at the end.
+
+    Raises Refused where it cannot be had.
+    """
+    with tempfile.TemporaryDirectory(prefix="appliance-ipxe-") as scratch:
+        arch = run(["dpkg", "--print-architecture"]).strip()
+        run(["sh", str(_RELEASE), f"{scratch}/package", NEWER, arch, "ipxe"])
+        yield Path(scratch, "package/usr/lib/ipxe")
 
 
 def is_laid_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> bool:

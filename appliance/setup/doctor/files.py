@@ -14,7 +14,7 @@ import attrs
 from appliance.boot.dnsmasq import FIRMWARES
 from appliance.setup.doctor import findings
 from appliance.setup.doctor.findings import Finding
-from appliance.setup.doctor.wire import WORDS, is_needed
+from appliance.setup.doctor.wire import WORDS, is_needed, mend_of
 
 # What testparm says of a line that it leaves out; its exit status is 0 all the same.
 _COMPLAINTS: Final = re.compile(r"Unknown parameter|Ignoring|ERROR|Error|WARNING.*(path|director)")
@@ -60,7 +60,7 @@ def ipxe(there: Sequence[TftpFile], archs: set[str]) -> list[Finding]:
             found.append(findings.ok(looked_at, f"{file.name}, {file.size} bytes"))
             continue
         means = f"boxes with {WORDS[firmware.tag]} firmware cannot boot"
-        mend = "appliance tftpboot (with --ipxe DIR where no package here has it)"
+        mend = mend_of(firmware.tag)
         judged = findings.error if is_needed(firmware.tag, archs) else findings.warning
         found.append(judged(looked_at, f"{file.name} {file.trouble}", means, mend))
     return found

@@ -6,11 +6,20 @@ import os
 import shutil
 import socket
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from appliance.setup.doctor import asking, boxes, doors, findings, machine, ports, wire, worlds
+from appliance.setup.doctor import (
+    asking,
+    boxes,
+    doors,
+    findings,
+    firewall,
+    machine,
+    ports,
+    wire,
+    worlds,
+)
 from appliance.setup.doctor.findings import Finding
 from appliance.setup.doctor.worlds import World
 
@@ -20,6 +29,7 @@ UNITS: Final = (
     Path("/lib/systemd/system"),
 )
 KNOCK_S: Final = 3.0
+_AS_ROOT: Final = "sudo appliance doctor"
 _HEAD_BYTES: Final = 4096
 
 
@@ -77,12 +87,7 @@ def on_wire(world: World) -> list[Finding]:
     proxy, own = config.network.proxy, worlds.all_addresses()
     known = next((row["macs"][0] for row in world.rows if row["known"] and row["macs"]), None)
     names = worlds.interfaces(config)
-
-    def ask(name: str) -> asking.Answers:
-        return asking.discover(name, list(wire.EXPECTED), known if proxy else None)
-
-    with ThreadPoolExecutor(len(names) or 1) as several:  # each waits for seconds
-        heard = list(several.map(ask, names))
+    heard = asking.discover_all(names, list(wire.EXPECTED), known if proxy else None)
     for name, answers in zip(names, heard, strict=True):
         if answers.trouble:
             found += wire.unanswered(name, answers.trouble)
@@ -132,16 +137,35 @@ def reached(world: World) -> list[Finding]:
     else:
         tcp = [each for each in ports.wanted(config) if each.protocol == "tcp"]
         found += [doors.reach(_knock(each, address)) for address in own for each in tcp]
-    nft = shutil.which("nft", path=f"{os.defpath}:/usr/sbin:/sbin")
-    if nft is None or os.geteuid() != 0:
-        why = "nft is not installed" if nft is None else "to read its rules, root is needed"
-        return [*found, findings.skipped("firewall", why)]
-    said = subprocess.run(
-        [nft, "-j", "list", "ruleset"], capture_output=True, text=True, check=False
-    )
-    wanted = [(each.protocol, each.port) for each in ports.wanted(config)]
-    interface = ", ".join(worlds.interfaces(config)) or "the lab"
-    return [*found, doors.firewall(said.stdout, wanted, interface)]
+    return [*found, _firewall(world)]
+
+
+def _firewall(world: World) -> Finding:
+    """As root; `nft` does not see what the older iptables, with tables of its own, holds."""
+    if os.geteuid() != 0:
+        return findings.skipped("firewall", "to read its rules, root is needed", _AS_ROOT)
+    said = {"nft": firewall.of_nft(_says("nft", "-j", "list", "ruleset"))}
+    if _has_old_tables():
+        said["iptables"] = firewall.of_iptables(_says("iptables-legacy", "-S", "INPUT"))
+    wanted = [(each.protocol, each.port) for each in ports.wanted(world.config)]
+    interface = ", ".join(worlds.interfaces(world.config)) or "the lab"
+    return firewall.judge(said, wanted, interface)
+
+
+def _says(program: str, *words: str) -> str | None:
+    """What it prints; None: it is not installed."""
+    found = shutil.which(program, path=f"{os.defpath}:/usr/sbin:/sbin")
+    if found is None:
+        return None
+    return subprocess.run([found, *words], capture_output=True, text=True, check=False).stdout
+
+
+def _has_old_tables() -> bool:
+    """Whether the older iptables filters; to ask it would make the kernel load it."""
+    try:
+        return "filter" in Path("/proc/net/ip_tables_names").read_text().split()
+    except OSError:
+        return False
 
 
 def _knock(each: ports.Wanted, address: str) -> doors.Knock:

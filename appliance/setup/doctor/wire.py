@@ -39,6 +39,13 @@ def is_needed(tag: str, archs: set[str]) -> bool:
     return _ARCHS[tag] in archs if archs and tag != "bios" else tag == "efi-x86_64"
 
 
+def mend_of(tag: str) -> str:
+    """What brings the iPXE of that firmware."""
+    if tag == "efi-arm64":  # Debian has none before 13
+        return "appliance tftpboot --arm64"
+    return "appliance tftpboot (with --ipxe DIR where no package here has it)"
+
+
 @attrs.frozen
 class First:
     """What TFTP gave first of a file that was offered."""
@@ -51,28 +58,38 @@ class First:
 def servers(interface: str, heard: Heard, own: Iterable[str], *, proxy: bool) -> list[Finding]:
     """Who answers DHCP on `interface`; `own` are this machine's addresses."""
     mine = set(own)
-    others = {offer.server: offer for _, offer in heard if offer.server not in mine}
+    rivals = others(heard, mine)
     looked_at = f"DHCP servers on {interface}"
-    found = [_other(looked_at, offer, interface, proxy=proxy) for offer in others.values()]
+    found = [_other(looked_at, offer, interface, proxy=proxy) for offer in rivals]
     ours = sorted({offer.server for _, offer in heard} & mine)
-    if proxy and not any(not offer.proxy for offer in others.values()):
+    if proxy and all(offer.proxy for offer in rivals):
         means = "in proxyDHCP mode another server must lease the addresses: boxes get none"
         mend = "start that server, or give [network] a dhcp_range to lease addresses from here"
         found.append(findings.warning(looked_at, "nobody leases addresses", means, mend))
     if not found:
-        told = f"this machine alone ({', '.join(ours)})" if ours else "nobody answers yet"
-        found.append(findings.ok(looked_at, told))
+        alone = f"this machine alone ({', '.join(ours)})" if ours else "nobody answers yet"
+        found.append(findings.ok(looked_at, alone))
     return found
 
 
-def _other(looked_at: str, offer: Offer, interface: str, *, proxy: bool) -> Finding:
+def others(heard: Heard, own: Iterable[str]) -> list[Offer]:
+    """One offer of each server that is not on this machine."""
+    mine = set(own)
+    return [*{offer.server: offer for _, offer in heard if offer.server not in mine}.values()]
+
+
+def told(offer: Offer) -> str:
+    """An offer, for people: who makes it, and of what."""
     lease = "for ever" if offer.lease_s == _FOREVER else f"for {offer.lease_s} s"
     what = "no address" if offer.proxy else f"{offer.address} {lease}"
     card = f" ({offer.mac})" if offer.mac else ""
     boots = f", boot file {offer.file}" if offer.file else ""
-    told = f"{offer.server}{card} offers {what}{boots}"
+    return f"{offer.server}{card} offers {what}{boots}"
+
+
+def _other(looked_at: str, offer: Offer, interface: str, *, proxy: bool) -> Finding:
     if proxy and not offer.file:
-        return findings.ok(looked_at, told)
+        return findings.ok(looked_at, told(offer))
     if proxy:
         means = "it tells boxes what to boot, too: which answer a box takes is chance"
         mend = f"take the boot file (options 66, 67) out of the DHCP server {offer.server}"
@@ -82,7 +99,7 @@ def _other(looked_at: str, offer: Offer, interface: str, *, proxy: bool) -> Find
             f"turn it off on the network of {interface}, or leave the leases to it: take"
             " dhcp_range out of [network] (proxyDHCP)"
         )
-    return findings.error(looked_at, told, means, mend)
+    return findings.error(looked_at, told(offer), means, mend)
 
 
 def boots(
@@ -122,7 +139,9 @@ def _boot(
         return findings.ok(looked_at, f"it is told {where}")
     if first.trouble:
         means = "a box with this firmware gets no further"
-        return findings.error(looked_at, f"{where}: {first.trouble}", means, "appliance tftpboot")
+        tag = next((each.tag for each in FIRMWARES if each.file == expected), "")
+        mend = mend_of(tag) if tag else "appliance tftpboot"
+        return findings.error(looked_at, f"{where}: {first.trouble}", means, mend)
     return findings.ok(looked_at, f"{where}, first {first.size} bytes by TFTP")
 
 
