@@ -70,11 +70,15 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
 fi
 [ "$1" = purge ] || exit 0
-# /srv is left: images and results.
+echo "stays: /srv: images, files and results"
 rm -rf /etc/appliance /var/lib/appliance /var/lib/appliance-before /var/lib/appliance-after
 for user in appliance appliance-dnsmasq; do
     if getent passwd "$user" >/dev/null; then
         userdel "$user"
+    fi
+    # `userdel` leaves a group that has members: those who might submit.
+    if getent group "$user" >/dev/null; then
+        groupdel "$user"
     fi
 done
 """

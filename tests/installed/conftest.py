@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from . import builds as both
-from . import play
+from . import package, play
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,9 @@ def builds(tmp_path_factory):
 def played(tmp_path_factory, builds):
     faulthandler.cancel_dump_traceback_later()
     return trio.run(play.play, tmp_path_factory.mktemp("server"), builds)
+
+
+@pytest.fixture(scope="session")
+def life(tmp_path_factory, builds):
+    faulthandler.cancel_dump_traceback_later()
+    return trio.run(package.live, tmp_path_factory.mktemp("package"), builds)

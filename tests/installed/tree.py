@@ -14,8 +14,9 @@ from pathlib import Path
 from appliance.boot import archives
 from appliance.setup.site import PACKAGES
 
-CODENAME = "bookworm"
-TREE = Path(__file__).parents[2] / ".cache/server"
+BUILT_ON = "bookworm"  # the release that this project is built and tested on
+NEWER = "trixie"
+CACHE = Path(__file__).parents[2] / ".cache"
 # What a server has in any case, and what the tests' own scripts want.
 WANTED = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "passwd", "man-db")
 LATER = [name for names in PACKAGES.values() for name in names]
@@ -23,10 +24,12 @@ LATER = [name for names in PACKAGES.values() for name in names]
 QUIET = "apt-daily.timer apt-daily-upgrade.timer"
 
 
-def command(target: Path) -> list[str]:
+def command(target: Path, codename: str) -> list[str]:
     """mmdebstrap, from where this system's own apt gets its packages."""
     apt = "apt-get -y -q --no-install-recommends --download-only install"
-    sources = archives.sources(CODENAME, None, print)
+    sources = archives.sources(BUILT_ON, None, print)
+    if codename != BUILT_ON:
+        sources = archives.sources(codename, sources[0].uri, print)
     return [
         *("mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(WANTED)}"),
         *("--skip=cleanup/apt/lists", "--skip=cleanup/apt/cache"),
@@ -34,21 +37,22 @@ def command(target: Path) -> list[str]:
         *(f"--aptopt={line}" for line in archives.apt_options()),
         f'--customize-hook=chroot "$1" {apt} {" ".join(LATER)}',
         f'--customize-hook=chroot "$1" systemctl mask {QUIET}',
-        *(CODENAME, str(target)),
+        *(codename, str(target)),
         *(source.line for source in sources),
     ]
 
 
-def ensure() -> Path:
-    """The tree, made if there is none or if this file has changed."""
-    TREE.parent.mkdir(parents=True, exist_ok=True)
-    stamp = TREE.with_name("server.made-from")
+def ensure(codename: str = BUILT_ON) -> Path:
+    """The tree of a release, made if there is none or if this file has changed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    made = CACHE / ("server" if codename == BUILT_ON else f"server-{codename}")
+    stamp = made.with_name(f"{made.name}.made-from")
     wanted = hashlib.sha256(Path(__file__).read_bytes() + " ".join(LATER).encode()).hexdigest()
-    with TREE.with_name("server.lock").open("w") as lock:
+    with made.with_name(f"{made.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (stamp.exists() and stamp.read_text() == wanted and TREE.is_dir()):
+        if not (stamp.exists() and stamp.read_text() == wanted and made.is_dir()):
             stamp.unlink(missing_ok=True)
-            shutil.rmtree(TREE, ignore_errors=True)
-            subprocess.run(command(TREE), check=True)
+            shutil.rmtree(made, ignore_errors=True)
+            subprocess.run(command(made, codename), check=True)
             stamp.write_text(wanted)
-    return TREE
+    return made

@@ -1,0 +1,146 @@
+"""The life of the Debian package, played once: the tests are about what it leaves.
+
+A server that has the distribution's daemons already; the package, configured; a job for a box that
+asks; the next version of the package; gone, and purged.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from tests.machines import machine
+
+from . import seen, tree
+from .builds import NAMES
+from .container import Container, Said, container
+from .play import HELLO, IMAGES
+
+ALL_S = 240.0  # one minute on a machine with two cores
+MAC = "52:54:00:a1:00:01"
+# As on a server whose operator wants to start such daemons himself.
+DAEMONS = (
+    "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+    " && apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install $*"
+    " && rm /usr/sbin/policy-rc.d"
+)
+UNITS = ("appliance.service", "appliance-dnsmasq.service", "appliance-cifs.service",
+         "appliance-nfs.service")  # fmt: skip
+SOCKETS = ("appliance.socket", "appliance-control.socket")
+# What a shell does at the tab key: $1 is what was typed.
+COMPLETES = """
+. /usr/share/bash-completion/completions/appliance
+COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_appliance_completion appliance
+echo "${COMPREPLY[@]}"
+"""
+
+
+@attrs.define
+class Life:
+    """What was said and seen, in order."""
+
+    base: dict[str, str] = attrs.field(factory=dict)  # files before the package
+    unpacked: Said | None = None
+    before: str = ""  # which of its units run before it is configured
+    manual: Said | None = None
+    complaints: Said | None = None  # of groff's, about what stands in it
+    completed: dict[str, str] = attrs.field(factory=dict)  # by what was typed
+    shells: Said | None = None  # where other shells look for theirs
+    installed: Said | None = None
+    doctor: Said | None = None
+    first: dict[str, Any] = attrs.field(factory=dict)
+    script: str = ""  # what the box was told
+    journal: list[dict[str, Any]] = attrs.field(factory=list)  # of that job, as journald has it
+    upgraded: Said | None = None
+    second: dict[str, Any] = attrs.field(factory=dict)
+    doctor_again: Said | None = None
+    removed: Said | None = None
+    running: str = ""  # which of its units are left then
+    left: dict[str, str] = attrs.field(factory=dict)
+    purged: Said | None = None
+    gone: dict[str, str] = attrs.field(factory=dict)
+
+
+async def live(keep: Path, builds: Path, codename: str = tree.BUILT_ON) -> Life:
+    """All of it; what builds.py makes is in `builds`."""
+    life = Life()
+    server = await trio.to_thread.run_sync(tree.ensure, codename)
+    with trio.fail_after(ALL_S):
+        async with container(server, keep, 0, IMAGES, {builds: "/mnt"}) as on:
+            try:
+                await _act(on, life)
+            except BaseException as error:
+                journal = await on.run("journalctl", "-q", "-n", "80", "-o", "short", check=False)
+                error.add_note(f"the end of the server's journal:\n{journal.out}")
+                raise
+    return life
+
+
+async def _act(on: Container, life: Life) -> None:
+    await _sh(on, DAEMONS, *tree.LATER)
+    life.base = await seen.files(on)
+    first, second = NAMES
+    life.unpacked = await _apt(on, "install", f"/mnt/{first}/appliance_*.deb")
+    life.before = (await on.run("systemctl", "is-active", *UNITS, *SOCKETS, check=False)).out
+    await _documents(on, life)
+    life.installed = await on.run("appliance", "install", "--interface", "lab0", check=False)
+    life.doctor = await on.run("appliance", "doctor", "--json", check=False)
+    await on.run("usermod", "--append", "--groups", "appliance", "games")
+    await _work(on, life)
+    life.first = await _lab(on)
+    life.upgraded = await _apt(on, "install", f"/mnt/{second}/appliance_*.deb")
+    life.second = await _lab(on)
+    life.doctor_again = await on.run("appliance", "doctor", "--json", check=False)
+    life.removed = await _apt(on, "remove", "appliance")
+    life.running = (await on.run("systemctl", "is-active", *UNITS, *SOCKETS, check=False)).out
+    life.left = await seen.files(on)
+    life.purged = await _apt(on, "purge", "appliance")
+    life.gone = await seen.files(on)
+
+
+async def _documents(on: Container, life: Life) -> None:
+    life.manual = await on.run("man", "appliance")
+    life.complaints = await _sh(on, "man --warnings appliance 2>&1 >/dev/null")
+    for typed in ("appliance ins", "appliance host ad"):
+        said = await on.run("bash", "-c", COMPLETES, "bash", typed)
+        life.completed[typed] = said.out.strip()
+    zsh, fish = "zsh/vendor-completions/_appliance", "fish/vendor_completions.d/appliance.fish"
+    life.shells = await on.run("cat", f"/usr/share/{zsh}", f"/usr/share/{fish}")
+
+
+async def _work(on: Container, life: Life) -> None:
+    """A job, and a box that is offered it."""
+    await on.run("appliance", "host", "add", "box-1", "--mac", MAC)
+    on.path("/root/hello.yaml").write_text(HELLO)
+    await on.run("appliance", "submit", "/root/hello.yaml")
+    url = f"http://172.28.0.1:3000/boot.ipxe/mac/{MAC.replace(':', '-')}?arch=x86_64"
+    asks = machine(
+        "card", MAC, "172.28.0.9/24", ["curl", "--silent", "--show-error", "--max-time", "20", url]
+    )
+    box = await on.inside.start(asks, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    life.script = b"".join([bytes(chunk) async for chunk in box.stdout]).decode()
+    said = await on.run("journalctl", "-q", "-u", "appliance", "-o", "json", "JOB=lab.1")
+    life.journal = [json.loads(line) for line in said.out.splitlines()]
+
+
+async def _lab(on: Container) -> dict[str, Any]:
+    """With which processes serve beside the server, and since when sockets are open."""
+    words = ("systemctl", "show", "--value", "-p")
+    pids = await on.run(*words, "MainPID", *UNITS[1:])
+    since = await on.run(*words, "ActiveEnterTimestampMonotonic", *SOCKETS)
+    return {**await seen.lab(on), "daemons": pids.out.split(), "open": since.out.split()}
+
+
+async def _apt(on: Container, verb: str, what: str) -> Said:
+    quiet = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0"
+    return await _sh(on, f"{quiet} {verb} {what}")
+
+
+async def _sh(on: Container, script: str, *words: str) -> Said:
+    return await on.run("sh", "-ec", script, "sh", *words)
