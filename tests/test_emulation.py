@@ -44,7 +44,9 @@ def test_what_is_missing_is_named_with_what_helps(tmp_path):
     ]
 
     for text, word in zip(
-        said, ["is not mounted", "qemu-user-static", "update-binfmts", "the flag F"], strict=True
+        said,
+        ["mount -t binfmt_misc ", "qemu-user-static", "is disabled in", "the flag F"],
+        strict=True,
     ):
         assert f"{FOREIGN}" in text
         assert word in text

@@ -1,6 +1,13 @@
-"""What the kernel's NFS server is told; where it runs, `exportfs` reads it."""
+"""What the kernel's NFS server is told, and that its own `exportfs` understands it.
+
+That reads the file as the server would be told it, and says what it does not know; it needs no
+server.  One that served these lines was tried by hand (BOOTING.md): not every kernel has it.
+"""
 
 from __future__ import annotations
+
+import subprocess
+from pathlib import Path
 
 import attrs
 import pytest
@@ -52,3 +59,44 @@ def test_the_command_prints_it(tmp_path):
     run = CliRunner().invoke(group, ["--config", str(file), "nfs-config", "--kernel"])
 
     assert (0, True) == (run.exit_code, "/os 10.0.0.0/24(ro" in run.stdout), run.output
+
+
+EXPORTFS = Path(__file__).parents[1] / ".cache/firmware/nfs"  # setup/firmware.sh
+# $1 = a folder that becomes the root, with the exports in it; $2 = the programs.
+READS = """\
+set -e
+cd "$1"
+mkdir -p usr programs var/lib/nfs os
+ln -s usr/lib lib
+ln -s usr/lib64 lib64
+mount --bind /usr usr
+mount --bind "$2" programs
+chroot . programs/usr/sbin/exportfs -r
+cat var/lib/nfs/etab
+"""
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spoil", [None, ("ro,", "readonly,"), ("/24(", "/24 ("), ("/os ", "/none ")]
+)
+def test_exportfs_itself_takes_it_without_a_complaint(tmp_path, spoil):
+    """The others are the proof that it would complain."""
+    _, told = lines(Network(address="172.28.0.1"))
+    (tmp_path / "etc/exports.d").mkdir(parents=True)
+    (tmp_path / "etc/exports").touch()
+    (tmp_path / "etc/exports.d/appliance.exports").write_text(told.replace(*spoil or ("", "")))
+    command = ["unshare", "--mount", "sh", "-c", READS, "sh", tmp_path, EXPORTFS]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    if spoil:
+        assert done.stderr
+    else:
+        assert (0, "") == (done.returncode, done.stderr)
+        [kept] = done.stdout.splitlines()
+        path, _, options = kept.partition("\t172.28.0.0/24(")
+        words = options.removesuffix(")").split(",")
+        assert path == "/os"
+        assert {"ro", "no_root_squash", "no_subtree_check", "sec=sys"} <= set(words)
+        assert "rw" not in words

@@ -103,7 +103,7 @@ def test_all_firmware_is_fetched_once(machine):
 
     assert (0, "", "") == (again.returncode, again.stdout, again.stderr)
     assert calls == machine.calls.read_text()
-    assert ["arm64", "bookworm", "sid", "trixie"] == sorted(os.listdir(machine.folder))
+    assert ["arm64", "bookworm", "nfs", "sid", "trixie"] == sorted(os.listdir(machine.folder))
     assert ["busybox-static_1_all.deb", "linux-image-6.1.0-9-arm64_1_all.deb"] == sorted(
         machine.unpacked("arm64")
     )

@@ -22,11 +22,12 @@ def lacks(arch: str, binfmt: Path | None = None) -> str | None:
     binfmt = binfmt or BINFMT
     about = f"this machine is {machine} and runs no programs of {arch}"
     if not (binfmt / "register").exists():
-        return f"{about}: {binfmt} is not mounted, or this kernel has no binfmt_misc"
+        mount = f"mount -t binfmt_misc binfmt_misc {binfmt}"
+        return f"{about}: `{mount}`, or this kernel has no binfmt_misc"
     try:
         said = (binfmt / f"qemu-{arch}").read_text().splitlines()
     except OSError:
-        return f"{about}: {_INSTALL}"
+        return f"{about}: {_INSTALL}; where they are, `update-binfmts --enable qemu-{arch}`"
     if "enabled" not in said:
         return f"{about}: qemu-{arch} is disabled in {binfmt}; `update-binfmts --enable`"
     flags = next((line.split(":", 1)[1] for line in said if line.startswith("flags:")), "")
