@@ -82,6 +82,7 @@ holds them to it.
       neighbours         whose card is at an address, as the kernel knows it
       files, opening     everything that lies in a file
       bulk               HTTP for the ports that only give files: h11 and sendfile
+      warm               which parts of files are in memory
       ranges      pure   which part of it a request wants
       reports            testboxes' reports, through Quart
       providers          what machines that run virtual testboxes say of them

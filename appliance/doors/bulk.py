@@ -29,6 +29,7 @@ import trio
 from appliance.doors.asgi import App
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
+from appliance.doors.warm import Warm, Which
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
 IDLE_S: Final = 30.0
@@ -38,14 +39,9 @@ STALL_S: Final = 300.0
 LINGER_S: Final = 2.0
 HEAD_BYTES_MAX: Final = 16 * 1024
 _PIPELINED_BYTES_MAX: Final = 64 * 1024
-# What is read from disk comes in pieces of at least this (Linux's default read-ahead), so that one
-# byte in each says enough.
-_PROBE_EVERY: Final = 128 * 1024
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
-
-_one_byte: Final = memoryview(bytearray(1))
 
 logger = structlog.get_logger()
 
@@ -61,6 +57,7 @@ class _Server:
     # One of them sends in each round of the loop.  Without it a job waited 36 ms for its box while
     # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
     turn: trio.Lock = attrs.Factory(trio.Lock)
+    warm: Warm = attrs.Factory(lambda: Warm(TURN_BYTES))
     stopping: bool = False
     idle: set[trio.CancelScope] = attrs.Factory(set)
 
@@ -248,16 +245,18 @@ class _Exchange:
         self._http.send_with_data_passthrough(h11.Data(data=_Elsewhere(count)))  # type: ignore[arg-type]
         await self._write(b"")
         end = offset + count
+        status = os.fstat(file)
+        which = (status.st_dev, status.st_ino)
         while offset < end:
             try:
-                offset += await self._sendfile(file, offset, min(TURN_BYTES, end - offset))
+                offset += await self._sendfile(file, which, offset, min(TURN_BYTES, end - offset))
             except BlockingIOError:
                 await self._writable()
 
-    async def _sendfile(self, file: int, offset: int, count: int) -> int:
+    async def _sendfile(self, file: int, which: Which, offset: int, count: int) -> int:
         call = partial(os.sendfile, self._stream.socket.fileno(), file, offset, count)
         async with self._server.turn:
-            here = _in_memory(file, offset, count)
+            here = self._server.warm.holds(file, which, offset, count)
             sent = call() if here else 0
         if not here:
             sent = await trio.to_thread.run_sync(call, limiter=self._server.limiter)
@@ -280,13 +279,3 @@ class _Elsewhere:
 
     def __len__(self) -> int:
         return self.count
-
-
-def _in_memory(file: int, offset: int, count: int) -> bool:
-    """Reading this part of the file needs no disk, as far as a byte here and there can tell."""
-    try:
-        for place in range(offset, offset + count, _PROBE_EVERY):
-            os.preadv(file, [_one_byte], place, os.RWF_NOWAIT)
-    except OSError:
-        return False
-    return True
