@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from appliance.boot.pinning import ImageFolder
 from appliance.jobs import hosts
@@ -179,6 +180,7 @@ async def test_so_does_the_one_of_a_local_root_and_its_boot_has_an_hour(
         began = lab.scheduler.clock.now()
         get = f"/job_initrd_tmpfs/{job}/job.cgz"
         await fakes.fetch(lab.wire, "GET", get, client=BOX, server=SERVER)
+        await wait_all_tasks_blocked()  # the box has its last byte before the server notes it
         for line in told.splitlines():
             if line.startswith(("initrd ", "kernel ")) and "job.cgz" not in line.split()[1]:
                 path = "/" + line.split()[1].split("/", 3)[3]
