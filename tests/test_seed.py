@@ -185,6 +185,7 @@ async def test_so_does_the_one_of_a_local_root_and_its_boot_has_an_hour(
             if line.startswith(("initrd ", "kernel ")) and "job.cgz" not in line.split()[1]:
                 path = "/" + line.split()[1].split("/", 3)[3]
                 lab.fetches.done(BOX[0], path, 1000, 1.0)
+        await wait_all_tasks_blocked()  # the door notes that job.cgz is whole after its last byte
 
         assert LOCAL == told
         assert lab.scheduler.store.job(job).state.loaded
