@@ -110,7 +110,7 @@ def _general(config: Config) -> list[str]:
     return [
         "# Written by `appliance dnsmasq-config`; change appliance.toml instead.",
         "port=0",  # DHCP and TFTP only: name service is somebody else's
-        *(f"interface={name}" for name in _interfaces(config)),
+        *(f"interface={name}" for name in interfaces(config)),
         "except-interface=lo",
         "bind-interfaces",  # leaves other interfaces, and another dnsmasq there, alone
         f"pid-file={_path(config.paths.run / 'dnsmasq.pid', 'paths.run')}",
@@ -221,7 +221,8 @@ def _http_boot(config: Config) -> list[str]:
     return lines
 
 
-def _interfaces(config: Config) -> tuple[str, ...]:
+def interfaces(config: Config) -> tuple[str, ...]:
+    """Those that the testboxes are on.  Raises BadConfig where one is no interface's name."""
     if not config.network.interface:
         raise BadConfig("network.interface: name the interface that the testboxes are on")
     for name in config.network.interfaces:

@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 from typing import Final
 
+from appliance.boot import dnsmasq
 from appliance.config import Config
 from appliance.errors import BadConfig
 
-_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}\Z")
 # '%' begins a substitution, '"' quotes and a trailing backslash joins lines in smb.conf.
 _PATH: Final = re.compile(r"/[^\x00-\x1f\x7f-\x9f%\"\\]*\Z")
 
@@ -79,13 +79,7 @@ _TEMPLATE: Final = """\
 
 def configuration(config: Config) -> str:
     """A complete smb.conf for this lab.  Raises BadConfig, with the key that does not fit."""
-    if not config.network.interface:
-        raise BadConfig("network.interface: name the interface that the testboxes are on")
-    for name in config.network.interfaces:
-        if not _INTERFACE.match(name):
-            what = f"network.interface = {name!r}"
-            raise BadConfig(f"{what} should be an interface's name, such as eth0")
-    names = " ".join(config.network.interfaces)
+    names = " ".join(dnsmasq.interfaces(config))
     places = {role: _path(path) for role, path in _places(config).items()}
     return _TEMPLATE.format(port=config.ports.cifs, interface=names, **places)
 
