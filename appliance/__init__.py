@@ -46,6 +46,7 @@ holds them to it.
       box         pure   a testbox: who it is, what it did last
       changes     pure   what the store holds of a job, and every change there can be
       ready       pure   queued jobs, parked boxes, and the pairs between them
+      registry    pure   all testboxes, and which of them it is that asks
       store       pure   all jobs and testboxes; changes in one way only
       decisions   pure   what follows from what happens
       nodes       pure   one document for several machines -> one for each
@@ -54,6 +55,8 @@ holds them to it.
       operator    pure   what a person decides about testboxes and the lab
       lobby              idle testboxes: one seat, one cancel scope per testbox
       scheduler          joins store, journal and lobby: decide, keep, act
+      outbox             what was decided for a box that has not been told
+      dispatch           hands it over, once the disk knows it
       dues        pure   what must be looked at, and when
       reaper             ends what is due: leases, deadlines, back-offs
       alarm              when it wakes up

@@ -34,7 +34,7 @@ from appliance.doors import bulk, connections, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
-from appliance.jobs import decisions, filing, hosts, reaper, views
+from appliance.jobs import decisions, dispatch, filing, hosts, reaper, views
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import journal as journals
 from appliance.keep import space
@@ -99,7 +99,7 @@ async def serve(
         behind.start_soon(systemd.stay_alive)
         await behind.start(journal.serve)
         await behind.start(space.watch, disk, journal.gate, config.space)
-        await behind.start(scheduler.dispatch)
+        await behind.start(dispatch.hand_over, scheduler)
         await behind.start(reaper.reap, scheduler)
         await behind.start(filing.file, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)

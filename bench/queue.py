@@ -17,7 +17,7 @@ import trio
 from appliance.clock import Clock
 from appliance.config import Config, Limits, Network
 from appliance.jobs import box as boxes
-from appliance.jobs import filing, intake, reaper
+from appliance.jobs import dispatch, filing, intake, reaper
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Change, Pinned, Submitted
 from appliance.jobs.document import Document
@@ -77,7 +77,7 @@ async def _measure(folder: Path, queued: int, parked: int) -> list[float]:
     )  # fmt: skip
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
-        await nursery.start(scheduler.dispatch)
+        await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)
         await _fill(scheduler, queued, parked)

@@ -21,7 +21,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, filing, intake, reaper
+from appliance.jobs import decisions, dispatch, filing, intake, reaper
 from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
@@ -175,7 +175,7 @@ async def open_lab(
         await nursery.start(journal.serve)
         if restarted:
             scheduler.change(decisions.restarted(store, scheduler.clock.now(), chosen.waits))
-        await nursery.start(scheduler.dispatch)
+        await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)
         wire = fakes.Wire(nursery, _doors(scheduler))

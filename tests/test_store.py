@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from appliance.errors import IllegalMove, NotFound
-from appliance.jobs import decisions
+from appliance.jobs import decisions, registry
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BOOTS_KEPT, STEPS_MAX, Identity, Step
 from appliance.jobs.changes import (
@@ -158,8 +158,8 @@ def test_an_unknown_box_or_arch_serves_nothing():
     seen(store, "unknown-x", OTHER, "10.0.0.6", arch="x86_64")
     store.apply(Known(facts("box-3", "52:54:00:00:00:03", arch=None), NOW))
 
-    assert () == store.keys_of(store.box("unknown-x"))
-    assert () == store.keys_of(store.box("box-3"))
+    assert () == registry.keys_of(store.box("unknown-x"))
+    assert () == registry.keys_of(store.box("box-3"))
 
 
 def test_the_tokens_of_the_last_attempts_are_known_and_older_ones_forgotten():

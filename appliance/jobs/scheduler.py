@@ -9,9 +9,7 @@ which never awaits; what follows from them is left to `dispatch` or to the calle
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
 
-import attrs
 import structlog
 import trio
 
@@ -19,8 +17,8 @@ from appliance.boot import plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import ApplianceError, Refused
-from appliance.jobs import cluster, decisions, measures, news, operator
+from appliance.errors import Refused
+from appliance.jobs import cluster, decisions, measures, news, operator, registry
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -39,6 +37,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
+from appliance.jobs.outbox import HandOver, Outbox
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
 from appliance.keep.archive import Archive
@@ -46,14 +45,6 @@ from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
 
 log = structlog.get_logger()
-
-
-@attrs.frozen
-class _HandOver:
-    box: str
-    job: str
-    number: int
-    position: int  # in the journal: nothing is handed over before the disk knows it
 
 
 class Scheduler:
@@ -80,8 +71,7 @@ class Scheduler:
         self.paperwork.set()
         self._token = token
         self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
-        self._to_hand, self._handing = trio.open_memory_channel[_HandOver](2**20)
-        self._untold: set[tuple[str, int]] = set()  # offers whose script is with nobody yet
+        self.outbox = Outbox()
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
         self.dues = Dues()
         self.alarm = Alarm()
@@ -126,8 +116,7 @@ class Scheduler:
         for offer in offers:
             attempt = self.store.jobs[offer.job].attempt
             assert attempt is not None
-            self._untold.add((offer.job, attempt.number))
-            self._to_hand.send_nowait(_HandOver(attempt.box, offer.job, attempt.number, position))
+            self.outbox.offer(HandOver(attempt.box, offer.job, attempt.number, position))
         for change in made:
             if isinstance(change, Moved | Synced):
                 self._tell_watchers(self.store.jobs[change.job])
@@ -153,9 +142,9 @@ class Scheduler:
             raise
         await self._journal.durable(position, self.config.waits.answer)
 
-    async def settled(self) -> None:
-        """Returns once the disk knows all that was decided so far."""
-        await self._journal.durable(self._journal.appended)
+    async def settled(self, position: int | None = None) -> None:
+        """Returns once the disk knows all that was decided so far, or up to `position`."""
+        await self._journal.durable(self._journal.appended if position is None else position)
 
     async def shown(self) -> None:
         """What was read until now will not be taken back, unless the disk refuses it."""
@@ -215,7 +204,7 @@ class Scheduler:
             and box.name not in self.resting
             and box.takes_jobs
         )
-        if box is not None and idle and (serves := self.store.serves(box)).keys:
+        if box is not None and idle and (serves := registry.serves(box)).keys:
             self.store.ready.park(name, serves)
         else:
             self.store.ready.unpark(name)
@@ -240,15 +229,19 @@ class Scheduler:
         again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
         position = self._follow(made)
         if again is not None and isinstance(again.state, Offered):
-            hand_over = _HandOver(box.name, again.id, again.state.attempt.number, position)
-            self._to_hand.send_nowait(hand_over)
+            number = again.state.attempt.number
+            self.outbox.put(HandOver(box.name, again.id, number, position))
         return seat
 
     def _is_untold(self, who: Identity) -> bool:
         box = self.store.box_of(who)
         job = self.store.jobs[box.job] if box is not None and box.job else None
         attempt = job.attempt if job is not None else None
-        return job is not None and attempt is not None and (job.id, attempt.number) in self._untold
+        return (
+            job is not None
+            and attempt is not None
+            and self.outbox.is_untold(job.id, attempt.number)
+        )
 
     def leave(self, seat: Seat) -> None:
         """The box is told, or gone."""
@@ -260,43 +253,6 @@ class Scheduler:
         """The box hung up before what it was handed was whole."""
         if seat.handed is not None:
             self.change(decisions.undelivered(self.store, *seat.handed, self.clock.now()))
-
-    async def dispatch(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> NoReturn:
-        """Hand over what was decided, once the disk knows it."""
-        task_status.started()
-        async for hand_over in self._handing:
-            await self._journal.durable(hand_over.position)
-            await self._hand(hand_over)
-            self._untold.discard((hand_over.job, hand_over.number))
-        raise AssertionError("the hand-overs never end")
-
-    async def _hand(self, hand_over: _HandOver) -> None:
-        job = self.store.jobs[hand_over.job]
-        gone = await self.images.missing(job.pinned)
-        job = self.store.jobs[hand_over.job]  # it may have moved while a thread looked
-        if not isinstance(job.state, Offered) or job.state.attempt.number != hand_over.number:
-            return
-        now = self.clock.now()
-        if gone:
-            reason = f"its image is gone: {', '.join(gone[:3])}"
-            self.change(decisions.failed(job, "incomplete", reason, now))
-            return
-        box = self.store.boxes[hand_over.box]
-        seat = self.lobby.seat(box.name)
-        if seat is None:
-            self.change(decisions.undelivered(self.store, job.id, hand_over.number, now))
-            return
-        try:
-            script = self.script(job, box, seat.reached)
-        except ApplianceError as error:
-            self.change(decisions.failed(job, "incomplete", str(error), now))
-            return
-        log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
-        self.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
-        seat.hand(script, job.id, hand_over.number)
-        self.measures.dispatch.observe(now - max(job.history[-2].at, seat.since))
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""

@@ -3,9 +3,9 @@
 All jobs and testboxes, in memory.  The store changes in one way only: `apply` takes a Change.
 Changes are what the journal keeps, so applying them again in order rebuilds the store.
 
-Who decides which change comes next: `decisions`.  Who waits for whom: `ready`, which the store
-feeds with queued jobs; parked boxes are the scheduler's to add, since seats do not survive a
-restart.
+Who decides which change comes next: `decisions`.  Which testbox is which: `registry`.  Who waits
+for whom: `ready`, which the store feeds with queued jobs; parked boxes are the scheduler's to add,
+since seats do not survive a restart.
 """
 
 from __future__ import annotations
@@ -16,45 +16,26 @@ import attrs
 
 from appliance.errors import NotFound
 from appliance.jobs import job as jobs
-from appliance.jobs import suspicion
-from appliance.jobs.box import (
-    BOOTS_KEPT,
-    STRANGER,
-    BootLog,
-    Box,
-    Facts,
-    Identity,
-    Step,
-    inherit,
-    is_there,
-    remember,
-)
+from appliance.jobs import registry, suspicion
+from appliance.jobs.box import Box, Identity, is_there
 from appliance.jobs.changes import (
     Archived,
     Change,
     Drained,
     Filed,
-    Forgotten,
     Job,
     Kept,
-    Known,
     Lacking,
-    Missed,
     Moved,
-    Quarantined,
-    Reserved,
-    Seen,
-    Stepped,
     Submitted,
     Swept,
     Synced,
-    Unregistered,
     marked,
     moved,
 )
-from appliance.jobs.document import is_container, line, platform
 from appliance.jobs.job import Attempt, Finished, Queued, Running
-from appliance.jobs.ready import Key, Ready, Serves
+from appliance.jobs.ready import Key, Ready
+from appliance.jobs.registry import Registry
 from appliance.jobs.suspicion import Evidence
 
 
@@ -68,9 +49,7 @@ class Store:
     drained: str = ""  # by whom: no job is given out until somebody resumes
     archived: int = 0  # jobs that only the archive has
     ready: Ready = attrs.field(init=False)
-    _by_mac: dict[str, str] = attrs.field(factory=dict, init=False)
-    _by_uuid: dict[str, str] = attrs.field(factory=dict, init=False)
-    _by_address: dict[str, str] = attrs.field(factory=dict, init=False)
+    _registry: Registry = attrs.field(init=False)
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
@@ -78,14 +57,11 @@ class Store:
     _unfiled: dict[str, None] = attrs.field(factory=dict, init=False)  # with a body in memory
     _over: dict[str, None] = attrs.field(factory=dict, init=False)  # finished, in that order
     _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
-    _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
     evidence: Evidence = attrs.field(factory=Evidence, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.ready = Ready(self._fits)
-        # An address belongs to who asked from it last, as it did before the restart.
-        for box in sorted(self.boxes.values(), key=lambda box: box.asked):
-            self._index_box(box)
+        self._registry = Registry(self.boxes)
         for job in self.jobs.values():
             self._index_job(job)
         self._over = dict.fromkeys(
@@ -112,19 +88,16 @@ class Store:
             raise NotFound(f"no testbox {name[:80]}") from None
 
     def box_of(self, identity: Identity) -> Box | None:
-        """The box that this is: by MAC, else by the UUID in its hosts file (PXE on another NIC).
-
-        What a box says of itself is no proof: a UUID that only boot.ipxe sent names nobody.
-        """
-        name = self._by_mac.get(identity.mac)
-        if name is None and identity.uuid is not None:
-            name = self._by_uuid.get(identity.uuid)
-        return self.boxes.get(name) if name else None
+        """The box that this is."""
+        return self._registry.of(identity)
 
     def box_at(self, address: str) -> Box | None:
         """The box that asked from `address` last."""
-        name = self._by_address.get(address)
-        return self.boxes[name] if name else None
+        return self._registry.at(address)
+
+    def serving(self, key: Key) -> list[str]:
+        """The known boxes that work for `key`."""
+        return self._registry.serving(key)
 
     def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
         """The job and the attempt that carry `token`."""
@@ -166,27 +139,9 @@ class Store:
         """How many boxes are loading files now."""
         return len(self._loading)
 
-    def keys_of(self, box: Box) -> tuple[Key, ...]:
-        """What a box works for; nothing while it is unknown or its arch is."""
-        if box.facts is None or box.runs_arch is None:
-            return ()
-        kind = platform(box.runs_arch, container=is_container(box.name))
-        served = (line(queue, box.runs_arch) for queue in box.facts.served)
-        return tuple((queue, kind) for queue in dict.fromkeys(served))
-
-    def serves(self, box: Box) -> Serves:
-        """What it takes while it is parked."""
-        tags = frozenset(box.facts.tags if box.facts else ())
-        only = box.reservation.user if box.reservation is not None else None
-        return Serves(self.keys_of(box), tags, only)
-
-    def serving(self, key: Key) -> list[str]:
-        """The known boxes that work for `key`."""
-        return list(self._serving.get(key, {}))
-
     def next_for(self, box: Box) -> Job | None:
         """The queued job that `box` would be handed now; nothing is taken."""
-        name = self.ready.best(box.name, self.serves(box))
+        name = self.ready.best(box.name, registry.serves(box))
         return self.jobs[name] if name else None
 
     def _fits(self, job_id: str, box_name: str) -> bool:
@@ -198,8 +153,8 @@ class Store:
     def _another(self, job: Job, state: Queued, box_name: str) -> bool:
         now = self.boxes[box_name].asked  # it sat down then; it asks every half hour
         return any(
-            is_there(other, now) and other.takes_jobs and self.serves(other).take(job.needs)
-            for name in self._serving.get(job.match_key, {})
+            is_there(other, now) and other.takes_jobs and registry.serves(other).take(job.needs)
+            for name in self.serving(job.match_key)
             if name not in state.avoid
             for other in [self.boxes[name]]
         )
@@ -231,35 +186,6 @@ class Store:
                 self._index_job(job)
             case Moved():
                 self._move(change)
-            case Known(facts, at):
-                self._know(facts, at)
-            case Seen():
-                self._see(change)
-            case Missed(name, until):
-                box = self.boxes[name]
-                box.misses = box.misses + 1 if until else 0
-                box.backoff_until = until
-            case Stepped(name, step, job_id, number):
-                remember(self.boxes[name], step, job_id, number)
-            case Quarantined(name, why, by, at):
-                box = self.boxes[name]
-                box.quarantine, box.lost, box.quick = why, (), ()
-                remember(box, Step(at, "quarantined" if why else "released", why or by), None, None)
-            case Reserved(name, reservation, by, at):
-                self.boxes[name].reservation = reservation
-                what = (
-                    "let go" if reservation is None else "reserved" if reservation.user else "held"
-                )
-                remember(self.boxes[name], Step(at, what, by), None, None)
-            case Unregistered(name, by, at):
-                box = self.boxes[name]
-                self._unindex_box(box)
-                box.facts = box.reservation = None
-                self._index_box(box)
-                remember(box, Step(at, "removed", by), None, None)
-            case Forgotten(name):
-                assert self.boxes[name].job is None, f"{name} holds a job"
-                self._unindex_box(self.boxes.pop(name))
             case Drained(by):
                 self.drained = by
             case Kept(name) | Swept(name) | Lacking(name):
@@ -275,6 +201,8 @@ class Store:
                 for job in [self.jobs[name] for name in names]:
                     self._forget(job)
                 self.archived += len(names)
+            case _:
+                self._registry.apply(change)
 
     def _forget(self, job: Job) -> None:
         """It is over, and the archive has it."""
@@ -300,50 +228,6 @@ class Store:
             if jobs.stage(new.state) != jobs.stage(old.state):
                 box.since = change.at
             suspicion.note(self.evidence, box, old, new, change.event, change.at)
-
-    def _know(self, facts: Facts, at: float) -> None:
-        """A stranger with one of its MACs gets the name; one that had a name keeps its past."""
-        names = dict.fromkeys(self._by_mac[mac] for mac in facts.macs if mac in self._by_mac)
-        before = [box for name in sorted(names) if not (box := self.boxes[name]).known]
-        found = self.boxes.get(facts.name) or Box(facts.name, (), since=at)
-        for box in before:
-            if box is not found:
-                self._unindex_box(box)
-                inherit(found, box)
-                if box.name.startswith(STRANGER):
-                    found.macs = (*found.macs, *box.macs)
-                    del self.boxes[box.name]
-                else:  # jobs were on it
-                    box.macs = tuple(mac for mac in box.macs if mac not in facts.macs)
-                    box.address = None
-                    self._index_box(box)
-        self._unindex_box(found)
-        extra = () if found.known else found.macs
-        found.facts = facts
-        found.macs = tuple(dict.fromkeys([*facts.macs, *extra]))
-        found.uuid = facts.uuid or found.uuid
-        self.boxes[facts.name] = found
-        self._index_box(found)
-
-    def _see(self, change: Seen) -> None:
-        who = change.identity
-        self.boxes[change.box] = box = self.boxes.get(change.box) or Box(change.box, (who.mac,))
-        same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
-        if not same:  # an idle box asks twice an hour, always as before
-            self._unindex_box(box)
-        box.macs = tuple(dict.fromkeys([*box.macs, who.mac]))
-        box.arch = who.arch or box.arch
-        box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
-        box.serial, box.product = who.serial or box.serial, who.product or box.product
-        box.address, box.since = who.address, change.at
-        if box.boot is not None and box.boot.job is None and not box.boot.steps:
-            box.boots.pop()  # it was parked and asks again: no boot to remember
-        elif box.boot is not None and box.boot.ended is None:
-            box.boot.ended = "asked again"
-        box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
-        self._by_address[who.address] = box.name  # another may have asked from there since
-        if not same:
-            self._index_box(box)
 
     # ---- indexes: each is a function of jobs and boxes, and never kept on disk
 
@@ -380,26 +264,6 @@ class Store:
         self._loading.discard(job.id)
         if job.attempt is not None and self.boxes[job.attempt.box].job == job.id:
             self.boxes[job.attempt.box].job = None
-
-    def _index_box(self, box: Box) -> None:
-        self._by_mac.update(dict.fromkeys(box.macs, box.name))
-        if box.facts is not None and box.facts.uuid is not None:
-            self._by_uuid.setdefault(box.facts.uuid, box.name)
-        if box.address is not None:
-            self._by_address[box.address] = box.name
-        for key in self.keys_of(box):
-            self._serving.setdefault(key, {})[box.name] = None
-
-    def _unindex_box(self, box: Box) -> None:
-        for mac in box.macs:
-            self._by_mac.pop(mac, None)
-        uuid = box.facts.uuid if box.facts is not None else None
-        if uuid is not None and self._by_uuid.get(uuid) == box.name:
-            del self._by_uuid[uuid]
-        if box.address is not None and self._by_address.get(box.address) == box.name:
-            del self._by_address[box.address]
-        for key in self.keys_of(box):
-            self._serving.get(key, {}).pop(box.name, None)
 
     def check(self) -> None:
         """The invariants; a violation is our bug and raises AssertionError."""

@@ -21,7 +21,7 @@ from appliance.config import Config
 from appliance.errors import BadState, Refused
 from appliance.jobs.store import Store
 from appliance.keep import archive, frames, offline, records, replay, results
-from appliance.keep.disk import StateFolder, give_to_owner, sync_folder
+from appliance.keep.disk import StateFolder, give_to_owner, new_folder, sync_folder
 
 VERSION: Final = 1
 ABOUT: Final = "backup.json"
@@ -177,10 +177,7 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
 
 
 def _move_aside(state: Path, there: list[Path]) -> Path:
-    number = 1
-    while (aside := state / f"{ASIDE}{number}").exists():
-        number += 1
-    aside.mkdir(mode=0o700)
+    aside = new_folder(state, ASIDE)
     for path in there:
         target = aside / (path.name if path.parent == state else f"{path.parent.name}-{path.name}")
         try:

@@ -30,6 +30,7 @@ RESERVE: Final = "reserve"  # the file that holds the room set aside for the sta
 LOCK: Final = "lock"  # the file with the pid of whoever uses the folder
 NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])  # what the reserve helps against
 BESIDE: Final = ".new"  # behind the name of a file that is not whole yet
+_FOLDER_OWNER_ONLY: Final = 0o700
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
 # The journal, a snapshot and the watch over space at once; not trio's own limit of 40 threads,
 # which a storm of file requests may have taken.
@@ -90,6 +91,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def new_folder(within: Path, prefix: str) -> Path:
+    """A folder for its owner alone: the first of `<prefix>1`, `<prefix>2`... that is not there.
+
+    Raises OSError.
+    """
+    number = 1
+    while (made := within / f"{prefix}{number}").exists():
+        number += 1
+    made.mkdir(mode=_FOLDER_OWNER_ONLY)
+    return made
 
 
 Run = Callable[..., Awaitable[Any]]  # runs a plain function where it may block

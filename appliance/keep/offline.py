@@ -17,7 +17,7 @@ from pathlib import Path
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
 from appliance.keep import archive, frames, records, replay, rescue
-from appliance.keep.disk import StateFolder, lock, sync_folder
+from appliance.keep.disk import StateFolder, lock, new_folder, sync_folder
 from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey, survey
 
@@ -80,10 +80,7 @@ async def repair(folder: Path, found: Survey) -> Path:
 
 def _set_aside(folder: Path, names: list[str]) -> Path:
     """A new folder beside the files, with a second name for each."""
-    number = 1
-    while (kept := folder / f"damaged-{number}").exists():
-        number += 1
-    kept.mkdir(mode=0o700)
+    kept = new_folder(folder, "damaged-")
     for name in names:
         os.link(folder / name, kept / name)
     for changed in (kept, folder):

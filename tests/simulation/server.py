@@ -17,7 +17,7 @@ from appliance.doors.asking import Admission
 from appliance.doors.boxes import Boots
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, filing, reaper
+from appliance.jobs import decisions, dispatch, filing, reaper
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Scheduler
@@ -94,7 +94,7 @@ class Server:
             facts = boxes.facts(box.name, {"mac": [box.mac]}, config.defaults.queue)
             self.scheduler.change(self.scheduler.known(facts))
         await nursery.start(journal.serve)
-        await nursery.start(self.scheduler.dispatch)
+        await nursery.start(dispatch.hand_over, self.scheduler)
         await nursery.start(reaper.reap, self.scheduler)
         await nursery.start(filing.file, self.scheduler)
         self.fetches, self.reports = Fetches(self.scheduler), Reports(self.scheduler)

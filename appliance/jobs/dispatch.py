@@ -1,0 +1,59 @@
+"""Hands boxes the jobs that were decided for them, once the disk knows it.
+
+What a box is told is composed here, at the last moment: its job may have ended meanwhile, its image
+may be gone, and the box may have hung up.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import structlog
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.jobs import decisions
+from appliance.jobs.job import Offered
+from appliance.jobs.outbox import HandOver
+from appliance.jobs.scheduler import Scheduler
+
+log = structlog.get_logger()
+
+
+async def hand_over(
+    scheduler: Scheduler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> NoReturn:
+    """One after the other, for ever."""
+    task_status.started()
+    async for each in scheduler.outbox:
+        await scheduler.settled(each.position)
+        await _hand(scheduler, each)
+        scheduler.outbox.told(each)
+    raise AssertionError("the hand-overs never end")
+
+
+async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
+    job = scheduler.store.jobs[hand_over.job]
+    gone = await scheduler.images.missing(job.pinned)
+    job = scheduler.store.jobs[hand_over.job]  # it may have moved while a thread looked
+    if not isinstance(job.state, Offered) or job.state.attempt.number != hand_over.number:
+        return
+    now = scheduler.clock.now()
+    if gone:
+        reason = f"its image is gone: {', '.join(gone[:3])}"
+        scheduler.change(decisions.failed(job, "incomplete", reason, now))
+        return
+    box = scheduler.store.boxes[hand_over.box]
+    seat = scheduler.lobby.seat(box.name)
+    if seat is None:
+        scheduler.change(decisions.undelivered(scheduler.store, job.id, hand_over.number, now))
+        return
+    try:
+        script = scheduler.script(job, box, seat.reached)
+    except ApplianceError as error:
+        scheduler.change(decisions.failed(job, "incomplete", str(error), now))
+        return
+    log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
+    scheduler.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
+    seat.hand(script, job.id, hand_over.number)
+    scheduler.measures.dispatch.observe(now - max(job.history[-2].at, seat.since))

@@ -1,0 +1,50 @@
+"""What was decided to be handed to a box, in that order, until its box has been told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import attrs
+import trio
+
+WAITING_MAX: Final = 2**20  # more than there are boxes: whoever decides never waits
+
+
+@attrs.frozen
+class HandOver:
+    """A job for a box."""
+
+    box: str
+    job: str
+    number: int  # of the attempt
+    position: int  # in the journal: nothing is handed over before the disk knows it
+
+
+class Outbox:
+    """The hand-overs that `dispatch` has not come to yet."""
+
+    def __init__(self) -> None:
+        self._in, self._out = trio.open_memory_channel[HandOver](WAITING_MAX)
+        self._untold: set[tuple[str, int]] = set()
+
+    def offer(self, new: HandOver) -> None:
+        """A new attempt, of which nobody has been told anything."""
+        self._untold.add((new.job, new.number))
+        self.put(new)
+
+    def put(self, hand_over: HandOver) -> None:
+        """One that its box has been told of before."""
+        self._in.send_nowait(hand_over)
+
+    def is_untold(self, job: str, number: int) -> bool:
+        """Whether nobody has been told of this attempt."""
+        return (job, number) in self._untold
+
+    def told(self, hand_over: HandOver) -> None:
+        """Its box knows, or is gone."""
+        self._untold.discard((hand_over.job, hand_over.number))
+
+    def __aiter__(self) -> AsyncIterator[HandOver]:
+        """Each when its turn comes, for ever."""
+        return self._out
