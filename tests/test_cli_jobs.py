@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance import cli
-from appliance.cli import jobs, submit
+from appliance.cli import jobs, results, submit
 from appliance.errors import BadRequest, NotFound, NotRunning, Refused
 
 
@@ -132,3 +132,24 @@ def test_a_wait_for_a_server_that_stays_away_says_how_to_go_on_later(monkeypatch
 
     assert isinstance(done.exception, NotRunning)
     assert "no server answers\nTo go on later: appliance wait lab.1" == str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ({"swept": None, "lacking": None}, ""),
+        ({"swept": None, "lacking": "b is larger than 10 bytes"},
+         "lab.1: not all of them: b is larger than 10 bytes\n"),
+        ({"swept": 1.0, "lacking": None}, "lab.1: `results gc` removed them"),
+    ],
+)  # fmt: skip
+def test_results_that_are_not_all_there_say_so(monkeypatch, listed, said):
+    class Server:
+        def ask(self, verb, *, job):
+            return {"root": "/srv/result/lab.1", "files": [], "complete": False, **listed}
+
+    monkeypatch.setattr(results, "connect", lambda ctx: nullcontext(Server()))
+    done = CliRunner().invoke(results.results, ["lab.1"])
+
+    assert (0, "/srv/result/lab.1") == (done.exit_code, done.stdout.splitlines()[0])
+    assert said == done.stderr if not said else said in done.stderr

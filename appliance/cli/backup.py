@@ -48,11 +48,9 @@ def backup(ctx: click.Context, file: Path) -> None:
         writer.finish({**about, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     size = shows.size(file.stat().st_size)
     jobs = about["jobs"] + about["archived"]
-    click.echo(f"{file}: {size}; {jobs} jobs, {_boxes(about)} of lab {about['lab']}")
-
-
-def _boxes(about: dict[str, Any]) -> str:
-    return f"{about['boxes']} testbox{'' if about['boxes'] == 1 else 'es'}"
+    click.echo(
+        f"{file}: {size}; {jobs} jobs, {shows.testboxes(about['boxes'])} of lab {about['lab']}"
+    )
 
 
 def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -87,7 +85,7 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
         aside = backups.restore(config, found, path, replace=yes)
         about, store = found.about, found.store
     jobs = about["jobs"] + about["archived"]
-    click.echo(f"restored {jobs} jobs and {_boxes(about)}, as of {about['made']}")
+    click.echo(f"restored {jobs} jobs and {shows.testboxes(about['boxes'])}, as of {about['made']}")
     if again := sum(not isinstance(job.state, Finished) for job in store.jobs.values()):
         click.echo(f"{again} of them were not over then: what has ended since runs again")
     click.echo(f"the next job will be {config.lab}.{store.counter + 1}")

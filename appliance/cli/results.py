@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,6 +48,7 @@ def results(
             server.ask("results-keep", job=job, on=action == "keep")
             return
         listed = server.ask("results", job=job)
+        _warn(job, listed)
         if action == "list" and as_json:
             show.as_json(listed)
         elif action == "list":
@@ -65,6 +67,14 @@ def results(
             for path in paths or [file["path"] for file in listed["files"]]:
                 _fetch(server, job, path, folder)
             click.echo(str(folder))
+
+
+def _warn(job: str, listed: dict[str, Any]) -> None:
+    """What is there is not all that there was."""
+    if listed.get("swept") is not None:
+        click.echo(f"{job}: `results gc` removed them {show.ago(listed['swept'])} ago", err=True)
+    if listed.get("lacking"):
+        click.echo(f"{job}: not all of them: {listed['lacking']}", err=True)
 
 
 def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -> None:

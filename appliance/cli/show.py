@@ -45,6 +45,11 @@ def as_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def testboxes(count: int) -> str:
+    """How many."""
+    return f"{count} testbox{'' if count == 1 else 'es'}"
+
+
 def ago(moment: float | None) -> str:
     """How long ago, in the largest unit that fits twice: `75s`, `12m`, `3h`, `9d`."""
     if not moment:

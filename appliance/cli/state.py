@@ -120,4 +120,4 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
     with surveyed.told(folder):
         given = results.newest_number(config.paths.srv / "result", config.lab)
         trio.run(partial(offline.begin, folder, store, given))
-    click.echo(f"{folder}: {len(store.jobs)} jobs, {len(store.boxes)} testboxes")
+    click.echo(f"{folder}: {len(store.jobs)} jobs, {shows.testboxes(len(store.boxes))}")

@@ -78,7 +78,7 @@ def tell(folder: Path, found: Survey) -> None:
     words = ", ".join(f"{n} {word}" for word, n in sorted(stages.items()))
     click.echo(
         f"{_count(len(store.jobs), 'job')}{f' ({words})' if words else ''},"
-        f" {_count(len(store.boxes), 'testbox', 'testboxes')}; the newest job was number"
+        f" {shows.testboxes(len(store.boxes))}; the newest job was number"
         f" {store.counter}"
     )
     if store.archived:

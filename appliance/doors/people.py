@@ -165,8 +165,14 @@ class People:
         root = self._root(job, attempt)
         listed = await trio.to_thread.run_sync(results.listing, root)
         files = [{"path": _utf8(path), "size": size, "modified": at} for path, size, at in listed]
-        complete = isinstance(job.state, Finished) and (attempt is None or attempt.refused is None)
-        return {"root": str(root), "files": files, "complete": complete}
+        lacking = attempt.refused if attempt is not None else None
+        return {
+            "root": str(root),
+            "files": files,
+            "complete": isinstance(job.state, Finished) and lacking is None,
+            "lacking": lacking,  # why an upload was refused
+            "swept": job.swept,  # when `results gc` removed them
+        }
 
     async def _read(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         job = await self._scheduler.find(str(arguments["job"]))
