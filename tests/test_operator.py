@@ -262,6 +262,20 @@ async def test_a_box_is_given_an_ipxe_of_its_own_and_keeps_it_when_something_els
     assert not link.is_symlink()
 
 
+async def test_who_submits_to_a_drained_lab_is_told_why_the_job_waits(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.ask()
+        await do(lab, "drain")
+        papers = [{"name": "job.yaml", "text": "script: x\n"}]
+        told = await do(lab, "submit", documents=papers, key="k" * 16)
+        await do(lab, "resume")
+        again = await do(lab, "submit", documents=papers, key="l" * 16)
+
+        assert ["lab.1 waits: root has drained the lab, until it is resumed"] == told["warnings"]
+        assert [] == again["warnings"]
+
+
 async def test_a_box_loses_no_mac_unless_that_was_said(tmp_path):
     other, third = "52:54:00:00:00:02", "52:54:00:00:00:03"
     async with open_lab(config(tmp_path)) as lab:  # files are written in a thread: real time

@@ -155,8 +155,10 @@ def _job(
 
 def warnings(scheduler: Scheduler, job: Job) -> list[str]:
     """What a submitter should know of a job that was taken."""
-    boxes = scheduler.store.serving(job.match_key)
-    if boxes:
-        return []
-    queue, arch = job.match_key
-    return [f"{job.id} waits: no known testbox serves the queue {queue} on {arch} yet"]
+    store, (queue, arch) = scheduler.store, job.match_key
+    told = []
+    if not store.serving(job.match_key):
+        told.append(f"{job.id} waits: no known testbox serves the queue {queue} on {arch} yet")
+    if store.drained:
+        told.append(f"{job.id} waits: {store.drained} has drained the lab, until it is resumed")
+    return told
