@@ -26,6 +26,34 @@ ROOT: Final = Owner()
 
 
 @attrs.frozen
+class _Owned:
+    """What lies at `path`, and whose it is."""
+
+    path: Path
+    mode: int = 0o755
+    owner: Owner = ROOT
+
+    def __str__(self) -> str:
+        return f"make {self._name()} ({self.mode:04o} {self.owner})"
+
+    def _name(self) -> str:
+        return str(self.path)
+
+
+@attrs.frozen
+class Touch(_Owned):
+    """A file that is there, whatever stands in it."""
+
+
+@attrs.frozen
+class Folder(_Owned):
+    """A folder that is there, and whose it is; not of what is in it."""
+
+    def _name(self) -> str:
+        return f"{self.path}/"
+
+
+@attrs.frozen
 class Write:
     """A file with this text."""
 
@@ -36,30 +64,6 @@ class Write:
 
     def __str__(self) -> str:
         return f"write {self.path} ({self.mode:04o} {self.owner})"
-
-
-@attrs.frozen
-class Touch:
-    """A file that is there, whatever stands in it."""
-
-    path: Path
-    mode: int
-    owner: Owner
-
-    def __str__(self) -> str:
-        return f"make {self.path} ({self.mode:04o} {self.owner})"
-
-
-@attrs.frozen
-class Folder:
-    """A folder that is there, and whose it is; not of what is in it."""
-
-    path: Path
-    mode: int = 0o755
-    owner: Owner = ROOT
-
-    def __str__(self) -> str:
-        return f"make {self.path}/ ({self.mode:04o} {self.owner})"
 
 
 @attrs.frozen

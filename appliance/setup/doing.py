@@ -17,23 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import Refused
-from appliance.setup import debian
-from appliance.setup.actions import (
-    Action,
-    All,
-    Folder,
-    Install,
-    Link,
-    Owner,
-    Remove,
-    RemoveEmpty,
-    Run,
-    Settle,
-    Step,
-    Touch,
-    Unpack,
-    Write,
-)
+from appliance.setup import actions, debian
+from appliance.setup.actions import Action, Owner, Step
 from appliance.setup.programs import SHOWN_LINES, run
 
 SETTLED_S: Final = 1.5  # a daemon that cannot bind or read its configuration ends within one
@@ -83,36 +68,36 @@ def _after(left: Sequence[str], done: Sequence[Step]) -> list[str]:
 def do(action: Action) -> None:
     """One action.  Raises Refused and OSError."""
     match action:
-        case Write(path, text, mode, owner):
+        case actions.Write(path, text, mode, owner):
             _write(path, text, mode, owner)
-        case Touch(path, mode, owner):
+        case actions.Touch(path, mode, owner):
             # Never through a link: the folder is another user's.
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
             os.close(os.open(path, flags, mode))
             _own(path, owner)
-        case Folder(path, mode, owner):
+        case actions.Folder(path, mode, owner):
             path.mkdir(parents=True, exist_ok=True)
             if not path.is_symlink():  # one that leads elsewhere is the operator's
                 _own(path, owner)
                 path.chmod(mode)
-        case Link(path, target):
+        case actions.Link(path, target):
             _link(path, target)
-        case Unpack():
+        case actions.Unpack():
             _unpack(action)
-        case Remove(path):
+        case actions.Remove(path):
             _remove(path)
-        case RemoveEmpty(path):
+        case actions.RemoveEmpty(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if not any(path.iterdir()):
                     path.rmdir()
-        case Install(names):
+        case actions.Install(names):
             debian.install(names)
-        case Run(command):
+        case actions.Run(command):
             run(command)
-        case Settle(units):
+        case actions.Settle(units):
             _settle(units)
-        case All(actions):
-            for each in actions:
+        case actions.All(several):
+            for each in several:
                 do(each)
 
 
@@ -144,7 +129,7 @@ def _link(path: Path, target: str) -> None:
     beside.replace(path)
 
 
-def _unpack(action: Unpack) -> None:
+def _unpack(action: actions.Unpack) -> None:
     beside = action.target.with_name(action.target.name + ".new")
     shutil.rmtree(beside, ignore_errors=True)  # of one that was cut short
     leave = shutil.ignore_patterns(action.launcher)
