@@ -129,6 +129,7 @@ holds them to it.
       site        pure   places, program, what is wished for, what was found
       plan        pure   all of it -> the steps of an install or an upgrade
       removal     pure   those of an uninstall and a rollback
+      records     pure   what earlier installs did
       server             what this server is like
       rivals             other DHCP servers where one is to lease addresses
       doing              steps done, and taken back

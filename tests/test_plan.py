@@ -9,7 +9,7 @@ import pytest
 
 from appliance.config import Config, Network, Paths, Ports
 from appliance.doors import listen
-from appliance.setup import plan, removal, settings, units
+from appliance.setup import plan, records, removal, settings, units
 from appliance.setup.actions import (
     All,
     Folder,
@@ -111,10 +111,15 @@ def test_a_step_that_makes_something_can_be_taken_back():
     kept = [step for step in plan.install(wish(), BARE, program(), PLACES) if step.undo is None]
 
     # What needs nothing, and what stays and says so.
-    assert {"Install", "Run", "Settle", "Remove"} == {type(step.do).__name__ for step in kept}
+    does = {type(step.do).__name__ for step in kept}
+    assert {"Write", "Install", "Run", "Settle", "Remove"} == does
     stays = [step.stays for step in kept if step.stays]
-    assert ["packages: " + " ".join(n for p in BY_PART.values() for n in p),
-            "users appliance and appliance-dnsmasq"] == stays  # fmt: skip
+    names = " ".join(name for names in BY_PART.values() for name in names)
+    assert [
+        f"{PLACES.kept}: what was installed, for a later install or uninstall",
+        f"packages: {names}; to remove them: apt-get purge {names}",
+        "users appliance and appliance-dnsmasq",
+    ] == stays
 
 
 def test_what_was_there_before_is_put_back_and_not_removed():
@@ -140,6 +145,42 @@ def test_packages_are_those_that_are_missing_and_wanted():
     steps = plan.install(wish(without={"nfs"}), found, program(), PLACES)
 
     assert [("dnsmasq-base",)] == [s.do.names for s in steps if isinstance(s.do, Install)]
+
+
+def failed(found, steps, at):
+    """What the server is like after an install whose step number `at` fails."""
+    *done, broken = steps[: at + 1]
+    back = [step.undo for step in reversed([*done, broken]) if step.undo is not None]
+    each = (a for undo in back for a in (undo.actions if isinstance(undo, All) else [undo]))
+    undone = [attrs.evolve(broken, do=action) for action in each]
+    return after(found, [*done, *undone])
+
+
+def test_a_later_install_and_its_uninstall_know_of_packages_that_one_that_failed_brought():
+    steps = plan.install(wish(), BARE, program(), PLACES)
+    at = next(n for n, step in enumerate(steps) if isinstance(step.do, Run))
+    left = failed(BARE, steps, at)
+    assert {PLACES.kept} == left.texts.keys()
+    assert PACKAGES == left.packages
+    (said,) = records.brought(records.of(left.texts, PLACES))
+    assert said == f"packages that an install brought: apt-get purge {' '.join(sorted(PACKAGES))}"
+
+    later = after(left, plan.install(wish(), left, program(), PLACES))
+    assert sorted(PACKAGES) == json.loads(later.texts[PLACES.record])["packages"]
+    assert PLACES.kept not in later.texts
+    assert [] == plan.install(wish(), later, program(), PLACES)
+
+
+def test_an_upgrade_that_fails_has_its_new_packages_in_the_record_that_is_there():
+    before = attrs.evolve(installed(), packages=PACKAGES - {"cpio"})
+    record = json.loads(before.texts[PLACES.record])
+    text = json.dumps({**record, "packages": ["samba"]})
+    before = attrs.evolve(before, texts={**before.texts, PLACES.record: text})
+    steps = plan.install(wish(), before, program("2-bbb"), PLACES)
+    at = next(n for n, step in enumerate(steps) if isinstance(step.do, Run))
+    found = json.loads(failed(before, steps, at).texts[PLACES.record])
+
+    assert {**record, "packages": ["cpio", "samba"]} == found
 
 
 def test_what_is_left_to_others_is_neither_enabled_nor_started():
@@ -272,7 +313,7 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
 
     assert Path("/srv/os") not in gone
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
-    record = plan.record_of(found.texts, PLACES)
+    record = records.of(found.texts, PLACES)
     left = removal.left(wish().config, record, PLACES, purge=True)
     assert ["/srv/os: was there before any install"] == [each for each in left if "/srv" in each]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -36,9 +36,29 @@ def install(names: Sequence[str]) -> None:
             run([*_APT, *names], **environ)
         except Refused:  # its lists may be older than the mirror, or there are none yet
             run(["apt-get", "-qq", "update"], **environ)
-            run([*_APT, *names], **environ)
+            _last_try(names, environ)
     if new := sorted(_enabled() - before):
         run(["systemctl", "disable", *new])
+
+
+def _last_try(names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Raises Refused also with what is installed by now: apt may fail half-way."""
+    try:
+        run([*_APT, *names], **environ)
+    except Refused as error:
+        there = sorted(installed(names))
+        told = f"\ninstalled by now: {' '.join(there)}" if there else ""
+        raise Refused(f"{error}{told}") from error
+
+
+def installed(packages: Iterable[str]) -> set[str]:
+    """Those of Debian's `packages` that are here; empty without dpkg."""
+    query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return set()
+    return {line.split()[0] for line in said.splitlines() if line.endswith(" installed")}
 
 
 @contextmanager

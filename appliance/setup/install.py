@@ -19,10 +19,12 @@ from appliance.config import Config, Network
 from appliance.doors import listen
 from appliance.errors import BadRequest, NotFound, Refused
 from appliance.setup import (
+    debian,
     documents,
     doing,
     networks,
     plan,
+    records,
     removal,
     rivals,
     server,
@@ -100,11 +102,13 @@ def uninstall(say: Say, *, purge: bool, dry_run: bool) -> list[str]:
     """Removes what installs made; what is left, for people."""
     _check_machine()
     if not PLACES.command.is_symlink() and not PLACES.packaged.exists():
-        raise NotFound(f"{PLACES.command}: no appliance is installed here")
+        record = records.of(server.texts([PLACES.kept]), PLACES)  # of one that failed
+        told = [f"{PLACES.command}: no appliance is installed here", *records.brought(record)]
+        raise NotFound("\n".join(told))
     config = configs.load()
     program = _program_in(PLACES.current) if PLACES.current.exists() else _program()
     found = _found(program, config)
-    record = plan.record_of(found.texts, PLACES)
+    record = records.of(found.texts, PLACES)
     steps = removal.uninstall(config, found, PLACES, purge=purge)
     for step in steps:
         say(f"{step.do}\n    {step.why}" if dry_run else str(step.do))
@@ -132,7 +136,7 @@ def _wish(asked: Asked) -> Wish:
     """The configuration that stands there, or a new one.  Raises BadRequest and BadConfig."""
     chosen = bool(asked.interfaces or asked.ranges or asked.proxy)
     network = _network(asked) if chosen else None
-    record = plan.record_of(server.texts([PLACES.record, PLACES.kept]), PLACES)
+    record = records.of(server.texts([PLACES.record, PLACES.kept]), PLACES)
     if PLACES.config.exists():
         config, text = configs.load(PLACES.config), PLACES.config.read_text(encoding="utf-8")
         if network is not None and not _same(config.network, network):
@@ -200,7 +204,7 @@ def _found(program: Program, config: Config) -> Found:
     }
     wanted = [name for names in PACKAGES.values() for name in names]
     return Found(
-        packages=frozenset(server.installed(wanted)),
+        packages=frozenset(debian.installed(wanted)),
         texts=server.texts(plan.files(program, config, PLACES)),
         links=server.links(plan.links(PLACES)),
         folders=folders,
@@ -260,7 +264,7 @@ def _check_wires(wish: Wish, found: Found, say: Say) -> None:
     """Raises Refused where somebody else leases addresses, and we did not already."""
     before = None
     if units.DAEMONS["dnsmasq"] in found.active:
-        text = plan.record_of(found.texts, PLACES).get("config", "")
+        text = records.of(found.texts, PLACES).get("config", "")
         before = configs.parse(text, str(PLACES.record)).network
     names = [] if "dnsmasq" in wish.without else rivals.to_ask(wish.config.network, before)
     own = {str(at.ip) for each in server.interfaces().values() for at in each.addresses}

@@ -7,15 +7,14 @@ finds nothing to do.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from appliance.config import Config
-from appliance.setup import units
+from appliance.setup import records, units
 from appliance.setup.actions import (
     Action,
     All,
@@ -111,21 +110,13 @@ def folders(program: Program, config: Config, places: Places) -> list[Path]:
     return [*made, places.lib / "versions" / program.name]
 
 
-def record_of(texts: Mapping[Path, str], places: Places) -> dict[str, Any]:
-    """What earlier installs did; empty before the first one."""
-    text = texts.get(places.record) or texts.get(places.kept)
-    record: dict[str, Any] = json.loads(text) if text else {}
-    return record
-
-
 def install(wish: Wish, found: Found, program: Program, places: Places) -> list[Step]:
     """All steps of an installation or an upgrade, in order; none where all is as it should be."""
     plan = _Plan(places, found)
-    before = record_of(found.texts, places)
+    before = records.of(found.texts, places)
     missing = [name for name in wish.packages if name not in found.packages]
     if missing:
-        why = "DHCP, TFTP, CIFS and NFS are the distribution's own programs"
-        plan.add(why, Install(tuple(missing)), None, f"packages: {' '.join(missing)}")
+        _packages(plan, before, missing)
     upgrades = _program(plan, program)
     _users(plan)
     _folders(plan, wish.config)
@@ -138,6 +129,8 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
         plan.add("boxes load iPXE by TFTP, and iPXE loads boot.ipxe", laid, undo)
     _running(plan, wish, before, upgrades=upgrades)
     made = [str(step.undo.path) for step in plan.steps if isinstance(step.undo, RemoveEmpty)]
+    if plan.steps and (note := records.note(found.texts, places, plan.steps)) is not None:
+        plan.add("the record will have all that stands there", Remove(note.path), note)
     after = {
         "version": program.name,
         "packages": sorted({*before.get("packages", ()), *missing}),
@@ -145,7 +138,7 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
         "without": sorted(wish.without),
         "config": wish.text,
     }
-    record = Write(places.record, json.dumps(after, indent=1) + "\n", 0o600)
+    record = records.written(places.record, after)
     plan.write("an uninstall takes away what was made, and nothing else", record)
     return _marked(plan) if plan.steps or places.unfinished in found.texts else []
 
@@ -161,6 +154,16 @@ def _marked(plan: _Plan) -> list[Step]:
         undo.append(Run(("systemctl", "restart", *running)))
     first = Step("one that is cut short is seen by the next one", mark, All(tuple(undo)))
     return [first, *plan.steps, Step("it is done", Remove(mark.path), None)]
+
+
+def _packages(plan: _Plan, before: Mapping[str, Any], missing: Sequence[str]) -> None:
+    """What Debian has of them; they stay even where the rest is taken back."""
+    note = records.of_packages(plan.found.texts, plan.places, before, missing)
+    why = "a later install or uninstall knows of the packages, even if this one fails"
+    plan.add(why, note, None, f"{note.path}: what was installed, for a later install or uninstall")
+    why = "DHCP, TFTP, CIFS and NFS are the distribution's own programs"
+    stays = f"packages: {' '.join(missing)}; to remove them: {records.removes(missing)}"
+    plan.add(why, Install(tuple(missing)), None, stays)
 
 
 def _program(plan: _Plan, program: Program) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config import Config
-from appliance.setup import plan, units
+from appliance.setup import plan, records, units
 from appliance.setup.actions import All, Link, Remove, RemoveEmpty, Run, Step, Write
 from appliance.setup.site import DHCP, SERVER, Found, Places, Program
 
@@ -23,7 +23,7 @@ _SRV = ("result", "upload-files", "os", "initrd", "kernel")
 
 def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> list[Step]:
     """Everything that installs made goes; /srv, the state and the configuration only by `purge`."""
-    record = plan.record_of(found.texts, places)
+    record = records.of(found.texts, places)
     steps = []
 
     def add(why: str, do: Any) -> None:
@@ -97,9 +97,7 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
         made = record.get("made", ())
         there = (config.paths.srv / name for name in _SRV)
         told += [f"{path}: was there before any install" for path in there if str(path) not in made]
-    if packages := record.get("packages"):
-        told.append(f"packages that an install brought: apt-get purge {' '.join(packages)}")
-    return told
+    return [*told, *records.brought(record)]
 
 
 def _after(state: Path) -> Path:

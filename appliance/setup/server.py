@@ -50,16 +50,6 @@ def interfaces() -> dict[str, Interface]:
     return found
 
 
-def installed(packages: Iterable[str]) -> set[str]:
-    """Those of Debian's `packages` that are here; empty without dpkg."""
-    query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        return set()
-    return {line.split()[0] for line in said.splitlines() if line.endswith(" installed")}
-
-
 def read_only(folders: Iterable[Path]) -> list[Path]:
     """Those, or their nearest parents that exist, where nothing can be written."""
     found = []

@@ -21,9 +21,14 @@ USERS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 OF_USERS = {f"/etc/{name}{dash}" for name in USERS for dash in ("", "-")} | {"/etc"}
 
 
+# What an install that failed leaves: which packages it brought.
+NOTE = {"/etc/appliance", "/etc/appliance/installed.json"}
+
+
 def changed(before, after):
-    """Paths that came, went or changed."""
-    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    """Paths that came, went or changed; the note of one that failed comes and goes as it should."""
+    found = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    return found - NOTE
 
 
 def test_the_version_names_the_commit_the_python_and_the_glibc(played):
@@ -58,8 +63,11 @@ def test_an_install_that_fails_half_way_says_so_and_takes_back_what_it_did(playe
     assert "could not run systemctl enable appliance.target" in played.failed.out
     assert "what was done before it has been taken back" in played.failed.out
     assert "stays: packages: ipxe cpio mmdebstrap dnsmasq-base samba" in played.failed.out
+    assert "; to remove them: apt-get purge ipxe cpio mmdebstrap" in played.failed.out
+    assert "stays: /etc/appliance/installed.json: what was installed" in played.failed.out
     ours = {path for path in changed(played.bare, played.after_failure) if "appliance" in path}
     assert set() == ours
+    assert played.after_failure.keys() >= NOTE
 
 
 def test_the_packages_start_no_daemon_of_their_own_now_or_later(played):
