@@ -11,5 +11,6 @@ submits     acknowledged submits per second, against SQLite and redis-server
 lobby       submit to first script byte, and memory, with 3,000 parked boxes
 queue       one submit among 100,000 queued jobs and 5,000 parked boxes
 boot        a whole boot, against a fixed script from dnsmasq and nginx
+installed   an installed server: size, times, memory, each beside its aim
 simulation  hours of a whole simulated lab that one second plays
 """

@@ -1,7 +1,7 @@
 """`make bench`: measures, and prints the table that README.md quotes.
 
 python -m bench [files] [archive] [lobby] [storm] [fleet] [queue] [submits] [restart] [boot]
-                [simulation]
+                [installed] [simulation]
 """
 
 from __future__ import annotations
@@ -11,7 +11,19 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import archive, boot, files, fleet, lobby, queue, restart, simulation, storm, submits
+from bench import (
+    archive,
+    boot,
+    files,
+    fleet,
+    installed,
+    lobby,
+    queue,
+    restart,
+    simulation,
+    storm,
+    submits,
+)
 from bench.table import Row, markdown
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
@@ -24,6 +36,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "submits": submits.rows,
     "restart": restart.rows,
     "boot": boot.rows,
+    "installed": installed.rows,
     "simulation": simulation.rows,
 }
 

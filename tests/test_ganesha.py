@@ -36,6 +36,17 @@ def test_it_shows_what_the_kernel_line_asks_for(tmp_path):
     assert f"Bind_addr = {SERVER};" in text
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [("NFS-Ganesha Release = V4.3\n", 4), ("NFS-Ganesha Release = V6.5\n", 6), ("", 4)],
+)
+def test_what_only_newer_ones_know_is_told_to_no_older_one(tmp_path, said, version):
+    assert version == ganesha.version_of(said)
+    text = ganesha.configuration(lab(tmp_path), version)
+
+    assert (version > 4) == ("allow_set_io_flusher_fail = true;" in text)
+
+
 def test_nobody_writes_and_root_reads(tmp_path):
     text = ganesha.configuration(lab(tmp_path))
 

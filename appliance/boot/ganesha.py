@@ -33,7 +33,7 @@ NFS_CORE_PARAM {{
     Enable_NLM = false;
     Enable_RQUOTA = false;
     Enable_UDP = false;
-}}
+{newer}}}
 
 NFS_KRB5 {{
     Active_krb5 = false;
@@ -70,8 +70,25 @@ LOG {{
 """
 
 
-def configuration(config: Config) -> str:
-    """A complete ganesha.conf for this lab.  Raises BadConfig, with the key that does not fit."""
+# Version 6 ends where the kernel does not treat it as a server that writes to disks, for which it
+# needs CAP_SYS_RESOURCE, and containers have none.  It only reads.
+_NEWER: Final = """\
+    allow_set_io_flusher_fail = true;
+"""
+_RELEASE: Final = re.compile(r"Release = V(\d+)")
+
+
+def version_of(said: str) -> int:
+    """The major version by what `ganesha.nfsd -v` says; 4 where it says nothing of the kind."""
+    found = _RELEASE.search(said)
+    return int(found[1]) if found else 4
+
+
+def configuration(config: Config, version: int = 4) -> str:
+    """A complete ganesha.conf for this lab; `version` is ganesha's.
+
+    Raises BadConfig, with the key that does not fit.
+    """
     # It binds to one address.  With several interfaces that is the one which stands for all.
     several = len(config.network.interfaces) > 1
     chosen = "0.0.0.0" if several else config.network.address.strip("[]")
@@ -85,6 +102,7 @@ def configuration(config: Config) -> str:
     return _TEMPLATE.format(
         address=address,
         port=PORT,
+        newer=_NEWER if version > 4 else "",
         recovery=_path(_recovery(config)),
         os=_path(config.paths.srv / "os"),
     )

@@ -5,6 +5,7 @@ and `tftpboot`.
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from pathlib import Path
 
 import click
@@ -100,7 +101,12 @@ def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path
     if kernel:
         _say(exports.configuration(config), output)
         return
-    _say(ganesha.configuration(config), output)
+    try:
+        said = subprocess.run(["ganesha.nfsd", "-v"], capture_output=True, text=True, check=False)
+        version = ganesha.version_of(said.stdout)
+    except OSError:  # it is for another machine
+        version = ganesha.version_of("")
+    _say(ganesha.configuration(config, version), output)
     for path in ganesha.directories(config) if directories else ():
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
 

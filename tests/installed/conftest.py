@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from . import builds as both
-from . import package, play
+from . import package, play, tree
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,8 @@ def played(tmp_path_factory, builds):
     return trio.run(play.play, tmp_path_factory.mktemp("server"), builds)
 
 
-@pytest.fixture(scope="session")
-def life(tmp_path_factory, builds):
+@pytest.fixture(scope="session", params=[tree.BUILT_ON, tree.NEWER])
+def life(tmp_path_factory, builds, request):
     faulthandler.cancel_dump_traceback_later()
-    return trio.run(package.live, tmp_path_factory.mktemp("package"), builds)
+    keep = tmp_path_factory.mktemp("package")
+    return trio.run(package.live, keep, builds, request.param)

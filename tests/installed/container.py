@@ -84,6 +84,7 @@ async def container(
                     *("systemd-nspawn", "--quiet", f"--directory={tree}", "--volatile=overlay"),
                     *("--boot", "--register=no", "--keep-unit", "--console=pipe"),
                     *("--machine=server", "--capability=CAP_NET_ADMIN", "--link-journal=no"),
+                    "--timezone=off",  # a file of its own there, which tzdata replaces
                     *binds,
                     f"--bind={overlay.merged}:/srv/os",
                 ],

@@ -26,7 +26,8 @@ MAC = "52:54:00:a1:00:01"
 # As on a server whose operator wants to start such daemons himself.
 DAEMONS = (
     "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
-    " && apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install $*"
+    " && DEBIAN_FRONTEND=noninteractive"
+    " apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install $*"
     " && rm /usr/sbin/policy-rc.d"
 )
 UNITS = ("appliance.service", "appliance-dnsmasq.service", "appliance-cifs.service",
@@ -105,8 +106,9 @@ async def _act(on: Container, life: Life) -> None:
 
 
 async def _documents(on: Container, life: Life) -> None:
-    life.manual = await on.run("man", "appliance")
+    # First: what was once laid out is kept, and nobody looks at the page again.
     life.complaints = await _sh(on, "man --warnings appliance 2>&1 >/dev/null")
+    life.manual = await on.run("man", "appliance")
     for typed in ("appliance ins", "appliance host ad"):
         said = await on.run("bash", "-c", COMPLETES, "bash", typed)
         life.completed[typed] = said.out.strip()
