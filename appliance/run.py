@@ -36,8 +36,9 @@ from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
 from appliance.jobs import decisions, dispatch, filing, hosts, reaper, views
 from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.store import Store
 from appliance.keep import journal as journals
-from appliance.keep import space
+from appliance.keep import results, space
 from appliance.keep.archive import Archive
 from appliance.keep.disk import Disk, StateFolder
 
@@ -74,6 +75,7 @@ async def serve(
     """
     store, journal = await journals.restore(disk, config.space.journal)
     await archive.check(store)
+    await _number_on(config, store)
     scheduler = Scheduler(
         config,
         store,
@@ -152,6 +154,19 @@ async def _then_cancel(
 ) -> None:
     await http(task_status=task_status)  # type: ignore[misc] # partial loses that it is async
     scope.cancel()
+
+
+async def _number_on(config: Config, store: Store) -> None:
+    """The first job of a new state comes behind those that have results here already."""
+    if store.counter:
+        return
+    find = partial(results.newest_number, config.paths.srv / "result", config.lab)
+    try:
+        store.counter = await trio.to_thread.run_sync(find)
+    except OSError as error:
+        log.warning("job ids may be given again: results cannot be read", why=str(error))
+    if store.counter:
+        log.warning("a new state, and results of older jobs", newest=store.counter)
 
 
 async def _learn_hosts(scheduler: Scheduler) -> None:

@@ -159,6 +159,23 @@ def test_a_kill_loses_no_acknowledged_job(server, tmp_path):
     assert ids == [row["id"] for row in reversed(rows)]
 
 
+def test_a_new_state_gives_no_id_of_which_there_are_results(tmp_path):
+    """The state was lost, or the results are another installation's."""
+    appliance = Appliance(tmp_path)
+    (tmp_path / "srv/result/hello/2026-11-25/default/debian-12-x86_64/lab.41").mkdir(parents=True)
+    appliance.start()
+    try:
+        ids = [appliance.run("submit", hello(tmp_path)).stdout.split()[0]]
+        appliance.process.kill()
+        appliance.process.wait()
+        appliance.start()
+        ids.append(appliance.run("submit", hello(tmp_path)).stdout.split()[0])
+    finally:
+        appliance.stop()
+
+    assert ["lab.42", "lab.43"] == ids
+
+
 def test_a_second_server_on_the_same_state_is_refused_with_the_pid_of_the_first(server):
     second = server.run("serve", check=False)
 
