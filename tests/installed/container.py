@@ -6,10 +6,12 @@ takes the container, its processes and its mounts along.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -65,6 +67,14 @@ class Container:
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{out}"
         return Said(done.returncode, out, trio.current_time() - began)
 
+    async def json(self, *command: str) -> Any:
+        """What a command says for programs."""
+        return json.loads((await self.run(*command, "--json")).out)
+
+    def write(self, path: str, text: str) -> None:
+        """Puts a file there."""
+        self.path(path).write_text(text)
+
 
 @asynccontextmanager
 async def container(
@@ -85,6 +95,7 @@ async def container(
                     *("--boot", "--register=no", "--keep-unit", "--console=pipe"),
                     *("--machine=server", "--capability=CAP_NET_ADMIN", "--link-journal=no"),
                     "--timezone=off",  # a file of its own there, which tzdata replaces
+                    "--system-call-filter=open_by_handle_at",  # what an NFS server lives on
                     *binds,
                     f"--bind={overlay.merged}:/srv/os",
                 ],

@@ -19,7 +19,7 @@ from tests.machines import machine
 from . import seen, tree
 from .builds import NAMES
 from .container import Container, Said, container
-from .play import HELLO, IMAGES
+from .play import IMAGES
 
 ALL_S = 240.0  # one minute on a machine with two cores
 MAC = "52:54:00:a1:00:01"
@@ -39,6 +39,12 @@ COMPLETES = """
 COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 _appliance_completion appliance
 echo "${COMPREPLY[@]}"
+"""
+HELLO = """\
+suite: installed
+testbox: box-1
+script: |
+  echo "hello from $testbox"
 """
 
 

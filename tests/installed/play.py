@@ -1,7 +1,7 @@
 """The life of an installation, played once: the tests are about what it leaves.
 
-A plain server, one file copied in, one command; a job; an upgrade; back to the version before; gone
-again.
+A plain server, one file copied in, one command; boxes and jobs, through an upgrade and back to the
+version before; gone again.
 """
 
 from __future__ import annotations
@@ -12,19 +12,12 @@ from typing import Any
 import attrs
 import trio
 
-from . import seen, tree
+from . import boxes, seen, tree
 from .builds import REPOSITORY
 from .container import Container, Said, container
 
 IMAGES = REPOSITORY / ".cache/srv/os"
-ALL_S = 600.0  # three and a half minutes on a busy machine with two cores
-
-HELLO = """\
-suite: installed
-testbox: box-1
-script: |
-  echo "hello from $testbox"
-"""
+ALL_S = 1500.0  # eight minutes on a busy machine with two cores
 PLACES = (
     *("/run/appliance/control.sock", "/etc/appliance/appliance.toml", "/etc/appliance/hosts"),
     *("/var/lib/appliance", "/srv/result"),
@@ -47,15 +40,26 @@ class Played:
     doctor: Said | None = None
     enabled: str = ""  # units that start with the machine
     modes: str = ""
-    submitted: Said | None = None  # as an ordinary user of the group
-    outsider: Said | None = None  # as one who is not
+    outsider: Said | None = None  # as one who is no member of the group
+    boxes: boxes.Seen = attrs.field(factory=boxes.Seen)
     before_upgrade: dict[str, Any] = attrs.field(factory=dict)
     upgraded: Said | None = None
     after_upgrade: dict[str, Any] = attrs.field(factory=dict)
+    before_rollback: dict[str, Any] = attrs.field(factory=dict)
     rolled_back: Said | None = None
     after_rollback: dict[str, Any] = attrs.field(factory=dict)
+    doctor_then: Said | None = None
+    with_state: Said | None = None  # a rollback to the state as it was
+    before_with_state: dict[str, Any] = attrs.field(factory=dict)
+    after_with_state: dict[str, Any] = attrs.field(factory=dict)
+    set_aside: str = ""  # what is kept of the state that a rollback replaced
     uninstalled: Said | None = None
     gone: dict[str, str] = attrs.field(factory=dict)
+    installed_again: Said | None = None
+    after_install: dict[str, Any] = attrs.field(factory=dict)
+    purged: Said | None = None
+    purge_left: dict[str, str] = attrs.field(factory=dict)
+    accounts: str = ""  # users and groups then
 
 
 async def play(keep: Path, builds: Path) -> Played:
@@ -64,9 +68,9 @@ async def play(keep: Path, builds: Path) -> Played:
     shown = {builds: "/mnt"}
     server = await trio.to_thread.run_sync(tree.ensure)
     with trio.fail_after(ALL_S):
-        async with container(server, keep, 0, IMAGES, shown) as on:
+        async with container(server, keep, len(boxes.NAMES), IMAGES, shown) as on:
             try:
-                await _act(on, played)
+                await _act(on, keep, played)
             except BaseException as error:
                 journal = await on.run("journalctl", "-q", "-n", "80", "-o", "short", check=False)
                 error.add_note(f"the end of the server's journal:\n{journal.out}")
@@ -74,18 +78,29 @@ async def play(keep: Path, builds: Path) -> Played:
     return played
 
 
-async def _act(on: Container, played: Played) -> None:
+async def _act(on: Container, keep: Path, played: Played) -> None:
     await on.run("mkdir", "/root/first", "/root/second")
     for name in ("first", "second"):
         await on.run("cp", f"/mnt/{name}/appliance", f"/root/{name}/")
         played.version.append((await on.run(f"/root/{name}/appliance", "--version")).out)
     await _bad_input(on, played)
     await _first_day(on, played)
-    await _upgrade(on, played)
-    played.rolled_back = await on.run("appliance", "install", "--rollback")
-    played.after_rollback = await seen.lab(on)
+    async with boxes.two(on, keep, played.boxes) as pair:
+        await pair.before()
+        await _upgrade(on, played, pair)
+        played.before_rollback = await seen.lab(on)
+        played.rolled_back = await on.run("appliance", "install", "--rollback")
+        played.after_rollback = await seen.lab(on)
+        await pair.after_rollback()
+        played.doctor_then = await on.run("appliance", "doctor", "--json", check=False)
+    await _with_state(on, played)
     played.uninstalled = await on.run("appliance", "uninstall")
     played.gone = await seen.files(on)
+    played.installed_again = await on.run("/root/first/appliance", "install")
+    played.after_install = await seen.lab(on)
+    played.purged = await on.run("appliance", "uninstall", "--purge")
+    played.purge_left = await seen.files(on)
+    played.accounts = (await on.run("cat", "/etc/passwd", "/etc/group")).out
 
 
 async def _bad_input(on: Container, played: Played) -> None:
@@ -127,17 +142,22 @@ async def _first_day(on: Container, played: Played) -> None:
     played.modes = (await on.run("stat", "-c", "%n %A %U:%G", *PLACES)).out
     for user, groups in (("ann", ["-G", "appliance"]), ("bob", [])):
         await on.run("useradd", "-m", *groups, user)
-    _put(on, "/home/ann/hello.yaml", HELLO)
     played.outsider = await on.run("appliance", "status", user="bob", check=False)
 
 
-async def _upgrade(on: Container, played: Played) -> None:
-    await on.run("appliance", "host", "add", "box-1", "--mac", "52:54:00:a1:00:01")
-    played.submitted = await on.run("appliance", "submit", "/home/ann/hello.yaml", user="ann")
+async def _upgrade(on: Container, played: Played, pair: boxes.Boxes) -> None:
     played.before_upgrade = await seen.lab(on)
+    began = len(pair.waits.lines)
     played.upgraded = await on.run("/root/second/appliance", "install")
     played.after_upgrade = await seen.lab(on)
+    await pair.after_upgrade(began)
 
 
-def _put(on: Container, path: str, text: str) -> None:
-    on.path(path).write_text(text)
+async def _with_state(on: Container, played: Played) -> None:
+    """Upgraded once more, work is done, and then all of it is taken back."""
+    await on.run("/root/second/appliance", "install")
+    await on.run("appliance", "submit", "/home/ann/waits.yaml", user="ann")
+    played.before_with_state = await seen.lab(on)
+    played.with_state = await on.run("appliance", "install", "--rollback", "--with-state")
+    played.after_with_state = await seen.lab(on)
+    played.set_aside = (await on.run("ls", "-ld", "/var/lib/appliance-after/archive.sqlite")).out

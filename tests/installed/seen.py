@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from appliance.setup.units import DAEMONS, SERVER
+
 from .container import Container
+
+UNITS = (SERVER, *DAEMONS.values())
 
 # What may differ after an uninstall without anybody having installed anything.
 RESTLESS = (
@@ -22,17 +25,18 @@ SUMS = _SKIP + "-type f -print0 | xargs -0 sha256sum --zero"
 
 
 async def lab(on: Container) -> dict[str, Any]:
-    """Its testboxes and jobs by name, the version that answers, and the file that runs."""
-    hosts = json.loads((await on.run("appliance", "hosts", "--json")).out)
-    jobs = json.loads((await on.run("appliance", "jobs", "--json")).out)
+    """Its testboxes, jobs and daemons by name, the version that answers, the file that runs."""
+    hosts = await on.json("appliance", "hosts")
+    jobs = await on.json("appliance", "jobs")
     version = (await on.run("appliance", "--version")).out
-    running = (await on.run("systemctl", "show", "-P", "MainPID", "appliance.service")).out
-    exe = (await on.run("readlink", f"/proc/{running.strip()}/exe")).out.strip()
+    pids = (await on.run("systemctl", "show", "-P", "MainPID", *UNITS)).out.split()
+    exe = (await on.run("readlink", f"/proc/{pids[0]}/exe")).out.strip()
     return {
         "hosts": {row["name"]: row for row in hosts},
         "jobs": {row["id"]: row for row in jobs},
         "version": version,
         "exe": exe,
+        "pids": dict(zip(UNITS, pids, strict=True)),
     }
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from . import play
+from . import boxes, play
 
 pytestmark = [
     pytest.mark.root,
@@ -106,11 +106,6 @@ def test_each_file_is_whose_it_should_be(played):
     } == modes
 
 
-def test_a_member_of_the_group_submits_a_job(played):
-    assert "\nlab.1  /srv/result/" in played.submitted.out
-    assert "ann" == played.before_upgrade["jobs"]["lab.1"]["submitter"]
-
-
 def test_one_who_is_no_member_is_told_so(played):
     assert 2 == played.outsider.status
     assert "only root and the group appliance" in played.outsider.out
@@ -121,20 +116,31 @@ def test_an_upgrade_runs_the_new_version_with_all_jobs(played):
 
     assert "/versions/0.1.0-first/" in before["exe"]
     assert "/versions/0.1.0-second/" in after["exe"]
-    assert before["jobs"].keys() == after["jobs"].keys() == {"lab.1"}
-    assert before["hosts"].keys() == after["hosts"].keys() == {"box-1"}
+    assert before["jobs"].keys() == after["jobs"].keys() == {"lab.1", "lab.2"}
+    assert before["hosts"].keys() == after["hosts"].keys() == {*boxes.NAMES}
 
 
 def test_an_upgrade_leaves_the_root_filesystems_of_running_jobs_alone(played):
-    for unit in ("dnsmasq", "cifs", "nfs"):
-        assert f"restart appliance-{unit}" not in played.upgraded.out
+    before, after = played.before_upgrade["pids"], played.after_upgrade["pids"]
+
+    assert {"appliance.service"} == changed(before, after)
     assert "run systemctl restart appliance.service" in played.upgraded.out
 
 
 def test_a_rollback_runs_the_version_before_with_all_jobs(played):
     assert "/versions/0.1.0-first/" in played.after_rollback["exe"]
     assert "commit first" in played.after_rollback["version"]
-    assert {"lab.1"} == played.after_rollback["jobs"].keys()
+    assert {"lab.1", "lab.2", "lab.3"} == played.after_rollback["jobs"].keys()
+
+
+def test_a_rollback_with_the_state_takes_back_what_was_done_since_and_keeps_it_aside(played):
+    before, after = played.before_with_state, played.after_with_state
+
+    assert "/versions/0.1.0-second/" in before["exe"]
+    assert "/versions/0.1.0-first/" in after["exe"]
+    assert {"lab.5"} == changed(before["jobs"], after["jobs"])
+    assert "lab.5" in before["jobs"]
+    assert " appliance appliance " in played.set_aside
 
 
 def test_an_uninstall_leaves_the_tree_as_it_was_but_for_what_it_says(played):
@@ -145,3 +151,17 @@ def test_an_uninstall_leaves_the_tree_as_it_was_but_for_what_it_says(played):
     assert {"/srv", "/var/lib"} >= ours - others
     for what in ("/srv: ", "/var/lib/appliance: ", "/etc/appliance: ", "users and groups "):
         assert f"stays: {what}" in played.uninstalled.out
+
+
+def test_an_install_after_an_uninstall_goes_on_with_all_jobs_and_boxes(played):
+    assert played.after_with_state["jobs"] == played.after_install["jobs"]
+    assert played.after_with_state["hosts"].keys() == played.after_install["hosts"].keys()
+
+
+def test_a_purge_leaves_nothing(played):
+    found = changed(played.after_failure, played.purge_left)
+
+    homes = {path for path in found if path.startswith(("/home", "/var/mail", "/var/spool"))}
+    assert {"/srv", "/var/lib"} >= found - homes - OF_USERS
+    assert not re.search(r"appliance", played.accounts)
+    assert "stays: /srv/os: was there before any install" in played.purged.out
