@@ -96,7 +96,7 @@ def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = Non
     if arch != os.uname().machine:
         if contained.program("mmdebstrap") and not contained.program("arch-test"):
             raise BadImage(f"arch-test is not installed: mmdebstrap wants it for {arch}")
-        say(f"programs of {arch} run under qemu-user here: this takes some ten times longer")
+        say(f"programs of {arch} run under qemu-user here: this takes longer")
     if os.geteuid() != 0:
         raise BadImage("building an image needs root: it makes files of other owners")
     with snapshot.new(srv, "debian", arch, version) as making:
