@@ -190,6 +190,8 @@ class Http:
         """As Direct does."""
         words = "&".join(f"{key}={value}" for key, value in query.items())
         answer = await self._get(server, box, f"{_prefix(token)}/cgi-bin/{verb}?{words}")
+        if answer.status != 200:  # a server that is being unwound says 500, which promises nothing
+            raise ConnectionResetError
         return answer.body == b"yes" if verb == "still-wanted" else None
 
     async def _get(self, server: Server, box: Box, target: str) -> fakes.Response:
