@@ -43,6 +43,9 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
             if path in _program_files(found, places, config):
                 add("its own", Remove(path))
     add("systemd forgets them", Run(("systemctl", "daemon-reload")))
+    # A daemon that was cut short at its stop would stay in the list of what has failed.
+    forgets = f"systemctl reset-failed {' '.join(_ALL)} 2>/dev/null || :"
+    add("nor that one of them failed", Run(("sh", "-c", forgets)))
     if purge:
         _purge(add, config, record, places)
     elif (text := found.texts.get(places.record)) is not None:

@@ -7,6 +7,7 @@ asks; the next version of the package; gone, and purged.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from appliance.setup.namespace import signal_program
 from tests.machines import machine
 
 from . import seen, tree
@@ -23,6 +25,7 @@ from .play import IMAGES
 
 ALL_S = 240.0  # one minute on a machine with two cores
 MAC = "52:54:00:a1:00:01"
+ROGUE, ROGUE_MAC = "172.28.0.77", "52:54:00:77:77:77"  # another DHCP server
 # As on a server whose operator wants to start such daemons himself.
 DAEMONS = (
     "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
@@ -59,6 +62,11 @@ class Life:
     complaints: Said | None = None  # of groff's, about what stands in it
     completed: dict[str, str] = attrs.field(factory=dict)  # by what was typed
     shells: Said | None = None  # where other shells look for theirs
+    one_file: Said | None = None  # its version
+    refused: Said | None = None  # an install beside another DHCP server
+    made: list[str] = attrs.field(factory=list)  # what that one changed all the same
+    anyway: Said | None = None
+    proxy: Said | None = None
     installed: Said | None = None
     doctor: Said | None = None
     first: dict[str, Any] = attrs.field(factory=dict)
@@ -96,6 +104,8 @@ async def _act(on: Container, life: Life) -> None:
     life.unpacked = await _apt(on, "install", f"/mnt/{first}/appliance_*.deb")
     life.before = (await on.run("systemctl", "is-active", *UNITS, *SOCKETS, check=False)).out
     await _documents(on, life)
+    life.one_file = await on.run(f"/mnt/{first}/appliance", "--version")
+    await _beside_another(on, life)
     life.installed = await on.run("appliance", "install", "--interface", "lab0", check=False)
     life.doctor = await on.run("appliance", "doctor", "--json", check=False)
     await on.run("usermod", "--append", "--groups", "appliance", "games")
@@ -120,6 +130,24 @@ async def _documents(on: Container, life: Life) -> None:
         life.completed[typed] = said.out.strip()
     zsh, fish = "zsh/vendor-completions/_appliance", "fish/vendor_completions.d/appliance.fish"
     life.shells = await on.run("cat", f"/usr/share/{zsh}", f"/usr/share/{fish}")
+
+
+async def _beside_another(on: Container, life: Life) -> None:
+    install = ("appliance", "install", "--interface", "lab0")
+    leases = [
+        *("dnsmasq", "--port=0", "--conf-file=/dev/null", "--bind-interfaces", "--interface=rogue"),
+        *("--dhcp-range=172.28.0.200,172.28.0.210,1h", "--leasefile-ro", "--pid-file="),
+        "--keep-in-foreground",
+    ]
+    rogue = machine("rogue", ROGUE_MAC, f"{ROGUE}/24", leases)
+    there = await on.inside.start(rogue, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    life.refused = await on.run(*install, check=False)
+    changes = ("/etc/appliance", "/usr/lib/appliance/installed.json", "/var/lib/appliance")
+    life.made = [path for path in changes if on.path(path).exists()]
+    life.anyway = await on.run(*install, "--lease-anyway", "--dry-run", check=False)
+    life.proxy = await on.run(*install, "--proxy-dhcp", "--dry-run", check=False)
+    signal_program(there, signal.SIGTERM)
+    await there.wait()
 
 
 async def _work(on: Container, life: Life) -> None:

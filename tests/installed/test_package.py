@@ -46,6 +46,24 @@ def test_shells_complete_its_commands(life):
     assert "complete --no-files --command appliance" in life.shells.out
 
 
+def test_the_one_file_runs_on_this_release_too(life):
+    assert "(commit first, Python 3." in life.one_file.out
+
+
+def test_beside_another_dhcp_server_nothing_is_installed_that_leases(life):
+    assert (4, []) == (life.refused.status, life.made)
+    offer = f"lab0 has a DHCP server already: {package.ROGUE} ({package.ROGUE_MAC}) offers 172.28."
+    assert f"nothing was changed:\n  {offer}" in life.refused.out
+    assert "say --proxy-dhcp; else turn it off there, or say --lease-anyway" in life.refused.out
+
+
+def test_beside_another_dhcp_server_an_operator_may_leave_the_leases_to_it_or_know_better(life):
+    assert (0, 0) == (life.proxy.status, life.anyway.status)
+    for said in (life.proxy.out, life.anyway.out):
+        assert "write /etc/appliance/appliance.toml" in said
+        assert "asking for other DHCP servers" not in said
+
+
 def test_after_one_command_the_lab_is_open_and_doctor_finds_nothing_wrong(life):
     assert 0 == life.installed.status, life.installed.out
     assert 0 == life.doctor.status, life.doctor.out
