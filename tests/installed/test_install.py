@@ -163,5 +163,6 @@ def test_a_purge_leaves_nothing(played):
 
     homes = {path for path in found if path.startswith(("/home", "/var/mail", "/var/spool"))}
     assert {"/srv", "/var/lib"} >= found - homes - OF_USERS
+    assert not played.purge_left.keys() & NOTE
     assert not re.search(r"appliance", played.accounts)
     assert "stays: /srv/os: was there before any install" in played.purged.out
