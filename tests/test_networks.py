@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Interface
 
+import attrs
 import pytest
 
 from appliance import config
@@ -170,3 +171,19 @@ def test_the_file_servers_serve_every_interface():
 
     assert "interfaces = lab0 eth2\n" in smb.configuration(made)
     assert "Bind_addr = 0.0.0.0;" in ganesha.configuration(made)
+
+
+def test_the_same_is_asked_for_whatever_further_networks_are_called():
+    lab = ("10.0.0.10", "10.0.0.99")
+    far, near = (
+        Segment(interface="lab1", dhcp_range=("10.0.1.10", "10.0.1.99")),
+        Segment(dhcp_range=("10.0.2.10", "10.0.2.99"), router="10.0.2.1"),
+    )
+    one = Network(interface="lab0", dhcp_range=lab, more={"a": far, "b": near})
+    renamed = attrs.evolve(one, more={"x": attrs.evolve(near, router=""), "y": far}, dns="10.0.0.1")
+    other = attrs.evolve(one, more={"a": attrs.evolve(far, dhcp_range=lab), "b": near})
+
+    assert networks.same(one, renamed)
+    assert not networks.same(one, other)
+    assert not networks.same(one, attrs.evolve(one, more={"a": far}))
+    assert not networks.same(one, attrs.evolve(one, dhcp_range=None))

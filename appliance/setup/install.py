@@ -139,7 +139,7 @@ def _wish(asked: Asked) -> Wish:
     record = records.of(server.texts([PLACES.record, PLACES.kept]), PLACES)
     if PLACES.config.exists():
         config, text = configs.load(PLACES.config), PLACES.config.read_text(encoding="utf-8")
-        if network is not None and not _same(config.network, network):
+        if network is not None and not networks.same(config.network, network):
             raise BadRequest(
                 f"{PLACES.config} says something else about the network: change it there, then"
                 " run `appliance install` without options"
@@ -161,11 +161,6 @@ def _network(asked: Asked) -> Network:
     if not asked.interfaces:
         raise BadRequest("--interface: which one are these addresses on?")
     return networks.network(asked.interfaces, ranges, there, proxy=asked.proxy)
-
-
-def _same(one: Network, other: Network) -> bool:
-    keys = ("interfaces", "dhcp_range", "netmask")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
 
 
 def _program() -> Program:

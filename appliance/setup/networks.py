@@ -169,3 +169,16 @@ def _settings(
 
 def _ends(each: Range | None) -> tuple[str, str] | None:
     return None if each is None else (str(each.first), str(each.last))
+
+
+def same(one: Network, other: Network) -> bool:
+    """Whether they lease the same addresses, as far as an install can be asked for them."""
+    return _leases(one) == _leases(other)
+
+
+def _leases(network: Network) -> list[object]:
+    first, *others = (
+        (part.interface, part.dhcp_range, part.netmask)
+        for part in (network, *network.more.values())
+    )
+    return [first, *sorted(others, key=str)]  # their names and their order mean nothing
