@@ -177,8 +177,6 @@ def same(one: Network, other: Network) -> bool:
 
 
 def _leases(network: Network) -> list[object]:
-    first, *others = (
-        (part.interface, part.dhcp_range, part.netmask)
-        for part in (network, *network.more.values())
-    )
+    parts: list[Network | Segment] = [network, *network.more.values()]
+    first, *others = ((part.interface, part.dhcp_range, part.netmask) for part in parts)
     return [first, *sorted(others, key=str)]  # their names and their order mean nothing
