@@ -10,6 +10,7 @@ A line that names a job or a testbox has the other one and the MAC too, as far a
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import sys
@@ -74,11 +75,7 @@ def begin(*, verbose: bool) -> None:
     threshold.set("debug" if verbose else "info")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     journal = connect(JOURNAL) if systemd.reads(sys.stderr) else None
-    last = (
-        [structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False), _render]
-        if journal is None
-        else [Journal(journal)]
-    )
+    last = [_stamp, _render] if journal is None else [Journal(journal)]
     structlog.configure(
         processors=[_filter, structlog.processors.add_log_level, _complete,
                     structlog.processors.format_exc_info, *last],
@@ -111,6 +108,16 @@ _message: Final = structlog.processors.LogfmtRenderer(key_order=["event"])
 
 def _render(logger: Any, method: str, event: Event) -> str:
     return str(_text(logger, method, event))
+
+
+def _stamp(logger: Any, method: str, event: Event) -> Event:
+    event["timestamp"] = _at(int(time.time()))
+    return event
+
+
+@functools.lru_cache(1)
+def _at(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 def _filter(logger: Any, method: str, event: Event) -> Event:

@@ -58,19 +58,21 @@ def question(scope: Scope) -> Question:
     match = _WAYS.fullmatch(scope["path"])
     if match is None:
         raise NotFound("ask for /boot.ipxe/mac/<mac>")
-    asked = asked_of(scope, match["mac"])
-    if match["mac"] is None:
-        return asked
+    version = None if match["mac"] is None else _version(query_of(scope))
+    return asked_of(scope, match["mac"], version)
+
+
+def _version(query: str) -> str:
+    said = dict(parse_qsl(query.replace("+", "%2B"))).get("ipxe", "")  # "1.0.0+git"
     # Thousands of seats have the same few words.
-    said = dict(parse_qsl(query_of(scope).replace("+", "%2B"))).get("ipxe", "")  # "1.0.0+git"
-    version = sys.intern(_NO_VERSION.sub("", said)[:_VERSION_MAX])
-    return attrs.evolve(asked, ipxe=version)
+    return sys.intern(_NO_VERSION.sub("", said)[:_VERSION_MAX])
 
 
-def asked_of(scope: Scope, mac: str | None) -> Question:
+def asked_of(scope: Scope, mac: str | None, version: str | None = None) -> Question:
     """The question in a request's query; `mac` where its path says it."""
     asked = dict(parse_qsl(query_of(scope)))
-    return Question(asked.get("mac", "") if mac is None else mac, asked.get("hostname", ""), asked)
+    named = asked.get("mac", "") if mac is None else mac
+    return Question(named, asked.get("hostname", ""), asked, version)
 
 
 def query_of(scope: Scope) -> str:

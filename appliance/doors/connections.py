@@ -18,19 +18,23 @@ import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
-import hypercorn.trio.tcp_server
 import structlog
 import trio
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ProtocolWrapper
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
+
+_Address = tuple[str, int] | None
 
 log = structlog.get_logger()
 
@@ -114,15 +118,39 @@ class Connection(TCPServer):
         """Serve it until it ends; never raises."""
         client = "unknown"
         try:
-            client = str(self.stream.socket.getpeername()[0])
-            await super().run()
+            sock = self.stream.socket
+            peer = parse_socket_addr(sock.family, sock.getpeername())
+            own = parse_socket_addr(sock.family, sock.getsockname())
+            client = str(peer and peer[0])
+            await self._serve(peer, own)
+        except OSError:
+            pass  # it is gone
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
             log.warning("connection cut", client=client, why=_reason(error))
         finally:
             await self.idle_task.stop()
+            await self._close()
             # The two refer to each other.  When thousands of boxes come back at once, what is left
             # of their connections would have Python look through all others for garbage.
             vars(self).pop("protocol", None)
+
+    async def _serve(self, peer: _Address, own: _Address) -> None:
+        """As Hypercorn's own `run`, without TLS."""
+        async with Tasks() as tasks:
+            self._task_group = tasks
+            self.protocol = ProtocolWrapper(
+                self.app,
+                self.config,
+                self.context,  # type: ignore[arg-type] # its `terminated` does more, and no less
+                tasks,
+                ConnectionState(self.state),
+                False,  # no TLS
+                peer,
+                own,
+                self.protocol_send,
+            )
+            await self.idle_task.restart()
+            await self._read_data()
 
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
@@ -159,7 +187,7 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         if not self._closed:  # at the end of an answer, and again at the end of the connection
-            await super()._close()
+            await self.stream.aclose()  # a shutdown right before it would say nothing more
             self._closed = True
 
 
@@ -179,6 +207,9 @@ class Tasks(TaskGroup):
         into, out = trio.open_memory_channel[Any](config.max_app_queue_size)
 
         async def say(message: Any) -> None:
+            if message.get("more_body", message["type"] == "http.response.start"):
+                await send(message)
+                return
             # Behind the end of an answer the app hears that its client is gone, and Quart cancels
             # what it was doing: saying this.  Half done, nobody closed the connection any more.
             with trio.CancelScope(shield=True):
@@ -221,7 +252,6 @@ def guard() -> None:
     """Make Hypercorn use them."""
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
     hypercorn.trio.run.WorkerContext = Context  # type: ignore[attr-defined]
-    hypercorn.trio.tcp_server.TaskGroup = Tasks  # type: ignore[attr-defined]
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
     hypercorn.protocol.h11.HTTPStream = Stream  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]
