@@ -34,7 +34,7 @@ from appliance.jobs.scheduler import Scheduler
 RETRY_AFTER_S: Final = 60
 # Boxes that are sent back at once.  After a power cut thousands of waits end in the same second;
 # all in one round of the loop, they would keep everybody else waiting for as long as that takes.
-LEAVING_MAX: Final = 20
+LEAVING_MAX: Final = 50
 NEWER: Final = "/scheduler"  # servers of 2024 answer everything beneath it, too (protocol.md §3)
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 

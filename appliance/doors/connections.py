@@ -68,6 +68,8 @@ class Idle:
     they are an eighth of what the coming of a box costs.
     """
 
+    __slots__ = ("_patience", "_read", "_terminated", "_until")  # each parked box has one
+
     def __init__(self, patience: float, terminated: Terminated) -> None:
         self._patience = patience  # seconds
         self._terminated = terminated
