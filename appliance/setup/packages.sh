@@ -25,7 +25,7 @@ mmdebstrap debian-archive-keyring cpio gzip zstd
 iproute2 util-linux smbclient nftables iptables
 python3 python3-venv libpython3-dev binutils
 systemd-container
-busybox ca-certificates curl dash lftp nginx-light perl redis-server shellcheck systemd wget
+busybox ca-certificates curl dash groff-base lftp nginx-light perl redis-server shellcheck systemd wget
 isc-dhcp-server kea-dhcp4-server openssh-client openssh-server
 '
 
