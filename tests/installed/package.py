@@ -1,7 +1,7 @@
 """The life of the Debian package, played once: the tests are about what it leaves.
 
 A server that has the distribution's daemons already; the package, configured; a job for a box that
-asks; the next version of the package; gone, and purged.
+asks; the next version of the package; gone, and purged; and then the one file, without any package.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ DAEMONS = (
     " apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install $*"
     " && rm /usr/sbin/policy-rc.d"
 )
+INSTALL = ("install", "--interface", "lab0")
 UNITS = ("appliance.service", "appliance-dnsmasq.service", "appliance-cifs.service",
          "appliance-nfs.service")  # fmt: skip
 SOCKETS = ("appliance.socket", "appliance-control.socket")
@@ -80,6 +81,8 @@ class Life:
     left: dict[str, str] = attrs.field(factory=dict)
     purged: Said | None = None
     gone: dict[str, str] = attrs.field(factory=dict)
+    by_file: Said | None = None  # an install without the package
+    doctor_by_file: Said | None = None
 
 
 async def live(keep: Path, builds: Path, codename: str = tree.BUILT_ON) -> Life:
@@ -106,7 +109,7 @@ async def _act(on: Container, life: Life) -> None:
     await _documents(on, life)
     life.one_file = await on.run(f"/mnt/{first}/appliance", "--version")
     await _beside_another(on, life)
-    life.installed = await on.run("appliance", "install", "--interface", "lab0", check=False)
+    life.installed = await on.run("appliance", *INSTALL, check=False)
     life.doctor = await on.run("appliance", "doctor", "--json", check=False)
     await on.run("usermod", "--append", "--groups", "appliance", "games")
     await _work(on, life)
@@ -119,6 +122,8 @@ async def _act(on: Container, life: Life) -> None:
     life.left = await seen.files(on)
     life.purged = await _apt(on, "purge", "appliance")
     life.gone = await seen.files(on)
+    life.by_file = await on.run(f"/mnt/{first}/appliance", *INSTALL, check=False)
+    life.doctor_by_file = await on.run("appliance", "doctor", "--json", check=False)
 
 
 async def _documents(on: Container, life: Life) -> None:
@@ -133,7 +138,7 @@ async def _documents(on: Container, life: Life) -> None:
 
 
 async def _beside_another(on: Container, life: Life) -> None:
-    install = ("appliance", "install", "--interface", "lab0")
+    install = ("appliance", *INSTALL)
     leases = [
         *("dnsmasq", "--port=0", "--conf-file=/dev/null", "--bind-interfaces", "--interface=rogue"),
         *("--dhcp-range=172.28.0.200,172.28.0.210,1h", "--leasefile-ro", "--pid-file="),

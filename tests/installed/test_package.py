@@ -126,3 +126,11 @@ def test_a_purge_leaves_what_it_says(life):
     assert "stays: /srv: " in life.purged.out
     assert set() == {path for path in gone if not path.startswith("/srv/")} - OF_APT - OF_USERS
     assert "/srv/result" in gone
+
+
+def test_the_one_file_installs_itself_on_this_release_too(life):
+    told = json.loads(life.doctor_by_file.out)
+
+    assert 0 == life.by_file.status, life.by_file.out
+    assert re.search("^unpack .* /usr/lib/appliance/", life.by_file.out, re.MULTILINE)
+    assert (0, 0) == (life.doctor_by_file.status, told["error"]), life.doctor_by_file.out
