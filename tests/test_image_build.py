@@ -52,7 +52,8 @@ MAKE_IMAGE = ("appliance.setup.cached_image",)
 def building(srv: Path, path: str, command: tuple[str, ...] = BUILD) -> subprocess.Popen[bytes]:
     """`appliance image build`, whose mmdebstrap has mounted something and goes on for ever."""
     program = subprocess.Popen(
-        [sys.executable, "-m", *command, str(srv)],
+        # Under nohup it would take no notice of a closed terminal, as whoever says nohup wants.
+        ["/usr/bin/env", "--default-signal=HUP", sys.executable, "-m", *command, str(srv)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         env={"PATH": path, "TMPDIR": str(srv.parent)},
     )  # fmt: skip

@@ -55,7 +55,8 @@ class Ssh:
         (folder / "ssh_config").write_text(_CLIENT.format(**about))
         # ssh takes its settings from the home of whoever it runs for, whatever HOME says.
         self._program("laptop/ssh", f'exec {shutil.which("ssh")} -F {folder}/ssh_config "$@"')
-        self._program("bin/appliance", f'exec {sys.executable} -m appliance "$@"')
+        # -P: it runs in root's home, where a checkout may be called `appliance` as well.
+        self._program("bin/appliance", f'exec {sys.executable} -P -m appliance "$@"')
 
     def _program(self, name: str, line: str) -> None:
         path = self.folder / name
