@@ -9,6 +9,8 @@ files       one large file, against nginx
 archive     job.cgz, against find, cpio and gzip
 submits     acknowledged submits per second, against SQLite and redis-server
 lobby       submit to first script byte, and memory, with 3,000 parked boxes
+storm       10,000 boxes whose waits end in one second
+fleet       1,000 boxes that load, against nginx; 500 that send results
 queue       one submit among 100,000 queued jobs and 5,000 parked boxes
 boot        a whole boot, against a fixed script from dnsmasq and nginx
 installed   an installed server: size, times, memory, each beside its aim
