@@ -11,6 +11,7 @@ holds them to it.
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
     run                  the nurseries: what starts, in which order it stops
+    pulse                how late the event loop is
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 
     boot/                what a testbox is told

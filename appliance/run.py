@@ -26,7 +26,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 
 from appliance import log as logs
-from appliance import systemd
+from appliance import pulse, systemd
 from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
@@ -119,6 +119,7 @@ async def serve(
                 shutdown_trigger=last_orders,
             )
             await doors.start(_then_cancel, http, controlled)
+            behind.start_soon(pulse.watch, scheduler.measures.late)  # a start may take its time
             task_status.started(Open(scheduler, close))
         # Nobody can change the store any more.
         behind.cancel_scope.cancel()

@@ -56,6 +56,7 @@ class Operators:
             "drained": scheduler.store.drained,
             "gate": scheduler.gate.reasons,  # why no new jobs are taken
             "parked": len(scheduler.lobby),
+            "late": scheduler.measures.late.worst,  # the event loop, in seconds, since the start
             "log_level": logs.threshold.now,
             "disks": disks,
             **overview.row(seen),

@@ -19,6 +19,9 @@ from appliance.jobs.store import Store
 DISPATCH_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
 # From a write of the journal to the end of its sync: 0.1 ms on NVMe, 10 ms on a disk that turns.
 SYNC_BOUNDS: Final = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.5, 2.0)
+# How late the event loop was: below 10 ms nobody sees it, 100 ms is the most that one stranger's
+# request may cost all others, a minute is systemd's watchdog.
+LATE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0)
 HEALTHS: Final = frozenset(
     ["success", "failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
      "cancel"]
@@ -46,11 +49,25 @@ class Histogram:
 
 
 @attrs.define
+class Lateness(Histogram):
+    """How late the event loop was, in seconds, and the worst of it since the start."""
+
+    bounds: tuple[float, ...] = LATE_BOUNDS
+    worst: float = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        super().observe(value)
+        self.worst = max(self.worst, value)
+
+
+@attrs.define
 class Measures:
     """The counts of one server."""
 
     syncs: Histogram = attrs.field(factory=lambda: Histogram(SYNC_BOUNDS))
     dispatch: Histogram = attrs.field(factory=lambda: Histogram(DISPATCH_BOUNDS))
+    late: Lateness = attrs.field(factory=Lateness)
     submitted: int = 0
     ended: dict[str, int] = attrs.field(factory=dict)  # by health
     quarantines: int = 0
