@@ -121,11 +121,9 @@ async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
     ],
 )
 async def test_an_upload_may_come_from_another_card_of_the_box(tmp_path, card, check, status):
-    table = tmp_path / "arp"
-    table.write_text(f"IP address\n10.0.0.6 0x1 0x2 {card} * br0\n")
     chosen = attrs.evolve(labs.config(tmp_path), network=Network(check_neighbour=check))
     async with open_lab(chosen) as lab:
-        lab.wire.app._by_port[chosen.ports.upload]._arp_table = table
+        lab.neighbours.cards.update({"10.0.0.5": labs.MAC, "10.0.0.6": card})
         await lab.know(mac=[labs.MAC, "52:54:00:00:00:02"])
         job = await lab.submit()
         await (await lab.ask()).rest()

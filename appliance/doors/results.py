@@ -23,12 +23,19 @@ import structlog
 import trio
 
 from appliance.config import Config, Limits
+from appliance.doors.admission import Admission, is_trusted
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
-from appliance.doors.asking import is_trusted
 from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
-from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
-from appliance.errors import BadRequest, BadState, DiskTrouble, NoSpace, NotFound, Refused
+from appliance.errors import (
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+    Unproven,
+)
 from appliance.jobs import decisions
 from appliance.jobs.changes import Job
 from appliance.jobs.job import Attempt
@@ -62,9 +69,9 @@ class _Used:
 class Results:
     """PUT, MKCOL and POST below /result; everything else is `files`' to answer."""
 
-    def __init__(self, scheduler: Scheduler, files: App, arp_table: Path = ARP_TABLE) -> None:
+    def __init__(self, scheduler: Scheduler, admission: Admission, files: App) -> None:
         self._scheduler = scheduler
-        self._arp_table = arp_table
+        self._admission = admission
         self._files = files
         self._under_way = 0  # uploads
         self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
@@ -83,10 +90,10 @@ class Results:
             return
         try:
             job, attempt, root, path = await self._place(scope)
-        except (BadRequest, Refused, NotFound, DiskTrouble, BadState) as error:
-            # 503: the archive does not say; the box tries for ten minutes
+        except (BadRequest, Refused, NotFound, DiskTrouble, BadState, Unproven) as error:
+            # 503: archive or kernel do not say; the box tries for ten minutes
             status = 400 if isinstance(error, BadRequest) else 403
-            if isinstance(error, DiskTrouble | BadState):
+            if isinstance(error, DiskTrouble | BadState | Unproven):
                 status = 503
             elif isinstance(error, BadRequest):
                 await self._misplaced(scope, str(error))
@@ -132,7 +139,7 @@ class Results:
 
     async def _misplaced(self, scope: Scope, reason: str) -> None:
         """Its path names no place, so only cookie and address say whose results lack it."""
-        with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState):
+        with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState, Unproven):
             job = await self._scheduler.find(_cookie(scope))
             for attempt in reversed(job.attempts):
                 theirs = self._is_from(attempt, scope["client"][0])
@@ -141,13 +148,17 @@ class Results:
                     break
 
     def _is_from(self, attempt: Attempt, client: str) -> bool:
-        """Whether the box of `attempt` is at `client`, be it with another of its cards."""
-        if attempt.address == client:
-            return True
-        if not self._config.network.check_neighbour:
-            return False
+        """Whether the box of `attempt` is at `client`, be it with another of its cards.
+
+        Raises Refused where somebody else has its address, Unproven where that cannot be told.
+        """
         box = self._scheduler.store.boxes.get(attempt.box)
-        return box is not None and is_card_of(box, self._arp_table.read_text(), client)
+        if box is None:
+            return False
+        if attempt.address == client:
+            self._admission.check(box, client)
+            return True
+        return self._admission.is_registered(box, client)
 
     async def _make_folder(
         self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path
