@@ -46,6 +46,7 @@ holds them to it.
       job         pure   a job's states, events and legal moves
       box         pure   a testbox: who it is, what it did last
       changes     pure   what the store holds of a job, and every change there can be
+      places      pure   where results lie, and which names there are the server's
       ready       pure   queued jobs, parked boxes, and the pairs between them
       registry    pure   all testboxes, and which of them it is that asks
       store       pure   all jobs and testboxes; changes in one way only
