@@ -209,8 +209,9 @@ def test_a_socket_on_every_address_takes_both_families(tmp_path):
 
 def test_a_passed_socket_that_takes_ipv6_alone_is_refused(tmp_path):
     ports = free_ports(6)
-    with passed_socket(ports[1], 1) as passed, pytest.raises(
-        BadConfig, match=rf"port {ports[1]} takes IPv6 alone.*BindIPv6Only=both"
+    with (
+        passed_socket(ports[1], 1) as passed,
+        pytest.raises(BadConfig, match=rf"port {ports[1]} takes IPv6 alone.*BindIPv6Only=both"),
     ):
         listen.sockets(dual(tmp_path, ports), [passed])
 
