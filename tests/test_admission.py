@@ -6,6 +6,7 @@ take threads, so these tests run on the real clock; nothing sleeps.
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from appliance.config import Config, Network
@@ -300,3 +301,17 @@ async def test_a_link_local_address_names_nobody(tmp_path):
         assert 503 == answer.status
         assert b"link-local" in answer.body
         assert [] == lab.neighbours.asked
+
+
+@pytest.mark.parametrize(("named", "status"), [(True, 403), (False, 200)])
+async def test_of_a_known_box_the_hosts_file_says_the_cards(tmp_path, named, status):
+    """What a box has said of itself is no proof once the operator has said something."""
+    async with open_lab(config(tmp_path)) as lab:
+        job = await at_work(lab, "/job_initrd_tmpfs/")
+        box = lab.scheduler.store.box("box-1")
+        box.macs = (*box.macs, THIEF)  # as an earlier version kept it
+        thief(lab)
+        if not named:
+            box.facts = attrs.evolve(box.facts, macs=(MAC, SECOND, THIEF))
+
+        assert status == await ACTS["/job_initrd_tmpfs/"](lab, job, BOX)

@@ -46,31 +46,27 @@ class Admission:
     def check(self, box: Box, client: str) -> None:
         """Raises Refused where `client`, which has the box's address, has no card of the box's.
 
-        Raises Unproven where that cannot be told.  Those it has asked with are its cards, too: when
-        it did, they were held to the same check.
+        Raises Unproven where that cannot be told.
         """
         card = self._card(client)
-        if card is not None and card not in box.macs:
+        if card is not None and card not in _cards(box):
             raise Refused(f"{client} is {card} now, which is no card of {box.name}'s")
 
     def check_question(self, who: Identity, box: Box | None) -> None:
-        """Raises Refused where the box that asks has neither the card that it names ...
+        """Raises Refused where `who` is neither the card that asks nor another of the same `box`.
 
-        ... nor another of the same box, both of them the operator's word if the box has a name.
         Raises Unproven where that cannot be told.
         """
         card = self._card(who.address)
         if card is None or card == who.mac:
             return
-        cards = () if box is None else box.facts.macs if box.facts is not None else box.macs
-        if not {card, who.mac} <= set(cards):
+        if box is None or not {card, who.mac} <= set(_cards(box)):
             raise Refused(f"{who.address} is {card}, and asks for {who.mac}")
 
     def is_registered(self, box: Box, client: str) -> bool:
         """Whether `client`, at whatever address, has a card that the hosts file gives to `box`.
 
-        What boxes say of their own MACs does not count: anybody can say it.  False where no card is
-        looked for; raises Unproven where it cannot be told.
+        False where no card is looked for; raises Unproven where it cannot be told.
         """
         return box.facts is not None and self._card(client) in box.facts.macs
 
@@ -102,3 +98,8 @@ class Admission:
         if place.card is None:
             raise Unproven(f"whose card is at {client} cannot be told: the kernel has no entry now")
         return place.card
+
+
+def _cards(box: Box) -> tuple[str, ...]:
+    """The MACs of a box: the hosts file's; what a box says counts where no file knows it."""
+    return box.facts.macs if box.facts is not None else box.macs
