@@ -7,6 +7,7 @@ holds them to it.
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
     errors        pure   every way the world can be wrong
+    addresses     pure   one form for each address, of either family
     build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
@@ -46,6 +47,7 @@ holds them to it.
       job         pure   a job's states, events and legal moves
       box         pure   a testbox: who it is, what it did last
       changes     pure   what the store holds of a job, and every change there can be
+      places      pure   where results lie, and which names there are the server's
       ready       pure   queued jobs, parked boxes, and the pairs between them
       registry    pure   all testboxes, and which of them it is that asks
       store       pure   all jobs and testboxes; changes in one way only
@@ -83,7 +85,9 @@ holds them to it.
       asking             who asks for work: from a request to a seat in the lobby
       boxes              the boot wait, job.cgz, the runner
       sockets            the boot wait by WebSocket
+      admission          whether a client is the box in whose name it acts
       neighbours         whose card is at an address, as the kernel knows it
+      netlink     pure   how the kernel is asked, and what it answers
       files, opening     everything that lies in a file
       bulk               HTTP for the ports that only give files: h11 and sendfile
       warm               which parts of files are in memory

@@ -8,7 +8,6 @@ refused with the file, the line, the key and the nearest known key, never ignore
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 
+from appliance import addresses
 from appliance.errors import BadConfig
 from appliance.toml_lines import lines_of
 
@@ -68,14 +68,14 @@ class Segment:
 class Network:
     """Where the lab is."""
 
-    listen: str = "0.0.0.0"  # address every HTTP door binds; "::" would serve IPv6 too
+    listen: str = "0.0.0.0"  # address every HTTP door binds; "::" serves both families
     address: str = ""  # host in the URLs of boot scripts; empty: the one the box reached us on
     interface: str = ""  # dnsmasq's; needed by dnsmasq-config only
     dhcp_range: tuple[str, str] | None = None  # first and last address; None: proxyDHCP
     netmask: str = "255.255.255.0"
     router: str = ""  # DHCP option 3; empty: none, boxes then see the lab only
     dns: str = ""  # DHCP option 6; empty: none
-    check_neighbour: bool = True  # the kernel's ARP entry of a box must agree with its MAC
+    check_neighbour: bool = True  # who acts as a box must have its card, as far as the kernel sees
     # Addresses or networks of machines that run virtual testboxes: they may register boxes and
     # ask in their name.  The lab server itself always may.
     providers: tuple[str, ...] = ()
@@ -264,7 +264,7 @@ def parse(text: str, name: str) -> Config:
     _check_ports(config.ports, file)
     for text in config.network.providers:
         try:
-            ipaddress.ip_network(text, strict=False)
+            addresses.network(text)
         except ValueError:
             right = "an address or a network such as 10.0.0.0/24"
             where = file.at("network.providers")

@@ -29,6 +29,10 @@ class Refused(ApplianceError):
     """It parses, but may not be done: wrong address, wrong owner, wrong moment."""
 
 
+class Unproven(ApplianceError):
+    """Who asks cannot be told now, and would have to be: nothing was done, ask again."""
+
+
 class IllegalMove(ApplianceError):
     """A job in this state cannot take this event."""
 

@@ -32,6 +32,7 @@ from appliance.clock import Clock
 from appliance.config import Config
 from appliance.doors import bulk, connections, control, listen, people, ports
 from appliance.doors.asgi import Doors
+from appliance.doors.neighbours import Kernel
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
 from appliance.jobs import decisions, dispatch, filing, hosts, reaper, views
@@ -108,7 +109,7 @@ async def serve(
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler, control_socket)
-            talking, giving = ports.make_doors(scheduler, runner_cgz)
+            talking, giving = ports.make_doors(scheduler, runner_cgz, Kernel())
             files = [sock for sock in sockets if sock.getsockname()[1] in giving]
             give = partial(bulk.serve, stop=close.wait, patience=config.waits.shutdown_transfers)
             await doors.start(give, Doors(giving), files)

@@ -7,6 +7,7 @@ guards, is not a public interface: the version is pinned.
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from hypercorn.config import Config
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from appliance.doors import connections
+from appliance.doors.neighbours import OnLink, Own, Place, Routed
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 
 Address = tuple[str, int]
@@ -42,6 +44,27 @@ class FakeSocket:
 
     def getsockname(self) -> Address:
         return self.own
+
+
+class FakeNeighbours:
+    """The kernel's neighbours: `cards` by address, and whoever is `routed`; only 10.0.0.1 is ours.
+
+    Everybody else is on the link and has no entry.  `broken`: the kernel says nothing.
+    """
+
+    def __init__(self) -> None:
+        self.cards: dict[str, str] = {}
+        self.routed: set[str] = set()
+        self.broken = False
+        self.asked: list[str] = []
+
+    def place(self, address: str) -> Place:
+        self.asked.append(address)
+        if self.broken:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        if address == SERVER[0]:
+            return Own()
+        return Routed() if address in self.routed else OnLink(self.cards.get(address))
 
 
 class Wire:

@@ -73,6 +73,7 @@ class Lab:
     wire: fakes.Wire
     images: FakeImages
     disk: MemoryDisk
+    neighbours: fakes.FakeNeighbours
 
     async def submit(self, text: str = "script: echo hi\n", user: str = "ann", key: str = KEY):
         """One job."""
@@ -141,8 +142,8 @@ def config(tmp: Path = Path("/nonexistent"), **changes: Any) -> Config:
     return Config(paths=paths, network=Network(check_neighbour=False), **changes)
 
 
-def _doors(scheduler: Scheduler) -> Doors:
-    talking, giving = ports.make_doors(scheduler, b"runner")
+def _doors(scheduler: Scheduler, neighbours: fakes.FakeNeighbours) -> Doors:
+    talking, giving = ports.make_doors(scheduler, b"runner", neighbours)
     return Doors(talking | giving)
 
 
@@ -178,8 +179,11 @@ async def open_lab(
         await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)
-        wire = fakes.Wire(nursery, _doors(scheduler))
-        lab = Lab(chosen, scheduler, People(scheduler, no_disks), wire, images, disk)
+        neighbours = fakes.FakeNeighbours()
+        neighbours.cards["10.0.0.5"] = MAC
+        wire = fakes.Wire(nursery, _doors(scheduler, neighbours))
+        people = People(scheduler, no_disks)
+        lab = Lab(chosen, scheduler, people, wire, images, disk, neighbours)
         yield lab
         lab.check()
         nursery.cancel_scope.cancel()

@@ -286,20 +286,13 @@ async def test_beside_another_dhcp_server_a_stranger_is_not_answered(autojump_cl
         assert ["box-1"] == list(one.scheduler.store.boxes)
 
 
-async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock, tmp_path):
-    table = tmp_path / "arp"
-    table.write_text(
-        "IP address HW type Flags HW address Mask Device\n"
-        "10.0.0.5 0x1 0x2 52:54:00:00:00:99 * br0\n"
-    )
+async def test_a_box_on_another_mac_than_it_says_is_turned_away(autojump_clock):
     checking = lab.config()
     checking = Config(paths=checking.paths)
     async with open_lab(checking) as one:
-        by_prefix = one.wire.app._by_port[3000]._by_prefix
-        boots = next(app for prefix, app in by_prefix if prefix == "/boot.")
-        boots._admission.arp_table = table
+        one.neighbours.cards["10.0.0.5"] = "52:54:00:00:00:99"
         turned_away = await one.get(ASK)
-        table.write_text(table.read_text().replace("00:99", "00:01"))
+        one.neighbours.cards["10.0.0.5"] = lab.MAC
         taken = await one.ask()
 
         assert 503 == turned_away.status
@@ -426,15 +419,11 @@ async def test_linux_that_does_not_say_who_it_is_gets_a_line(autojump_clock, que
     [("10.0.0.5", 503), ("10.0.0.1", 200), ("127.0.0.1", 200), ("10.9.0.7", 200)],
 )
 async def test_only_the_server_and_providers_may_ask_for_a_box_that_is_not_theirs(
-    autojump_clock, tmp_path, client, status
+    autojump_clock, client, status
 ):
-    table = tmp_path / "arp"
-    line = f"{client} 0x1 0x2 52:54:00:00:00:99 * br0\n"
-    table.write_text("IP address HW type Flags HW address Mask Device\n" + line)
     checking = Config(paths=lab.config().paths, network=Network(providers=("10.9.0.0/16",)))
     async with open_lab(checking) as one:
-        by_prefix = one.wire.app._by_port[3000]._by_prefix
-        next(app for prefix, app in by_prefix if prefix == "/boot.")._admission.arp_table = table
+        one.neighbours.cards[client] = "52:54:00:00:00:99"
         answer = await one.ask(client=client)
 
         assert status == answer.status

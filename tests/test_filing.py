@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
 from appliance.doors import retention
+from appliance.doors.admission import Admission
 from appliance.errors import BadState, DiskTrouble, NotFound, Refused, Unknown
 from appliance.jobs import decisions, filing, intake
 from appliance.jobs.changes import Kept, Lacking, Moved
@@ -191,7 +192,7 @@ async def test_a_late_report_of_an_archived_job_is_kept_and_moves_nothing(autoju
         await filed(lab)
         assert job.id not in lab.scheduler.store.jobs
         before = await lab.scheduler.find(job.id)
-        reports = Reports(lab.scheduler)
+        reports = Reports(lab.scheduler, Admission(lab.config.network, lab.neighbours).check)
         await reports.append(Source(token, "10.0.0.9"), {"job_state": "finished"})
 
         assert before == await lab.scheduler.find(job.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from urllib.parse import unquote
 
 import attrs
 import pytest
@@ -96,7 +97,7 @@ async def test_collections_double_slashes_and_parents_are_as_curl_sends_them(tmp
         ("{root}/.appliance-part-1", "10.0.0.5", "{id}", 400),
         ("{root}/%ff", "10.0.0.5", "{id}", 400),  # no UTF-8: the journal cannot hold it
         ("{root}/" + "d/" * (NAMES_MAX + 1) + "x", "10.0.0.5", "{id}", 400),
-        ("{root}/attempt-2/x", "10.0.0.5", "{id}", 201),  # a folder's name like any other
+        ("{root}/attempt-2/x", "10.0.0.5", "{id}", 400),  # it would be shown as attempt 2's
     ],
 )
 async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
@@ -121,11 +122,9 @@ async def test_an_upload_fits_cookie_path_and_address_or_is_refused(
     ],
 )
 async def test_an_upload_may_come_from_another_card_of_the_box(tmp_path, card, check, status):
-    table = tmp_path / "arp"
-    table.write_text(f"IP address\n10.0.0.6 0x1 0x2 {card} * br0\n")
     chosen = attrs.evolve(labs.config(tmp_path), network=Network(check_neighbour=check))
     async with open_lab(chosen) as lab:
-        lab.wire.app._by_port[chosen.ports.upload]._arp_table = table
+        lab.neighbours.cards.update({"10.0.0.5": labs.MAC, "10.0.0.6": card})
         await lab.know(mac=[labs.MAC, "52:54:00:00:00:02"])
         job = await lab.submit()
         await (await lab.ask()).rest()
@@ -450,6 +449,103 @@ async def test_each_attempt_uploads_to_its_own_place_however_late(tmp_path):
         assert "offered" == lab.stage(job)
         steps = [step["detail"] for step in shown["boots"][-1]["steps"]]
         assert ["late: more (of attempt 1)", "log"] == steps[-2:]
+
+
+NAMES = [  # below the job's result root, in which attempts have theirs
+    "attempt-2/stdout", "attempt-2", "attempt-3", "attempt-1/x", "attempt-02/x", "attempt-2./x",
+    "Attempt-2/x", "ATTEMPT-99/x", "attempt%2d2/x", "%61ttempt-2/x", "./attempt-2/x",
+    "//attempt-2//x", "attempt-2%20/x", "attempt-%EF%BC%92/x", "",
+]  # fmt: skip
+
+
+def as_sent(method, root, name):
+    """A request that would make `name`, or something below it, in `root`."""
+    if method == "PUT":
+        return "PUT", f"{root}/{name}" if name else root, b"forged", {}
+    name = name or "attempt-2"
+    if method == "MKCOL":
+        return "MKCOL", f"{root}/{name}/", b"", {}
+    if method == "POST":
+        return "POST", f"{root}/{name}/x", form("stdout", b"forged"), FORM
+    named = unquote(name.strip("./").split("/")[0])
+    return "POST", f"{root}/x", form(named, b"forged"), FORM
+
+
+@pytest.mark.parametrize("method", ["PUT", "MKCOL", "POST", "POST by its form"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_no_attempt_uses_the_name_of_another(tmp_path, method, name):
+    """It would be shown as the other's, or stand in its way; what it costs is its own verdict."""
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        job = await lab.submit("script: x\nretry: true\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        verb, path, body, headers = as_sent(method, job.result_root, name)
+        forged = await send(lab, verb, path, body, cookie=job.id, **headers)
+
+        assert 400 == forged.status
+        assert not (tmp_path / "srv").exists()
+        assert lab.scheduler.store.job(job.id).attempt.refused is not None
+        await (await lab.ask()).rest()  # the box restarts
+        own = [
+            await send(lab, "PUT", f"{job.result_root}/attempt-2/{below}", b"2", cookie=job.id)
+            for below in ("stdout", "attempt-3/x", "attempt-3/attempt-1")  # in there, all are free
+        ]
+        assert [201] * 3 == [answer.status for answer in own]
+        assert {"attempt-2"} == {path.split("/")[0] for path in kept(lab, job)}
+        assert lab.scheduler.store.job(job.id).attempt.refused is None
+
+
+@pytest.mark.parametrize(
+    "name", ["attempt-2.log", "attempts", "my-attempt-2", "attempt-x", "a/attempt-2"]
+)
+async def test_other_names_are_anybodys(tmp_path, name):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        answer = await send(lab, "PUT", f"{job.result_root}/{name}", b"x", cookie=job.id)
+
+        assert 201 == answer.status
+        assert {name: b"x"} == kept(lab, job)
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to a file"])
+async def test_what_stands_in_an_attempts_way_since_long_is_moved(tmp_path, kind):
+    """An older server let a box call a file so, or a person did."""
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        job = await lab.submit("script: x\nretry: true\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        await send(lab, "PUT", f"{job.result_root}/stdout", b"one", cookie=job.id)
+        place = tmp_path / "srv" / job.result_root[1:] / "attempt-2"
+        if kind == "file":
+            place.write_bytes(b"old")
+        else:
+            place.symlink_to("nowhere" if kind == "dangling link" else "stdout")
+        await (await lab.ask()).rest()
+        own = await send(lab, "PUT", f"{job.result_root}/attempt-2/stdout", b"two", cookie=job.id)
+
+        assert 201 == own.status
+        assert b"two" == kept(lab, job)["attempt-2/stdout"]
+        assert b"one" == kept(lab, job)["stdout"]
+        moved = [path.name for path in place.parent.glob("attempt-2.file-*")]
+        assert 1 == len(moved)
+        assert lab.scheduler.store.job(job.id).attempt.refused is None
+
+
+async def test_no_jobs_results_lie_in_anothers(tmp_path):
+    """The parameters of a job are a folder's name above its own."""
+    async with open_lab(labs.config(tmp_path)) as lab:
+        first = await lab.submit("suite: s\nscript: x\n")
+        text = f"suite: s\nscript: x\npp: {{a: {{b: {first.id}}}}}\n"
+        second = await lab.submit(text, key="another0")
+        third = await lab.submit("suite: s\nscript: x\npp: {a: {b: 1.5}}\n", key="another1")
+
+        assert not second.result_root.startswith(first.result_root + "/")
+        assert "/lab-1/" in second.result_root
+        assert "/1.5/" in third.result_root
 
 
 async def test_the_job_of_today_does_not_write_into_the_results_of_yesterdays(tmp_path):

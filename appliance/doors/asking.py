@@ -3,19 +3,14 @@
     GET /boot.ipxe/mac/<mac>                           firmware
     GET /~<user>/cgi-bin/gpxelinux.cgi?hostname=&mac=  Linux, for the next job by kexec
 
-What a box says of itself is no proof: where the kernel knows another MAC at its address, it is
-turned away.  The lab server itself, and who `network.providers` names, may ask for others: they
-run virtual boxes.
+What a box says of itself is no proof: who has another card is turned away (admission.py).
 """
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -23,10 +18,9 @@ import attrs
 import structlog
 
 from appliance.boot import ipxe
-from appliance.config import Network
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import Scope
-from appliance.doors.neighbours import ARP_TABLE, neighbour
-from appliance.errors import BadRequest, NotFound, Refused
+from appliance.errors import BadRequest, NotFound, Refused, Unproven
 from appliance.jobs import box as boxes
 from appliance.jobs.lobby import Seat
 from appliance.jobs.scheduler import Scheduler
@@ -37,8 +31,6 @@ _VERSION_MAX: Final = 60  # characters of an iPXE's version; "1.0.0+git-20190125
 _WAYS: Final = re.compile(
     r"/boot\.ipxe/mac/(?P<mac>[^/]*)|/~[^/]*(/[^/]*)?" + re.escape(GPXELINUX), re.DOTALL
 )
-
-CLIENTS_MAX: Final = 10_000  # answers remembered: more than a lab has addresses; 200 bytes each
 
 log = structlog.get_logger()
 
@@ -85,38 +77,22 @@ def lease_in(scope: Scope) -> float | None:
     return ipxe.lease_of(dict(parse_qsl(query_of(scope))))
 
 
-def is_trusted(network: Network, client: str, server: str) -> bool:
-    """Whether `client` is the lab server itself, or one of `network.providers`.
-
-    Nobody else can hold a connection from the very address that it is made to.
-    """
-    return client == server or _is_provider(client, network.providers)
-
-
-@functools.lru_cache(CLIENTS_MAX)
-def _is_provider(client: str, providers: tuple[str, ...]) -> bool:
-    address = ip_address(client)
-    named = any(address in ip_network(text, strict=False) for text in providers)
-    return named or address.is_loopback
-
-
-class Admission:
+class Usher:
     """Shows boxes to their seats, or the door."""
 
-    def __init__(self, scheduler: Scheduler, arp_table: Path = ARP_TABLE) -> None:
+    def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
         self._scheduler = scheduler
-        self.arp_table = arp_table
+        self._admission = admission
 
     def seat(self, asked: Question, scope: Scope) -> Seat:
-        """Where the box waits.  Raises BadRequest, NotFound, and Refused where it may not."""
+        """Where the box waits.  Raises BadRequest, NotFound, Refused, Unproven where it may not."""
         client, server = scope["client"][0], scope["server"][0]
         try:
             who = boxes.identity(self._mac(asked), client, asked.query)
             self._check_known(who)
-            if not is_trusted(self._scheduler.config.network, client, server):
-                self._check_neighbour(who)
+            self._admission.check_question(who, self._scheduler.store.box_of(who))
             seat = self._scheduler.sit(who, server, asked.ipxe)
-        except (BadRequest, NotFound, Refused) as error:
+        except (BadRequest, NotFound, Refused, Unproven) as error:
             asks_for = (asked.mac or asked.hostname)[:40]
             log.warning("box turned away", mac=asks_for, address=client, why=str(error))
             raise
@@ -132,13 +108,3 @@ class Admission:
         box = self._scheduler.store.box_of(who)
         if self._scheduler.config.network.proxy and (box is None or not box.known):
             raise NotFound(f"{who.mac} is no testbox of this lab")
-
-    def _check_neighbour(self, who: boxes.Identity) -> None:
-        """Raises Refused where the kernel knows another MAC at the address it asks from."""
-        if not self._scheduler.config.network.check_neighbour:
-            return
-        mac = neighbour(self.arp_table.read_text(), who.address)
-        if mac is not None and mac != who.mac:
-            known = self._scheduler.store.box_of(who)
-            if known is None or mac not in known.macs:
-                raise Refused(f"{who.address} is {mac}, and asks for {who.mac}")

@@ -18,14 +18,15 @@ import structlog
 import trio
 
 from appliance.boot import ipxe, plan
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
-from appliance.doors.asking import GPXELINUX, Admission, lease_in, query_of, question
+from appliance.doors.asking import GPXELINUX, Usher, lease_in, query_of, question
 from appliance.doors.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.doors.files import send_bytes
 from appliance.doors.metrics import METRICS, Metrics
 from appliance.doors.sockets import SOCKETS, Sockets
 from appliance.doors.submits import CANCEL, SUBMIT, Submits
-from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused
+from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused, Unproven
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -46,9 +47,9 @@ log = structlog.get_logger()
 class Boots:
     """The boot wait."""
 
-    def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
+    def __init__(self, scheduler: Scheduler, usher: Usher) -> None:
         self._scheduler = scheduler
-        self._admission = admission
+        self._usher = usher
         self._turns = trio.CapacityLimiter(LEAVING_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,12 +89,12 @@ class Boots:
         try:
             if scope["method"] != "GET":
                 raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
-            return self._admission.seat(question(scope), scope)
+            return self._usher.seat(question(scope), scope)
         except BadRequest as error:
             await answer(send, 400, str(error))
         except NotFound as error:
             await answer(send, 404, str(error))
-        except Refused as error:
+        except (Refused, Unproven) as error:
             again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
             await answer(send, 503, str(error), again)
         return None
@@ -139,7 +140,9 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> Paths:
+def door(
+    scheduler: Scheduler, admission: Admission, fetches: Fetches, runner: bytes, small: Any
+) -> Paths:
     """Everything on port 3000: the boot wait, job.cgz, the runner, and Quart for the rest."""
 
     async def job_cgz(scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,9 +156,9 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
         except NotFound as error:
             await answer(send, 404, str(error))
         except Refused as error:
-            log.warning("job.cgz refused", path=scope["path"], address=client)
+            log.warning("job.cgz refused", path=scope["path"], address=client, why=str(error))
             await answer(send, 403, str(error))
-        except DiskTrouble as error:  # it may be well in a moment, and iPXE asks again
+        except (DiskTrouble, Unproven) as error:  # well in a moment, and iPXE asks again
             log.warning("job.cgz cannot be made", path=scope["path"], why=str(error))
             await answer(send, 503, str(error), [(b"retry-after", b"%d" % RETRY_SOON_S)])
         else:
@@ -164,10 +167,10 @@ def door(scheduler: Scheduler, fetches: Fetches, runner: bytes, small: Any) -> P
     async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
         await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
 
-    admission = Admission(scheduler)
-    boots = Boots(scheduler, admission)
+    usher = Usher(scheduler, admission)
+    boots = Boots(scheduler, usher)
     submits = Submits(scheduler)
-    sockets: dict[str, App] = {SOCKETS: Sockets(scheduler, admission)}
+    sockets: dict[str, App] = {SOCKETS: Sockets(scheduler, usher)}
     paths: dict[str, App] = {
         "/boot.": boots,
         "/job_initrd_tmpfs/": job_cgz,

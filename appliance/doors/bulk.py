@@ -26,6 +26,7 @@ import h11
 import structlog
 import trio
 
+from appliance import addresses
 from appliance.doors.asgi import App
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
@@ -96,7 +97,8 @@ async def _connection(server: _Server, stream: trio.SocketStream) -> None:
     """One client, from its first question to its last."""
     async with stream:
         try:
-            ends = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
+            sock = stream.socket
+            ends = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
             http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
             while not server.stopping:
                 request = await _question(server, stream, http)
@@ -139,7 +141,8 @@ async def _question(
 
 
 async def _no_http(stream: trio.SocketStream, http: h11.Connection, status: int, why: str) -> None:
-    logger.warning("no HTTP", client=stream.socket.getpeername()[0], why=why)
+    client, _ = addresses.end(stream.socket.getpeername())
+    logger.warning("no HTTP", client=client, why=why)
     if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
         body = f"{why}\n".encode()
         headers = [("content-length", str(len(body))), ("connection", "close")]

@@ -26,8 +26,8 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import parse_socket_addr
 
+from appliance import addresses
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
@@ -121,9 +121,8 @@ class Connection(TCPServer):
         client = "unknown"
         try:
             sock = self.stream.socket
-            peer = parse_socket_addr(sock.family, sock.getpeername())
-            own = parse_socket_addr(sock.family, sock.getsockname())
-            client = str(peer and peer[0])
+            peer, own = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
+            client = peer[0]
             await self._serve(peer, own)
         except OSError:
             pass  # it is gone

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from appliance import addresses
 from appliance.config import Config
 from appliance.errors import BadConfig
 
@@ -41,17 +42,25 @@ def sockets(config: Config, passed: Sequence[socket.socket] = ()) -> list[socket
     for port in ports_of(config):
         try:
             waits = port in (config.ports.scheduler, config.ports.monitor)
-            there = held.pop((config.network.listen, port), None)
+            there = held.pop((addresses.normal(config.network.listen), port), None)
             made.append(there or _bound(config.network.listen, port))
+            _check_families(made[-1])
             _set_options(made[-1], waits=waits)
+        except BadConfig:
+            _close(made)
+            raise
         except OSError as error:
-            for sock in made:
-                sock.close()
+            _close(made)
             where = f"{config.network.listen} port {port}"
             raise BadConfig(f"cannot listen on {where}: {error.strerror}") from error
     for address, port in held:
         log.warning("no door is here; `appliance install` renews its unit", at=address, port=port)
     return made
+
+
+def _close(made: Sequence[socket.socket]) -> None:
+    for sock in made:
+        sock.close()
 
 
 def control(config: Config, passed: Sequence[socket.socket]) -> socket.socket | None:
@@ -90,14 +99,28 @@ def cut(config: Config) -> int:
 
 
 def _place(sock: socket.socket) -> tuple[str, int]:
-    address, port, *_ = sock.getsockname()
-    return address, port
+    return addresses.end(sock.getsockname())
+
+
+def _check_families(sock: socket.socket) -> None:
+    """Raises BadConfig for a socket on every address that takes IPv6 alone: our boxes have IPv4.
+
+    It was made elsewhere, and what it takes cannot be changed any more.
+    """
+    address, port = _place(sock)
+    if address == "::" and sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        raise BadConfig(
+            f":: port {port} takes IPv6 alone: `appliance install` renews its unit, which then says"
+            " BindIPv6Only=both"
+        )
 
 
 def _bound(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says: `::` is for both families
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         sock.bind((address, port))
     except OSError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from appliance.boot.dnsmasq import HTTP_ROOT
 from appliance.doors import boxes, reports
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import App, Paths, Receive, Scope, Send, answer
 from appliance.doors.files import Files
 from appliance.doors.index import Index
 from appliance.doors.monitor import FILTER, Monitor
+from appliance.doors.neighbours import Neighbours
 from appliance.doors.providers import Providers
 from appliance.doors.results import Results
 from appliance.jobs.fetches import Fetches
@@ -16,19 +18,22 @@ from appliance.jobs.scheduler import Scheduler
 
 
 def make_doors(
-    scheduler: Scheduler, runner_cgz: bytes
+    scheduler: Scheduler, runner_cgz: bytes, neighbours: Neighbours
 ) -> tuple[dict[int, App | Paths], dict[int, App | Paths]]:
     """By port: the doors that talk, which Hypercorn serves, and those that only give files."""
     config = scheduler.config
-    fetches = Fetches(scheduler)
+    admission = Admission(config.network, neighbours)
+    fetches = Fetches(scheduler, admission.check, admission.acts)
     srv, ports = config.paths.srv, config.ports
-    small = reports.make_app(Reports(scheduler), Providers(scheduler), config.network)
+    small = reports.make_app(
+        Reports(scheduler, admission.check), Providers(scheduler), config.network
+    )
     read = Index("/result", srv / "result", Files({"/result": srv / "result"}, fetches))
-    results = Results(scheduler, read)
+    results = Results(scheduler, admission, read)
     others = ("initrd", "upload-files", "kernel", "cci")
     trees = {f"/{name}": srv / name for name in others}
     talking: dict[int, App | Paths] = {
-        ports.scheduler: boxes.door(scheduler, fetches, runner_cgz, small),
+        ports.scheduler: boxes.door(scheduler, admission, fetches, runner_cgz, small),
         ports.upload: results,
         ports.monitor: Paths({}, _only_sockets, sockets={"/": Monitor(scheduler)}),
     }

@@ -1,8 +1,12 @@
 """The small requests on port 3000, through Quart: reports of testboxes and a sign of life.
 
 `/~<user>/cgi-bin/<verb>`, and `/~<user>/<token>/cgi-bin/<verb>` for clients that obey the
-HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (protocol.md §3).  What a person
-on a box asks (`lkp-renew`) has no token: it is held to its address.
+HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (protocol.md §3).
+
+The token is a secret of its attempt, given with job.cgz to the card of its box alone: who has it
+speaks for that attempt, from whichever address, since a job may report from a container or by
+another card.  Without one, as what a person on a box asks (`lkp-renew`), a report is held to its
+address and to the card there.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from appliance.config import Network
-from appliance.doors.asking import is_trusted
+from appliance.doors.admission import is_trusted
 from appliance.doors.providers import Providers
 from appliance.errors import (
     ApplianceError,
@@ -29,6 +33,7 @@ from appliance.errors import (
     NotFound,
     Refused,
     Unknown,
+    Unproven,
 )
 from appliance.jobs.reports import Reports, Source
 
@@ -36,7 +41,8 @@ DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
 BODY_BYTES_MAX: Final = 2**16  # one report has a body at all, of four short fields
 _STATUS: Final = {
-    BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503, Unknown: 503, NoSpace: 507,
+    BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503, Unknown: 503, Unproven: 503,
+    NoSpace: 507,
 }  # fmt: skip
 EVENT_SHOWN: Final = 500  # characters of an event in the log
 BODY_S: Final = 30.0  # for it to arrive: it fits into one packet

@@ -23,13 +23,20 @@ import structlog
 import trio
 
 from appliance.config import Config, Limits
+from appliance.doors.admission import Admission, is_trusted
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
-from appliance.doors.asking import is_trusted
 from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
-from appliance.doors.neighbours import ARP_TABLE, is_card_of
 from appliance.doors.opening import parse_path
-from appliance.errors import BadRequest, BadState, DiskTrouble, NoSpace, NotFound, Refused
-from appliance.jobs import decisions
+from appliance.errors import (
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+    Unproven,
+)
+from appliance.jobs import decisions, places
 from appliance.jobs.changes import Job
 from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
@@ -62,9 +69,9 @@ class _Used:
 class Results:
     """PUT, MKCOL and POST below /result; everything else is `files`' to answer."""
 
-    def __init__(self, scheduler: Scheduler, files: App, arp_table: Path = ARP_TABLE) -> None:
+    def __init__(self, scheduler: Scheduler, admission: Admission, files: App) -> None:
         self._scheduler = scheduler
-        self._arp_table = arp_table
+        self._admission = admission
         self._files = files
         self._under_way = 0  # uploads
         self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
@@ -83,23 +90,48 @@ class Results:
             return
         try:
             job, attempt, root, path = await self._place(scope)
-        except (BadRequest, Refused, NotFound, DiskTrouble, BadState) as error:
-            # 503: the archive does not say; the box tries for ten minutes
+        except (BadRequest, Refused, NotFound, DiskTrouble, BadState, Unproven) as error:
+            # 503: archive or kernel do not say; the box tries for ten minutes
             status = 400 if isinstance(error, BadRequest) else 403
-            if isinstance(error, DiskTrouble | BadState):
+            if isinstance(error, DiskTrouble | BadState | Unproven):
                 status = 503
             elif isinstance(error, BadRequest):
                 await self._misplaced(scope, str(error))
             await _refuse(send, status, scope, error)
         else:
-            if scope["method"] == "MKCOL":
-                await self._make_folder(scope, send, job, attempt, root, path)
-            elif scope["method"] == "POST":
-                await self._post(scope, receive, send, job, attempt, root, path)
+            try:
+                self._check_names(scope, attempt, root, path)
+            except BadRequest as error:
+                await self._incomplete(job, attempt, str(error))
+                await _refuse(send, 400, scope, error)
             else:
-                body, size = pieces(receive), told_bytes(scope)
-                if await self._put(scope, body, size, send, job, attempt, root, path):
-                    await answer(send, 201, "kept\n")
+                await self._take(scope, receive, send, job, attempt, root, path)
+
+    async def _take(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        job: Job,
+        attempt: Attempt,
+        root: str,
+        path: Path,
+    ) -> None:
+        if scope["method"] == "MKCOL":
+            await self._make_folder(scope, send, job, attempt, root, path)
+        elif scope["method"] == "POST":
+            await self._post(scope, receive, send, job, attempt, root, path)
+        else:
+            body, size = pieces(receive), told_bytes(scope)
+            if await self._put(scope, body, size, send, job, attempt, root, path):
+                await answer(send, 201, "kept\n")
+
+    def _check_names(self, scope: Scope, attempt: Attempt, root: str, path: Path) -> None:
+        """Raises BadRequest where a file would have a name that is the server's."""
+        names = self._names_below(path, root)
+        if not names and scope["method"] == "PUT":
+            raise BadRequest("a file is put under a name below the result root, which is a folder")
+        places.check_names(attempt.number, names)
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
         """Whose upload this is, and where it goes."""
@@ -132,7 +164,7 @@ class Results:
 
     async def _misplaced(self, scope: Scope, reason: str) -> None:
         """Its path names no place, so only cookie and address say whose results lack it."""
-        with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState):
+        with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState, Unproven):
             job = await self._scheduler.find(_cookie(scope))
             for attempt in reversed(job.attempts):
                 theirs = self._is_from(attempt, scope["client"][0])
@@ -141,13 +173,17 @@ class Results:
                     break
 
     def _is_from(self, attempt: Attempt, client: str) -> bool:
-        """Whether the box of `attempt` is at `client`, be it with another of its cards."""
-        if attempt.address == client:
-            return True
-        if not self._config.network.check_neighbour:
-            return False
+        """Whether the box of `attempt` is at `client`, be it with another of its cards.
+
+        Raises Refused where somebody else has its address, Unproven where that cannot be told.
+        """
         box = self._scheduler.store.boxes.get(attempt.box)
-        return box is not None and is_card_of(box, self._arp_table.read_text(), client)
+        if box is None:
+            return False
+        if attempt.address == client:
+            self._admission.check(box, client)
+            return True
+        return self._admission.is_registered(box, client)
 
     async def _make_folder(
         self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path
@@ -155,7 +191,7 @@ class Results:
         try:
             used = await self._count(root)
             names = self._depth(path, root)
-            _check_names(used.names + names, path, self._config.limits)
+            _check_count(used.names + names, path, self._config.limits)
             if await results.make_folder(path):
                 used.names += names
         except (Refused, NoSpace) as error:
@@ -177,6 +213,7 @@ class Results:
         try:
             form = Form(dict(scope["headers"]).get(b"content-type", b""), receive)
             path = path.with_name(await form.name())
+            self._check_names(scope, attempt, root, path)
         except HungUp:
             return
         except (BadRequest, Stalled) as error:
@@ -235,7 +272,7 @@ class Results:
         used = await self._count(root)
         _check_size(told, used.size + told, path, limits)
         names = self._depth(path, root)
-        _check_names(used.names + names, path, limits)
+        _check_count(used.names + names, path, limits)
         size = 0
         self._under_way += 1
         used.uploads += 1
@@ -265,11 +302,15 @@ class Results:
         return size
 
     def _depth(self, path: Path, root: str) -> int:
-        return len(path.relative_to(self._config.paths.srv / root[1:]).parts)
+        return len(self._names_below(path, root))
+
+    def _names_below(self, path: Path, root: str) -> tuple[str, ...]:
+        return path.relative_to(self._config.paths.srv / root[1:]).parts
 
     async def _count(self, root: str) -> _Used:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
+            await self._make_way(folder)
             listed = await trio.to_thread.run_sync(results.listing, folder)
             names = sum(path.count("/") + 1 for path, _, _ in listed)
             self._used.setdefault(root, _Used(sum(size for _, size, _ in listed), names))
@@ -278,6 +319,12 @@ class Results:
                 del self._used[oldest]  # it is counted anew if it uploads again
         self._used.move_to_end(root)
         return self._used[root]
+
+    async def _make_way(self, folder: Path) -> None:
+        """Its name is the server's: what an older server let a box or a person call so, moves."""
+        with contextlib.suppress(OSError):  # then there is no folder, and the upload is told so
+            if aside := await trio.to_thread.run_sync(results.make_way, folder):
+                log.warning("a file had the name of a folder of results", is_now=str(aside))
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         scheduler = self._scheduler
@@ -312,7 +359,7 @@ def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
         raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_bytes} bytes")
 
 
-def _check_names(names: int, path: Path, limits: Limits) -> None:
+def _check_count(names: int, path: Path, limits: Limits) -> None:
     """`names` is the whole attempt's, with those of this path."""
     if names > limits.upload_attempt_names:
         raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_names} names")

@@ -25,7 +25,7 @@ import trio
 
 from appliance.boot import ipxe
 from appliance.doors.asgi import TEXT, Receive, Scope, Send
-from appliance.doors.asking import Admission, Question, asked_of
+from appliance.doors.asking import Question, Usher, asked_of
 from appliance.errors import ApplianceError, BadRequest, NotFound
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions
@@ -54,9 +54,9 @@ log = structlog.get_logger()
 class Sockets:
     """The boot wait, by WebSocket."""
 
-    def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
+    def __init__(self, scheduler: Scheduler, usher: Usher) -> None:
         self._scheduler = scheduler
-        self._admission = admission
+        self._usher = usher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One box's question, and its answer."""
@@ -89,7 +89,7 @@ class Sockets:
     async def _seat(self, scope: Scope, send: Send) -> Seat | None:
         """Where the box waits; None where it may not, and was told so."""
         try:
-            return self._admission.seat(_question(scope), scope)
+            return self._usher.seat(_question(scope), scope)
         except ApplianceError as error:
             status = {BadRequest: 400, NotFound: 404}.get(type(error), 503)
             await turn_away(send, status, str(error))

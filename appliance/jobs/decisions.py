@@ -16,6 +16,7 @@ import attrs
 from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
+from appliance.jobs import places
 from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
     RESTARTED,
@@ -332,6 +333,7 @@ def result_root(document: Document, job_id: str, now: float) -> str:
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     system = f"{document.os}-{document.os_version}-{document.arch}"
     parameters = _parameters(document.body.fields.get("pp") if document.body else None)
+    parameters = places.no_job(parameters, job_id)
     parts = [document.suite, day, document.group, system, parameters, job_id]
     return "/result/" + "/".join(part for part in parts if part)
 
@@ -356,8 +358,8 @@ def _sane(value: Any) -> str:
 
 
 def attempt_root(job: Job, number: int) -> str:
-    """Attempt 1 uploads to the result root, attempt n beside it (design.md §5, Fence)."""
-    return job.result_root if number == 1 else f"{job.result_root}/attempt-{number}"
+    """Where the results of attempt `number` lie (design.md §5, Fence)."""
+    return places.attempt_root(job.result_root, number)
 
 
 def renewed(job: Job, seconds: float, now: float) -> list[Change]:

@@ -7,6 +7,8 @@ synchronous and cheap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
@@ -17,14 +19,16 @@ from appliance.jobs.document import Body
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 
+Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
+Acts = Callable[[Box, str], bool]  # the same, for what is noted in passing
 Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
 
 
 class Fetches:
     """Follows the boots under way by what their boxes fetch."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, scheduler: Scheduler, check: Check, acts: Acts) -> None:
+        self._scheduler, self._check, self._acts = scheduler, check, acts
         self._got: dict[str, tuple[Boot, set[str]]] = {}  # by box: URL paths
 
     def _boots_at(self, client: str) -> list[tuple[Box, Job]]:
@@ -35,7 +39,8 @@ class Fetches:
         """
         store = self._scheduler.store
         held = [(job.attempt, job) for job in store.held_at(client)]
-        return [(store.boxes[attempt.box], job) for attempt, job in held if attempt is not None]
+        boots = [(store.boxes[attempt.box], job) for attempt, job in held if attempt is not None]
+        return [(box, job) for box, job in boots if self._acts(box, client)]
 
     def moved(self, client: str, path: str, n: int) -> None:
         """A body byte went to `client`: its lease is renewed."""
@@ -81,8 +86,8 @@ class Fetches:
     async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
         """job.cgz for the box that holds the job; a box that only looks (HEAD) moves nothing.
 
-        Raises NotFound without such a job or attempt, Refused for anybody but its box, DiskTrouble
-        while its document cannot be read.
+        Raises NotFound without such a job or attempt, Refused for anybody but its box, Unproven
+        where nobody can say who it is, DiskTrouble while its document cannot be read.
         """
         scheduler = self._scheduler
         job = scheduler.store.job(job_id)
@@ -91,6 +96,7 @@ class Fetches:
             raise NotFound(f"{job_id} has no attempt under way")
         if attempt.address != client:
             raise Refused(f"{job_id} is not {client}'s")
+        self._check(scheduler.store.box(attempt.box), client)
         if takes:
             now = scheduler.clock.now()
             scheduler.heard[attempt.box] = now

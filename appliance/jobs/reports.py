@@ -1,6 +1,7 @@
 """What testboxes say of their jobs, and what comes of it.
 
-A report belongs to one attempt: by its token (in HTTP_PREFIX), else by the address it came from.
+A report belongs to one attempt: by its token (in HTTP_PREFIX), else by the address it came from,
+if a card of its box is there.
 A report that is late, doubled or about somebody else's job moves nothing; it is kept among the
 steps of its box, and answered as if all were well: clients of 2021 only read `Done`.
 """
@@ -19,6 +20,7 @@ import trio
 from appliance.config import PORT_MAX
 from appliance.errors import BadRequest, IllegalMove, Refused
 from appliance.jobs import cluster, decisions, views
+from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job, Synced
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
@@ -26,6 +28,7 @@ from appliance.jobs.scheduler import Scheduler
 log = structlog.get_logger()
 
 Verb = Callable[[Job, float], list[Change]]
+Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
 _SECONDS: Final = re.compile(r"\d{1,8}(\.\d{0,6})?\Z", re.ASCII)
@@ -44,8 +47,9 @@ class Source:
 class Reports:
     """The verbs of /~<user>/cgi-bin/."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, check: Check) -> None:
         self._scheduler = scheduler
+        self._check = check
 
     async def _find(self, source: Source, job_id: str | None) -> tuple[Job, Attempt] | None:
         found = await self._attempt_of(source, job_id)
@@ -61,11 +65,30 @@ class Reports:
         if source.token is not None:
             found = await self._scheduler.attempt_with(source.token)
             return found if found and job_id in (None, found[0].id) else None
-        box = store.box_at(source.client)
+        box = self._box_at(source.client)
         if box is None or box.job is None or job_id not in (None, box.job):
             return None
         job = store.jobs[box.job]
         return (job, job.attempt) if job.attempt is not None else None
+
+    def _box_at(self, client: str) -> Box | None:
+        """The box that is at `client`: it asked from there last, unless that one has moved on.
+
+        Raises Refused where those who asked from there are elsewhere, Unproven where nobody knows.
+        """
+        store, wrong = self._scheduler.store, None
+        last = store.box_at(client)
+        held = [job.attempt.box for job in store.held_at(client) if job.attempt is not None]
+        for box in ([last] if last is not None else []) + [store.boxes[name] for name in held]:
+            try:
+                self._check(box, client)
+            except Refused as error:
+                wrong = wrong or error
+            else:
+                return box
+        if wrong is not None:
+            raise wrong
+        return None
 
     async def wtmp(self, source: Source, query: Mapping[str, str]) -> None:
         """lkp-wtmp: a sign of life."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from appliance import addresses
 from appliance.boot import plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
@@ -260,7 +261,7 @@ class Scheduler:
 
     def host(self, reached: str) -> str:
         """The host in a box's URLs."""
-        return self.config.network.address or reached
+        return addresses.in_url(self.config.network.address or reached)
 
     # ---- people
 

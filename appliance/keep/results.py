@@ -123,6 +123,19 @@ async def check_inside(path: Path, below: Path) -> None:
         )
 
 
+def make_way(folder: Path) -> Path | None:
+    """Where something that is no folder has the name of `folder`, its new name beside it.
+
+    Durable on return.  Raises OSError.
+    """
+    if not os.path.lexists(folder) or folder.is_dir():
+        return None
+    aside = folder.with_name(f"{folder.name}.file-{secrets.token_hex(4)}")
+    folder.rename(aside)
+    sync_folder(folder.parent)
+    return aside
+
+
 def make_folders(folder: Path) -> bool:
     """`folder` and its parents, durably; whether one was missing.  Raises OSError."""
     missing = []

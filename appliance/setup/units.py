@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from appliance import addresses
 from appliance.config import Config, Paths, Ports
 
 TARGET: Final = "appliance.target"
@@ -36,10 +37,12 @@ def drop_ins(config: Config, doors: Sequence[int]) -> dict[str, str]:
     """
     made = {}
     if config.ports != Ports() or config.network.listen != "0.0.0.0":
-        host = config.network.listen
-        host = f"[{host}]" if ":" in host else host
+        host = addresses.in_url(config.network.listen)
         streams = [f"ListenStream={host}:{port}" for port in doors]
-        made["appliance.socket.d/ports.conf"] = _section("Socket", ["ListenStream=", *streams])
+        lines = ["ListenStream=", *streams]
+        if host.startswith("["):  # else net.ipv6.bindv6only has its say
+            lines.append("BindIPv6Only=both")
+        made["appliance.socket.d/ports.conf"] = _section("Socket", lines)
     paths, usual = config.paths, Paths()
     if paths.run != usual.run:
         lines = ["ListenStream=", f"ListenStream={paths.control_socket}"]

@@ -43,7 +43,7 @@ async def test_whatever_is_asked_of_the_metrics_changes_nothing_and_is_answered(
     async with open_lab(config()) as lab:
         by_prefix = dict(lab.wire.app._by_port[3000]._by_prefix)
         by_prefix[METRICS]._look = no_disks
-        state = await at_work(lab, tmp_path)
+        state = await at_work(lab)
         before, tasks = state(), len(lab.wire.nursery.child_tasks)
         for n in range(CASES * TIMES):
             client = rng.choice([STRANGER, BOX])

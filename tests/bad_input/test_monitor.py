@@ -123,7 +123,7 @@ async def test_whatever_watchers_send_changes_nothing_and_each_hears_why_it_ende
     print(f"FUZZ_SEED={SEED}")
     rng, seen = random.Random(SEED), set()
     async with open_lab(config()) as lab:
-        state = await at_work(lab, tmp_path)
+        state = await at_work(lab)
         before, tasks = state(), len(lab.wire.nursery.child_tasks)
         for n in range(CASES * TIMES):
             client, sent = rng.choice([STRANGER, BOX]), list(pieces(rng))

@@ -100,7 +100,7 @@ async def test_whatever_is_uploaded_stays_in_its_attempts_place_or_is_refused(tm
     limits = Limits(upload_file_bytes=LIMIT, upload_attempt_bytes=50 * LIMIT)
     with trio.fail_after(60):
         async with open_lab(attrs.evolve(config(tmp_path), limits=limits)) as lab:
-            await at_work(lab, tmp_path, patience=0)
+            await at_work(lab, patience=0)
             job = lab.scheduler.store.job("lab.1")
             other = await lab.submit("script: other\n", key=KEY[::-1])
             srv, own = tmp_path / "srv", job.result_root[1:]

@@ -83,7 +83,7 @@ async def test_whatever_strangers_send_changes_nothing_and_is_answered_shortly(
     print(f"FUZZ_SEED={SEED}")
     rng, seen = random.Random(SEED), set()
     async with open_lab(config()) as lab:
-        state = await at_work(lab, tmp_path)
+        state = await at_work(lab)
         before = state()
         for n in range(CASES * TIMES):
             client = rng.choice([STRANGER, BOX])
@@ -128,7 +128,7 @@ async def test_whatever_strangers_send_by_websocket_changes_nothing(autojump_clo
     print(f"FUZZ_SEED={SEED}")
     rng, seen = random.Random(SEED), set()
     async with open_lab(config()) as lab:
-        state = await at_work(lab, tmp_path)
+        state = await at_work(lab)
         before, tasks = state(), len(lab.wire.nursery.child_tasks)
         for n in range(WEBSOCKETS * TIMES):
             pieces = list(frames(rng))
@@ -153,7 +153,7 @@ async def test_whatever_strangers_send_by_websocket_changes_nothing(autojump_clo
 @pytest.mark.parametrize("client", [STRANGER, BOX])
 async def test_a_job_that_is_not_the_boxs_is_not_its_to_fetch(autojump_clock, tmp_path, client):
     async with open_lab(config()) as lab:
-        await at_work(lab, tmp_path)
+        await at_work(lab)
         other = await lab.submit("script: secret\n", key=KEY[::-1])
         with structlog.testing.capture_logs() as lines:
             answers = [

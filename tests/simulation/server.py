@@ -12,9 +12,11 @@ import trio
 
 from appliance.clock import Clock
 from appliance.doors import ports
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import Doors
-from appliance.doors.asking import Admission
+from appliance.doors.asking import Usher
 from appliance.doors.boxes import Boots
+from appliance.doors.neighbours import Kernel
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
 from appliance.jobs import decisions, dispatch, filing, reaper
@@ -97,10 +99,12 @@ class Server:
         await nursery.start(dispatch.hand_over, self.scheduler)
         await nursery.start(reaper.reap, self.scheduler)
         await nursery.start(filing.file, self.scheduler)
-        self.fetches, self.reports = Fetches(self.scheduler), Reports(self.scheduler)
-        self.boots = Boots(self.scheduler, Admission(self.scheduler))
+        admission = Admission(config.network, Kernel())
+        self.fetches = Fetches(self.scheduler, admission.check, admission.acts)
+        self.reports = Reports(self.scheduler, admission.check)
+        self.boots = Boots(self.scheduler, Usher(self.scheduler, admission))
         if world.size.http:
-            talking, giving = ports.make_doors(self.scheduler, b"runner")
+            talking, giving = ports.make_doors(self.scheduler, b"runner", Kernel())
             self.wire = fakes.Wire(nursery, Doors(talking | giving))
 
     def _watch_disk(self) -> None:

@@ -1,0 +1,105 @@
+"""Whether a client is the testbox in whose name it acts.
+
+A box is known by its MAC, and HTTP shows an address alone.  Any box can take another's address, at
+any time: so wherever somebody acts as a box, be it with a question, for its job.cgz, with a report
+or an upload, the card that has the address *now* must be the box's.  What holds elsewhere:
+
+* loopback, this server's own addresses, and `network.providers` act for virtual boxes;
+* behind a router no card is to be seen, and the address alone counts;
+* where the kernel does not say, nobody acts.
+
+Must not: remember what it found.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from appliance import addresses
+from appliance.config import Network
+from appliance.doors.neighbours import Neighbours, OnLink
+from appliance.errors import Refused, Unproven
+from appliance.jobs.box import Box, Identity
+
+log = structlog.get_logger()
+
+
+def is_trusted(network: Network, client: str, server: str) -> bool:
+    """Whether `client` is the lab server itself, or one of `network.providers`.
+
+    Nobody else can hold a connection from the very address that it is made to.
+    """
+    return client == server or _is_provider(network, client)
+
+
+def _is_provider(network: Network, client: str) -> bool:
+    return addresses.is_loopback(client) or addresses.is_in(client, network.providers)
+
+
+class Admission:
+    """Asks for the card at an address, where `network.check_neighbour` is on."""
+
+    def __init__(self, network: Network, neighbours: Neighbours) -> None:
+        self._network = network
+        self._neighbours = neighbours
+
+    def check(self, box: Box, client: str) -> None:
+        """Raises Refused where `client`, which has the box's address, has no card of the box's.
+
+        Raises Unproven where that cannot be told.
+        """
+        card = self._card(client)
+        if card is not None and card not in _cards(box):
+            raise Refused(f"{client} is {card} now, which is no card of {box.name}'s")
+
+    def check_question(self, who: Identity, box: Box | None) -> None:
+        """Raises Refused where `who` is neither the card that asks nor another of the same `box`.
+
+        Raises Unproven where that cannot be told.
+        """
+        card = self._card(who.address)
+        if card is None or card == who.mac:
+            return
+        if box is None or not {card, who.mac} <= set(_cards(box)):
+            raise Refused(f"{who.address} is {card}, and asks for {who.mac}")
+
+    def is_registered(self, box: Box, client: str) -> bool:
+        """Whether `client`, at whatever address, has a card that the hosts file gives to `box`.
+
+        False where no card is looked for; raises Unproven where it cannot be told.
+        """
+        return box.facts is not None and self._card(client) in box.facts.macs
+
+    def acts(self, box: Box, client: str) -> bool:
+        """Whether `check` lets it; for what is noted in passing, and answered all the same."""
+        try:
+            self.check(box, client)
+        except (Refused, Unproven) as error:
+            log.info("not counted as the box's", box=box.name, client=client, why=str(error))
+            return False
+        return True
+
+    def _card(self, client: str) -> str | None:
+        """The card that `client` must be known by; None where no check applies.
+
+        Raises Unproven.
+        """
+        if not self._network.check_neighbour or _is_provider(self._network, client):
+            return None
+        if addresses.is_link_local(client):
+            raise Unproven(f"{client} is a link-local address, which says nothing of who has it")
+        try:
+            place = self._neighbours.place(client)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise Unproven(f"whose card is at {client} cannot be told: {why}") from error
+        if not isinstance(place, OnLink):
+            return None
+        if place.card is None:
+            raise Unproven(f"whose card is at {client} cannot be told: the kernel has no entry now")
+        return place.card
+
+
+def _cards(box: Box) -> tuple[str, ...]:
+    """The MACs of a box: the hosts file's; what a box says counts where no file knows it."""
+    return box.facts.macs if box.facts is not None else box.macs
