@@ -164,7 +164,7 @@ async def test_nothing_is_told_before_the_disk_knows_it(autojump_clock):
         ({"x": "(((a{100}){10}){10})"}, "no expression"),
         ({"x": ["a", "b"] * 30 + [str(n) for n in range(99)]}, "at most 100"),
         ({str(n): n for n in range(51)}, "at most 100"),
-        ({"job_id": [f"lab.{n}" for n in range(6000)]}, None),
+        ({"job_id": [f"lab.{n}" for n in range(5000)]}, None),
     ],
 )
 async def test_a_query_that_makes_no_sense_ends_with_the_reason(autojump_clock, query, word):
