@@ -71,7 +71,8 @@ holds them to it.
       overview    pure   the lab in one screen
       measures    pure   what is counted while the server runs
       news        pure   what a change means to people who watch
-      watching           who watches, and what of the news each asked for
+      queries            what somebody wants to hear of, and what it costs to find out
+      watching           who watches, and the news that all of them are shown
 
     doors/               how the world comes in
       listen             the listening sockets and their options
