@@ -78,6 +78,7 @@ holds them to it.
       listen             the listening sockets and their options
       ports              which door stands on which port
       connections        one connection's trouble ends that connection alone
+      sending            what goes out, to clients that take it in time
       http               what is said on it: HTTP/1.1 and WebSockets
       asgi               the one ASGI application
       asking             who asks for work: from a request to a seat in the lobby
