@@ -199,7 +199,7 @@ async def test_an_expression_that_backtracks_holds_nobody(autojump_clock):
 
 async def test_who_does_not_read_is_told_how_much_it_missed(autojump_clock, monkeypatch):
     """News are kept once for all who watch, and not once more for each who does not read."""
-    monkeypatch.setattr(watching, "UNREAD_MAX", 5)
+    monkeypatch.setattr(watching, "UNREAD_BYTES_MAX", 11_000)
     async with open_lab() as lab:
         watcher = lab.scheduler.watchers.join()
         watcher.ask(queries.Query({}))

@@ -72,6 +72,7 @@ async def test_a_monitor_that_stops_reading_is_cut_and_its_pings_are_not_gathere
 
 async def test_a_byte_a_minute_is_nothing_and_a_slow_client_is_served(autojump_clock):
     """What is taken in five minutes has a measure, which a modem keeps."""
+    assert (300, 2**16) == (STALL_S, PIECE_BYTES)
     data = os.urandom(4 * PIECE_BYTES)
 
     async def take(stream, size, every, taken):
@@ -87,8 +88,9 @@ async def test_a_byte_a_minute_is_nothing_and_a_slow_client_is_served(autojump_c
         with pytest.raises(TakesNothing):
             await owed.send(ours, data, "10.0.0.66")
         assert STALL_S == trio.current_time()
-        await ours.aclose()
+        nursery.cancel_scope.cancel()
 
+    async with trio.open_nursery() as nursery:
         taken = bytearray()
         ours, theirs = lockstep_stream_pair()
         nursery.start_soon(take, theirs, PIECE_BYTES // 4, STALL_S / 4 - 1, taken)
@@ -164,7 +166,7 @@ async def test_a_command_line_that_does_not_read_is_cut(autojump_clock, tmp_path
                 await stream.send_all(cbor2.dumps({"appliance": 1}))
                 if verb == "watch":
                     await stream.send_all(cbor2.dumps({"verb": "watch"}))
-                    for n in range(3000):
+                    for n in range(1000):
                         await lab.submit(key=f"{KEY}{n}")
                 with trio.move_on_after(STALL_S / 2):
                     await stream.send_all(cbor2.dumps({"verb": "status"}) * 100_000)
@@ -185,3 +187,8 @@ async def test_who_hung_up_is_not_said_to_take_nothing(autojump_clock):
         await owed.send(ours, b"x", "10.0.0.66")
 
     assert [] == lines
+
+
+def test_a_client_that_takes_nothing_is_not_taken_for_a_full_disk():
+    """A backup says NoSpace of an OSError, and would go on to say it to that client."""
+    assert not issubclass(TakesNothing, OSError)

@@ -29,7 +29,7 @@ import trio
 from appliance.doors.asgi import App
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
-from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed, TakesNothing
+from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
 from appliance.doors.warm import Warm, Which
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
@@ -237,7 +237,7 @@ class _Exchange:
             self._head = b""
             try:
                 await self._server.owed.send(self._stream, data, self._client)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, TakesNothing) as error:
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise HungUp("the client is gone") from error
 
     async def _send_file(self, file: int, offset: int, count: int) -> None:

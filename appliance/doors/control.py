@@ -29,7 +29,7 @@ import trio
 import appliance
 from appliance import errors
 from appliance.doors.people import People
-from appliance.doors.sending import Owed, TakesNothing
+from appliance.doors.sending import Owed
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
@@ -145,7 +145,7 @@ async def _connection(
             except errors.BadRequest as error:
                 log.warning("control connection refused", user=user, why=str(error))
                 await say(cbor2.dumps({"error": _error(error)}))
-    except (trio.BrokenResourceError, trio.ClosedResourceError, TakesNothing):
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the person pressed Ctrl-C, or Ctrl-Z long ago
 
 
@@ -164,7 +164,7 @@ async def _answer(
         reply = cbor2.dumps({"result": result})
     except errors.ApplianceError as error:
         reply = cbor2.dumps({"error": _error(error)})
-    except (trio.BrokenResourceError, trio.ClosedResourceError, TakesNothing):
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         raise
     except Exception:
         log.exception("a verb failed", verb=request.get("verb"), user=user)

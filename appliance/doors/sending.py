@@ -28,8 +28,11 @@ TOLD_MAX: Final = 1000  # addresses that are remembered for that
 log = structlog.get_logger()
 
 
-class TakesNothing(ConnectionError):
-    """The client has not taken a piece in its time."""
+class TakesNothing(trio.BrokenResourceError):
+    """The client has not taken a piece in its time.
+
+    It is as good as gone; and no OSError, which some take for their disk's.
+    """
 
 
 class Owed:

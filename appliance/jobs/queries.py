@@ -33,6 +33,8 @@ SEARCH: Final = 10  # what it costs to begin, in instructions: 2 us
 TEXT_BYTES_MAX: Final = 512
 # Work is counted in instructions times bytes, some 1.5 ns each where RE2 remembers nothing.
 LOOK_WORK: Final = 2000  # to look at one message, and again for each of ten words: 3 us
+# In memory: the map, its keys in what goes out, and each value there twice, and as it is searched.
+NEWS_BYTES: Final = 1500
 _SPECIAL: Final = frozenset(r"\.+*?()|[]{}^$")
 # An expression finds lab.1 in lab.10, whose end its client would take for its own job's.
 _JOB: Final = re.compile(r"[A-Za-z0-9_-]+\.[0-9]+\Z")
@@ -47,8 +49,9 @@ class News:
         self.message = message
         self._words: dict[str, tuple[str, str, bytes]] = {}
         self._text = ""
-        self.size = sum(len(value) for value in message.values() if isinstance(value, str))
-        self.longest = min(self.size, TEXT_BYTES_MAX)  # at least that of any one value
+        said = sum(len(value) for value in message.values() if isinstance(value, str))
+        self.size = NEWS_BYTES + 4 * said
+        self.longest = min(said, TEXT_BYTES_MAX)  # at least that of any one value
 
     @property
     def text(self) -> str:

@@ -27,9 +27,9 @@ LOCAL_WATCHERS_MAX: Final = 100
 # Of the expressions of all who watch over the network, and once more of those who are local: all
 # of them together cost 20 ms for the longest message.  Words and job ids count for nothing here.
 PROGRAMS_MAX: Final = 20_000
-# News that somebody has not looked at yet: a job has about forty messages, a submit one for each.
-UNREAD_MAX: Final = 10_000
-UNREAD_BYTES_MAX: Final = 16 * 2**20  # of their values
+# News that somebody has not looked at yet: some 15,000, as of so many jobs in one submit.
+UNREAD_BYTES_MAX: Final = 32 * 2**20
+TRIM: Final = 256  # messages that a watcher looks at before those are let go that all have seen
 # In one turn, as `Query.work` counts: some 0.7 ms.  Then the others of the loop get theirs.
 SLICE_WORK: Final = 500_000
 TEXT_WORK: Final = 15_000  # to write a message that goes out
@@ -37,7 +37,7 @@ TEXT_WORK: Final = 15_000  # to write a message that goes out
 PAUSE_S: Final = 0.005
 
 DISMISSED: Final = "the server stops"
-BEHIND: Final = f"too far behind: more than {UNREAD_MAX} messages were not read"
+BEHIND: Final = f"too far behind: more than {UNREAD_BYTES_MAX >> 20} MiB of messages were not read"
 
 _LOCAL: Final = None  # who watches on the server itself
 
@@ -144,9 +144,18 @@ class Watchers:
         self._news[self.next] = item
         self._bytes += item.size
         self.next += 1
-        while len(self._news) > UNREAD_MAX or self._bytes > UNREAD_BYTES_MAX:
-            self._bytes -= self._news.pop(self._first).size
+        while self._bytes > UNREAD_BYTES_MAX:
+            self._forget()
         self.stir()
+
+    def _forget(self) -> None:
+        self._bytes -= self._news.pop(self._first).size
+
+    def _trim(self) -> None:
+        """Let go what all have looked at."""
+        seen = min(watcher.at for watcher in self if watcher.query is not None)
+        while self._news and self._first < seen:
+            self._forget()
 
     def stir(self) -> None:
         """Whoever waits for more looks again."""
@@ -187,6 +196,8 @@ class Watchers:
             assert watcher.query is not None
             item = self._news[watcher.at]
             watcher.at += 1
+            if watcher.at % TRIM == 0:
+                self._trim()
             self._work += watcher.query.work(item)
             if watcher.query.fits(item):
                 self._work += TEXT_WORK
