@@ -74,12 +74,14 @@ holds them to it.
       overview    pure   the lab in one screen
       measures    pure   what is counted while the server runs
       news        pure   what a change means to people who watch
-      watching           who watches, and what of the news each asked for
+      queries            what somebody wants to hear of, and what it costs to find out
+      watching           who watches, and the news that all of them are shown
 
     doors/               how the world comes in
       listen             the listening sockets and their options
       ports              which door stands on which port
       connections        one connection's trouble ends that connection alone
+      sending            what goes out, to clients that take it in time
       http               what is said on it: HTTP/1.1 and WebSockets
       asgi               the one ASGI application
       asking             who asks for work: from a request to a seat in the lobby

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import trio
 from appliance.doors import bulk
 from appliance.doors.asgi import Doors
 from appliance.doors.files import Files
+from appliance.doors.sending import PIECE_BYTES
 from tests import fakes
 
 SIZE = 5 * 2**20 + 7  # several chunks, and a piece of one
@@ -46,8 +48,11 @@ class Door:
 
 
 @asynccontextmanager
-async def door(folder, patience=5.0):
+async def door(folder, patience=5.0, holds=None):
+    """`holds`: bytes that the kernel keeps of what a client has not taken."""
     sock = socket.socket()
+    if holds is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, holds)
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     ledger, close, over = Ledger(), trio.Event(), trio.Event()
@@ -57,7 +62,7 @@ async def door(folder, patience=5.0):
         await bulk.serve(app, [sock], stop=close.wait, patience=patience, task_status=task_status)
         over.set()
 
-    with trio.fail_after(30):
+    with trio.fail_after(30 if patience < math.inf else math.inf):
         async with trio.open_nursery() as nursery:
             await nursery.start(serve)
             yield Door(port, close, ledger, over)
@@ -202,3 +207,29 @@ async def test_a_file_that_shrinks_ends_the_connection_short(tmp_path):
             got += len(more)
 
     assert (got < 64 * 2**20, []) == (True, opened.ledger.done_paths)
+
+
+async def test_a_client_that_takes_a_little_of_a_file_now_and_then_is_cut(
+    tmp_path, large, mock_clock
+):
+    """Each time there is room for more; and yet it would keep the file open for a month."""
+    async with door(tmp_path, patience=math.inf, holds=4096) as opened:
+        sock = trio.socket.socket()
+        with sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await sock.connect(("127.0.0.1", opened.port))
+            await sock.send(b"GET /os/large HTTP/1.1\r\nHost: lab\r\n\r\n")
+            taken, cut = 0, False
+            while not cut and taken < SIZE and mock_clock.current_time() < 2 * bulk.STALL_S:
+                try:
+                    got = len(await sock.recv(8192))
+                    cut = not got
+                    taken += got
+                except ConnectionError:
+                    cut = True
+                for _ in range(50):  # the server does what it can
+                    await trio.lowlevel.checkpoint()
+                mock_clock.jump(59)
+
+    assert cut
+    assert 0 < taken < 2 * PIECE_BYTES

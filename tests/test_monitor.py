@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.jobs import watching
+from appliance.jobs import queries, watching
 from tests import fakes
 from tests.lab import KEY, MAC, open_lab
 
@@ -162,9 +162,11 @@ async def test_nothing_is_told_before_the_disk_knows_it(autojump_clock):
         ({"\ud800": 1}, "no expression"),
         ({"x": "a" * 201}, "at most 200"),
         ({"x": "(((a{100}){10}){10})"}, "no expression"),
+        ({"x": ".{1,100}a.{1,100}N"}, "instructions at most"),
+        ({"x": "(a{100}){9}b{99}c{99}"}, "instructions at most"),
         ({"x": ["a", "b"] * 30 + [str(n) for n in range(99)]}, "at most 100"),
         ({str(n): n for n in range(51)}, "at most 100"),
-        ({"job_id": [f"lab.{n}" for n in range(6000)]}, None),
+        ({"job_id": [f"lab.{n}" for n in range(5000)]}, None),
     ],
 )
 async def test_a_query_that_makes_no_sense_ends_with_the_reason(autojump_clock, query, word):
@@ -196,14 +198,17 @@ async def test_an_expression_that_backtracks_holds_nobody(autojump_clock):
 
 
 async def test_who_does_not_read_is_told_how_much_it_missed(autojump_clock, monkeypatch):
-    monkeypatch.setattr(watching, "UNREAD_MAX", 5)
+    """News are kept once for all who watch, and not once more for each who does not read."""
+    monkeypatch.setattr(watching, "UNREAD_BYTES_MAX", 11_000)
     async with open_lab() as lab:
         watcher = lab.scheduler.watchers.join()
-        watcher.query = watching.Query({})
-        for n in range(6):
+        watcher.ask(queries.Query({}))
+        for n in range(5):
             await lab.submit(key=f"{KEY}{n}")
-
         assert 5 == len(await watcher.read())
+        for n in range(6):
+            await lab.submit(key=f"{KEY}{n + 5}")
+
         assert [] == await watcher.read()
         assert watching.BEHIND == watcher.ended
 

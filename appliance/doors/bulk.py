@@ -30,12 +30,11 @@ from appliance import addresses
 from appliance.doors.asgi import App
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
+from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
 from appliance.doors.warm import Warm, Which
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
 IDLE_S: Final = 30.0
-# A box that takes no byte for this long has lost power, or has been unplugged.
-STALL_S: Final = 300.0
 # After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
 LINGER_S: Final = 2.0
 HEAD_BYTES_MAX: Final = 16 * 1024
@@ -59,6 +58,7 @@ class _Server:
     # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
     turn: trio.Lock = attrs.Factory(trio.Lock)
     warm: Warm = attrs.Factory(lambda: Warm(TURN_BYTES))
+    owed: Owed = attrs.Factory(Owed)
     stopping: bool = False
     idle: set[trio.CancelScope] = attrs.Factory(set)
 
@@ -174,6 +174,7 @@ class _Exchange:
         self._request = request
         self._asked = False
         self._ahead = 0  # bytes of later questions that came already
+        self._client = stream.socket.getpeername()[0]
         self._bodiless = request.method == b"HEAD"
         self._head = b""  # goes out together with the first piece of the body
 
@@ -238,9 +239,8 @@ class _Exchange:
         if data := self._head + (data or b""):
             self._head = b""
             try:
-                with trio.fail_after(STALL_S):
-                    await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+                await self._server.owed.send(self._stream, data, self._client)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise HungUp("the client is gone") from error
 
     async def _send_file(self, file: int, offset: int, count: int) -> None:
@@ -250,11 +250,14 @@ class _Exchange:
         end = offset + count
         status = os.fstat(file)
         which = (status.st_dev, status.st_ino)
+        begun, until = offset, trio.current_time() + STALL_S
         while offset < end:
             try:
                 offset += await self._sendfile(file, which, offset, min(TURN_BYTES, end - offset))
             except BlockingIOError:
-                await self._writable()
+                if offset >= begun + PIECE_BYTES:
+                    begun, until = offset, trio.current_time() + STALL_S
+                await self._writable(until)
 
     async def _sendfile(self, file: int, which: Which, offset: int, count: int) -> int:
         call = partial(os.sendfile, self._stream.socket.fileno(), file, offset, count)
@@ -267,10 +270,11 @@ class _Exchange:
             raise OSError(errno.ENODATA, "the file has become shorter")
         return sent
 
-    async def _writable(self) -> None:
-        with trio.move_on_after(STALL_S) as scope:
+    async def _writable(self, until: float) -> None:
+        with trio.CancelScope(deadline=until) as scope:
             await trio.lowlevel.wait_writable(self._stream.socket)
         if scope.cancelled_caught:
+            self._server.owed.tell(self._client, STALL_S)
             raise HungUp("the client takes nothing any more")
 
 

@@ -29,6 +29,7 @@ from hypercorn.typing import ConnectionState
 
 from appliance import addresses
 from appliance.doors.http import Buffer, Handshake, Http, Stream
+from appliance.doors.sending import Owed, TakesNothing
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
@@ -59,6 +60,7 @@ class Context(WorkerContext):
     def __init__(self, max_requests: int | None) -> None:
         super().__init__(max_requests)
         self.terminated: Terminated = Terminated()
+        self.owed = Owed()
 
 
 class Idle:
@@ -115,19 +117,19 @@ class Connection(TCPServer):
             self.config.keep_alive_timeout, self.context.terminated
         )
         self._closed = False
+        self._client = "unknown"
 
     async def run(self) -> None:
         """Serve it until it ends; never raises."""
-        client = "unknown"
         try:
             sock = self.stream.socket
             peer, own = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
-            client = peer[0]
+            self._client = peer[0]
             await self._serve(peer, own)
         except OSError:
             pass  # it is gone
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
-            log.warning("connection cut", client=client, why=_reason(error))
+            log.warning("connection cut", client=self._client, why=_reason(error))
         finally:
             await self.idle_task.stop()
             await self._close()
@@ -170,7 +172,10 @@ class Connection(TCPServer):
             await http.give_up(self.config.keep_alive_timeout)
 
     async def protocol_send(self, event: Event) -> None:
-        """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop."""
+        """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop.
+
+        Nor does a client that takes nothing hold its answer for ever.
+        """
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -179,8 +184,10 @@ class Connection(TCPServer):
         except trio.WouldBlock:
             await self.send_lock.acquire()
         try:
-            with trio.CancelScope(shield=True):
-                await self.stream.send_all(event.data)
+            await self.context.owed.send(self.stream, event.data, self._client, shield=True)
+        except TakesNothing:
+            await self._close()
+            await self.protocol.handle(Closed())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         finally:

@@ -29,6 +29,7 @@ import trio
 import appliance
 from appliance import errors
 from appliance.doors.people import People
+from appliance.doors.sending import Owed
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
@@ -49,6 +50,8 @@ _KINDS: Final = {
 }
 
 _WAITS: Final = {"wait", "drain", "watch"}  # what they change is decided before they wait
+
+Say = Callable[[bytes], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -71,9 +74,10 @@ async def serve(
     )
     try:
         task_status.started()
+        owed = Owed()
 
         async def connection(stream: trio.SocketStream) -> None:
-            await _connection(stream, scheduler, people)
+            await _connection(stream, owed, scheduler, people)
 
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
@@ -114,8 +118,14 @@ def _answers(path: str) -> bool:
     return True
 
 
-async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: People) -> None:
+async def _connection(
+    stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, people: People
+) -> None:
     user = _peer(stream)
+
+    async def say(message: bytes) -> None:
+        await owed.send(stream, message, f"the command line of {user}")
+
     hello = {
         "appliance": PROTOCOL,
         "version": appliance.__version__,
@@ -125,23 +135,25 @@ async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: P
     }
     try:
         async with stream, contextlib.aclosing(_messages(stream)) as requests:
-            await stream.send_all(cbor2.dumps(hello))
+            await say(cbor2.dumps(hello))
             try:
                 greeting = await anext(requests, None)
                 if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
                     raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
                 async for request in requests:
-                    await _answer(stream, people, user, request)
+                    await _answer(stream, say, people, user, request)
             except errors.BadRequest as error:
                 log.warning("control connection refused", user=user, why=str(error))
-                await stream.send_all(cbor2.dumps({"error": _error(error)}))
+                await say(cbor2.dumps({"error": _error(error)}))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the person pressed Ctrl-C
+        pass  # the person pressed Ctrl-C, or Ctrl-Z long ago
 
 
-async def _answer(stream: trio.SocketStream, people: People, user: str, request: Any) -> None:
+async def _answer(
+    stream: trio.SocketStream, say: Say, people: People, user: str, request: Any
+) -> None:
     async def event(what: dict[str, Any]) -> None:
-        await stream.send_all(cbor2.dumps({"event": what}))
+        await say(cbor2.dumps({"event": what}))
 
     try:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
@@ -158,7 +170,7 @@ async def _answer(stream: trio.SocketStream, people: People, user: str, request:
         log.exception("a verb failed", verb=request.get("verb"), user=user)
         failed = {"kind": "internal", "message": "the server failed; see its log"}
         reply = cbor2.dumps({"error": failed})
-    await stream.send_all(reply)
+    await say(reply)
 
 
 async def _while_there(

@@ -9,6 +9,7 @@ secret is in it.
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from typing import Any, Final
 
 import structlog
@@ -17,8 +18,9 @@ import trio
 from appliance.doors.asgi import Receive, Scope, Send
 from appliance.doors.sockets import turn_away
 from appliance.errors import BadRequest, Refused
+from appliance.jobs.queries import Query
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.watching import DISMISSED, Query, Watcher
+from appliance.jobs.watching import DISMISSED, Watcher
 
 FILTER: Final = "/filter"
 QUERY_S: Final = 30.0  # for the query to come
@@ -47,7 +49,7 @@ class Monitor:
             await turn_away(send, 404, f"the monitor is at {FILTER}")
             return
         try:
-            watcher = self._scheduler.watchers.join()
+            watcher = self._scheduler.watchers.join(None if _is_local(scope) else client)
         except Refused as error:
             log.warning("monitor turned away", client=client, why=str(error))
             await turn_away(send, 503, str(error))
@@ -55,7 +57,7 @@ class Monitor:
         try:
             await send({"type": "websocket.accept"})
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_listen, receive, watcher)
+                nursery.start_soon(self._listen, receive, watcher)
                 with trio.move_on_after(WATCH_S):
                     await self._tell(send, watcher)
                 watcher.end(A_DAY)
@@ -73,20 +75,26 @@ class Monitor:
             for text in texts:
                 await send({"type": "websocket.send", "text": text})
 
+    async def _listen(self, receive: Receive, watcher: Watcher) -> None:
+        """What the client says: its query, perhaps another in its place; then that it is gone."""
+        with trio.move_on_after(QUERY_S) as waiting:
+            while (event := await receive())["type"] != "websocket.disconnect":
+                try:
+                    async with self._scheduler.watchers.turn:  # to compile it takes milliseconds
+                        watcher.ask(Query(_parse(event.get("text"))))
+                except (BadRequest, Refused) as error:
+                    watcher.end(str(error))
+                    return
+                waiting.deadline = float("inf")
+            watcher.end(GONE)
+        if waiting.cancelled_caught:
+            watcher.end(f"no query came within {QUERY_S:.0f} s")
 
-async def _listen(receive: Receive, watcher: Watcher) -> None:
-    """What the client says: its query, and perhaps another in its place; then that it is gone."""
-    with trio.move_on_after(QUERY_S) as waiting:
-        while (event := await receive())["type"] != "websocket.disconnect":
-            try:
-                watcher.query = Query(_parse(event.get("text")))
-            except BadRequest as error:
-                watcher.end(str(error))
-                return
-            waiting.deadline = float("inf")
-        watcher.end(GONE)
-    if waiting.cancelled_caught:
-        watcher.end(f"no query came within {QUERY_S:.0f} s")
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the client is on this very server: nobody else connects from the address it asks."""
+    client = str(scope["client"][0])
+    return client == scope["server"][0] or ip_address(client).is_loopback
 
 
 def _parse(text: str | None) -> Any:

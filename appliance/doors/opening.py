@@ -25,7 +25,9 @@ import trio
 
 from appliance.errors import BadRequest, NotFound, Refused
 
-CHUNK_BYTES: Final = 2**20
+# Of a file at once, where the kernel does not send from it.  A client that does not read holds two
+# of them, and there may be a thousand such: with 1 MiB they held 2 GB.
+CHUNK_BYTES: Final = 2**15
 # A cold disk serves a few readers well and many badly; boxes beyond these wait their turn, and
 # the other users of threads are not starved by them.
 _DISK_THREADS_MAX: Final = 16

@@ -17,14 +17,16 @@ from appliance.boot import image_gc
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import overview
 from appliance.jobs.job import Finished
+from appliance.jobs.queries import Query
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
-from appliance.jobs.watching import Query
 
 # A screen that changes oftener is not read, and each is a look at every job.
 SCREEN_S: Final = 0.25
 # The part of the loop's time that screens may take: with 100,000 jobs one is some 40 ms.
 SHARE: Final = 0.05
+# In one screen.  Who does not read it is shown no more until then, and falls behind.
+NEWS_MAX: Final = 1000
 LEVEL_S_MAX: Final = 7 * 86400.0
 
 log = structlog.get_logger()
@@ -69,14 +71,16 @@ class Operators:
         """
         scheduler = self._scheduler
         watcher = scheduler.watchers.join()
-        watcher.query = Query({})
+        watcher.ask(Query({}))
         news: list[str] = []
-        bell = trio.Event()
+        bell, shown = trio.Event(), trio.Event()
 
         async def listen() -> None:
             while texts := await watcher.read():
                 news.extend(texts)
                 bell.set()
+                if len(news) >= NEWS_MAX:
+                    await shown.wait()
             bell.set()
 
         async def look_at_the_lobby() -> None:
@@ -89,13 +93,14 @@ class Operators:
                 nursery.start_soon(listen)
                 nursery.start_soon(look_at_the_lobby)
                 while not watcher.ended:
-                    bell = trio.Event()
                     told, news = news, []
-                    began = trio.current_time()
+                    shown.set()
+                    bell, shown = trio.Event(), trio.Event()
                     await scheduler.shown()
+                    began = trio.current_time()
                     status = await self.status()
-                    await event({"status": status, "news": [json.loads(text) for text in told]})
                     took = trio.current_time() - began
+                    await event({"status": status, "news": [json.loads(text) for text in told]})
                     await trio.sleep(max(SCREEN_S, took / SHARE))
                     await bell.wait()
                 nursery.cancel_scope.cancel()

@@ -33,7 +33,9 @@ from appliance.jobs.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.jobs.scheduler import Scheduler
 
 SOCKETS: Final = "/ws/"
-MESSAGE_BYTES_MAX: Final = 2**16  # of a client: it has one word to say
+MESSAGE_BYTES_MAX: Final = 2**16  # on any door: a monitor's query may name thousands of jobs
+# Of a box's host, which has one word to say: a thousand that never end a message hold 4 MB.
+WORD_BYTES_MAX: Final = 2**12
 # For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
 # run, another can.
 MEMORY_S: Final = 60.0
@@ -66,7 +68,7 @@ class Sockets:
             return
         told, of_2021 = False, scope["path"].count("/") > NEWER_SLASHES
         try:
-            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.accept", "message_bytes_max": WORD_BYTES_MAX})
             gone = partial(_until_gone, receive)
             script = await seat.wait(self._scheduler.config.waits.park, until_gone=gone)
             if script is not None and of_2021 and not seat.hung_up:

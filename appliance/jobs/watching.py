@@ -1,140 +1,78 @@
-"""Who watches: the news that each of them asked for, kept until it is read.
+"""Who watches, and the news that all of them are shown.
 
-A query is a map: each of its keys must be a key of the message, or an expression that finds one;
-each value, or one of several in a list, must be the message's or find something in it
-(protocol.md §9).  Expressions are RE2's: the time they take grows with the text alone, so nobody's
-can hold the loop.
+`Watchers.tell` notes that something happened, in the very step in which it did, and looks at
+nobody.  Each watcher goes through the news by itself, in slices that take turns: what two hundred
+of them ask for together costs the loop a millisecond at a time, and a part of its time altogether.
+One that falls too far behind, because it does not read or because others ask for too much, is sent
+away with that reason; the lab waits for nobody.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
 
-import re2
+import attrs
 import trio
 
-from appliance.errors import BadRequest, Refused
-from appliance.jobs import news
+from appliance.errors import Refused
 from appliance.jobs.news import Message
+from appliance.jobs.queries import News, Query
 
-WATCHERS_MAX: Final = 200  # people and their scripts; each costs a look at every message
-# Of one watcher, not read yet: some hundred kB.  A job has about forty messages.
-UNREAD_MAX: Final = 1000
-JOBS_MAX: Final = 10_000  # named in one query: a submit of a large matrix
-EXPRESSIONS_MAX: Final = 100  # in one query, each a microsecond for each message
-EXPRESSION_CHARS_MAX: Final = 200
-EXPRESSION_BYTES_MAX: Final = 2**16  # of one that is compiled; RE2 refuses a larger one
-# An expression finds lab.1 in lab.10, whose end its client would take for its own job's.
-_JOB: Final = re.compile(r"[A-Za-z0-9_-]+\.[0-9]+\Z")
+WATCHERS_MAX: Final = 200  # over the network: people and their scripts
+ADDRESS_WATCHERS_MAX: Final = 50  # of one address: a machine where many submit and wait
+# On the server itself, and by the command line: a network full of watchers keeps none of them out.
+LOCAL_WATCHERS_MAX: Final = 100
+# Of the expressions of all who watch over the network, and once more of those who are local: all
+# of them together cost 20 ms for the longest message.  Words and job ids count for nothing here.
+PROGRAMS_MAX: Final = 20_000
+# News that somebody has not looked at yet: some 15,000, as of so many jobs in one submit.
+UNREAD_BYTES_MAX: Final = 32 * 2**20
+TRIM: Final = 256  # messages that a watcher looks at before those are let go that all have seen
+# In one turn, as `Query.work` counts: some 0.7 ms.  Then the others of the loop get theirs.
+SLICE_WORK: Final = 500_000
+TEXT_WORK: Final = 15_000  # to write a message that goes out
+# After as much as a slice: expressions take an eighth of the loop at most.
+PAUSE_S: Final = 0.005
 
 DISMISSED: Final = "the server stops"
-BEHIND: Final = f"more than {UNREAD_MAX} messages were not read"
+BEHIND: Final = f"too far behind: more than {UNREAD_BYTES_MAX >> 20} MiB of messages were not read"
+
+_LOCAL: Final = None  # who watches on the server itself
 
 
-class Query:
-    """What somebody wants to hear of."""
-
-    def __init__(self, said: Any) -> None:
-        """Raises BadRequest with what would be right."""
-        if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
-            raise BadRequest('a query is a JSON object, such as {"job_id": ["lab.1"]}')
-        self._rules = [_Rule(key, value) for key, value in said.items()]
-        if sum(rule.size for rule in self._rules) > EXPRESSIONS_MAX:
-            raise BadRequest(f"a query has at most {EXPRESSIONS_MAX} expressions")
-
-    def fits(self, message: Mapping[str, Any]) -> bool:
-        """Whether every rule finds what it wants."""
-        return all(rule.fits(message) for rule in self._rules)
-
-
-class _Rule:
-    """One key of a query, and its values."""
-
-    def __init__(self, key: str, value: Any) -> None:
-        values = value if isinstance(value, list) else [value]
-        self._key = key
-        self._finds_key = _expression(key)
-        self._any = None in values
-        self._words = {_word(one) for one in values}
-        if len(self._words) > JOBS_MAX:
-            raise BadRequest(f"{key[:40]}: at most {JOBS_MAX} values")
-        wide = [word for word in self._words if not (key == "job_id" and _JOB.match(word))]
-        self.size = 1 + len(wide)
-        if self.size > EXPRESSIONS_MAX:  # before they are compiled
-            raise BadRequest(f"a query has at most {EXPRESSIONS_MAX} expressions")
-        self._find_value = [_expression(word) for word in wide]
-
-    def fits(self, message: Mapping[str, Any]) -> bool:
-        key: str | None = self._key
-        if key not in message:
-            key = next((name for name in message if self._finds_key.search(name)), None)
-        if key is None:
-            return False
-        word = _word(message[key])
-        return (
-            self._any
-            or word in self._words
-            or any(expression.search(word) for expression in self._find_value)
-        )
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _expression(text: str) -> Any:
-    """Raises BadRequest for one that is too long, or none of RE2's."""
-    if len(text) > EXPRESSION_CHARS_MAX:
-        raise BadRequest(f"{text[:40]!r}...: an expression has at most {EXPRESSION_CHARS_MAX}")
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = EXPRESSION_BYTES_MAX
-    try:
-        return re2.compile(text, options=options)
-    except (re2.error, UnicodeEncodeError) as error:
-        raise BadRequest(f"{text[:40]!r} is no expression of RE2's: {_why(error)}") from error
-
-
-def _why(error: Exception) -> str:
-    why = error.args[0] if error.args else ""
-    return why.decode(errors="replace") if isinstance(why, bytes) else "it is no text"
-
-
+@attrs.define(eq=False)
 class Watcher:
     """One who watches."""
 
-    def __init__(self) -> None:
-        self.query: Query | None = None  # it has not said yet
-        self.ended = ""  # why nothing more will come
-        self._unread: deque[str] = deque()
-        self._something = trio.Event()
+    _all: Watchers
+    address: str | None  # None: it is local
+    query: Query | None = None  # it has not said yet
+    ended: str = ""  # why nothing more will come
+    at: int = 0  # the number of the message that it looks at next
+    until: int | None = None  # the number of the first one that it is not shown, once it has ended
 
-    def tell(self, message: Message, text: str) -> None:
-        """Keep it for the watcher, if it is what was asked for."""
-        if self.ended or self.query is None or not self.query.fits(message):
-            return
-        if len(self._unread) >= UNREAD_MAX:
-            self.end(BEHIND)
-            return
-        self._unread.append(text)
-        self._something.set()
+    def ask(self, query: Query) -> None:
+        """Hear of this from now on.  Raises Refused where all ask for too much together."""
+        self._all.weigh(self, query)
+        if self.query is None:
+            self.at = self._all.next
+        self.query = query
 
     def end(self, why: str) -> None:
-        """Nothing more will come."""
+        """Nothing more will come than what has happened until now."""
         self.ended = self.ended or why
-        self._something.set()
+        self.until = self._all.next if self.until is None else self.until
+        self._all.stir()
 
     async def read(self) -> list[str]:
-        """All that was not read, at least one; empty at the end."""
-        while not self._unread and not self.ended:
-            await self._something.wait()
-            self._something = trio.Event()
-        unread, self._unread = list(self._unread), deque()
-        return unread
+        """What was not read, at least one; empty at the end."""
+        while True:
+            found = await self._all.look(self)
+            if found or (self.ended and not self._all.has_more(self)):
+                return found
+            await self._all.more(self)
 
 
 class Watchers:
@@ -143,6 +81,13 @@ class Watchers:
     def __init__(self) -> None:
         self._watchers: dict[int, Watcher] = {}
         self._closed = False
+        self._news: dict[int, News] = {}  # by number, without a gap
+        self.next = 0  # the number of the next
+        self._bytes = 0
+        self._bell = trio.Event()
+        # Who works for a watcher does so in its turn: one in each round of the loop.
+        self.turn = trio.Lock()
+        self._work = 0  # since the last pause
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -150,11 +95,21 @@ class Watchers:
     def __iter__(self) -> Iterator[Watcher]:
         return iter(list(self._watchers.values()))
 
-    def join(self) -> Watcher:
-        """One more, which has not said yet what it wants.  Raises Refused past WATCHERS_MAX."""
-        if len(self._watchers) >= WATCHERS_MAX:
+    def join(self, address: str | None = _LOCAL) -> Watcher:
+        """One more, which has not said yet what it wants.
+
+        `address`: where it is; None for one on the server itself.  Raises Refused where too many
+        watch already, or too many at its address.
+        """
+        at = Counter(watcher.address for watcher in self)
+        local, far = at[_LOCAL], len(self) - at[_LOCAL]
+        if address is _LOCAL and local >= LOCAL_WATCHERS_MAX:
+            raise Refused(f"{LOCAL_WATCHERS_MAX} watch on this server already")
+        if address is not _LOCAL and far >= WATCHERS_MAX:
             raise Refused(f"{WATCHERS_MAX} watch already")
-        watcher = Watcher()
+        if address is not _LOCAL and at[address] >= ADDRESS_WATCHERS_MAX:
+            raise Refused(f"{ADDRESS_WATCHERS_MAX} watch from {address} already")
+        watcher = Watcher(self, address)
         self._watchers[id(watcher)] = watcher
         if self._closed:
             watcher.end(DISMISSED)
@@ -163,12 +118,91 @@ class Watchers:
     def leave(self, watcher: Watcher) -> None:
         """It watches no more."""
         self._watchers.pop(id(watcher), None)
+        if not self._watchers:
+            self._news.clear()
+            self._bytes = 0
+
+    def weigh(self, watcher: Watcher, query: Query) -> None:
+        """Raises Refused where the expressions of all are too large with those of `query`."""
+        local = watcher.address is _LOCAL
+        others = sum(
+            other.query.program
+            for other in self
+            if other.query and other is not watcher and (other.address is _LOCAL) == local
+        )
+        if query.program and others + query.program > PROGRAMS_MAX:
+            raise Refused(
+                "those who watch have too many expressions together; job ids and plain words are"
+                " always taken"
+            )
 
     def tell(self, message: Message) -> None:
-        """Tell all whom it concerns."""
-        text = news.text(message)
-        for watcher in self:
-            watcher.tell(message, text)
+        """Something happened."""
+        if not self._watchers:
+            return
+        item = News(message)
+        self._news[self.next] = item
+        self._bytes += item.size
+        self.next += 1
+        while self._bytes > UNREAD_BYTES_MAX:
+            self._forget()
+        self.stir()
+
+    def _forget(self) -> None:
+        self._bytes -= self._news.pop(self._first).size
+
+    def _trim(self) -> None:
+        """Let go what all have looked at."""
+        seen = min(watcher.at for watcher in self if watcher.query is not None)
+        while self._news and self._first < seen:
+            self._forget()
+
+    def stir(self) -> None:
+        """Whoever waits for more looks again."""
+        self._bell.set()
+        self._bell = trio.Event()
+
+    @property
+    def _first(self) -> int:
+        return self.next - len(self._news)
+
+    def has_more(self, watcher: Watcher) -> bool:
+        """Whether there is anything that it has not looked at."""
+        until = self.next if watcher.until is None else watcher.until
+        return watcher.query is not None and watcher.at < until
+
+    async def more(self, watcher: Watcher) -> None:
+        """Returns when there is, or when it has ended."""
+        while not self.has_more(watcher) and not watcher.ended:
+            await self._bell.wait()
+
+    async def look(self, watcher: Watcher) -> list[str]:
+        """What it wants of the next few messages: one slice of the work."""
+        async with self.turn:
+            found = self._slice(watcher)
+            if self._work >= SLICE_WORK:
+                self._work = 0
+                await trio.sleep(PAUSE_S)
+        return found
+
+    def _slice(self, watcher: Watcher) -> list[str]:
+        found: list[str] = []
+        until = self._work + SLICE_WORK
+        while self.has_more(watcher) and self._work < until:
+            if watcher.at < self._first:
+                watcher.at, watcher.until = self.next, self.next
+                watcher.end(BEHIND)
+                break
+            assert watcher.query is not None
+            item = self._news[watcher.at]
+            watcher.at += 1
+            if watcher.at % TRIM == 0:
+                self._trim()
+            self._work += watcher.query.work(item)
+            if watcher.query.fits(item):
+                self._work += TEXT_WORK
+                found.append(item.text)
+        return found
 
     def dismiss(self) -> None:
         """Send everybody away, and whoever comes from now on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import zlib
 from pathlib import Path
 
 import cbor2
@@ -14,6 +15,12 @@ from tests.test_serve import MAC, Appliance
 GIGABYTE = 2**30
 PIECE = bytes(2**20)
 MEMORY_BYTES = 80 * 2**20  # more than before; ten bodies of a submit may be gathered
+UNREAD = 600  # clients that ask, and read nothing
+HANDSHAKE = (
+    b"GET /filter HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -85,3 +92,42 @@ def test_a_gigabyte_on_the_control_socket_is_refused(server, tmp_path):
 
     assert resident(server) < before + 3 * MEMORY_BYTES  # a message may have 32 MB
     assert "lab" in server.run("status").stdout
+
+
+@pytest.mark.parametrize("door", ["upload", "results"])
+def test_answers_that_nobody_reads_are_no_gigabyte_of_memory(server, tmp_path, door):
+    """A thousand of them cost 2.1 GB on the port of uploads."""
+    folder = tmp_path / "srv/result/suite"
+    folder.mkdir(parents=True)
+    with (folder / "dmesg").open("wb") as file:
+        file.truncate(64 * 2**20)
+    before = resident(server)
+    with contextlib.ExitStack() as stack:
+        for _ in range(UNREAD):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.ports[door]))
+            sock.sendall(b"GET /result/suite/dmesg HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(3):
+            assert "lab" in server.run("status").stdout
+
+        assert resident(server) < before + 64 * 2**20
+
+
+def test_a_hundred_messages_that_would_inflate_to_32_mib_are_no_gigabyte_of_memory(server):
+    """They cost 4.6 GB, and no account."""
+    packer = zlib.compressobj(9, wbits=-15)
+    packed = packer.compress(bytes(32 * 2**20)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    bomb = b"\xc1\xfe" + len(packed[:-4]).to_bytes(2) + bytes(4) + packed[:-4]
+    before = resident(server)
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            address = ("127.0.0.1", server.ports["monitor"])
+            sock = stack.enter_context(socket.create_connection(address, 30))
+            sock.sendall(HANDSHAKE)
+            assert b" 101 " in sock.recv(4096)
+            sock.sendall(bomb)
+            with contextlib.suppress(ConnectionError):
+                assert b"" == sock.recv(4096)
+
+    assert resident(server) < before + 64 * 2**20
