@@ -54,10 +54,10 @@ class FakeImages:
             return Pinned("", (), "", "")
         if document.os != "debian":
             raise BadImage(f"no image {document.os}; there is: debian 12 x86_64")
-        initrds = PINNED.initrds
+        initrds, kernel = PINNED.initrds, document.kernel_uri or PINNED.kernel
         if document.modules_uri:
             initrds = (initrds[0], *document.modules_uri)
-        return attrs.evolve(PINNED, initrds=initrds)
+        return attrs.evolve(PINNED, kernel=kernel, initrds=initrds)
 
     async def missing(self, pinned: Pinned) -> list[str]:
         return self.gone

@@ -345,7 +345,7 @@ async def test_a_file_of_the_script_that_is_gone_ends_the_job_not_the_box(autoju
         await lab.know()
         job = await lab.submit()
         await (await lab.ask()).rest()
-        lab.fetches.missing("10.0.0.5", PINNED.initrds[1])
+        lab.fetches.missing("10.0.0.5", PINNED.initrds[1], labs.SCHEDULER[0])
 
         assert ("incomplete", f"{PINNED.initrds[1]} is gone (404)") == ending(lab, job)
         following = await lab.submit(key="another0")

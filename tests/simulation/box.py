@@ -107,8 +107,10 @@ class Box:
                     path_done = f"/job_initrd_tmpfs/{job}/job.cgz"
                 else:
                     path_done = path
-                server.fetches.moved(self.address, path_done, 1000)
-                server.fetches.done(self.address, path_done, 1000, 1.0)
+                ports = self.world.config.ports
+                door = ports.os if path_done.startswith("/os/") else ports.scheduler
+                server.fetches.at(door).moved(self.address, path_done, 1000)
+                server.fetches.at(door).done(self.address, path_done, 1000, 1.0)
         return token
 
     async def _fetches_job(self, job: str) -> str:
