@@ -34,7 +34,7 @@ from appliance.doors import bulk, connections, control, listen, people, ports
 from appliance.doors.asgi import Doors
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
-from appliance.jobs import decisions, dispatch, filing, hosts, reaper, views
+from appliance.jobs import dispatch, filing, hosts, reaper, restart, views
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
 from appliance.keep import journal as journals
@@ -88,7 +88,7 @@ async def serve(
         link_gbits=link_gbits(config.network.interface),
     )
     logs.learn(partial(views.subject, store))
-    scheduler.change(decisions.restarted(store, scheduler.clock.now(), config.waits))
+    scheduler.change(restart.restarted(store, scheduler.clock.now(), config.waits))
     await _learn_hosts(scheduler)
     close = trio.Event()
 

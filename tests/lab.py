@@ -21,7 +21,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, dispatch, filing, intake, reaper
+from appliance.jobs import dispatch, filing, intake, reaper, restart
 from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
@@ -174,7 +174,7 @@ async def open_lab(
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
         if restarted:
-            scheduler.change(decisions.restarted(store, scheduler.clock.now(), chosen.waits))
+            scheduler.change(restart.restarted(store, scheduler.clock.now(), chosen.waits))
         await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)

@@ -120,10 +120,10 @@ def _happening(rng, store, now):
         word = rng.choice(["running", "post_run", "manual_check", "failed", "finished"])
         return [
             decisions.step(owner, now, "report", word, 5, 0.1, job=job),
-            *decisions.reported(store, job, word, now, WAITS),
+            *decisions.reported(job, word, now, WAITS),
         ]
     if roll < 0.93:
-        return decisions.closed(job, rng.choice([None, "failed"]), now)
+        return decisions.closed(store, job, rng.choice([None, "failed"]), now, WAITS)
     if roll < 0.95:
         return decisions.refused_upload(job, job.attempt.number, "quota", now)
     if roll < 0.96:

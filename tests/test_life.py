@@ -99,7 +99,7 @@ async def test_a_box_that_asks_again_before_it_was_told_lost_nothing(autojump_cl
         looked.set()
 
         assert f"/{job.id}/".encode() in await again.rest()
-        assert 0 == lab.scheduler.store.box("box-1").misses
+        assert {} == lab.scheduler.resting
 
 
 async def test_a_box_that_lost_an_offer_backs_off_before_it_gets_it_again(autojump_clock):

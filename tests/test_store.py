@@ -178,7 +178,7 @@ def test_a_history_is_cut_at_its_beginning_and_counts_on():
     store = a_store()
     for n in range(HISTORY_MAX):
         offered(store, now=NOW + n)
-        make(store, decisions.undelivered(store, "lab.1", n + 1, NOW + n))
+        make(store, decisions.undelivered(store, "lab.1", n + 1, NOW + n, WAITS))
     job = store.job("lab.1")
 
     assert HISTORY_MAX == len(job.history)

@@ -100,7 +100,9 @@ class Fetches:
             if any((one.port, one.path, one.host) in places for one in named):
                 now = self._scheduler.clock.now()
                 changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
-                changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
+                store, waits = self._scheduler.store, self._scheduler.config.waits
+                reason = f"{path} is gone (404)"
+                changes += decisions.unbootable(store, job, reason, now, waits)
                 self._scheduler.change(changes)
 
     async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
@@ -137,9 +139,9 @@ class Fetches:
         except (NotFound, BadState) as error:
             reason = f"its document cannot be read: {error}"
             now = scheduler.clock.now()
-            await scheduler.keep(
-                decisions.failed(scheduler.store.jobs[job.id], "incomplete", reason, now)
-            )
+            store, waits = scheduler.store, scheduler.config.waits
+            lost = decisions.unbootable(store, store.jobs[job.id], reason, now, waits)
+            await scheduler.keep(lost)
             raise NotFound(f"{job.id}: {reason}") from error
 
 

@@ -134,7 +134,7 @@ class Oracle:
 
     def applied(self, scheduler: Scheduler, change: Any) -> None:
         """A change was made."""
-        if self.calm and isinstance(change, Missed) and change.until:
+        if self.calm and isinstance(change, Missed) and change.until > scheduler.clock.now():
             raise Violation(f"{change.box} backs off in calm weather")
         self._decided(change)
         if not isinstance(change, Moved):

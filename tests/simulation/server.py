@@ -17,7 +17,7 @@ from appliance.doors.asking import Admission
 from appliance.doors.boxes import Boots
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, dispatch, filing, reaper
+from appliance.jobs import dispatch, filing, reaper, restart
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Scheduler
@@ -89,7 +89,7 @@ class Server:
         )  # fmt: skip
         world.oracle.started(self.scheduler)
         self._watch_disk()
-        self.scheduler.change(decisions.restarted(store, clock.now(), config.waits))
+        self.scheduler.change(restart.restarted(store, clock.now(), config.waits))
         for box in world.boxes:
             facts = boxes.facts(box.name, {"mac": [box.mac]}, config.defaults.queue)
             self.scheduler.change(self.scheduler.known(facts))
