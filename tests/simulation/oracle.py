@@ -7,7 +7,7 @@ whether the store is right.
 from __future__ import annotations
 
 import struct
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Health words that only a box can say; all others are the appliance's own.
 SAID: Final = ("success", "failed")
 LATE_S: Final = 1.0  # that an end may come late; in virtual time nothing does
+EATS_MAX: Final = 6  # jobs offered to one box, for whatever reason, within
+EATS_S: Final = 60.0  # so many seconds: one that loses them all asks twelve times
 FREE_S: Final = 70.0  # a seat is free so long after its box lost power: a minute, and a send
 
 
@@ -60,6 +62,7 @@ class Oracle:
         self.held: set[str] = set()  # boxes, likewise
         # What was decided for people, and the moment of it that the journal does not have yet.
         self.unkept: dict[tuple[str, str], bytes] = {}
+        self._offered: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=EATS_MAX))
         self.calm = False
         self.sometimes: Counter[str] = Counter()
 
@@ -148,11 +151,19 @@ class Oracle:
             box = change.event.attempt.box
             demand(not self.drained, f"{change.job} is given out while the lab is drained")
             demand(box not in self.held, f"{box} is held, and is given {change.job}")
+            self._eats(box)
         self.sometimes[f"{type(change.event).__name__.lower()}"] += 1
         if self.calm and isinstance(change.event, jobs.Lapse):
             raise Violation(f"{job.id} lapsed in calm weather: {change.event.reason}")
         if isinstance(job.state, Finished):
             self._finished(job)
+
+    def _eats(self, box: str) -> None:
+        """A box is given a job; not one after the other as fast as it can lose them."""
+        now, times = trio.current_time(), self._offered[box]
+        times.append(now)
+        eats = len(times) == EATS_MAX and now - times[0] < EATS_S
+        demand(not eats, f"{box} is given {EATS_MAX} jobs within {EATS_S:.0f} s")
 
     def _decided(self, change: Any) -> None:
         match change:
