@@ -530,17 +530,6 @@ async def test_a_uuid_that_a_box_says_of_itself_makes_it_no_other_box(autojump_c
         assert ["box-1", "unknown-52-54-00-00-00-66"] == list(lab.scheduler.store.boxes)
 
 
-async def test_a_uuid_in_the_hosts_file_makes_a_second_card_the_same_box(autojump_clock):
-    uuid = "4c4c4544-0042-3510-8051-b4c04f4a3132"
-    async with open_lab() as lab:
-        await lab.know(uuid=uuid)
-        job = await lab.submit()
-        other_card = f"/boot.ipxe/mac/52-54-00-00-00-66?arch=x86_64&uuid={uuid}"
-
-        assert f"/{job.id}/" in (await (await lab.ask(other_card)).rest()).decode()
-        assert ["box-1"] == list(lab.scheduler.store.boxes)
-
-
 async def unknown(lab):
     with pytest.raises(Unknown):
         await lab.submit()

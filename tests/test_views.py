@@ -114,6 +114,7 @@ def test_a_boxs_row():
         "job": None,
         "queues": ["box-1", "q"],
         "uuid": "01234567-89ab-cdef-0123-456789abcdef",
+        "says": None,
         "serial": "S1",
         "product": "P1",
         "kept": "",

@@ -91,6 +91,10 @@ class Store:
         """The box that this is."""
         return self._registry.of(identity)
 
+    def said_to_be(self, box: Box) -> Box | None:
+        """The known box that an unknown one says it is, by a UUID."""
+        return self._registry.said_to_be(box)
+
     def box_at(self, address: str) -> Box | None:
         """The box that asked from `address` last."""
         return self._registry.at(address)
