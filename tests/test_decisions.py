@@ -13,7 +13,17 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions, document, restart
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import HISTORY_MAX, Job, Known, Moved, Seen, Submitted, marked, moved
+from appliance.jobs.changes import (
+    HISTORY_MAX,
+    Clocked,
+    Job,
+    Known,
+    Moved,
+    Seen,
+    Submitted,
+    marked,
+    moved,
+)  # fmt: skip
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 from tests.lab import PINNED, MemoryDisk, open_lab
@@ -165,8 +175,8 @@ def test_a_restart_moves_only_deadlines_that_change():
     store = a_store()
     offered(store)
 
-    assert [] == restart.restarted(store, NOW, WAITS)
-    [moved] = restart.restarted(store, NOW + 50, WAITS)
+    [_] = restart.restarted(store, Clocked(NOW, "", 0.0), WAITS)
+    [_, moved] = restart.restarted(store, Clocked(NOW + 50, "", 0.0), WAITS)
     assert jobs.Renew(NOW + 50 + WAITS.offer_lease, began=NOW + 50) == moved.event
 
 
@@ -175,8 +185,8 @@ def test_a_restart_leaves_what_was_granted(state):
     granted = state(ONE, NOW + 10**9, **({"word": "renew"} if state is Held else {}), length=77.0)
 
     assert NOW + 77.0 == restart.rearmed(a_job(state=granted), NOW, WAITS)
-    short = attrs.evolve(granted, until=NOW + 5)
-    assert NOW + 5 == restart.rearmed(a_job(state=short), NOW, WAITS)
+    short = attrs.evolve(granted, until=NOW + 65)
+    assert NOW + 65 == restart.rearmed(a_job(state=short), NOW, WAITS)
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -float("inf"), -60.0, 0.0])

@@ -345,6 +345,12 @@ def inherit(box: Box, other: Box) -> None:
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(other.asked)]
 
 
+def shifted(boot: BootLog, seconds: float) -> BootLog:
+    """The boot as a clock tells it that was moved by so many seconds since."""
+    steps = [attrs.evolve(step, at=step.at + seconds) for step in boot.steps]
+    return attrs.evolve(boot, began=boot.began + seconds, steps=steps)
+
+
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
     """Remember a step of the boot under way: the first ones, and the newest."""
     if not box.boots:

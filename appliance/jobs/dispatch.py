@@ -59,4 +59,5 @@ async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
     log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
     scheduler.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
     seat.hand(script, job.id, hand_over.number)
-    scheduler.measures.dispatch.observe(now - max(job.history[-2].at, seat.since))
+    # A job that waited through a restart may have come by another wall.
+    scheduler.measures.dispatch.observe(max(0.0, now - max(job.history[-2].at, seat.since)))

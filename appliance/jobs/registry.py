@@ -18,6 +18,7 @@ from appliance.jobs.box import (
     Step,
     inherit,
     remember,
+    shifted,
 )
 from appliance.jobs.changes import (
     Forgotten,
@@ -122,6 +123,19 @@ class Registry:
             case Forgotten(name):
                 assert self.boxes[name].job is None, f"{name} holds a job"
                 self._unindex(self.boxes.pop(name))
+
+    def shift(self, step: float, *, exactly: bool) -> None:
+        """The wall was moved by so many seconds: what is compared with it moves along.
+
+        What a person keeps a box for only where it is known `exactly`: a guess would add up.
+        """
+        for box in self.boxes.values() if step else ():
+            box.since += step
+            box.backoff_until += step if box.backoff_until else 0.0
+            if exactly and (kept := box.reservation) is not None:
+                box.reservation = attrs.evolve(kept, until=kept.until + step)
+            if box.boots:  # which says when it asked last
+                box.boots[-1] = shifted(box.boots[-1], step)
 
     def _know(self, facts: Facts, at: float) -> None:
         """A stranger with one of its MACs gets the name; one that had a name keeps its past."""

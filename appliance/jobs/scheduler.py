@@ -18,7 +18,7 @@ from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import Refused
-from appliance.jobs import cluster, decisions, measures, news, operator, registry
+from appliance.jobs import cluster, decisions, measures, news, operator, registry, restart
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -126,6 +126,15 @@ class Scheduler:
             if isinstance(change, Moved | Submitted):
                 self.paperwork.set()
         return position
+
+    def restarted(self) -> None:
+        """What a start does to what it finds, before anybody comes in."""
+        changes = restart.restarted(self.store, self.clock.reading(), self.config.waits)
+        self.change(changes)
+        clocked = self.store.clocked
+        if clocked is not None and (told := restart.told(clocked.step)):
+            why = f"{told}; what runs keeps the time that it had left"
+            log.warning("the clock was moved between two starts", seconds=clocked.step, why=why)
 
     async def keep(self, changes: list[Change]) -> None:
         """Make changes; returns once the disk knows them."""

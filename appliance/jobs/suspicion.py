@@ -64,9 +64,9 @@ def _note_loss(box: Box, old: Job) -> None:
 
 
 def began(job: Job) -> float:
-    """When its newest attempt began to run."""
+    """When its newest attempt began to run; a restart or a renewal since is another moment."""
     number = job.attempt.number if job.attempt is not None else 0
-    running = (m.at for m in reversed(job.history) if (m.stage, m.attempt) == ("running", number))
+    running = (m.at for m in job.history if (m.stage, m.attempt) == ("running", number))
     return next(running, 0.0)
 
 

@@ -50,6 +50,7 @@ class Oracle:
         self.durable_offers: set[tuple[str, int]] = set()
         self.told_ends: dict[str, str] = {}  # what a person heard of the end of a job
         self.attempts: dict[tuple[str, int], tuple[str, str]] = {}  # -> (box, token)
+        self.runs_until: dict[tuple[str, int], float] = {}  # not before; in the run's own seconds
         self._numbers: dict[tuple[str, str], int] = {}  # (job, token) -> which attempt that is
         self.verdicts: dict[tuple[str, int], set[str]] = defaultdict(set)  # what its box said
         self.latest: dict[str, int] = {}  # the newest attempt of a job, as the disk knows it
@@ -133,6 +134,10 @@ class Oracle:
         before = self.told_ends.setdefault(job, health)
         demand(before == health, f"{job} ended as {before}, and then as {health}")
 
+    def leapt(self) -> None:
+        """The machine was off, and its clock went far forward: what people keep may be over."""
+        self.held.clear()
+
     # ---- the store, after each change and each start
 
     def applied(self, scheduler: Scheduler, change: Any) -> None:
@@ -144,6 +149,7 @@ class Oracle:
             return
         job = scheduler.store.jobs[change.job]
         attempts = job.attempts
+        self._times_out(job, change)
         self.done |= _words(
             type(change.event).__name__, job.id, attempts[-1].number if attempts else 0
         )
@@ -157,6 +163,16 @@ class Oracle:
             raise Violation(f"{job.id} lapsed in calm weather: {change.event.reason}")
         if isinstance(job.state, Finished):
             self._finished(job)
+
+    def _times_out(self, job: Job, change: Moved) -> None:
+        """A run has the seconds that it was promised, whatever clocks say meanwhile."""
+        attempt, now = job.attempt, trio.current_time()
+        match change.event:
+            case jobs.Begin(until) if attempt is not None:
+                self.runs_until.setdefault((job.id, attempt.number), now + until - change.at)
+            case jobs.Lapse(reason) if job.attempts and "time to run" in reason:
+                ends = self.runs_until.get((job.id, job.attempts[-1].number), 0.0)
+                demand(now > ends - LATE_S, f"{job.id} timed out {ends - now:.0f} s too soon")
 
     def _eats(self, box: str) -> None:
         """A box is given a job; not one after the other as fast as it can lose them."""
