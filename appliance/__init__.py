@@ -54,7 +54,9 @@ holds them to it.
       decisions   pure   what follows from what happens
       nodes       pure   one document for several machines -> one for each
       cluster     pure   jobs that run together: how far each is, and who waits for whom
+      restart     pure   what a start makes of what it finds, whatever the clock says by then
       suspicion   pure   what is held against a testbox, and when it is enough
+      misses      pure   what it costs a testbox to lose a job
       operator    pure   what a person decides about testboxes and the lab
       lobby              idle testboxes: one seat, one cancel scope per testbox
       scheduler          joins store, journal and lobby: decide, keep, act

@@ -35,7 +35,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.neighbours import Kernel
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
-from appliance.jobs import decisions, dispatch, filing, hosts, reaper, views
+from appliance.jobs import dispatch, filing, hosts, reaper, views
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
 from appliance.keep import journal as journals
@@ -84,12 +84,12 @@ async def serve(
         journal,
         archive,
         images,
-        clock=Clock.of_this_run(),
+        clock=Clock.of_this_run(systemd.boot()),
         token=partial(secrets.token_hex, 16),
         link_gbits=link_gbits(config.network.interface),
     )
     logs.learn(partial(views.subject, store))
-    scheduler.change(decisions.restarted(store, scheduler.clock.now(), config.waits))
+    scheduler.restarted()
     await _learn_hosts(scheduler)
     close = trio.Event()
 
@@ -124,6 +124,7 @@ async def serve(
             task_status.started(Open(scheduler, close))
         # Nobody can change the store any more.
         behind.cancel_scope.cancel()
+    scheduler.change([scheduler.clock.reading()])
     with trio.CancelScope(shield=True):
         await journal.stop()
     log.info("stopped", jobs=len(store.jobs))

@@ -21,7 +21,7 @@ from appliance.doors.asgi import Doors
 from appliance.doors.people import People
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, dispatch, filing, intake, reaper
+from appliance.jobs import dispatch, filing, intake, reaper
 from appliance.jobs.changes import Pinned
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
@@ -54,10 +54,10 @@ class FakeImages:
             return Pinned("", (), "", "")
         if document.os != "debian":
             raise BadImage(f"no image {document.os}; there is: debian 12 x86_64")
-        initrds = PINNED.initrds
+        initrds, kernel = PINNED.initrds, document.kernel_uri or PINNED.kernel
         if document.modules_uri:
             initrds = (initrds[0], *document.modules_uri)
-        return attrs.evolve(PINNED, initrds=initrds)
+        return attrs.evolve(PINNED, kernel=kernel, initrds=initrds)
 
     async def missing(self, pinned: Pinned) -> list[str]:
         return self.gone
@@ -154,10 +154,12 @@ async def open_lab(
     *,
     restarted: bool = False,
     wall: float = 0.0,
+    boot: str = "one",
 ):
     """A running lab; every service is cancelled at the end.
 
-    `restarted`: it does to the attempts what a start does; `wall`: seconds its clock is ahead.
+    `restarted`: it does to the attempts what a start does; `wall`: seconds its clock is ahead;
+    `boot`: another one than before, and the server was rebooted.
     """
     chosen, disk = chosen or config(), disk or MemoryDisk()
     store, journal = await journals.restore(disk)
@@ -169,13 +171,13 @@ async def open_lab(
         journal,
         disk.archive,
         images,
-        clock=Clock(trio.current_time(), 1_800_000_000.0 + trio.current_time() + wall),
+        clock=Clock(now := trio.current_time(), 1_800_000_000.0 + now + wall, boot, now),
         token=lambda: f"token{next(numbers)}",
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.serve)
         if restarted:
-            scheduler.change(decisions.restarted(store, scheduler.clock.now(), chosen.waits))
+            scheduler.restarted()
         await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
         await nursery.start(filing.file, scheduler)

@@ -14,6 +14,7 @@ from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import (
     Archived,
+    Clocked,
     Filed,
     Job,
     Moment,
@@ -97,6 +98,8 @@ def _happening(rng, store, now):
         return [Filed(names)] if (names := tuple(job.id for job in store.unfiled(9))) else []
     if roll < 0.53:
         return [Archived(names)] if (names := tuple(job.id for job in store.over(3, 2))) else []
+    if roll < 0.535:
+        return [Clocked(now, "one", now, rng.choice([0.0, -5.0]))]
     if roll < 0.55:
         return _an_operator_decides(rng, store, box, now)
     if roll < 0.6 and box.job is None and box.address is not None and box.known:
@@ -120,10 +123,10 @@ def _happening(rng, store, now):
         word = rng.choice(["running", "post_run", "manual_check", "failed", "finished"])
         return [
             decisions.step(owner, now, "report", word, 5, 0.1, job=job),
-            *decisions.reported(store, job, word, now, WAITS),
+            *decisions.reported(job, word, now, WAITS),
         ]
     if roll < 0.93:
-        return decisions.closed(job, rng.choice([None, "failed"]), now)
+        return decisions.closed(store, job, rng.choice([None, "failed"]), now, WAITS)
     if roll < 0.95:
         return decisions.refused_upload(job, job.attempt.number, "quota", now)
     if roll < 0.96:

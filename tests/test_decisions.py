@@ -10,10 +10,20 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.config import Defaults, Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, document
+from appliance.jobs import decisions, document, restart
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import HISTORY_MAX, Job, Known, Moved, Seen, Submitted, marked, moved
+from appliance.jobs.changes import (
+    HISTORY_MAX,
+    Clocked,
+    Job,
+    Known,
+    Moved,
+    Seen,
+    Submitted,
+    marked,
+    moved,
+)  # fmt: skip
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 from tests.lab import PINNED, MemoryDisk, open_lab
@@ -89,13 +99,16 @@ def test_a_box_rests_no_longer_than_the_most_after_a_thousand_lost_boots():
     assert NOW + WAITS.backoff_max == store.box("box-1").backoff_until
 
 
-def test_a_box_that_loaded_everything_is_forgiven():
+def test_a_box_that_ends_a_job_is_forgiven():
     store = a_store()
     offered(store)
     make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW, WAITS, 10))
     offered(store)
     make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
     make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.reported(store.job("lab.1"), "running", NOW, WAITS))
+    assert 1 == store.box("box-1").misses
+    make(store, decisions.closed(store, store.job("lab.1"), "failed", NOW, WAITS))
 
     assert (0, 0.0) == (store.box("box-1").misses, store.box("box-1").backoff_until)
 
@@ -137,7 +150,7 @@ def test_a_stage_that_the_server_sets_is_no_verdict(word):
     store = a_store()
     offered(store)
 
-    assert [] == decisions.reported(store, store.job("lab.1"), word, NOW, WAITS)
+    assert [] == decisions.reported(store.job("lab.1"), word, NOW, WAITS)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +168,15 @@ def test_a_stage_that_the_server_sets_is_no_verdict(word):
     ids=lambda value: type(value).__name__,
 )
 def test_a_restart_leaves_the_smaller_of_what_was_left_and_the_stage(state, after):
-    assert after == decisions.rearmed(a_job(state=state), NOW, WAITS)
+    assert after == restart.rearmed(a_job(state=state), NOW, WAITS)
 
 
 def test_a_restart_moves_only_deadlines_that_change():
     store = a_store()
     offered(store)
 
-    assert [] == decisions.restarted(store, NOW, WAITS)
-    [moved] = decisions.restarted(store, NOW + 50, WAITS)
+    [_] = restart.restarted(store, Clocked(NOW, "", 0.0), WAITS)
+    [_, moved] = restart.restarted(store, Clocked(NOW + 50, "", 0.0), WAITS)
     assert jobs.Renew(NOW + 50 + WAITS.offer_lease, began=NOW + 50) == moved.event
 
 
@@ -171,9 +184,9 @@ def test_a_restart_moves_only_deadlines_that_change():
 def test_a_restart_leaves_what_was_granted(state):
     granted = state(ONE, NOW + 10**9, **({"word": "renew"} if state is Held else {}), length=77.0)
 
-    assert NOW + 77.0 == decisions.rearmed(a_job(state=granted), NOW, WAITS)
-    short = attrs.evolve(granted, until=NOW + 5)
-    assert NOW + 5 == decisions.rearmed(a_job(state=short), NOW, WAITS)
+    assert NOW + 77.0 == restart.rearmed(a_job(state=granted), NOW, WAITS)
+    short = attrs.evolve(granted, until=NOW + 65)
+    assert NOW + 65 == restart.rearmed(a_job(state=short), NOW, WAITS)
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -float("inf"), -60.0, 0.0])
@@ -232,11 +245,11 @@ def test_what_was_not_delivered_goes_back_only_while_it_is_that_offer():
     store = a_store()
     offered(store)
 
-    assert [] == decisions.undelivered(store, "lab.1", 2, NOW)
-    assert [] == decisions.undelivered(store, "lab.9", 1, NOW)
-    make(store, decisions.undelivered(store, "lab.1", 1, NOW))
+    assert [] == decisions.undelivered(store, "lab.1", 2, NOW, WAITS)
+    assert [] == decisions.undelivered(store, "lab.9", 1, NOW, WAITS)
+    make(store, decisions.undelivered(store, "lab.1", 1, NOW, WAITS))
     assert "submit" == jobs.stage(store.job("lab.1").state)
-    assert 0.0 == store.box("box-1").backoff_until
+    assert NOW == store.box("box-1").backoff_until  # once is no habit
 
 
 def test_the_last_unknown_box_is_taken_and_one_more_is_refused():

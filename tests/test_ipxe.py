@@ -228,7 +228,9 @@ def test_a_container_gets_a_map_instead():
         "http://10.0.0.1:3000/job_initrd_tmpfs/lab.7/job.cgz",
         "http://10.0.0.1:3000/runner.cgz",
     ] == json.loads(told["initrds"])
-    assert {"/job_initrd_tmpfs/lab.7/job.cgz", "/runner.cgz"} == plan.paths_of(job)
+    assert {(3000, "/job_initrd_tmpfs/lab.7/job.cgz"), (3000, "/runner.cgz")} == {
+        (file.port, file.path) for file in plan.files_of(Config(), job)
+    }
 
 
 def test_a_kernel_line_of_2047_bytes_fits_and_one_more_does_not():

@@ -99,7 +99,7 @@ async def test_a_box_that_asks_again_before_it_was_told_lost_nothing(autojump_cl
         looked.set()
 
         assert f"/{job.id}/".encode() in await again.rest()
-        assert 0 == lab.scheduler.store.box("box-1").misses
+        assert {} == lab.scheduler.resting
 
 
 async def test_a_box_that_lost_an_offer_backs_off_before_it_gets_it_again(autojump_clock):
@@ -345,7 +345,7 @@ async def test_a_file_of_the_script_that_is_gone_ends_the_job_not_the_box(autoju
         await lab.know()
         job = await lab.submit()
         await (await lab.ask()).rest()
-        lab.fetches.missing("10.0.0.5", PINNED.initrds[1])
+        lab.fetches.missing("10.0.0.5", PINNED.initrds[1], labs.SCHEDULER[0])
 
         assert ("incomplete", f"{PINNED.initrds[1]} is gone (404)") == ending(lab, job)
         following = await lab.submit(key="another0")
@@ -528,17 +528,6 @@ async def test_a_uuid_that_a_box_says_of_itself_makes_it_no_other_box(autojump_c
 
         assert "boot" == lab.stage(job)
         assert ["box-1", "unknown-52-54-00-00-00-66"] == list(lab.scheduler.store.boxes)
-
-
-async def test_a_uuid_in_the_hosts_file_makes_a_second_card_the_same_box(autojump_clock):
-    uuid = "4c4c4544-0042-3510-8051-b4c04f4a3132"
-    async with open_lab() as lab:
-        await lab.know(uuid=uuid)
-        job = await lab.submit()
-        other_card = f"/boot.ipxe/mac/52-54-00-00-00-66?arch=x86_64&uuid={uuid}"
-
-        assert f"/{job.id}/" in (await (await lab.ask(other_card)).rest()).decode()
-        assert ["box-1"] == list(lab.scheduler.store.boxes)
 
 
 async def unknown(lab):

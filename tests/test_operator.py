@@ -238,7 +238,7 @@ def test_the_deadlines_of_a_document_win_over_those_of_its_host_and_of_the_lab()
     make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
     make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
     assert NOW + 1200 == decisions.deadline(store.job("lab.1"), {}, WAITS)
-    make(store, decisions.reported(store, store.job("lab.1"), "post_run", NOW, WAITS))
+    make(store, decisions.reported(store.job("lab.1"), "post_run", NOW, WAITS))
 
     assert NOW + 300 == decisions.deadline(store.job("lab.1"), {}, WAITS)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -183,8 +184,8 @@ async def test_so_does_the_one_of_a_local_root_and_its_boot_has_an_hour(
         await wait_all_tasks_blocked()  # the box has its last byte before the server notes it
         for line in told.splitlines():
             if line.startswith(("initrd ", "kernel ")) and "job.cgz" not in line.split()[1]:
-                path = "/" + line.split()[1].split("/", 3)[3]
-                lab.fetches.done(BOX[0], path, 1000, 1.0)
+                url = urlsplit(line.split()[1])
+                lab.fetches.fetches.at(url.port).done(BOX[0], url.path, 1000, 1.0)
         await wait_all_tasks_blocked()  # the door notes that job.cgz is whole after its last byte
 
         assert LOCAL == told

@@ -28,8 +28,9 @@ LARGE_SEED = 4
 
 # What must have happened in some run of the fixed set: else its weather has never been seen.
 SOMETIMES = """
-    a box lost power|a box stayed off|half-open|hung up|a fetch broke|a boot panicked|a run panicked
-    re-chain|job.cgz refused|not wanted any more|a job restarted its box|a box was quarantined
+    a box lost power|a box only asked|a box stayed off|half-open|hung up|a fetch broke
+    a boot panicked|a run panicked|re-chain|job.cgz refused|not wanted any more
+    a job restarted its box|a box was quarantined
     the server died|died of its disk|it lost what was not synced|the clock jumped
     the server stopped in good order
     the disk was full|the disk refused|submitted again with the same key

@@ -69,15 +69,14 @@ def test_the_counter_never_goes_back():
     assert 9 == store.counter
 
 
-def test_a_box_on_its_second_nic_is_the_same_box_by_its_uuid():
+def test_a_box_on_its_second_nic_is_said_to_be_it_and_is_not_taken_for_it():
     store = a_store()
     store.apply(Known(facts(uuid=UUID), NOW))
-    who = Identity(OTHER, "10.0.0.6", uuid=UUID)
-    assert "box-1" == store.box_of(who).name
+    assert store.box_of(Identity(OTHER, "10.0.0.6", uuid=UUID)) is None
 
-    seen(store, mac=OTHER, address="10.0.0.6", uuid=UUID)
-    assert (MAC, OTHER) == store.box("box-1").macs
-    assert "box-1" == store.box_of(Identity(OTHER, "")).name
+    seen(store, "unknown-x", OTHER, "10.0.0.6", uuid=UUID)
+    assert "box-1" == store.said_to_be(store.box("unknown-x")).name
+    assert (MAC,) == store.box("box-1").macs
 
 
 def test_a_mac_says_more_than_a_uuid():
@@ -132,7 +131,7 @@ def test_an_unknown_box_that_is_a_known_ones_second_nic_is_no_more():
 
     assert ["box-1"] == list(store.boxes)
     assert "box-1" == store.box_of(Identity(OTHER, "")).name
-    assert ADDRESS == store.box("box-1").address
+    assert "10.0.0.6" == store.box("box-1").address  # it waits there for the next job
 
 
 def test_a_hosts_file_without_a_mac_takes_it_away():
@@ -178,7 +177,7 @@ def test_a_history_is_cut_at_its_beginning_and_counts_on():
     store = a_store()
     for n in range(HISTORY_MAX):
         offered(store, now=NOW + n)
-        make(store, decisions.undelivered(store, "lab.1", n + 1, NOW + n))
+        make(store, decisions.undelivered(store, "lab.1", n + 1, NOW + n, WAITS))
     job = store.job("lab.1")
 
     assert HISTORY_MAX == len(job.history)

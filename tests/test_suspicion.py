@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from appliance.jobs import decisions, suspicion
+from appliance.jobs import decisions, restart, suspicion
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
-from appliance.jobs.changes import Known, Moved, Seen, Submitted
+from appliance.jobs.changes import Clocked, Known, Moved, Seen, Submitted
 from appliance.jobs.store import Store
 from appliance.jobs.suspicion import LOST_MAX, QUICK_MAX, QUICK_S
 from tests.lab import PINNED
@@ -72,7 +72,7 @@ def test_a_boot_that_a_restart_of_the_server_cut_short_is_nobodys_fault():
     for _ in range(LOST_MAX):
         name = room.job()
         room.boot("box-0", name)
-        make(room.store, decisions.restarted(room.store, room.now + 50, WAITS))
+        make(room.store, restart.restarted(room.store, Clocked(room.now + 50, "", 0.0), WAITS))
         room.store.apply(Moved(name, jobs.Asked(room.now + 60, room.now + 60), room.now + 60))
         room.now += 100
 
@@ -140,7 +140,7 @@ def test_a_box_that_left_before_it_was_told_lost_nothing():
     for _ in range(LOST_MAX):
         name = room.job()
         offered(room.store, name, "box-0", room.now)
-        make(room.store, decisions.undelivered(room.store, name, 1, room.now))
+        make(room.store, decisions.undelivered(room.store, name, 1, room.now, WAITS))
 
     assert "" == room.against("box-0")
 

@@ -53,7 +53,7 @@ def test_a_finished_jobs_row_says_how_and_where():
 def test_a_verdict_is_shown_before_the_end():
     store = a_store()
     offered(store)
-    make(store, decisions.reported(store, store.job("lab.1"), "failed", NOW, WAITS))
+    make(store, decisions.reported(store.job("lab.1"), "failed", NOW, WAITS))
 
     assert "failed" == views.job_row(store.job("lab.1"))["health"]
 
@@ -86,12 +86,12 @@ async def test_what_a_box_does_right_now(autojump_clock):
     said.append(doing(store))
     make(store, decisions.fetched_job(store, job, NOW, WAITS))
     said.append(doing(store))
-    make(store, decisions.reported(store, store.job("lab.1"), "running", NOW, WAITS))
+    make(store, decisions.reported(store.job("lab.1"), "running", NOW, WAITS))
     said.append(doing(store))
-    make(store, decisions.reported(store, store.job("lab.1"), "post_run", NOW, WAITS))
+    make(store, decisions.reported(store.job("lab.1"), "post_run", NOW, WAITS))
     said.append(doing(store))
     store.apply(decisions.step(store.box("box-1"), NOW, "report", job=store.job("lab.1")))
-    make(store, decisions.closed(store.job("lab.1"), None, NOW))
+    make(store, decisions.closed(store, store.job("lab.1"), None, NOW, WAITS))
     said.append(doing(store))
 
     words = "away parked backing-off offered booting running post_run returning"
@@ -114,6 +114,7 @@ def test_a_boxs_row():
         "job": None,
         "queues": ["box-1", "q"],
         "uuid": "01234567-89ab-cdef-0123-456789abcdef",
+        "says": None,
         "serial": "S1",
         "product": "P1",
         "kept": "",

@@ -7,6 +7,10 @@ and the same for a host of containers.
 from __future__ import annotations
 
 import json
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import attrs
 
 from appliance.boot import ipxe
 from appliance.config import Config
@@ -14,7 +18,8 @@ from appliance.jobs.box import Facts, crash_memory
 from appliance.jobs.changes import Job
 from appliance.jobs.document import COMMENTS, CONTAINER, Document
 
-RUNNER = "/runner.cgz"
+RUNNER: Final = "/runner.cgz"
+_USUAL_PORTS: Final = {"http": 80, "https": 443}
 
 
 def script(config: Config, job: Job, facts: Facts | None, host: str) -> str:
@@ -102,19 +107,44 @@ def job_cgz_path(job: Job) -> str:
     return f"/job_initrd_tmpfs/{job.id}/job.cgz"
 
 
-def paths_of(job: Job) -> set[str]:
-    """The URL paths that a job's script names, as a box asks for them."""
+@attrs.frozen
+class File:
+    """One that a script names: at which door, and under which path."""
+
+    port: int
+    path: str
+    host: str | None = None  # as the document wrote it; None: it is ours
+
+
+def files_of(config: Config, job: Job) -> set[File]:
+    """The files that a job's script names, as a box asks for them."""
     pinned = job.pinned
     urls = [*filter(None, [pinned.kernel]), *pinned.initrds, *pinned.packages]
     if job.document.os_mount == "initramfs":
         urls += [*pinned.deps, *pinned.pkgs]
-    paths = {url if url.startswith("/") else "/" + url.split("/", 3)[3] for url in urls}
-    paths.add(job_cgz_path(job))
-    return paths if job.document.packages else paths | {RUNNER}
+    files = {_file(config, url) for url in urls}
+    files.add(File(config.ports.scheduler, job_cgz_path(job)))
+    if not job.document.packages:
+        files.add(File(config.ports.scheduler, RUNNER))
+    return files
+
+
+def _file(config: Config, url: str) -> File:
+    if url.startswith("/"):
+        return File(_port(config, url), url)
+    try:  # the document's own, whole
+        parts = urlsplit(url)
+        port = parts.port or _USUAL_PORTS.get(parts.scheme, 0)
+    except ValueError:  # a port or a host that is none: nobody has it
+        return File(0, url, "")
+    return File(port, unquote(parts.path), parts.hostname or "")
+
+
+def _port(config: Config, path: str) -> int:
+    return config.ports.os if path.startswith("/os/") else config.ports.initrd
 
 
 def _url(config: Config, host: str, path: str) -> str:
     if not path.startswith("/"):
         return path  # the document's own, whole
-    port = config.ports.os if path.startswith("/os/") else config.ports.initrd
-    return f"http://{host}:{port}{path}"
+    return f"http://{host}:{_port(config, path)}{path}"

@@ -28,6 +28,7 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
     """
     with connect(ctx) as server:
         rows = server.ask("hosts")["hosts"]
+    everybody = rows
     if unknown:
         rows = [row for row in rows if not row["known"]]
     if as_json:
@@ -38,13 +39,29 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
         [
             [
                 row["name"], row["state"], shows.ago(row["since"]), row["job"], row["arch"],
-                row["address"], row["macs"], row["queues"], row["product"], row["kept"],
+                row["address"], row["macs"], row["queues"], row["product"], _kept(row),
             ]
             for row in sorted(rows, key=lambda row: (not row["known"], row["name"]))
         ],
     )  # fmt: skip
     if any(not row["known"] for row in rows):
         click.echo("\nMake an unknown box known: appliance host add NAME --mac MAC", err=True)
+    for row in rows:
+        if row["says"]:
+            click.echo(_confirm(row, everybody), err=True)
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """Why it gets no jobs, or only some; and who it says it is, where nobody registered it."""
+    says = f"says it is {row['says']} (UUID)" if row["says"] else ""
+    return "; ".join(word for word in (row["kept"], says) if word)
+
+
+def _confirm(row: dict[str, Any], everybody: list[dict[str, Any]]) -> str:
+    """How an operator agrees that a box is the one that it says it is."""
+    macs = [mac for one in everybody if one["name"] == row["says"] for mac in one["macs"]]
+    words = " ".join(f"--mac {mac}" for mac in (*macs, *row["macs"]))
+    return f"If {row['name']} is {row['says']}: appliance host add {row['says']} {words}"
 
 
 @click.group()
@@ -63,7 +80,7 @@ def host() -> None:
 )
 @click.option("--replace", is_flag=True, help="It has these MACs from now on, and no other.")
 @click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
-@click.option("--uuid", help="Its SMBIOS UUID: PXE on another of its cards is the same box.")
+@click.option("--uuid", help="Its SMBIOS UUID: an unknown card that says it is shown as that.")
 @click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
 @click.option("--tag", "tags", multiple=True, help="What jobs may ask for.")
 @click.option("--console", multiple=True, help="Kernel consoles, instead of those of its arch.")
@@ -174,6 +191,8 @@ def show(ctx: click.Context, box: str, as_json: bool) -> None:
         return
     row = answer["host"]
     click.echo(f"{row['name']}  {row['state']} for {shows.ago(row['since'])}")
+    if row["says"]:
+        click.echo(f"  says it is {row['says']}, by its UUID; nothing else speaks for that")
     for name in ("kept", "macs", "arch", "address", "queues", "uuid", "serial", "product"):
         value = row[name]
         if value:

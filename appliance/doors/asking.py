@@ -90,14 +90,27 @@ class Usher:
         try:
             who = boxes.identity(self._mac(asked), client, asked.query)
             self._check_known(who)
-            self._admission.check_question(who, self._scheduler.store.box_of(who))
+            before = self._scheduler.store.box_of(who)
+            self._admission.check_question(who, before)
+            claimed = before.uuid if before is not None else None
             seat = self._scheduler.sit(who, server, asked.ipxe)
         except (BadRequest, NotFound, Refused, Unproven) as error:
             asks_for = (asked.mac or asked.hostname)[:40]
             log.warning("box turned away", mac=asks_for, address=client, why=str(error))
             raise
         log.info("box parked", box=seat.box)
+        if who.uuid not in (None, claimed):
+            self._tell_claim(seat.box)
         return seat
+
+    def _tell_claim(self, name: str) -> None:
+        """A box that nobody registered says something new of itself."""
+        store = self._scheduler.store
+        box = store.boxes[name]
+        if (says := store.said_to_be(box)) is not None:
+            macs = " ".join(f"--mac {mac}" for mac in (*says.macs, *box.macs))
+            confirm = f"appliance host add {says.name} {macs}"
+            log.warning("says a known box's UUID", box=name, says=says.name, confirm=confirm)
 
     def _mac(self, asked: Question) -> str:
         box = self._scheduler.store.boxes.get(asked.hostname)

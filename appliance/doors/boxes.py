@@ -144,6 +144,7 @@ def door(
     scheduler: Scheduler, admission: Admission, fetches: Fetches, runner: bytes, small: Any
 ) -> Paths:
     """Everything on port 3000: the boot wait, job.cgz, the runner, and Quart for the rest."""
+    progress = fetches.at(scheduler.config.ports.scheduler)
 
     async def job_cgz(scope: Scope, receive: Receive, send: Send) -> None:
         match = _JOB_CGZ.match(scope["path"])
@@ -162,10 +163,10 @@ def door(
             log.warning("job.cgz cannot be made", path=scope["path"], why=str(error))
             await answer(send, 503, str(error), [(b"retry-after", b"%d" % RETRY_SOON_S)])
         else:
-            await send_bytes(scope, receive, send, data, path=scope["path"], progress=fetches)
+            await send_bytes(scope, receive, send, data, path=scope["path"], progress=progress)
 
     async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=fetches)
+        await send_bytes(scope, receive, send, runner, path=plan.RUNNER, progress=progress)
 
     usher = Usher(scheduler, admission)
     boots = Boots(scheduler, usher)

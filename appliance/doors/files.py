@@ -27,6 +27,7 @@ from appliance.doors.opening import (
     Body,
     Bytes,
     Disk,
+    Gone,
     LeavesRoots,
     RealDisk,
     parse_path,
@@ -58,8 +59,8 @@ class Progress(Protocol):
     def done(self, client: str, path: str, size: int, seconds: float) -> None:
         """The last byte of `path` went to `client`, in an answer that took `seconds`."""
 
-    def missing(self, client: str, path: str) -> None:
-        """`client` was answered 404."""
+    def missing(self, client: str, path: str, reached: str) -> None:
+        """`client` wanted to GET `path` from us, whom it calls `reached`: the disk has it not."""
 
 
 class Unwatched:
@@ -69,7 +70,7 @@ class Unwatched:
 
     def done(self, client: str, path: str, size: int, seconds: float) -> None: ...
 
-    def missing(self, client: str, path: str) -> None: ...
+    def missing(self, client: str, path: str, reached: str) -> None: ...
 
 
 class Files:
@@ -100,7 +101,8 @@ class Files:
             # Why is the operator's business: a client need not learn where a symlink leads.
             log = logger.warning if isinstance(error, LeavesRoots) else logger.info
             log("no such file", client=request.client, path=request.path, why=str(error))
-            self._progress.missing(request.client, request.path)
+            if isinstance(error, Gone) and request.method == "GET":
+                self._progress.missing(request.client, request.path, request.reached)
             await _refuse(request, send, 404, "no such file")
         except Refused as error:
             logger.warning("file not readable", client=request.client, path=request.path)
@@ -147,6 +149,7 @@ class _Request:
     method: str
     path: str
     client: str
+    reached: str  # our address, as the client knows it
     headers: Mapping[bytes, bytes]
     zero_copy: bool  # the server can send from an open file by itself
 
@@ -157,6 +160,7 @@ class _Request:
             scope["method"],
             scope["raw_path"].decode("latin-1"),
             client[0] if client else "",
+            (scope.get("server") or [""])[0],
             {name.lower(): value for name, value in scope["headers"]},
             "http.response.zerocopysend" in scope.get("extensions", {}),
         )

@@ -34,8 +34,8 @@ _DISK_THREADS_MAX: Final = 16
 
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-# What the kernel says of a path that names nothing we could serve.
-_NAMES_NOTHING: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# What the kernel says of a path that names nothing we could serve, whatever else is there.
+_NAMES_NOTHING: Final = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # RWF_NOWAIT: "not in memory", and "this filesystem cannot tell" (fuse, some network mounts).
 _ASK_A_THREAD: Final = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
@@ -48,6 +48,10 @@ _scratch: Final = memoryview(mmap.mmap(-1, CHUNK_BYTES))
 
 class LeavesRoots(NotFound):
     """The path, or a symlink on it, leads outside what is served."""
+
+
+class Gone(NotFound):
+    """The disk has nothing of that name: what was there is there no more."""
 
 
 class Body(Protocol):
@@ -80,7 +84,7 @@ class Disk(Protocol):
     async def open(self, root: str, names: list[bytes]) -> Body:
         """The file `names` below the URL prefix `root`.
 
-        Raises NotFound: nothing there, or nothing that may be served; Refused: not readable;
+        Raises Gone: nothing there; NotFound: nothing that may be served; Refused: not readable;
         OSError: the disk or the table of open files is in trouble.
         """
 
@@ -142,6 +146,8 @@ class RealDisk:
         # In a thread: every name on the way may need a directory block from the disk.
         try:
             return await trio.to_thread.run_sync(self._open, root, names, limiter=self._limiter)
+        except FileNotFoundError as error:
+            raise Gone("no such file") from error
         except OSError as error:
             if error.errno in _NAMES_NOTHING:
                 raise NotFound("no such file") from error

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import structlog
 import trio
 
@@ -15,7 +16,7 @@ import appliance
 from appliance import log as logs
 from appliance.boot import image_gc
 from appliance.errors import BadRequest, Refused
-from appliance.jobs import overview
+from appliance.jobs import overview, restart
 from appliance.jobs.job import Finished
 from appliance.jobs.queries import Query
 from appliance.jobs.scheduler import Scheduler
@@ -48,6 +49,7 @@ class Operators:
         seen = overview.overview(
             scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
         )
+        wrong = [*seen.wrong, *restart.wrong(scheduler.store, scheduler.clock.drift())]
         paths = scheduler.config.paths
         places = {"state": paths.state, "results": paths.srv / "result", "images": paths.srv / "os"}
         disks = await self._disks(places)
@@ -61,7 +63,7 @@ class Operators:
             "late": scheduler.measures.late.worst,  # the event loop, in seconds, since the start
             "log_level": logs.threshold.now,
             "disks": disks,
-            **overview.row(seen),
+            **overview.row(attrs.evolve(seen, wrong=wrong)),
         }
 
     async def watch(self, event: Event) -> dict[str, Any]:

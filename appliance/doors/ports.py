@@ -28,18 +28,21 @@ def make_doors(
     small = reports.make_app(
         Reports(scheduler, admission.check), Providers(scheduler), config.network
     )
-    read = Index("/result", srv / "result", Files({"/result": srv / "result"}, fetches))
+    read = Index(
+        "/result", srv / "result", Files({"/result": srv / "result"}, fetches.at(ports.results))
+    )
     results = Results(scheduler, admission, read)
     others = ("initrd", "upload-files", "kernel", "cci")
     trees = {f"/{name}": srv / name for name in others}
+    trees[f"/{HTTP_ROOT}"] = config.paths.tftp / HTTP_ROOT
     talking: dict[int, App | Paths] = {
         ports.scheduler: boxes.door(scheduler, admission, fetches, runner_cgz, small),
         ports.upload: results,
         ports.monitor: Paths({}, _only_sockets, sockets={"/": Monitor(scheduler)}),
     }
     giving: dict[int, App | Paths] = {
-        ports.os: Files({"/os": srv / "os"}, fetches),
-        ports.initrd: Files({**trees, f"/{HTTP_ROOT}": config.paths.tftp / HTTP_ROOT}, fetches),
+        ports.os: Files({"/os": srv / "os"}, fetches.at(ports.os)),
+        ports.initrd: Files(trees, fetches.at(ports.initrd)),
         ports.results: read,
     }
     return talking, giving

@@ -335,12 +335,20 @@ def is_there(box: Box, at: float) -> bool:
 
 
 def inherit(box: Box, other: Box) -> None:
-    """`box` is the same machine as `other` was."""
+    """`box` is the same machine as `other` was; it is where it asked from last."""
     box.arch, box.uuid = box.arch or other.arch, box.uuid or other.uuid
     box.serial, box.product = box.serial or other.serial, box.product or other.product
-    box.address, box.since = box.address or other.address, max(box.since, other.since)
+    box.since = max(box.since, other.since)
+    if box.address is None or (box.job is None and other.asked > box.asked):
+        box.address = other.address or box.address
     if other.asked > box.asked:
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(other.asked)]
+
+
+def shifted(boot: BootLog, seconds: float) -> BootLog:
+    """The boot as a clock tells it that was moved by so many seconds since."""
+    steps = [attrs.evolve(step, at=step.at + seconds) for step in boot.steps]
+    return attrs.evolve(boot, began=boot.began + seconds, steps=steps)
 
 
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:

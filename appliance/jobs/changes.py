@@ -228,6 +228,16 @@ class Reserved:
 
 
 @attrs.frozen
+class Clocked:
+    """What the clocks of a run said at its start, and at its end (see `restart`)."""
+
+    at: float  # UTC, as this run counts it
+    boot: str  # which boot of the kernel; empty: nobody knows
+    uptime: float  # the kernel's seconds since then
+    step: float = 0.0  # at a start: by how much the wall was moved since what is known before
+
+
+@attrs.frozen
 class Drained:
     """No job is given out any more, or (empty) again; `by` whom."""
 
@@ -325,5 +335,17 @@ Mark = Kept | Swept | Lacking
 Change = (
     Submitted | Moved | Known | Seen | Missed | Stepped | Quarantined | Reserved | Drained
     | Kept | Swept | Filed | Archived | Unregistered | Forgotten
-    | Synced | Lacking
+    | Synced | Lacking | Clocked
 )  # fmt: skip
+
+
+def moment_of(change: Change) -> float | None:
+    """When it was made, where it says so."""
+    match change:
+        case Submitted(job):
+            return job.submitted
+        case Stepped(_, step):
+            return step.at
+        case Missed() | Forgotten() | Filed() | Archived() | Synced():
+            return None
+    return change.at

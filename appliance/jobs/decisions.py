@@ -6,6 +6,7 @@ Nothing is changed here.  `now` is UTC in seconds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,16 +17,14 @@ import attrs
 from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
-from appliance.jobs import places
+from appliance.jobs import misses, places
 from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
-    RESTARTED,
     Change,
     Forgotten,
     Job,
     Known,
     Lacking,
-    Missed,
     Moved,
     Seen,
     Stepped,
@@ -43,11 +42,19 @@ PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protoco
 
 
 def asked(
-    store: Store, who: Identity, now: float, waits: Waits, unknown_max: int, *, untold: bool = False
+    store: Store,
+    who: Identity,
+    now: float,
+    waits: Waits,
+    unknown_max: int,
+    *,
+    untold: bool = False,
+    sent_back: bool = False,
 ) -> list[Change]:
     """A box asks for work: it has rebooted, so whatever it held is lost (design.md §5).
 
-    `untold`: it was never told what it is offered, so that is not lost but goes back.
+    `untold`: it was never told what it is offered, so that is not lost but goes back; `sent_back`:
+    because we had sent the box back by then.
 
     Where it is unknown and `unknown_max` such boxes are there already, one that has not asked for
     long is forgotten; raises Refused without such a one.
@@ -64,9 +71,10 @@ def asked(
         return [*changes, Seen(STRANGER + who.mac.replace(":", "-"), who, now)]
     job = store.job(box.job) if box.job is not None else None
     if job is not None and untold and isinstance(job.state, Offered):
-        changes += undelivered(store, job.id, job.state.attempt.number, now)
+        number = job.state.attempt.number
+        changes += undelivered(store, job.id, number, now, waits, sent_back=sent_back)
     elif job is not None:
-        event = jobs.Asked(now + _waits(job, waits).return_to_lobby, now)
+        event = jobs.Asked(now + waits_of(job, waits).return_to_lobby, now)
         changes += lost(store, job, event, now, waits)
     return [*changes, Seen(box.name, who, now)]
 
@@ -74,15 +82,9 @@ def asked(
 def lost(
     store: Store, job: Job, event: jobs.Asked | jobs.Lapse, now: float, waits: Waits
 ) -> list[Change]:
-    """An attempt is over without a last word; the box backs off where nobody is to blame."""
-    attempt = job.attempt
-    assert attempt is not None
-    changes: list[Change] = [Moved(job.id, event, now, _why(event))]
-    if jobs.is_loading(job.state) and not attempt.reboots:
-        misses = store.box(attempt.box).misses
-        pause = min(waits.backoff_first * 2 ** min(misses, 20), waits.backoff_max)
-        changes.append(Missed(attempt.box, now + pause))
-    return changes
+    """An attempt is over without a last word."""
+    missed = misses.after(store, job, event, now, waits)
+    return [Moved(job.id, event, now, _why(event)), *missed]
 
 
 def _why(event: jobs.Asked | jobs.Lapse) -> str:
@@ -95,11 +97,20 @@ def is_offered(store: Store, job_id: str, number: int) -> bool:
     return isinstance(state, Offered) and state.attempt.number == number
 
 
-def undelivered(store: Store, job_id: str, number: int, now: float) -> list[Change]:
-    """The box left before its script was sent: the job goes back, nobody is to blame."""
+def undelivered(
+    store: Store, job_id: str, number: int, now: float, waits: Waits, *, sent_back: bool = False
+) -> list[Change]:
+    """The box left before its script was sent: the job goes back at once.
+
+    `sent_back`: it was we who had ended its wait.
+    """
     if not is_offered(store, job_id, number):
         return []
-    return [Moved(job_id, jobs.Undelivered(), now, "the box left before it was told")]
+    event = jobs.Undelivered()
+    moved = Moved(job_id, event, now, "the box left before it was told")
+    if sent_back:
+        return [moved]
+    return [moved, *misses.after(store, store.jobs[job_id], event, now, waits)]
 
 
 def offers(
@@ -141,7 +152,7 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
     )
 
 
-def _waits(job: Job, waits: Waits) -> Waits:
+def waits_of(job: Job, waits: Waits) -> Waits:
     """The lab's, but for what the attempt's host and document say."""
     own = job.attempt.deadlines if job.attempt is not None else None
     return attrs.evolve(waits, **own) if own else waits
@@ -155,20 +166,16 @@ def fetched_job(store: Store, job: Job, now: float, waits: Waits) -> list[Change
 
 
 def loaded(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
-    """The box has every file of its script; it proved well."""
+    """The box has every file of its script."""
     if not isinstance(job.state, Booting) or job.state.loaded:
         return []
-    until = _boot_until(job, now, _waits(job, waits).boot, waits)
-    return [Moved(job.id, jobs.Load(until), now), *_well(store, job.state.attempt.box)]
-
-
-def _well(store: Store, box: str) -> list[Change]:
-    return [Missed(box, 0.0)] if store.box(box).misses else []
+    until = _boot_until(job, now, waits_of(job, waits).boot, waits)
+    return [Moved(job.id, jobs.Load(until), now)]
 
 
 def _boot_until(job: Job, now: float, stage_s: float, waits: Waits) -> float:
     assert job.attempt is not None
-    return min(now + stage_s, job.attempt.began + _waits(job, waits).boot_max)
+    return min(now + stage_s, job.attempt.began + waits_of(job, waits).boot_max)
 
 
 def due(
@@ -195,16 +202,15 @@ def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
     attempt = state.attempt
     heard = moved.get(attempt.box, 0.0)
     if isinstance(state, Offered | Booting) and heard > attempt.began:
-        waits = _waits(job, waits)
+        waits = waits_of(job, waits)
         quiet = waits.boot if jobs.is_loaded(job.state) else waits.offer_lease
         return min(max(state.until, heard + quiet), attempt.began + waits.boot_max)
     return state.until
 
 
-def reported(store: Store, job: Job, word: str, now: float, waits: Waits) -> list[Change]:
+def reported(job: Job, word: str, now: float, waits: Waits) -> list[Change]:
     """`job_state=<word>` from the job's own attempt.  Raises IllegalMove for a late one."""
-    assert job.attempt is not None
-    waits = _waits(job, waits)
+    waits = waits_of(job, waits)
     event: jobs.Event
     if word == "running":
         event = jobs.Begin(now + job.document.run_s)
@@ -216,7 +222,7 @@ def reported(store: Store, job: Job, word: str, now: float, waits: Waits) -> lis
         return []
     else:
         event = jobs.Verdict(word)
-    return [_legal(job, Moved(job.id, event, now)), *_well(store, job.attempt.box)]
+    return [_legal(job, Moved(job.id, event, now))]
 
 
 def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> list[Change]:
@@ -224,7 +230,7 @@ def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> lis
 
     Raises IllegalMove.
     """
-    waits, length = _waits(job, waits), seconds or None
+    waits, length = waits_of(job, waits), seconds or None
     event: jobs.Event
     if word == "running":
         event = jobs.Begin(now + (seconds or job.document.run_s), length)
@@ -238,9 +244,11 @@ def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> lis
     return [_legal(job, Moved(job.id, event, now))]
 
 
-def closed(job: Job, health: str | None, now: float) -> list[Change]:
+def closed(store: Store, job: Job, health: str | None, now: float, waits: Waits) -> list[Change]:
     """lkp-post-run.  Raises IllegalMove where the job is over already."""
-    return [_legal(job, Moved(job.id, jobs.Close(health), now))]
+    event = jobs.Close(health)
+    moved = _legal(job, Moved(job.id, event, now))
+    return [moved, *misses.after(store, job, event, now, waits)]
 
 
 def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved | Lacking]:
@@ -267,11 +275,18 @@ def may_upload(store: Store, job: Job, attempt: Attempt) -> bool:
     return boot is not None and boot.job == job.id and boot.attempt == attempt.number
 
 
-def failed(job: Job, health: str, reason: str, now: float) -> list[Change]:
+def failed(job: Job, health: str, reason: str, now: float) -> list[Moved]:
     """The job cannot be booted by any box."""
     if isinstance(job.state, jobs.Queued | Offered | Booting):
         return [Moved(job.id, jobs.Fail(health, reason), now)]
     return []
+
+
+def unbootable(store: Store, job: Job, reason: str, now: float, waits: Waits) -> list[Change]:
+    """The same, and the box that holds the job met it: no more than one of those at a time."""
+    changes = failed(job, "incomplete", reason, now)
+    missed = [misses.after(store, job, change.event, now, waits) for change in changes]
+    return [*changes, *itertools.chain(*missed)]
 
 
 def cancelled(job: Job, by: str, now: float) -> list[Change]:
@@ -377,36 +392,3 @@ def renewed(job: Job, seconds: float, now: float) -> list[Change]:
         raise Refused(f"nobody borrows for longer than {BORROW_MAX_S / 86400:.0f} days")
     renew = jobs.Renew(until, length=until - now)
     return [Moved(job.id, renew, now, f"renewed by {seconds:.0f} s")]
-
-
-def rearmed(job: Job, now: float, waits: Waits) -> float:
-    """After a restart: the smaller of what is stored and the stage's length (design.md §4)."""
-    state, waits = job.state, _waits(job, waits)
-    if isinstance(state, Offered):
-        return now + waits.offer_lease
-    if isinstance(state, Booting):
-        return now + (waits.boot if state.loaded else waits.offer_lease)
-    assert isinstance(state, Running | PostRun | Held)
-    length = job.document.run_s if isinstance(state, Running) else waits.post_run
-    if isinstance(state, Held):
-        length = waits.manual_check
-    return min(state.until, now + (length if state.length is None else state.length))
-
-
-def restarted(store: Store, now: float, waits: Waits) -> list[Change]:
-    """What a start does to the attempts it finds: offers and boots get a fresh lease."""
-    changes: list[Change] = []
-    for job in store.active():
-        assert job.attempt is not None
-        until, began = rearmed(job, now, waits), job.attempt.began
-        if isinstance(job.state, Offered | Booting):
-            began = now  # by the wall of this run, with which bytes are compared
-        if (until, began) != (_until(job), job.attempt.began):
-            renew = jobs.Renew(until, began=began if began == now else None)
-            changes.append(Moved(job.id, renew, now, RESTARTED))
-    return changes
-
-
-def _until(job: Job) -> float:
-    assert isinstance(job.state, Offered | Booting | Running | PostRun | Held)
-    return job.state.until

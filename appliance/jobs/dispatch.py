@@ -41,19 +41,23 @@ async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
     now = scheduler.clock.now()
     if gone:
         reason = f"its image is gone: {', '.join(gone[:3])}"
-        scheduler.change(decisions.failed(job, "incomplete", reason, now))
+        scheduler.change([*decisions.failed(job, "incomplete", reason, now)])
         return
     box = scheduler.store.boxes[hand_over.box]
     seat = scheduler.lobby.seat(box.name)
     if seat is None:
-        scheduler.change(decisions.undelivered(scheduler.store, job.id, hand_over.number, now))
+        store, waits, back = scheduler.store, scheduler.config.waits, hand_over.sent_back
+        scheduler.change(
+            decisions.undelivered(store, job.id, hand_over.number, now, waits, sent_back=back)
+        )
         return
     try:
         script = scheduler.script(job, box, seat.reached)
     except ApplianceError as error:
-        scheduler.change(decisions.failed(job, "incomplete", str(error), now))
+        scheduler.change([*decisions.failed(job, "incomplete", str(error), now)])
         return
     log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
     scheduler.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
     seat.hand(script, job.id, hand_over.number)
-    scheduler.measures.dispatch.observe(now - max(job.history[-2].at, seat.since))
+    # A job that waited through a restart may have come by another wall.
+    scheduler.measures.dispatch.observe(max(0.0, now - max(job.history[-2].at, seat.since)))

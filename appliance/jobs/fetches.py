@@ -1,7 +1,10 @@
 """What testboxes fetch: bytes renew leases, job.cgz turns an offer into a boot, the last file ends
 the load, and a file that is gone ends the job.
 
-`moved`, `done` and `missing` are called by the file door for each chunk or file: they are
+A box's word is worth nothing here: a file counts at the door that its script names, and is gone
+when our own disk does not have it.
+
+`moved`, `done` and `missing` are called by the file doors for each chunk or file: they are
 synchronous and cheap.
 """
 
@@ -9,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
 from appliance.jobs import decisions
+from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job
 from appliance.jobs.document import Body
@@ -22,6 +28,7 @@ from appliance.jobs.scheduler import Scheduler
 Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
 Acts = Callable[[Box, str], bool]  # the same, for what is noted in passing
 Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
+Named = tuple[int, str]  # a file of a script: port and path
 
 
 class Fetches:
@@ -29,7 +36,11 @@ class Fetches:
 
     def __init__(self, scheduler: Scheduler, check: Check, acts: Acts) -> None:
         self._scheduler, self._check, self._acts = scheduler, check, acts
-        self._got: dict[str, tuple[Boot, set[str]]] = {}  # by box: URL paths
+        self._got: dict[str, tuple[Boot, set[Named]]] = {}  # by box
+
+    def at(self, port: int) -> AtDoor:
+        """The Progress of the door at `port`."""
+        return AtDoor(self, port)
 
     def _boots_at(self, client: str) -> list[tuple[Box, Job]]:
         """The boots under way at `client`, each with its box.
@@ -42,31 +53,38 @@ class Fetches:
         boots = [(store.boxes[attempt.box], job) for attempt, job in held if attempt is not None]
         return [(box, job) for box, job in boots if self._acts(box, client)]
 
-    def moved(self, client: str, path: str, n: int) -> None:
-        """A body byte went to `client`: its lease is renewed."""
-        self._scheduler.measures.sent(path, n)
-        for box, _ in self._boots_at(client):
-            self._scheduler.heard[box.name] = self._scheduler.clock.now()
+    def moved(self, client: str, file: Named, n: int) -> None:
+        """A body byte went to `client`: its lease is renewed.
 
-    def done(self, client: str, path: str, size: int, seconds: float) -> None:
-        """`client` has the last byte of `path`."""
+        While it loads, by the files of its script alone; what it runs then may want any.
+        """
+        self._scheduler.measures.sent(file[1], n)
         for box, job in self._boots_at(client):
-            if path in (wanted := plan.paths_of(job)):
-                self._got_it(box, job, path, size, seconds, wanted)
+            if not jobs.is_loading(job.state) or file in self._wanted(job):
+                self._scheduler.heard[box.name] = self._scheduler.clock.now()
+
+    def done(self, client: str, file: Named, size: int, seconds: float) -> None:
+        """`client` has the last byte of `file`."""
+        for box, job in self._boots_at(client):
+            if file in (wanted := self._wanted(job)):
+                self._got_it(box, job, file, size, seconds, wanted)
+
+    def _wanted(self, job: Job) -> set[Named]:
+        return {(file.port, file.path) for file in plan.files_of(self._scheduler.config, job)}
 
     def _got_it(
-        self, box: Box, job: Job, path: str, size: int, seconds: float, wanted: set[str]
+        self, box: Box, job: Job, file: Named, size: int, seconds: float, wanted: set[Named]
     ) -> None:
         now = self._scheduler.clock.now()
         assert job.attempt is not None
         boot = (job.attempt.token, job.attempt.reboots)
-        earlier, got = self._got.get(box.name, (boot, _told(box, job)))
+        earlier, got = self._got.get(box.name, (boot, _told(box, job, wanted)))
         if earlier != boot:
             got = set()
-        got.add(path)
+        got.add(file)
         self._got[box.name] = (boot, got)
         changes: list[Change] = [
-            decisions.step(box, now, "file", path, size, round(seconds, 3), job)
+            decisions.step(box, now, "file", file[1], size, round(seconds, 3), job)
         ]
         if got >= wanted:
             changes += decisions.loaded(
@@ -74,13 +92,22 @@ class Fetches:
             )
         self._scheduler.change(changes)
 
-    def missing(self, client: str, path: str) -> None:
-        """`client` was told that `path` is not there; if its script names it, nobody can boot."""
+    def missing(self, client: str, file: Named, reached: str) -> None:
+        """Our disk lacks a file that `client` wanted; if its script names it, nobody can boot.
+
+        `reached`: what it calls us, as the script may.
+        """
+        port, path = file
+        ours = (None, reached, self._scheduler.config.network.address)
         for box, job in self._boots_at(client):
-            if path in plan.paths_of(job):
+            places = [(port, path, host) for host in ours]
+            named = plan.files_of(self._scheduler.config, job)
+            if any((one.port, one.path, one.host) in places for one in named):
                 now = self._scheduler.clock.now()
                 changes: list[Change] = [decisions.step(box, now, "missing", path, job=job)]
-                changes += decisions.failed(job, "incomplete", f"{path} is gone (404)", now)
+                store, waits = self._scheduler.store, self._scheduler.config.waits
+                reason = f"{path} is gone (404)"
+                changes += decisions.unbootable(store, job, reason, now, waits)
                 self._scheduler.change(changes)
 
     async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
@@ -118,13 +145,33 @@ class Fetches:
         except (NotFound, BadState) as error:
             reason = f"its document cannot be read: {error}"
             now = scheduler.clock.now()
-            await scheduler.keep(
-                decisions.failed(scheduler.store.jobs[job.id], "incomplete", reason, now)
-            )
+            store, waits = scheduler.store, scheduler.config.waits
+            lost = decisions.unbootable(store, store.jobs[job.id], reason, now, waits)
+            await scheduler.keep(lost)
             raise NotFound(f"{job.id}: {reason}") from error
 
 
-def _told(box: Box, job: Job) -> set[str]:
+@attrs.frozen
+class AtDoor:
+    """The Progress of one door: which port a path was asked for at is half of its name."""
+
+    fetches: Fetches
+    port: int
+
+    def moved(self, client: str, path: str, n: int) -> None:
+        """See Fetches."""
+        self.fetches.moved(client, (self.port, path), n)
+
+    def done(self, client: str, path: str, size: int, seconds: float) -> None:
+        """See Fetches."""
+        self.fetches.done(client, (self.port, path), size, seconds)
+
+    def missing(self, client: str, path: str, reached: str) -> None:
+        """See Fetches."""
+        self.fetches.missing(client, (self.port, path), reached)
+
+
+def _told(box: Box, job: Job, wanted: set[Named]) -> set[Named]:
     """What it fetched of this boot before the server restarted."""
     boot = box.boot
     if (
@@ -133,7 +180,8 @@ def _told(box: Box, job: Job) -> set[str]:
         or (boot.job, boot.attempt) != (job.id, job.attempt.number)
     ):
         return set()
-    return {step.detail for step in boot.steps if step.what == "file"}
+    paths = {step.detail for step in boot.steps if step.what == "file"}
+    return {(port, path) for port, path in wanted if path in paths}
 
 
 def pack(

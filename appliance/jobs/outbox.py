@@ -8,6 +8,8 @@ from typing import Final
 import attrs
 import trio
 
+from appliance.jobs.lobby import DISMISSED, WAITED, Seat
+
 WAITING_MAX: Final = 2**20  # more than there are boxes: whoever decides never waits
 
 
@@ -19,6 +21,12 @@ class HandOver:
     job: str
     number: int  # of the attempt
     position: int  # in the journal: nothing is handed over before the disk knows it
+    seat: Seat | None = None  # where the box sat then
+
+    @property
+    def sent_back(self) -> bool:
+        """Whether it was we who ended the box's wait: then it did not leave by itself."""
+        return self.seat is not None and self.seat.ended in (WAITED, DISMISSED)
 
 
 class Outbox:
@@ -26,24 +34,24 @@ class Outbox:
 
     def __init__(self) -> None:
         self._in, self._out = trio.open_memory_channel[HandOver](WAITING_MAX)
-        self._untold: set[tuple[str, int]] = set()
+        self._untold: dict[tuple[str, int], HandOver] = {}
 
     def offer(self, new: HandOver) -> None:
         """A new attempt, of which nobody has been told anything."""
-        self._untold.add((new.job, new.number))
+        self._untold[new.job, new.number] = new
         self.put(new)
 
     def put(self, hand_over: HandOver) -> None:
         """One that its box has been told of before."""
         self._in.send_nowait(hand_over)
 
-    def is_untold(self, job: str, number: int) -> bool:
-        """Whether nobody has been told of this attempt."""
-        return (job, number) in self._untold
+    def untold(self, job: str, number: int) -> HandOver | None:
+        """The hand-over of an attempt that nobody has been told of."""
+        return self._untold.get((job, number))
 
     def told(self, hand_over: HandOver) -> None:
         """Its box knows, or is gone."""
-        self._untold.discard((hand_over.job, hand_over.number))
+        self._untold.pop((hand_over.job, hand_over.number), None)
 
     def __aiter__(self) -> AsyncIterator[HandOver]:
         """Each when its turn comes, for ever."""

@@ -18,6 +18,7 @@ from appliance.jobs.box import (
     Step,
     inherit,
     remember,
+    shifted,
 )
 from appliance.jobs.changes import (
     Forgotten,
@@ -64,16 +65,21 @@ class Registry:
     def __attrs_post_init__(self) -> None:
         # An address belongs to who asked from it last, as it did before the restart.
         for box in sorted(self.boxes.values(), key=lambda box: box.asked):
+            if box.facts is not None:  # earlier versions believed a UUID, and kept its MAC
+                box.macs = box.facts.macs
             self._index(box)
 
     def of(self, identity: Identity) -> Box | None:
-        """The box that this is: by MAC, else by the UUID in its hosts file (PXE on another NIC).
+        """The box that this is: by its MAC alone, of which the neighbour table knows something.
 
-        What a box says of itself is no proof: a UUID that only boot.ipxe sent names nobody.
+        A UUID is proof of nothing, for whoever has seen a box's knows it: see `said_to_be`.
         """
         name = self._by_mac.get(identity.mac)
-        if name is None and identity.uuid is not None:
-            name = self._by_uuid.get(identity.uuid)
+        return self.boxes.get(name) if name else None
+
+    def said_to_be(self, box: Box) -> Box | None:
+        """The known box whose UUID an unknown one says: PXE on another NIC, if a person agrees."""
+        name = self._by_uuid.get(box.uuid) if box.uuid is not None and not box.known else None
         return self.boxes.get(name) if name else None
 
     def at(self, address: str) -> Box | None:
@@ -118,6 +124,19 @@ class Registry:
                 assert self.boxes[name].job is None, f"{name} holds a job"
                 self._unindex(self.boxes.pop(name))
 
+    def shift(self, step: float, *, exactly: bool) -> None:
+        """The wall was moved by so many seconds: what is compared with it moves along.
+
+        What a person keeps a box for only where it is known `exactly`: a guess would add up.
+        """
+        for box in self.boxes.values() if step else ():
+            box.since += step
+            box.backoff_until += step if box.backoff_until else 0.0
+            if exactly and (kept := box.reservation) is not None:
+                box.reservation = attrs.evolve(kept, until=kept.until + step)
+            if box.boots:  # which says when it asked last
+                box.boots[-1] = shifted(box.boots[-1], step)
+
     def _know(self, facts: Facts, at: float) -> None:
         """A stranger with one of its MACs gets the name; one that had a name keeps its past."""
         names = dict.fromkeys(self._by_mac[mac] for mac in facts.macs if mac in self._by_mac)
@@ -128,16 +147,14 @@ class Registry:
                 self._unindex(box)
                 inherit(found, box)
                 if box.name.startswith(STRANGER):
-                    found.macs = (*found.macs, *box.macs)
                     del self.boxes[box.name]
                 else:  # jobs were on it
                     box.macs = tuple(mac for mac in box.macs if mac not in facts.macs)
                     box.address = None
                     self._index(box)
         self._unindex(found)
-        extra = () if found.known else found.macs
         found.facts = facts
-        found.macs = tuple(dict.fromkeys([*facts.macs, *extra]))
+        found.macs = facts.macs
         found.uuid = facts.uuid or found.uuid
         self.boxes[facts.name] = found
         self._index(found)
@@ -148,7 +165,8 @@ class Registry:
         same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
         if not same:  # an idle box asks twice an hour, always as before
             self._unindex(box)
-        box.macs = tuple(dict.fromkeys([*box.macs, who.mac]))
+        if not box.known:  # of a known one, its hosts file says which cards it has
+            box.macs = tuple(dict.fromkeys([*box.macs, who.mac]))
         box.arch = who.arch or box.arch
         box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
         box.serial, box.product = who.serial or box.serial, who.product or box.product

@@ -120,8 +120,7 @@ class Reports:
             raise BadRequest(f"job_state: {word[:60]!r} must be one word")
 
         def decide(job: Job, now: float) -> list[Change]:
-            scheduler = self._scheduler
-            return decisions.reported(scheduler.store, job, word, now, scheduler.config.waits)
+            return decisions.reported(job, word, now, self._scheduler.config.waits)
 
         return decide
 
@@ -144,11 +143,14 @@ class Reports:
         health = query.get("job_health") or None
         if health is not None and not _WORD.match(health):
             raise BadRequest("job_health must be one word")
+        store, waits = self._scheduler.store, self._scheduler.config.waits
+
+        def decide(job: Job, now: float) -> list[Change]:
+            return decisions.closed(store, job, health, now, waits)
+
         found = await self._find(source, query.get("job_id") or None)
         if found is not None:
-            await self._take(
-                *found, "post-run", lambda job, now: decisions.closed(job, health, now)
-            )
+            await self._take(*found, "post-run", decide)
 
     async def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
         """Whether the attempt that asks is the one under way."""

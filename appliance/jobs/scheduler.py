@@ -19,7 +19,7 @@ from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import Refused
-from appliance.jobs import cluster, decisions, measures, news, operator, registry
+from appliance.jobs import cluster, decisions, measures, news, operator, registry, restart
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
 from appliance.jobs.changes import (
@@ -117,7 +117,8 @@ class Scheduler:
         for offer in offers:
             attempt = self.store.jobs[offer.job].attempt
             assert attempt is not None
-            self.outbox.offer(HandOver(attempt.box, offer.job, attempt.number, position))
+            seat = self.lobby.seat(attempt.box)
+            self.outbox.offer(HandOver(attempt.box, offer.job, attempt.number, position, seat))
         for change in made:
             if isinstance(change, Moved | Synced):
                 self._tell_watchers(self.store.jobs[change.job])
@@ -126,6 +127,15 @@ class Scheduler:
             if isinstance(change, Moved | Submitted):
                 self.paperwork.set()
         return position
+
+    def restarted(self) -> None:
+        """What a start does to what it finds, before anybody comes in."""
+        changes = restart.restarted(self.store, self.clock.reading(), self.config.waits)
+        self.change(changes)
+        clocked = self.store.clocked
+        if clocked is not None and (told := restart.told(clocked.step)):
+            why = f"{told}; what runs keeps the time that it had left"
+            log.warning("the clock was moved between two starts", seconds=clocked.step, why=why)
 
     async def keep(self, changes: list[Change]) -> None:
         """Make changes; returns once the disk knows them."""
@@ -159,7 +169,7 @@ class Scheduler:
     def _note_pause(self, change: Missed | Quarantined | Reserved | Unregistered) -> None:
         if isinstance(change, Reserved) and change.reservation is not None:
             self.look(KEPT, change.box, change.reservation.until)
-        elif isinstance(change, Missed) and change.until:
+        elif isinstance(change, Missed) and change.until > self.clock.now():
             self.resting[change.box] = change.until
             self.look(REST, change.box, change.until)
         elif isinstance(change, Missed):
@@ -220,8 +230,11 @@ class Scheduler:
         """
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
-        untold = self._is_untold(who)
-        changes = decisions.asked(self.store, who, now, self.config.waits, limit, untold=untold)
+        untold = self._untold(who)
+        changes = decisions.asked(
+            self.store, who, now, self.config.waits, limit,
+            untold=untold is not None, sent_back=untold is not None and untold.sent_back,
+        )  # fmt: skip
         made = self._make(changes)
         box = self.store.box_of(who)
         assert box is not None
@@ -234,15 +247,13 @@ class Scheduler:
             self.outbox.put(HandOver(box.name, again.id, number, position))
         return seat
 
-    def _is_untold(self, who: Identity) -> bool:
+    def _untold(self, who: Identity) -> HandOver | None:
+        """What the box was to be told, and has not been."""
         box = self.store.box_of(who)
         job = self.store.jobs[box.job] if box is not None and box.job else None
-        attempt = job.attempt if job is not None else None
-        return (
-            job is not None
-            and attempt is not None
-            and self.outbox.is_untold(job.id, attempt.number)
-        )
+        if job is None or job.attempt is None:
+            return None
+        return self.outbox.untold(job.id, job.attempt.number)
 
     def leave(self, seat: Seat) -> None:
         """The box is told, or gone."""
@@ -253,7 +264,8 @@ class Scheduler:
     def undelivered(self, seat: Seat) -> None:
         """The box hung up before what it was handed was whole."""
         if seat.handed is not None:
-            self.change(decisions.undelivered(self.store, *seat.handed, self.clock.now()))
+            now, waits = self.clock.now(), self.config.waits
+            self.change(decisions.undelivered(self.store, *seat.handed, now, waits))
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""

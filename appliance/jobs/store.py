@@ -21,6 +21,7 @@ from appliance.jobs.box import Box, Identity, is_there
 from appliance.jobs.changes import (
     Archived,
     Change,
+    Clocked,
     Drained,
     Filed,
     Job,
@@ -31,6 +32,7 @@ from appliance.jobs.changes import (
     Swept,
     Synced,
     marked,
+    moment_of,
     moved,
 )
 from appliance.jobs.job import Attempt, Finished, Queued, Running
@@ -48,6 +50,8 @@ class Store:
     counter: int = 0  # the number of the newest job; never goes back
     drained: str = ""  # by whom: no job is given out until somebody resumes
     archived: int = 0  # jobs that only the archive has
+    clocked: Clocked | None = None  # what a run's clocks said last
+    moment: float = 0.0  # of the newest change, as that run counts
     ready: Ready = attrs.field(init=False)
     _registry: Registry = attrs.field(init=False)
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -90,6 +94,10 @@ class Store:
     def box_of(self, identity: Identity) -> Box | None:
         """The box that this is."""
         return self._registry.of(identity)
+
+    def said_to_be(self, box: Box) -> Box | None:
+        """The known box that an unknown one says it is, by a UUID."""
+        return self._registry.said_to_be(box)
 
     def box_at(self, address: str) -> Box | None:
         """The box that asked from `address` last."""
@@ -178,6 +186,11 @@ class Store:
 
     def apply(self, change: Change) -> None:
         """Make one change.  Raises IllegalMove, with nothing changed, where the table says so."""
+        self._apply(change)
+        moment = moment_of(change)
+        self.moment = self.moment if moment is None else moment
+
+    def _apply(self, change: Change) -> None:
         match change:
             case Submitted(job):
                 assert job.id not in self.jobs, f"{job.id} is there already"
@@ -186,6 +199,10 @@ class Store:
                 self._index_job(job)
             case Moved():
                 self._move(change)
+            case Clocked(_, boot, _, step):
+                same_boot = self.clocked is not None and boot == self.clocked.boot
+                self.clocked = change
+                self._registry.shift(step, exactly=same_boot)
             case Drained(by):
                 self.drained = by
             case Kept(name) | Swept(name) | Lacking(name):

@@ -47,7 +47,7 @@ def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at
     if new.state.health == jobs.SUCCESS:
         box.quick = ()
         _remember(evidence.passed, new.document.suite, box.name)
-    elif new.state.health != "cancel" and at - _began(new) < QUICK_S:
+    elif new.state.health != "cancel" and 0 <= at - began(new) < QUICK_S:
         box.quick = (*box.quick[-QUICK_MAX + 1 :], (new.id, new.document.suite))
     else:
         box.quick = ()
@@ -63,10 +63,10 @@ def _note_loss(box: Box, old: Job) -> None:
             box.lost = (*box.lost[-2 * LOST_MAX :], old.id)
 
 
-def _began(job: Job) -> float:
-    """When its newest attempt began to run."""
+def began(job: Job) -> float:
+    """When its newest attempt began to run; a restart or a renewal since is another moment."""
     number = job.attempt.number if job.attempt is not None else 0
-    running = (m.at for m in reversed(job.history) if (m.stage, m.attempt) == ("running", number))
+    running = (m.at for m in job.history if (m.stage, m.attempt) == ("running", number))
     return next(running, 0.0)
 
 

@@ -103,6 +103,7 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
         "job": box.job,
         "queues": list(box.facts.served) if box.facts else [],
         "uuid": box.uuid,
+        "says": says.name if (says := store.said_to_be(box)) is not None else None,
         "serial": box.serial,
         "product": box.product,
         "kept": _kept(box),

@@ -22,7 +22,7 @@ import cattrs
 
 from appliance.errors import BadState
 from appliance.jobs.box import Box
-from appliance.jobs.changes import Job
+from appliance.jobs.changes import Clocked, Job
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 from appliance.keep import records
@@ -30,6 +30,7 @@ from appliance.keep import records
 VERSION: Final = 1
 _FORMAT: Final = "appliance state"
 _KEYS: Final = (_FORMAT, "counter", "drained", "archived", "jobs", "boxes")
+_CLOCK: Final = "clock"  # may be absent: earlier versions wrote none down
 _SHOWN_MAX: Final = 10  # mistakes named at once
 # what cattrs calls the places in a list and in a class, as JSON has them
 _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a truth"}
@@ -45,6 +46,8 @@ def dump(store: Store) -> str:
         "jobs": [_plain(records.unstructure(job, Job)) for job in store.jobs.values()],
         "boxes": [_plain(records.unstructure(box, Box)) for box in store.boxes.values()],
     }
+    if store.clocked is not None:
+        value[_CLOCK] = {**records.unstructure(store.clocked), "moment": store.moment}
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -64,18 +67,33 @@ def load(text: str, name: str) -> Store:
     _check_names([job.id for job in jobs], "$.jobs[{}].id", name)
     _check_names([box.name for box in boxes], "$.boxes[{}].name", name)
     _check_references(value["counter"], jobs, boxes, name)
+    clocked, moment = _clock(value.get(_CLOCK), name)
     store = Store(
         {job.id: job for job in jobs},
         {box.name: box for box in boxes},
         value["counter"],
         value["drained"],
         value["archived"],
+        clocked,
+        moment,
     )
     try:
         store.check()
     except AssertionError as error:
         raise BadState(f"{name}: jobs and boxes contradict each other: {error}") from error
     return store
+
+
+def _clock(value: Any, name: str) -> tuple[Clocked | None, float]:
+    """What the clocks said, and the newest moment.  Raises BadState."""
+    if value is None:
+        return None, 0.0
+    rest = dict(value) if isinstance(value, dict) else {}
+    moment = rest.pop("moment", None)
+    clocked: Clocked = _structure([rest], list[Clocked], f"$.{_CLOCK}", name)[0]
+    if isinstance(moment, bool) or not isinstance(moment, int | float):
+        raise BadState(f"{name}: $.{_CLOCK}.moment: must be a number")
+    return clocked, moment
 
 
 def _plain(value: Any) -> Any:
@@ -132,7 +150,7 @@ def _check_top(value: Any, name: str) -> None:
         if key not in value:
             raise BadState(f"{name}: $: lacks {key!r}")
     for key in value:
-        if key not in _KEYS:
+        if key not in (*_KEYS, _CLOCK):
             raise BadState(f"{name}: $: unknown key {key!r}; known: {', '.join(_KEYS)}")
     for key, what in (("counter", "the newest job's"), ("archived", "of jobs not told here")):
         number = value[key]

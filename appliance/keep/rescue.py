@@ -156,7 +156,7 @@ def agreed(folder: Path, store: Store, now: float) -> Store:
         for name, box in store.boxes.items()
     }
     counter = max(store.counter, *bodies, *over, 0)
-    return Store(jobs, boxes, counter, store.drained, len(over))
+    return Store(jobs, boxes, counter, store.drained, len(over), store.clocked, store.moment)
 
 
 def _ended(job: Job, now: float) -> Job:
@@ -194,7 +194,8 @@ def whole(folder: Path, store: Store) -> Store:
         jobs = {job.id: job for job in archive.all_jobs(connection)} | store.jobs
         in_order = sorted(jobs.values(), key=lambda job: job.number)
         jobs = {job.id: _with_body(job, connection) for job in in_order}
-    return Store(jobs, store.boxes, store.counter, store.drained)
+    clocks = (store.clocked, store.moment)
+    return Store(jobs, store.boxes, store.counter, store.drained, 0, *clocks)
 
 
 def _with_body(job: Job, connection: sqlite3.Connection) -> Job:

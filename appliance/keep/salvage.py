@@ -59,4 +59,7 @@ def caught_up(store: Store, change: Moved, attempt: Attempt) -> Store:
     store.jobs[job.id] = attrs.evolve(job, state=queued, finished=None)
     for other in store.boxes.values():
         other.job = None  # as the jobs say
-    return Store(store.jobs, store.boxes, store.counter, store.drained, store.archived)
+    return Store(
+        store.jobs, store.boxes, store.counter, store.drained, store.archived,
+        store.clocked, store.moment,
+    )  # fmt: skip

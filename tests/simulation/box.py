@@ -6,6 +6,7 @@ begins with imgfree; what it fetched before is gone.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 POST_S: Final = (20.0, 120.0)
 SLOW_POST_S: Final = (600.0, 900.0)
 RETRY_S: Final = 5.0  # boot.ipxe's loop
+FICKLE_S: Final = 600.0  # that a box does nothing but ask
 REPORT_RETRY_S: Final = 30.0
 REPORT_TRIES: Final = 20  # ten minutes, as our runner does
 WANTED_S: Final = 300.0
@@ -64,6 +66,8 @@ class Box:
         """From POST to the next reboot."""
         slow = self.chance(self.world.weather.slow_post)
         await sleep(self.rng.uniform(*(SLOW_POST_S if slow else POST_S)))
+        if self.chance(self.world.weather.fickle):
+            await self._only_asks()
         while True:
             try:
                 script = await self._asks()
@@ -77,6 +81,15 @@ class Box:
                 continue
             await self._runs(job, token)
             return
+
+    async def _only_asks(self) -> None:
+        """It asks, and is gone before it has been told anything, again and again."""
+        self.world.sometimes["a box only asked"] += 1
+        ends = trio.current_time() + FICKLE_S
+        while trio.current_time() < ends:
+            with contextlib.suppress(ConnectionError), trio.move_on_after(self.rng.random()):
+                await self._asks()
+            await sleep(RETRY_S)
 
     async def _asks(self) -> str:
         server = self.world.server
@@ -107,8 +120,10 @@ class Box:
                     path_done = f"/job_initrd_tmpfs/{job}/job.cgz"
                 else:
                     path_done = path
-                server.fetches.moved(self.address, path_done, 1000)
-                server.fetches.done(self.address, path_done, 1000, 1.0)
+                ports = self.world.config.ports
+                door = ports.os if path_done.startswith("/os/") else ports.scheduler
+                server.fetches.at(door).moved(self.address, path_done, 1000)
+                server.fetches.at(door).done(self.address, path_done, 1000, 1.0)
         return token
 
     async def _fetches_job(self, job: str) -> str:

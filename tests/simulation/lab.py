@@ -28,6 +28,10 @@ from tests.simulation.weather import CALM, FAULTS, Weather
 
 BEGAN_UTC: Final = 1_800_000_000.0
 HOUR: Final = 3600.0
+# What a server's clock may be wrong by at a start; by the next it may be right.
+CLOCKS_AHEAD: Final = (
+    0.0, 0.0, -60.0, 60.0, -7200.0, 86400.0, -86400.0, 3e7, -3e7, -BEGAN_UTC,
+)  # fmt: skip
 ENDS_WITHIN: Final = 20  # times the storm and the calm: more than any run that ends takes
 
 
@@ -120,6 +124,7 @@ class World:
         self.disk_well_since = 0.0
         self.image_is_gone = False
         self._utc_shift = 0.0
+        self.boot, self._booted = "boot-0", 0.0  # of the server's machine
         self._tokens = itertools.count()
         self.trace = determinism.Trace()
 
@@ -132,6 +137,10 @@ class World:
     def wall(self) -> float:
         """What the server's clock says: UTC."""
         return BEGAN_UTC + trio.current_time() + self._utc_shift
+
+    def uptime(self) -> float:
+        """How long the server's machine has been on."""
+        return trio.current_time() - self._booted
 
     def later(self, seconds: float, what: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Do this in a while; the one who asked need not live."""
@@ -276,12 +285,15 @@ class World:
             self.sometimes["the server died"] += 1
             if server.vanished or self.vanishes():
                 self.disk = self.disk.after_kill()
+                self.boot, self._booted = f"boot-{trio.current_time()}", trio.current_time()
                 self.sometimes["it lost what was not synced"] += 1
             else:
                 self.disk = self.disk.reopened()
             if self.rng.random() < self.weather.clock_jumps:
-                self._utc_shift += self.rng.choice([-7200.0, -60.0, 60.0, 86400.0])
+                before, self._utc_shift = self._utc_shift, self.rng.choice(CLOCKS_AHEAD)
                 self.sometimes["the clock jumped"] += 1
+                if self._utc_shift > before:
+                    self.oracle.leapt()
             await sleep(self.rng.uniform(1, 300))
 
     async def _cut_power_of(self, box: Box) -> None:

@@ -13,7 +13,7 @@ from unittest import mock
 import attrs
 import trio
 
-from appliance.jobs import decisions, intake, lobby, operator, reaper
+from appliance.jobs import decisions, intake, lobby, misses, operator, reaper, restart
 from appliance.jobs.box import Box
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.scheduler import Scheduler
@@ -258,6 +258,21 @@ def repeat_acknowledged_at_once() -> Iterator[Any]:
         return scheduler.store.jobs_with_key(submitter, key)
 
     with _instead(intake, "_found", found):
+        yield
+
+
+@_mutant
+def a_loss_costs_nothing() -> Iterator[Any]:
+    """A box that loses job after job is given the next one at once."""
+    with _instead(misses, "_pause", lambda box, waits, at_once: 0.0):
+        yield
+
+
+@_mutant
+def deadlines_stay_where_they_were() -> Iterator[Any]:
+    """A start takes the wall's word for what has passed."""
+    real = restart.gap
+    with _instead(restart, "gap", lambda store, now: attrs.evolve(real(store, now), shift=0.0)):
         yield
 
 

@@ -7,7 +7,7 @@ whether the store is right.
 from __future__ import annotations
 
 import struct
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Health words that only a box can say; all others are the appliance's own.
 SAID: Final = ("success", "failed")
 LATE_S: Final = 1.0  # that an end may come late; in virtual time nothing does
+EATS_MAX: Final = 6  # jobs offered to one box, for whatever reason, within
+EATS_S: Final = 60.0  # so many seconds: one that loses them all asks twelve times
 FREE_S: Final = 70.0  # a seat is free so long after its box lost power: a minute, and a send
 
 
@@ -48,6 +50,7 @@ class Oracle:
         self.durable_offers: set[tuple[str, int]] = set()
         self.told_ends: dict[str, str] = {}  # what a person heard of the end of a job
         self.attempts: dict[tuple[str, int], tuple[str, str]] = {}  # -> (box, token)
+        self.runs_until: dict[tuple[str, int], float] = {}  # not before; in the run's own seconds
         self._numbers: dict[tuple[str, str], int] = {}  # (job, token) -> which attempt that is
         self.verdicts: dict[tuple[str, int], set[str]] = defaultdict(set)  # what its box said
         self.latest: dict[str, int] = {}  # the newest attempt of a job, as the disk knows it
@@ -60,6 +63,7 @@ class Oracle:
         self.held: set[str] = set()  # boxes, likewise
         # What was decided for people, and the moment of it that the journal does not have yet.
         self.unkept: dict[tuple[str, str], bytes] = {}
+        self._offered: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=EATS_MAX))
         self.calm = False
         self.sometimes: Counter[str] = Counter()
 
@@ -130,17 +134,22 @@ class Oracle:
         before = self.told_ends.setdefault(job, health)
         demand(before == health, f"{job} ended as {before}, and then as {health}")
 
+    def leapt(self) -> None:
+        """The machine was off, and its clock went far forward: what people keep may be over."""
+        self.held.clear()
+
     # ---- the store, after each change and each start
 
     def applied(self, scheduler: Scheduler, change: Any) -> None:
         """A change was made."""
-        if self.calm and isinstance(change, Missed) and change.until:
+        if self.calm and isinstance(change, Missed) and change.until > scheduler.clock.now():
             raise Violation(f"{change.box} backs off in calm weather")
         self._decided(change)
         if not isinstance(change, Moved):
             return
         job = scheduler.store.jobs[change.job]
         attempts = job.attempts
+        self._times_out(job, change)
         self.done |= _words(
             type(change.event).__name__, job.id, attempts[-1].number if attempts else 0
         )
@@ -148,11 +157,29 @@ class Oracle:
             box = change.event.attempt.box
             demand(not self.drained, f"{change.job} is given out while the lab is drained")
             demand(box not in self.held, f"{box} is held, and is given {change.job}")
+            self._eats(box)
         self.sometimes[f"{type(change.event).__name__.lower()}"] += 1
         if self.calm and isinstance(change.event, jobs.Lapse):
             raise Violation(f"{job.id} lapsed in calm weather: {change.event.reason}")
         if isinstance(job.state, Finished):
             self._finished(job)
+
+    def _times_out(self, job: Job, change: Moved) -> None:
+        """A run has the seconds that it was promised, whatever clocks say meanwhile."""
+        attempt, now = job.attempt, trio.current_time()
+        match change.event:
+            case jobs.Begin(until) if attempt is not None:
+                self.runs_until.setdefault((job.id, attempt.number), now + until - change.at)
+            case jobs.Lapse(reason) if job.attempts and "time to run" in reason:
+                ends = self.runs_until.get((job.id, job.attempts[-1].number), 0.0)
+                demand(now > ends - LATE_S, f"{job.id} timed out {ends - now:.0f} s too soon")
+
+    def _eats(self, box: str) -> None:
+        """A box is given a job; not one after the other as fast as it can lose them."""
+        now, times = trio.current_time(), self._offered[box]
+        times.append(now)
+        eats = len(times) == EATS_MAX and now - times[0] < EATS_S
+        demand(not eats, f"{box} is given {EATS_MAX} jobs within {EATS_S:.0f} s")
 
     def _decided(self, change: Any) -> None:
         match change:

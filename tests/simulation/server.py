@@ -19,7 +19,7 @@ from appliance.doors.boxes import Boots
 from appliance.doors.neighbours import Kernel
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, dispatch, filing, reaper
+from appliance.jobs import dispatch, filing, reaper
 from appliance.jobs.fetches import Fetches
 from appliance.jobs.reports import Reports
 from appliance.jobs.scheduler import Scheduler
@@ -72,6 +72,7 @@ class Server:
                 self.world.server_is_up(self)
                 await trio.sleep_forever()
             if self._stopping:  # nobody can change the store any more
+                self.scheduler.change([self.scheduler.clock.reading()])
                 await self._journal.stop()
         except* (Killed, SyncFailed, DiskTrouble):
             self.world.sometimes["died of its disk"] += 1
@@ -84,14 +85,14 @@ class Server:
         store, journal = await journals.restore(self.disk, world.journal_bytes)
         self._journal = journal
         await self.disk.archive.check(store)
-        clock = Clock(trio.current_time(), world.wall())
+        clock = Clock(trio.current_time(), world.wall(), world.boot, world.uptime())
         self.scheduler = Scheduler(
             config, store, journal, self.disk.archive, _Images(world),
             clock=clock, token=world.token,
         )  # fmt: skip
         world.oracle.started(self.scheduler)
         self._watch_disk()
-        self.scheduler.change(decisions.restarted(store, clock.now(), config.waits))
+        self.scheduler.restarted()
         for box in world.boxes:
             facts = boxes.facts(box.name, {"mac": [box.mac]}, config.defaults.queue)
             self.scheduler.change(self.scheduler.known(facts))

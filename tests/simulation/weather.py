@@ -27,6 +27,7 @@ class Weather:
     no_fin: float = _most(0.9)  # chance that a power cut is not seen by the server for a while
     stays_off: float = _most(0.1)  # chance that nobody switches it on again
     slow_post: float = _most(0.3)
+    fickle: float = _most(0.1)  # per POST: for a while it asks, and is gone before it is told
     fetch_breaks: float = _most(0.15)
     fetch_stalls: float = _most(0.1)  # longer than the lease
     refetches: float = _most(0.4)

@@ -1,0 +1,179 @@
+"""A box that loses job after job rests, whatever it loses them by; one that runs them does not."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from appliance.jobs.job import Offered
+from tests import lab as labs
+from tests.lab import KEY, PINNED, open_lab
+
+QUEUED = 60
+WATCHED_S = 1000.0
+# It loses one for nothing, and then rests 30 s, twice as long each time: it is given jobs at 0, 0,
+# 30, 90, 210, 450 and 930 s.
+GIVEN_MAX = 7
+
+
+async def hangs_up(lab):
+    """The script is on its way, and nobody takes it."""
+    await (await lab.ask()).hang_up()
+    await wait_all_tasks_blocked()
+
+
+async def asks_again_and_again(lab):
+    """It is never told: it asks again as soon as it has asked."""
+    answers = [await lab.ask() for _ in range(2)]
+    for answer in answers:
+        await answer.hang_up()
+
+
+async def given(lab):
+    """The job that it is told of, at last."""
+    answer = await lab.ask()
+    while True:
+        await wait_all_tasks_blocked()
+        held = [job for job in lab.scheduler.store.active() if isinstance(job.state, Offered)]
+        if held:
+            await answer.rest()
+            return held[0]
+        await trio.sleep(1)
+
+
+async def fetches_nothing(lab):
+    """It has a script, and asks again."""
+    return await given(lab)
+
+
+async def fetches_its_job(lab):
+    """And no more."""
+    job = await given(lab)
+    await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+
+
+async def fetches_everything(lab):
+    """And does not boot it."""
+    job = await given(lab)
+    await lab.fetched_all(job)
+    return job
+
+
+async def runs_and_is_gone(lab):
+    """It says that the job runs, and asks for the next one."""
+    await lab.report(await fetches_everything(lab), "job_state=running")
+
+
+async def closes_what_it_never_ran(lab):
+    """It is done before it has begun."""
+    await lab.report(await given(lab), "", "lkp-post-run")
+
+
+async def says_failed_before_it_ran(lab):
+    """A verdict, and no run."""
+    await lab.report(await given(lab), "job_state=failed")
+
+
+async def misses_a_file(lab):
+    """The file is gone indeed, and is there again when the next job is looked at."""
+    await given(lab)
+    lab.fetches.missing("10.0.0.5", PINNED.kernel, labs.SCHEDULER[0])
+
+
+AT_ONCE = [fetches_nothing, fetches_its_job, says_failed_before_it_ran]  # it rests from the first
+LATER = [
+    hangs_up, asks_again_and_again, fetches_everything, runs_and_is_gone,
+    closes_what_it_never_ran, misses_a_file,
+]  # fmt: skip
+
+
+def named(loses):
+    return loses.__name__
+
+
+async def goes_on(lab, loses):
+    while True:
+        await loses(lab)
+        await trio.sleep(5)
+
+
+def all_given(lab):
+    return sum(len(job.attempts) for job in lab.scheduler.store.jobs.values())
+
+
+@pytest.mark.parametrize("loses", [*AT_ONCE, *LATER], ids=named)
+async def test_a_box_that_loses_job_after_job_does_not_eat_the_queue(autojump_clock, loses):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(QUEUED):
+            await lab.submit(key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, loses)
+
+        assert 2 <= all_given(lab) <= GIVEN_MAX
+
+
+@pytest.mark.parametrize("loses", LATER, ids=named)
+async def test_once_is_no_habit_and_the_next_job_comes_at_once(autojump_clock, loses):
+    """A plug was pulled, a kernel panicked."""
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.submit()
+        if loses is asks_again_and_again:
+            loses = hangs_up
+        await loses(lab)
+        assert all_given(lab)
+        await lab.submit(key="another0")
+        began = trio.current_time()
+        await (await lab.ask()).rest()
+
+        assert began == trio.current_time()
+
+
+async def lives(lab, job, seconds):
+    await lab.report(job, "job_state=running")
+    await trio.sleep(seconds)
+    await lab.report(job, "job_state=finished")
+    await lab.report(job, "", "lkp-post-run")
+
+
+async def test_a_box_that_ends_its_jobs_never_waits_for_the_next(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        began = trio.current_time()
+        for n in range(QUEUED):
+            await lab.submit(key=f"{KEY}{n:03}")
+            await lives(lab, await fetches_everything(lab), 1)
+
+        assert began + QUEUED == trio.current_time()
+
+
+async def test_jobs_that_crash_it_after_a_while_do_not_make_it_wait(autojump_clock):
+    """Which is what some jobs are for."""
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(5):
+            await lab.submit(key=f"{KEY}{n:03}")
+            began = trio.current_time()
+            await runs_and_is_gone(lab)
+            assert began == trio.current_time()
+            await trio.sleep(600)
+
+
+async def test_a_job_that_ends_on_the_box_ends_the_row(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(8):
+            await lab.submit("script: x\nretry: true\n", key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, runs_and_is_gone)
+        assert lab.scheduler.store.box("box-1").misses > 2
+        await trio.sleep(600)
+        await lives(lab, await fetches_everything(lab), 1)
+
+        assert 0 == lab.scheduler.store.box("box-1").misses
+        began = trio.current_time()
+        await runs_and_is_gone(lab)
+        await given(lab)
+        assert began == trio.current_time()
