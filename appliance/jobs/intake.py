@@ -22,9 +22,9 @@ from appliance.jobs.scheduler import Scheduler
 READ_AT_ONCE_BYTES: Final = 2**12
 # Others are read one after the other: each would take its share of the one interpreter.
 READERS: Final = trio.CapacityLimiter(1)
-# Of one submit, which becomes one record of the journal: that takes 50 ms of the loop at the most.
+# Of one submit, which becomes one record of the journal: some 50 ms of the loop at the most.
 DOCUMENTS_MAX: Final = 500
-VALUES_MAX: Final = 100_000  # and names; a hundred nodes of a cluster with a thousand each
+VALUES_MAX: Final = 50_000  # and names; a hundred nodes of a cluster with five hundred each
 # The longest address there is, for a kernel line whose server is not known yet.
 _ANY_HOST = "255.255.255.255"
 
