@@ -93,7 +93,8 @@ holds them to it.
       providers          what machines that run virtual testboxes say of them
       results            uploads by WebDAV
       submits            jobs over the network, as LKP's `submit` sends them
-      bodies             what a request brings: in pieces, as a whole, in a form
+      bodies             what a request brings: in pieces, gathered, in a form
+      room               memory for what is being sent, and who gives way
       metrics            what Prometheus asks for
       index              folders of results, as pages
       monitor            what happens to jobs, by WebSocket

@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from appliance import json_text
 from appliance.boot import ipxe
 from appliance.doors.asgi import TEXT, Receive, Scope, Send
 from appliance.doors.asking import Admission, Question, asked_of
@@ -34,6 +35,7 @@ from appliance.jobs.scheduler import Scheduler
 
 SOCKETS: Final = "/ws/"
 MESSAGE_BYTES_MAX: Final = 2**16  # of a client: it has one word to say
+VALUES_MAX: Final = 100  # in that word: a host says the same map back that it was sent
 # For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
 # run, another can.
 MEMORY_S: Final = 60.0
@@ -173,8 +175,8 @@ async def _until_said(word: str, receive: Receive) -> bool:
     """Whether the client said `word` before it was gone."""
     while (event := await receive())["type"] != "websocket.disconnect":
         try:
-            said = json.loads(event.get("text") or "null")
-        except (ValueError, RecursionError):
+            said = json_text.load(event.get("text") or "null", VALUES_MAX)
+        except BadRequest:
             continue
         if isinstance(said, dict) and said.get("type") == word:
             return True
