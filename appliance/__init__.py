@@ -8,6 +8,7 @@ holds them to it.
     toml_lines    pure   where each key of a TOML text stands
     yaml_text     pure   YAML from outside: measured before it is built
     json_text     pure   JSON from outside: measured as it arrives
+    cbor_items    pure   the control socket's CBOR, item by item as it arrives
     errors        pure   every way the world can be wrong
     build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for

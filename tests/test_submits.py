@@ -491,15 +491,17 @@ async def test_eight_of_the_worst_bodies_stop_no_loop(tmp_path, form):
     assert longest[0] < 0.1
 
 
+HUNDRED = {"nodes": {f"n{n}": {"roles": ["a"]} for n in range(100)}}
+
+
 @pytest.mark.parametrize(
     "changed",
     [
         {"a": [[]] * 300_000},
         {"a": ["x" * 1000] * 2000},
         {"a": [[]] * 12_000},
-        {"cluster_spec": {"nodes": {f"n{n}": {"roles": ["a"]} for n in range(100)}}, "a": [[]] * 600},
-        {"cluster_spec": {"nodes": {f"n{n}": {"roles": ["a"]} for n in range(100)}},
-         **{f"k{n}": 1 for n in range(300)}},
+        {"cluster_spec": HUNDRED, "a": [[]] * 600},
+        {"cluster_spec": HUNDRED, **{f"k{n}": 1 for n in range(300)}},
         {"script": "x" * 2**20},
     ],
 )  # fmt: skip

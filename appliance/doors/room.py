@@ -26,7 +26,7 @@ GAVE_WAY = "others are sending too, and this took the most room for the longest:
 
 
 class Room:
-    """`most` bytes in all, of one sender at most `each`; up to `small` bytes are a small message."""
+    """`most` bytes in all, of a sender at most `each`; what has no more than `small` is small."""
 
     def __init__(self, most: int, each: int, small: int = 2**16) -> None:
         self._most, self._each, self.small = most, each, small
