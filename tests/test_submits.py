@@ -9,7 +9,6 @@ import hashlib
 import json
 import random
 import re
-import time
 import tracemalloc
 from contextlib import asynccontextmanager
 
@@ -25,6 +24,7 @@ from appliance.keep.results import PART
 from tests import fakes
 from tests import lab as labs
 from tests.lab import SCHEDULER, open_lab
+from tests.stall import steps
 
 TOKEN = "a1b2c3d4-0000-4000-8000-c0ffee00beef"
 ANN = {"my_email": "ann@example.org", "my_name": "Ann", "my_token": TOKEN}
@@ -395,21 +395,6 @@ async def test_one_address_has_its_share_of_the_room_and_others_theirs(tmp_path,
         assert "send it again" in await told(second)
         assert 200 == (await post(lab, "/submit_job", fits))[0]
         await other.aclose()
-
-
-def steps(longest):
-    """An instrument that keeps the longest time which the loop was at one task, of its own."""
-
-    class Watch(trio.abc.Instrument):
-        began = float("inf")
-
-        def before_task_step(self, task):
-            self.began = time.thread_time()
-
-        def after_task_step(self, task):
-            longest[0] = max(longest[0], time.thread_time() - self.began)
-
-    return Watch()
 
 
 WORST = {
