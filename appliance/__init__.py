@@ -6,6 +6,9 @@ holds them to it.
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
+    yaml_text     pure   YAML from outside: measured before it is built
+    json_text     pure   JSON from outside: measured as it arrives
+    cbor_items    pure   the control socket's CBOR, item by item as it arrives
     errors        pure   every way the world can be wrong
     addresses     pure   one form for each address, of either family
     build                what this program was built from
@@ -100,7 +103,8 @@ holds them to it.
       providers          what machines that run virtual testboxes say of them
       results            uploads by WebDAV
       submits            jobs over the network, as LKP's `submit` sends them
-      bodies             what a request brings: in pieces, as a whole, in a form
+      bodies             what a request brings: in pieces, gathered, in a form
+      room               memory for what is being sent, and who gives way
       metrics            what Prometheus asks for
       index              folders of results, as pages
       monitor            what happens to jobs, by WebSocket

@@ -6,7 +6,14 @@ Our own mistakes are assertions; these are other people's, and each door transla
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
+
+# Of what a mistake is about, and of what is wrong with it.  A name may be as long as its document:
+# somebody is to read fifty of these.
+FIELD_CHARS_MAX: Final = 100
+MESSAGE_CHARS_MAX: Final = 1000
 
 
 class ApplianceError(Exception):
@@ -72,13 +79,22 @@ class NotRunning(ApplianceError):
     """No server answers on the control socket."""
 
 
+def _short_field(text: str) -> str:
+    return text if len(text) <= FIELD_CHARS_MAX else text[: FIELD_CHARS_MAX - 3] + "..."
+
+
+def _short_message(text: str) -> str:
+    return text if len(text) <= MESSAGE_CHARS_MAX else text[: MESSAGE_CHARS_MAX - 3] + "..."
+
+
 @attrs.frozen
 class Problem:
     """One mistake in a job document."""
 
-    field: str
+    field: str = attrs.field(converter=_short_field)
     line: int | None  # 1-based line of the document; None where the field is absent
-    message: str  # what is wrong, and what would be right
+    # What is wrong, and what would be right.
+    message: str = attrs.field(converter=_short_message)
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line is not None else ""

@@ -8,6 +8,7 @@ import io
 import os
 import socket
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import cbor2
 import pytest
@@ -19,6 +20,7 @@ from appliance.errors import BadImage, Refused
 from tests import lab as labs
 from tests.disks import Killed, MemoryDisk
 from tests.lab import KEY, open_lab
+from tests.stall import steps
 
 PAPER = {"name": "job.yaml", "text": "script: echo hi\n", "defaults": {}, "overrides": {}}
 SUBMIT = cbor2.dumps({"verb": "submit", "documents": [PAPER], "key": KEY})
@@ -183,6 +185,82 @@ async def test_a_person_who_cancels_on_a_stuck_disk_is_told_too(autojump_clock, 
 
         assert "unknown" == answer["error"]["kind"]
         disk.calls.broken = None
+
+
+WORST = {
+    "empty lists": b"\x9a\x00\x80\x00\x00" + b"\x80" * 8 * 2**20,
+    "as many empty lists as are taken": b"\x99\xc3\x00" + b"\x80" * 0xC300,
+    "a decimal": cbor2.dumps(cbor2.CBORTag(4, [-1, cbor2.CBORTag(2, b"\xff" * 150_000)])),
+    "a text that is said to be long": b"\x7a\x01\xe0\x00\x00" + b"x" * 30 * 2**20,
+    "texts": b"\x8b" + (b"\x7a\x00\x10\x00\x00" + b"x" * 2**20) * 11,
+    "messages": b"\x80" * 20_000,
+    "documents": cbor2.dumps({"verb": "submit", "key": KEY,
+                              "documents": [{"text": "&a [" + "[]," * 400}] * 9000}),
+    "words": cbor2.dumps({"verb": "submit", "key": KEY, "documents": [
+        {"text": "script: x", "overrides": {f"k{n}": "[]" for n in range(20_000)}}]}),
+}  # fmt: skip
+
+
+def resident():
+    """Bytes of memory that we have."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", WORST)
+async def test_the_worst_messages_stop_no_loop_and_fill_no_memory(tmp_path, form):
+    """Eight of them at once; each is answered with what is wrong."""
+    longest, answers = [0.0], []
+
+    async def send(lab):
+        async with await connect(lab) as stream, trio.open_nursery() as nursery:
+
+            async def read():
+                data = b""
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while more := await stream.receive_some(65536):
+                        data = (data + more)[:2000]
+                answers.append(items(data)[1])
+
+            nursery.start_soon(read)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(HELLO + WORST[form])
+                await stream.send_eof()
+
+    async with open_door(tmp_path) as lab:
+        before = resident()
+        watch = steps(longest)
+        trio.lowlevel.add_instrument(watch)
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(send, lab)
+        trio.lowlevel.remove_instrument(watch)
+        after = resident()
+
+    assert 8 == len(answers)
+    assert all(answer["error"]["message"] for answer in answers)
+    assert after - before < 64 * 2**20
+    assert longest[0] < 0.1
+
+
+async def test_a_slow_message_gives_way_to_a_quick_one_where_there_is_no_room_for_both(
+    autojump_clock, tmp_path, monkeypatch
+):
+    large = {**PAPER, "text": "script: x\n#" + "x" * 200_000}
+    message = cbor2.dumps({"verb": "submit", "documents": [large], "key": KEY})
+    monkeypatch.setattr(control, "GATHERED_BYTES_MAX", 300_000)
+    async with open_door(tmp_path) as lab, await connect(lab) as slow, await connect(lab) as idle:
+        await slow.send_all(HELLO + message[:-1000])
+        await idle.send_all(HELLO)
+        await trio.sleep(10)
+        assert ["lab.1"] == ids(await ask(lab, message))
+        told = b""
+        while len(items(told)) < 2:
+            told += await slow.receive_some(65536)
+        assert "send it again" in items(told)[1]["error"]["message"]
+        await idle.send_all(cbor2.dumps({"verb": "status"}))
+        await idle.receive_some(65536)
+        assert b"result" in await idle.receive_some(65536)
 
 
 async def test_a_submit_is_as_atomic_as_its_documents_are_many(autojump_clock, tmp_path):

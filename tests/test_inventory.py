@@ -91,3 +91,11 @@ async def test_one_line_that_does_not_fit_the_lab_keeps_all_out(tmp_path):
 
         assert {"box-1"} == set(lab.scheduler.store.boxes)
         assert not (tmp_path / "hosts").exists()
+
+
+def test_a_list_has_so_many_lines_and_no_more():
+    head, box = "name,mac\n", "box-1,52:54:00:00:00:01\n"
+    assert 1 == len(inventory.parse(head + box + "\n" * (inventory.LINES_MAX - 2)))
+    for more in (head + box + "\n" * (inventory.LINES_MAX - 1), "\r" * 10**6, "x\n" * 10**6):
+        with pytest.raises(BadRequest, match="lines"):
+            inventory.parse(more)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 import yaml
 
+from appliance import yaml_text
 from appliance.errors import BadDocument
 from appliance.jobs import reading
-from appliance.jobs.reading import DEPTH_MAX, PROBLEMS_MAX, VALUES_MAX
+from appliance.jobs.reading import PROBLEMS_MAX
+from appliance.yaml_text import DEPTH_MAX, VALUES_MAX
 
 
 def fields(text, before=None, after=None):
@@ -131,7 +136,9 @@ def test_only_json_types_are_understood(value):
     assert "only text, numbers, lists and maps" in message
 
 
-@pytest.mark.parametrize("value", ["!!python/object/apply:os.system [id]", "!x y", "&a [*a]"])
+@pytest.mark.parametrize(
+    "value", ["!!python/object/apply:os.system [id]", "!x y", "!!int {=: [5]}"]
+)
 def test_what_cannot_be_built_is_refused_with_its_field(value):
     [(field, line, message)] = problems(f"a: {value}\n")
 
@@ -163,7 +170,8 @@ def test_a_command_lines_value_is_measured_too():
 
     assert "a" == field
     assert "is not YAML" in message
-    assert len(message) < 100
+    assert "nested more than" in message
+    assert len(message) < 150
 
 
 def test_as_many_values_as_allowed_are_read_and_one_more_is_refused():
@@ -181,10 +189,120 @@ def test_a_bomb_of_aliases_is_refused():
     )
 
 
-def test_a_flood_of_problems_is_cut():
-    found = reading.read("".join(f'k{n}: "\\0"\n' for n in range(200)), {}, {})
+# Small texts that each level makes so many times larger: a forest of forms of the same trick.
+DOUBLES = {
+    "merges in a list": lambda n: (
+        "m: [&m0 {k: v}"
+        + "".join(f", &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}}" for i in range(1, n))
+        + "]"
+    ),
+    "merges of fields": lambda n: (
+        "m0: &m0 {k: v}\n"
+        + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}}\n" for i in range(1, n))
+    ),
+    "merges by tag": lambda n: (
+        "m0: &m0 {k: v}\n"
+        + "".join(f"m{i}: &m{i} {{!!merge x: [*m{i - 1}, *m{i - 1}]}}\n" for i in range(1, n))
+    ),
+    "merges within merges": lambda n: (
+        "m0: &m0 {k: v}\n"
+        + "".join(
+            f"m{i}: &m{i} {{<<: {{<<: *m{i - 1}}}, b: {{<<: *m{i - 1}, c: *m{i - 1}}}}}\n"
+            for i in range(1, n)
+        )
+    ),
+    "aliases as values": lambda n: (
+        "m0: &m0 [x]\n"
+        + "".join(f"m{i}: &m{i} {{a: *m{i - 1}, b: *m{i - 1}}}\n" for i in range(1, n))
+    ),
+}  # fmt: skip
 
-    assert PROBLEMS_MAX == len(found.problems)
+
+@pytest.mark.parametrize("trick", DOUBLES)
+def test_a_text_that_doubles_with_each_level_is_refused_before_it_is_built(trick):
+    """Twenty-six levels are 700 bytes, and would take minutes."""
+    for levels in (16, 26, 200):
+        began = time.process_time()
+        told = problems(DOUBLES[trick](levels) + "\n")
+
+        assert [("yaml", None, f"holds more than {VALUES_MAX} values")] == told
+        assert time.process_time() - began < 1
+        with pytest.raises(yaml.YAMLError, match="holds more than"):
+            yaml_text.load(DOUBLES[trick](levels) + "\n")
+
+
+@pytest.mark.parametrize("trick", DOUBLES)
+def test_what_doubles_a_few_times_only_is_read(trick):
+    text = DOUBLES[trick](5) + "\n"
+
+    assert yaml.safe_load(text) == fields(text) == yaml_text.load(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["&a [*a]", "&a {b: *a}", "&a {k: v, <<: *a}", "&a [{b: [*a]}]", "&a {k: v"
+     + ", <<: *a" * 60 + "}", "&a {k: v, <<: [" + "*a," * 60 + "]}", "&a [&a [*a, *a], *a]"],
+)  # fmt: skip
+def test_what_is_within_itself_is_refused(value):
+    """It has no end to be measured, and a merge of it doubles with each time."""
+    [(field, line, message)] = problems(f"x: 1\na: {value}\n")
+
+    assert ("yaml", 2) == (field, line)
+    assert "stands for something that it is in itself" in message
+    with pytest.raises(yaml.YAMLError, match="in itself"):
+        yaml_text.load(value)
+
+
+def test_a_command_lines_value_has_no_more_room_than_the_document():
+    trick = DOUBLES["merges in a list"](26).removeprefix("m: ")
+
+    assert [("a", None)] == [(f, line) for f, line, _ in problems("", after={"a": trick})]
+    assert "holds more than" in problems("", before={f"k{n}": "[" + "x," * 9000 + "]"
+                                                     for n in range(5)})[0][2]  # fmt: skip
+
+
+ODD = ["!!bool x", "!!bool [a]", "!!int [1]", "!!int {=: 5}", "!!float {a: b}", "!!float x",
+       "!!null {a: b}", "!!timestamp x", "!!timestamp 2021-99-99", "!!binary [a]", "!!binary é",
+       "!!str [a]", "!!seq x", "!!map x", "!!omap {a: b}", "!!pairs [a]", "!!set [a]", "!!merge x",
+       "!!value x", "{<<: x}", "{<<: [x]}", "{<<: {<<: x}}", "&a {<<: *a}", "&a {<<: [*a]}",
+       "&a {*a : b}", "{=: x}", "{[a]: b}", "{{a: b}: c}", "!<> x", "!!python/name:os.system x",
+       "!!python/tuple [1]", "! x", "=", "<<", "!!merge [a]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_a_tag_that_does_not_fit_is_a_mistake_and_no_failure_of_ours(value):
+    text = f"a: {value}\n"
+    try:
+        found = reading.read(text, {}, {})
+    except BadDocument as error:
+        found = error
+
+    assert found.problems or "a" in found.fields
+    with contextlib.suppress(yaml.YAMLError):
+        yaml_text.load(text)
+
+
+def test_a_flood_of_problems_is_cut():
+    floods = [
+        "".join(f'k{n}: "\\0"\n' for n in range(200)),
+        "a: 1\n" * 200,
+        "[x]: 1\n" * 200,
+        "".join(f"k{n}: !x y\n" for n in range(200)),
+    ]
+    for text in floods:
+        found = reading.read(text, {}, {})
+
+        assert PROBLEMS_MAX == len(found.problems)
+
+
+def test_a_mistake_is_told_in_few_words_whatever_it_is_about():
+    long = "x" * 300_000
+    for text in (f"? {long}\n: '\\0'\n? {long}\n: 1\n", f'a: !{long} b\n', f"a: *{long}\n",
+                 f'? {long}\n: "\\0"\n'):  # fmt: skip
+        told = problems(text)
+
+        assert told
+        assert len(str(told)) < 1500
 
 
 def test_before_fills_what_is_missing_and_after_overrides():
@@ -220,6 +338,6 @@ def test_the_nearest_field_is_found_and_none_where_nothing_is_near():
 
 
 def test_load_reads_a_small_text_and_refuses_a_deep_one():
-    assert {"mac": "52:54:00:12:34:56"} == reading.load("mac: 52:54:00:12:34:56\n")
+    assert {"mac": "52:54:00:12:34:56"} == yaml_text.load("mac: 52:54:00:12:34:56\n")
     with pytest.raises(yaml.YAMLError, match="nested more than"):
-        reading.load("[" * 10**5)
+        yaml_text.load("[" * 10**5)

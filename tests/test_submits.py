@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
 import random
+import re
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Account
 from appliance.doors import submits
-from appliance.jobs import accounts
+from appliance.jobs import accounts, document
 from appliance.keep.results import PART
 from tests import fakes
 from tests import lab as labs
 from tests.lab import SCHEDULER, open_lab
+from tests.stall import steps
 
 TOKEN = "a1b2c3d4-0000-4000-8000-c0ffee00beef"
 ANN = {"my_email": "ann@example.org", "my_name": "Ann", "my_token": TOKEN}
@@ -333,6 +338,201 @@ async def test_a_body_past_the_limit_is_refused_before_its_end(tmp_path, monkeyp
         assert 202 == over[0]
         assert "larger than 2000" in over[1][0]["message"]
         assert liar.startswith(b"HTTP/1.1 202 ")
+
+
+async def begin(lab, address, body, length):
+    """A client that sends `body`, and has said that it is longer."""
+    stream = lab.wire.connect((address, 5000), SCHEDULER)
+    head = f"POST /submit_job HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    await stream.send_all(head.encode() + body)
+    await wait_all_tasks_blocked()
+    return stream
+
+
+async def told(stream):
+    """Why a job was not taken."""
+    answer = b""
+    with trio.fail_after(5):
+        while data := await stream.receive_some(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    return json.loads(answer.partition(b"\r\n\r\n")[2])[0]["message"]
+
+
+async def test_slow_bodies_keep_no_quick_one_waiting(tmp_path):
+    async with open_network(tmp_path) as lab:
+        slow = [await begin(lab, f"10.0.1.{n}", b'{"a":', 10**6) for n in range(50)]
+        slow += [await begin(lab, "10.0.0.9", b"{", 10**6) for _ in range(50)]
+        with trio.fail_after(5):
+            assert 200 == (await post(lab, "/submit_job", JOB))[0]
+        for stream in slow:
+            await stream.aclose()
+
+
+async def test_a_slow_body_gives_way_to_a_quick_one_where_there_is_no_room_for_both(
+    tmp_path, monkeypatch
+):
+    fits = json.dumps(JOB).encode()
+    monkeypatch.setattr(submits, "GATHERED_BYTES_MAX", len(fits) + 100)
+    async with open_network(tmp_path) as lab:
+        slow = await begin(lab, "10.0.1.1", b'{"a": "' + b"x" * 190, 10**6)
+        little = await begin(lab, "10.0.1.2", b"{", 10**6)
+        assert 200 == (await post(lab, "/submit_job", fits))[0]
+        assert "send it again" in await told(slow)
+        await little.send_all(fits[1:])
+        await little.aclose()
+
+
+async def test_one_address_has_its_share_of_the_room_and_others_theirs(tmp_path, monkeypatch):
+    fits = json.dumps(JOB).encode()
+    monkeypatch.setattr(submits, "ADDRESS_BYTES_MAX", len(fits) + 100)
+    async with open_network(tmp_path) as lab:
+        first = await begin(lab, "10.0.1.1", b'{"a": "' + b"x" * 400, 10**6)
+        other = await begin(lab, "10.0.1.2", b'{"a": "' + b"x" * 400, 10**6)
+        second = await begin(lab, "10.0.1.1", fits[:-1], 10**6)
+        assert "send it again" in await told(first)
+        await second.send_all(b" " * 200)
+        assert "send it again" in await told(second)
+        assert 200 == (await post(lab, "/submit_job", fits))[0]
+        await other.aclose()
+
+
+WORST = {
+    "maps": lambda n: b'{"a": [' + b'{"":0},' * ((n - 20) // 7),
+    "lists": lambda n: b'{"a": ' + b"[[],[]," * ((n - 20) // 7),
+    "strings": lambda n: b'{"a": [' + b'"",' * ((n - 20) // 3),
+    "names": lambda n: b"{" + b"".join(b'"%x":0,' % i for i in range(n // 10)),
+    "a name that is long": lambda n: b'{"' + b"x" * (n - 7) + b'":0}',
+    "a text": lambda n: b'{"a":"' + b"x" * (n - 8) + b'"}',
+    "a text of escapes": lambda n: b'{"a":"' + b"\\n" * ((n - 8) // 2) + b'"}',
+    "wide texts": lambda n: b'{"a":["\xf0\x9f\x90\xa7' + b'x" ,"' * ((n - 20) // 5) + b'"]}',
+    "wide text": lambda n: b'{"a":"\xf0\x9f\x90\xa7' + b"x" * (n - 20) + b'"}',
+    "an escape of a wide one": lambda n: b'{"a":"\\ud83d\\udc27' + b"x" * (n - 30) + b'"}',
+    "a token": lambda n: json.dumps(JOB | {"my_token": "x" * (n - 2000)}).encode(),
+    "roles": lambda n: json.dumps(JOB | {"if role " + "a " * (n // 2 - 2000): 1}).encode(),
+    "a number": lambda n: b'{"a":' + b"1" * (n - 6) + b"}",
+    "blanks": lambda n: b"{" + b" " * (n - 2) + b"}",
+    "quotes": lambda n: b'"' * n,
+}
+
+
+async def storm(lab, body):
+    """What is answered to eight of a body, whole, at once, from addresses of their own."""
+    answers = []
+
+    async def send(number):
+        stream = lab.wire.connect((f"10.0.1.{number}", 5000), SCHEDULER)
+        head = b"POST /submit_job HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(head)
+            for at in range(0, len(body), 2**18):
+                await stream.send_all(body[at : at + 2**18])
+                # else all that is sent waits in memory, which is the wire's and not the door's
+                await wait_all_tasks_blocked()
+        answers.append((await stream.receive_some(4096))[:13])
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(send, number)
+    return answers
+
+
+def worst(form):
+    body = WORST[form](submits.BODY_BYTES_MAX)
+    assert submits.BODY_BYTES_MAX * 0.9 < len(body) <= submits.BODY_BYTES_MAX
+    return body
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", WORST)
+async def test_eight_of_the_worst_bodies_fill_no_memory(tmp_path, form):
+    async with open_network(tmp_path) as lab:
+        body = worst(form)
+        await post(lab, "/submit_job", JOB)
+        tracemalloc.start()
+        answers = await storm(lab, body)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+        assert [b"HTTP/1.1 202 "] * 8 == answers
+        assert 1 == len(lab.scheduler.store.jobs)
+    assert peak < 64 * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", WORST)
+async def test_eight_of_the_worst_bodies_stop_no_loop(tmp_path, form):
+    longest = [0.0]
+    async with open_network(tmp_path) as lab:
+        body = worst(form)
+        await post(lab, "/submit_job", JOB)
+        watch = steps(longest)
+        trio.lowlevel.add_instrument(watch)
+        answers = await storm(lab, body)
+        trio.lowlevel.remove_instrument(watch)
+
+        assert [b"HTTP/1.1 202 "] * 8 == answers
+    assert longest[0] < 0.1
+
+
+HUNDRED = {"nodes": {f"n{n}": {"roles": ["a"]} for n in range(100)}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"a": [[]] * 300_000},
+        {"a": ["x" * 1000] * 2000},
+        {"a": [[]] * 12_000},
+        {"cluster_spec": HUNDRED, "a": [[]] * 600},
+        {"cluster_spec": HUNDRED, **{f"k{n}": 1 for n in range(300)}},
+        {"script": "x" * 2**20},
+    ],
+)  # fmt: skip
+async def test_what_is_too_large_for_its_nodes_is_refused_before_it_is_written_as_yaml(
+    tmp_path, monkeypatch, changed
+):
+    five = {"nodes": {f"n{n}": {"roles": ["server"]} for n in range(5)}}
+    said = JOB | {"cluster": "five", "cluster_spec": five} | changed
+
+    def dump(fields):
+        raise AssertionError("it was written")
+
+    monkeypatch.setattr(document, "dump", dump)
+    async with open_network(tmp_path) as lab:
+        with trio.fail_after(5):
+            message = await refused(lab, said)
+
+    assert re.search(r"larger than|more than|fields in all", message)
+
+
+async def test_the_answer_to_a_bad_job_is_short_whatever_is_wrong(tmp_path):
+    long = "x" * 50_000
+    async with open_network(tmp_path) as lab:
+        for changed in (
+            {"pkg_data": {long: {}}},
+            {"pkg_data": {str(n): {} for n in range(200)}},
+            {"job2sh": {"run_job": [], long: 5}},
+            {f"{long}\0": 1},
+            {f"k{n}": "\0" for n in range(1000)},
+            {"suite": long, "os": long, "testbox": long},
+            {"cluster": "c", "cluster_spec": {"nodes": {"a": {"roles": ["b"]}}},
+             "if role " + "c " * 450: {}},
+            {"cluster": "c", "cluster_spec": {"nodes": {long: {"roles": "b"}}}},
+        ):  # fmt: skip
+            assert len(await refused(lab, JOB | changed)) < 10_000
+
+
+async def test_a_package_with_every_kind_of_line_end_is_kept(tmp_path):
+    data = random.Random(SEED).randbytes(100_000)
+    lines = base64.encodebytes(data).decode()
+    async with open_network(tmp_path) as lab:
+        for text in (lines, lines.replace("\n", "\r\n"), lines.replace("\n", ""), f" {lines}\t"):
+            assert 200 == (await post(lab, "/submit_job", JOB | package(data, content=text)))[0]
+        escaped = json.dumps(JOB | package(data)).replace("/", "\\/").encode()
+        assert 200 == (await post(lab, "/submit_job", escaped))[0]
+        assert [data] == list(uploaded(tmp_path).values())
 
 
 async def test_a_body_that_stalls_is_not_waited_for(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 import cbor2
 import click
 
-from appliance import errors
+from appliance import cbor_items, errors
 from appliance.cli import load_config
 
 PROTOCOL = 1
@@ -79,16 +78,9 @@ class Server:
             raise errors.NotRunning("the server went away") from error
 
     def _receive(self) -> Iterator[dict[str, Any]]:
-        buffer = b""
+        decoder = cbor_items.Decoder()
         while data := self._data():
-            buffer += data
-            while buffer:
-                file = io.BytesIO(buffer)
-                try:
-                    message = cbor2.CBORDecoder(file).decode()
-                except cbor2.CBORDecodeEOF:
-                    break
-                buffer = buffer[file.tell() :]
+            for message, _ in decoder.feed(data):
                 yield message
         raise errors.NotRunning("the server went away")
 

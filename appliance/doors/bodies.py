@@ -1,4 +1,4 @@
-"""What a request brings: its body in pieces, or as a whole, or the file in a form.
+"""What a request brings: its body in pieces, as they arrive or gathered, or the file in a form.
 
 A client that sends nothing for STALL_S has lost power, or means harm: neither is waited for.
 """
@@ -6,7 +6,7 @@ A client that sends nothing for STALL_S has lost power, or means harm: neither i
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 import trio
@@ -60,23 +60,29 @@ def told_bytes(scope: Scope) -> int:
     return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 takes digits alone
 
 
-async def whole(scope: Scope, receive: Receive, most: int, seconds: float) -> bytes:
-    """A body of at most `most` bytes that takes at most `seconds` to arrive.
+async def gather(
+    scope: Scope,
+    receive: Receive,
+    take: Callable[[bytes], Awaitable[None]],
+    most: int,
+    seconds: float,
+) -> None:
+    """Give `take` a body of at most `most` bytes, that takes at most `seconds` to arrive.
 
     Raises HungUp, Stalled, TooLarge.
     """
     if told_bytes(scope) > most:  # whether or not it will ever come
         raise TooLarge(f"the body is larger than {most} bytes")
-    body, more = bytearray(), True
+    size, more = 0, True
     with trio.move_on_after(seconds) as arriving:
         while more:
             piece, more = await _piece(receive)
-            body += piece
-            if len(body) > most:
+            size += len(piece)
+            if size > most:
                 raise TooLarge(f"the body is larger than {most} bytes")
+            await take(piece)
     if arriving.cancelled_caught:
         raise Stalled(f"the body did not arrive within {seconds:.0f} s")
-    return bytes(body)
 
 
 class Form:

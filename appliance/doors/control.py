@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import io
 import os
 import pwd
 import socket
@@ -27,13 +26,17 @@ import structlog
 import trio
 
 import appliance
-from appliance import errors
+from appliance import cbor_items, errors
 from appliance.doors.people import People
+from appliance.doors.room import NoRoom, Place, Room
 from appliance.doors.sending import Owed
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
-MESSAGE_BYTES_MAX: Final = 32 * 2**20  # a submit of some thirty documents of the largest size
+PIECE_BYTES: Final = 2**13  # read in some ten milliseconds, whatever they are
+# Of one message: a submit of ten documents of the largest size, or of hundreds as people write.
+MESSAGE: Final = cbor_items.Limits(held=12 * 2**20, text=4 * 2**20, values=50_000, depth=8)
+GATHERED_BYTES_MAX: Final = 16 * 2**20  # of all messages together
 GROUP: Final = "appliance"
 
 _KINDS: Final = {
@@ -76,8 +79,11 @@ async def serve(
         task_status.started()
         owed = Owed()
 
+        room = Room(GATHERED_BYTES_MAX, int(MESSAGE.held))
+
         async def connection(stream: trio.SocketStream) -> None:
-            await _connection(stream, owed, scheduler, people)
+            with room.place(_peer(stream)) as place:
+                await _connection(stream, owed, scheduler, people, place)
 
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
@@ -119,9 +125,9 @@ def _answers(path: str) -> bool:
 
 
 async def _connection(
-    stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, people: People
+    stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, people: People, place: Place
 ) -> None:
-    user = _peer(stream)
+    user = place.who
 
     async def say(message: bytes) -> None:
         await owed.send(stream, message, f"the command line of {user}")
@@ -134,7 +140,7 @@ async def _connection(
         "pid": os.getpid(),
     }
     try:
-        async with stream, contextlib.aclosing(_messages(stream)) as requests:
+        async with stream, contextlib.aclosing(_messages(stream, place)) as requests:
             await say(cbor2.dumps(hello))
             try:
                 greeting = await anext(requests, None)
@@ -142,7 +148,7 @@ async def _connection(
                     raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
                 async for request in requests:
                     await _answer(stream, say, people, user, request)
-            except errors.BadRequest as error:
+            except (errors.BadRequest, NoRoom) as error:
                 log.warning("control connection refused", user=user, why=str(error))
                 await say(cbor2.dumps({"error": _error(error)}))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -222,23 +228,17 @@ def _sayable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-async def _messages(stream: trio.SocketStream) -> AsyncGenerator[Any, None]:
-    """The items of a CBOR sequence.  Raises BadRequest for what is none, or is too long."""
-    buffer = b""
-    while data := await stream.receive_some(2**16):
-        buffer += data
-        while buffer:
-            file = io.BytesIO(buffer)
-            try:
-                message = cbor2.CBORDecoder(file).decode()
-            except cbor2.CBORDecodeEOF:
-                if len(buffer) > MESSAGE_BYTES_MAX:
-                    raise errors.BadRequest("the message is too long") from None
-                break
-            except (cbor2.CBORError, ValueError, RecursionError) as error:
-                raise errors.BadRequest(f"not CBOR: {error}") from error
-            buffer = buffer[file.tell() :]
+async def _messages(stream: trio.SocketStream, place: Place) -> AsyncGenerator[Any, None]:
+    """The items of a CBOR sequence.  Raises BadRequest for what is none or too much, NoRoom."""
+    decoder = cbor_items.Decoder(MESSAGE)
+    while data := await place.wait(partial(stream.receive_some, PIECE_BYTES)):
+        for message, held in decoder.feed(data):
+            place.hold(held)
+            place.arrives = False  # while it is answered
             yield message
+            place.arrives = True
+            place.hold(0)
+        place.hold(decoder.held)
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -8,22 +8,23 @@ secret is in it.
 
 from __future__ import annotations
 
-import json
 from ipaddress import ip_address
 from typing import Any, Final
 
 import structlog
 import trio
 
+from appliance import json_text
 from appliance.doors.asgi import Receive, Scope, Send
 from appliance.doors.sockets import turn_away
 from appliance.errors import BadRequest, Refused
-from appliance.jobs.queries import Query
+from appliance.jobs.queries import JOBS_MAX, Query
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.watching import DISMISSED, Watcher
 
 FILTER: Final = "/filter"
 QUERY_S: Final = 30.0  # for the query to come
+VALUES_MAX: Final = 2 * JOBS_MAX  # in a query: jobs, expressions and their names
 WATCH_S: Final = 86400.0  # a monitor that was forgotten ends after a day, as in the original
 CLOSE_S: Final = 5.0  # for the client to close its side, too
 GONE: Final = "the client hung up"
@@ -99,9 +100,9 @@ def _is_local(scope: Scope) -> bool:
 
 def _parse(text: str | None) -> Any:
     try:
-        return json.loads(text or "")
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("a query is JSON text") from error
+        return json_text.load(text or "", VALUES_MAX)
+    except BadRequest as error:
+        raise BadRequest(f"a query is JSON text; this {error}") from error
 
 
 async def _close(receive: Receive, send: Send, why: str) -> None:

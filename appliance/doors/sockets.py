@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from appliance import json_text
 from appliance.boot import ipxe
 from appliance.doors.asgi import TEXT, Receive, Scope, Send
 from appliance.doors.asking import Question, Usher, asked_of
@@ -36,6 +37,7 @@ SOCKETS: Final = "/ws/"
 MESSAGE_BYTES_MAX: Final = 2**16  # on any door: a monitor's query may name thousands of jobs
 # Of a box's host, which has one word to say: a thousand that never end a message hold 4 MB.
 WORD_BYTES_MAX: Final = 2**12
+VALUES_MAX: Final = 100  # in that word: a host says the same map back that it was sent
 # For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
 # run, another can.
 MEMORY_S: Final = 60.0
@@ -175,8 +177,8 @@ async def _until_said(word: str, receive: Receive) -> bool:
     """Whether the client said `word` before it was gone."""
     while (event := await receive())["type"] != "websocket.disconnect":
         try:
-            said = json.loads(event.get("text") or "null")
-        except (ValueError, RecursionError):
+            said = json_text.load(event.get("text") or "null", VALUES_MAX)
+        except BadRequest:
             continue
         if isinstance(said, dict) and said.get("type") == word:
             return True

@@ -9,26 +9,39 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
 import trio
 
+from appliance import json_text, yaml_text
 from appliance.doors.asgi import Receive, Scope, Send, answer
-from appliance.doors.bodies import HungUp, Stalled, TooLarge, whole
+from appliance.doors.bodies import HungUp, Stalled, TooLarge, gather
+from appliance.doors.room import Place, Room
 from appliance.errors import ApplianceError, BadRequest, NotFound, Refused
 from appliance.jobs import accounts, checks, document, hosts, intake, nodes
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
+from appliance.json_text import Long
 from appliance.keep import packages
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
 BODY_BYTES_MAX: Final = 10 * 2**20  # as the load balancer before the original has it
 BODY_S: Final = 60.0  # to arrive, at 170 kB/s
-# Bodies that are read at once: strangers may fill 80 MB of memory and no more.
-BODIES_MAX: Final = 8
+# Of all bodies together, whether or not they have arrived, and of those that one address sends.
+GATHERED_BYTES_MAX: Final = 20 * 2**20
+ADDRESS_BYTES_MAX: Final = BODY_BYTES_MAX + 2**20
+# Of a body besides its packages; twice a document, for what JSON needs more than YAML.  It takes
+# four times that where a character is wide, and its values as much again.
+TEXT_BYTES_MAX: Final = 2 * 2**20
+# Names and values in a body: those of a document, its packages and the nodes of its cluster.
+VALUES_MAX: Final = yaml_text.VALUES_MAX + 5000
 CANCELS_MAX: Final = 1000  # in one request
+JOB_CHARS_MAX: Final = 100  # of a job's name; ours have some ten
+# Bodies become objects one after the other: of strangers' bodies, only one is both at a time.
+_PARSING: Final = trio.CapacityLimiter(1)
 _ACCOUNT: Final = ("my_email", "my_name", "my_token", "my_account", "my_uuid")
 
 log = structlog.get_logger()
@@ -43,7 +56,7 @@ class Submits:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._reading = trio.CapacityLimiter(BODIES_MAX)
+        self._room = Room(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -54,8 +67,8 @@ class Submits:
         try:
             if not self._scheduler.config.accounts:
                 raise Refused(accounts.OFF)
-            async with self._reading:
-                said = await _read(scope, receive)
+            with self._room.place(scope["client"][0]) as place:
+                said = await _read(scope, receive, place)
                 user = accounts.verify(self._scheduler.config.accounts, said)
                 if scope["path"] == SUBMIT:
                     shown = await self._submit(said, user, _key(scope))
@@ -77,28 +90,34 @@ class Submits:
             if not said.get(field) and not (field == "testbox" and said.get("tbox_group")):
                 raise BadRequest(f"Missing required job key: '{field}'.")
         await self._keep_packages(said)
-        fields = {name: value for name, value in said.items() if name not in _ACCOUNT}
-        if isinstance(fields.get("secrets", {}), dict):
-            fields["secrets"] = {"my_email": said["my_email"]} | (fields.get("secrets") or {})
-        papers = [
-            Paper(f"{str(said['suite'])[:100]}.yaml", await trio.to_thread.run_sync(_dump, one))
-            for one in await self._nodes(fields)
-        ]
+        papers = await trio.to_thread.run_sync(self._papers, said, limiter=intake.READERS)
         row = {"message": "", "job_state": "submit"}
         return [
             {"job_id": job.id, **row, "result_root": f"/srv{job.result_root}"}
             for job in await intake.submit(self._scheduler, papers, user, key)
         ]
 
-    async def _nodes(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
-        """The documents of a job for several machines; else the one.  Raises BadRequest."""
-        name = fields.get("cluster")
-        if name is None or name == checks.ALONE:
-            return [fields]
-        if (spec := fields.get("cluster_spec")) is None:
-            folder = self._scheduler.config.paths.clusters
-            spec = await trio.to_thread.run_sync(hosts.cluster, folder, str(name))
-        return nodes.documents(fields, spec)
+    def _papers(self, said: dict[str, Any]) -> list[Paper]:
+        """A document for each machine, measured before it is written.  Raises BadRequest."""
+        config = self._scheduler.config
+        said = json_text.written_out(said)
+        fields = {name: value for name, value in said.items() if name not in _ACCOUNT}
+        if isinstance(fields.get("secrets", {}), dict):
+            fields["secrets"] = {"my_email": said["my_email"]} | (fields.get("secrets") or {})
+        documents = [fields]
+        name, spec = fields.get("cluster"), fields.get("cluster_spec")
+        if name is not None and name != checks.ALONE:
+            if spec is None:
+                spec = hosts.cluster(config.paths.clusters, str(name))
+            documents = nodes.documents(fields, spec)
+        values, size = _extent(documents[0])
+        if size > config.limits.document_bytes:
+            raise BadRequest(f"the job is larger than {config.limits.document_bytes} bytes")
+        if values * len(documents) > intake.VALUES_MAX:
+            raise BadRequest(
+                f"the jobs of {len(documents)} machines hold more than {intake.VALUES_MAX} values"
+            )
+        return [Paper(f"{str(said['suite'])[:100]}.yaml", _dump(one)) for one in documents]
 
     async def _keep_packages(self, said: dict[str, Any]) -> None:
         """Keep what came with the job; of its `pkg_data` only names stay."""
@@ -111,7 +130,7 @@ class Submits:
         srv, missing = self._scheduler.config.paths.srv, []
         for package in named:
             content = said["pkg_data"][package.repo].get("content")
-            if isinstance(content, str) and content:
+            if isinstance(content, str | Long) and content:
                 await packages.keep(srv, package, content)
             elif not await packages.is_there(srv, package):
                 missing.append(package.repo)
@@ -124,7 +143,7 @@ class Submits:
         if not isinstance(asked, list) or len(asked) > CANCELS_MAX:
             raise BadRequest(f"job_ids must be a list of at most {CANCELS_MAX} jobs")
         results = []
-        for job_id in map(str, asked):
+        for job_id in (str(one)[:JOB_CHARS_MAX] for one in asked):
             result, message = await self._cancel_one(job_id, user)
             results.append({"result": result, "job_id": job_id, "message": message})
         return {"results": results}
@@ -142,31 +161,44 @@ class Submits:
         return "success", ""
 
 
-async def _read(scope: Scope, receive: Receive) -> dict[str, Any]:
-    """The JSON object in a body, whatever its content type says.  Raises BadRequest."""
-    body = await whole(scope, receive, BODY_BYTES_MAX, BODY_S)
-    said = await trio.to_thread.run_sync(_parse, body)
+async def _read(scope: Scope, receive: Receive, place: Place) -> dict[str, Any]:
+    """The JSON object in a body, whatever its content type says.
+
+    Raises BadRequest, NoRoom, HungUp, Stalled, TooLarge.
+    """
+    reader = json_text.Reader(VALUES_MAX, TEXT_BYTES_MAX)
+
+    async def take(piece: bytes) -> None:
+        place.hold(place.size + len(piece))
+        for at in range(0, len(piece), json_text.SLICE_BYTES):
+            reader.feed(piece[at : at + json_text.SLICE_BYTES])
+            await trio.lowlevel.checkpoint()
+
+    try:
+        await gather(scope, partial(place.wait, receive), take, BODY_BYTES_MAX, BODY_S)
+        place.arrives = False
+        said = await trio.to_thread.run_sync(reader.value, limiter=_PARSING)
+    except BadRequest as error:
+        raise BadRequest(f"the body {error}") from error
     if not isinstance(said, dict):
         raise BadRequest("the body must be one job as a JSON object")
     return said
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is no JSON: {error}") from error
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _extent(value: Any) -> tuple[int, int]:
+    """How many names and values it holds, and how many bytes its YAML has at the least."""
+    if isinstance(value, str):
+        return 1, len(value)
+    if isinstance(value, list | dict):
+        parts = value if isinstance(value, list) else [*value.keys(), *value.values()]
+        extents = [_extent(part) for part in parts]
+        return 1 + sum(values for values, _ in extents), sum(size for _, size in extents)
+    return 1, 1
 
 
 def _dump(fields: Mapping[str, Any]) -> str:
     try:
         return document.dump(fields)
-    except RecursionError as error:
-        raise BadRequest("the job is nested too deep") from error
     except UnicodeEncodeError as error:
         raise BadRequest("the job holds half a character, which is no text") from error
 

@@ -16,6 +16,8 @@ import attrs
 DEADLINES: Final = ("boot", "boot_max", "post_run", "manual_check", "return_to_lobby")
 RUNTIME_MAX_S: Final = 30 * 86400  # protocol.md §5.2: borrow time cannot exceed 30 days
 
+PACKAGES_MAX: Final = 100  # of one job; clients send one, and each is looked for on the disk
+
 ALONE: Final = "cs-localhost"  # the cluster of a job that is alone (protocol.md §5.7)
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}\Z")
@@ -167,7 +169,7 @@ def job2sh(value: Any) -> dict[str, list[str]]:
         raise ValueError("must map run_job (and more) to lists of shell lines")
     for name, lines in value.items():
         if not isinstance(name, str) or not isinstance(lines, list | str):
-            raise ValueError(f"{name} must be a list of shell lines")
+            raise ValueError(f"{str(name)[:100]} must be a list of shell lines")
     return {
         name: lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
         for name, lines in value.items()
@@ -178,10 +180,12 @@ def packages(value: Any) -> tuple[Package, ...]:
     """What a `pkg_data` names.  Raises ValueError: nothing in it may leave its root."""
     if not isinstance(value, dict):
         raise ValueError("must map repositories to {tag, md5}")
+    if len(value) > PACKAGES_MAX:
+        raise ValueError(f"must map at most {PACKAGES_MAX} repositories to {{tag, md5}}")
     named = []
     for repo, parts in value.items():
         if not isinstance(parts, dict) or not re.fullmatch(r"[0-9a-f]{32}", str(parts.get("md5"))):
-            raise ValueError(f"{repo} must have a tag and an md5 of 32 hex digits")
+            raise ValueError(f"{str(repo)[:100]} must have a tag and an md5 of 32 hex digits")
         named.append(Package(word(repo), word(parts.get("tag")), str(parts["md5"])))
     return tuple(named)
 

@@ -178,23 +178,33 @@ def parse(
     `before` gives values where the text has none, `after` overrides it (protocol.md §9).
     Raises BadDocument with every mistake.
     """
-    document, problems, _ = examine(text, name, defaults, before or {}, after or {})
-    if problems:
-        raise BadDocument(problems)
-    return document
+    found = examine(text, name, defaults, before or {}, after or {})
+    if found.problems:
+        raise BadDocument(found.problems)
+    return found.document
+
+
+@attrs.frozen
+class Examined:
+    """A document as far as it fits, and what was found out about it."""
+
+    document: Document
+    problems: list[Problem]  # what is wrong with it
+    lines: Mapping[str, int]  # where each field stands
+    values: int  # how many names and values it holds
 
 
 def examine(
     text: str, name: str, defaults: Defaults, before: Mapping[str, str], after: Mapping[str, str]
-) -> tuple[Document, list[Problem], Mapping[str, int]]:
-    """The document as far as it fits, what is wrong with it, and the line of each field.
+) -> Examined:
+    """The document as far as it fits, and every mistake.
 
     Raises BadDocument for what is no mapping of fields at all.
     """
     reading = read(text, before, after)
     document = _document(reading, name, defaults)
     problems = sorted(reading.problems, key=lambda problem: problem.line or 0)
-    return document, problems, reading.lines
+    return Examined(document, problems, reading.lines, reading.values)
 
 
 def _document(r: Reading, name: str, defaults: Defaults) -> Document:

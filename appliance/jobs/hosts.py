@@ -19,10 +19,11 @@ from typing import Any, Final
 import structlog
 import yaml
 
+from appliance import yaml_text
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
-from appliance.jobs import box, checks, document, reading
+from appliance.jobs import box, checks, document
 from appliance.jobs.box import Facts
 from appliance.keep.disk import sync_folder
 from appliance.keep.results import make_folders
@@ -63,7 +64,7 @@ def read(path: Path, default_queue: str) -> Facts | None:
     """
     name = path.name.removesuffix(".yaml")
     try:
-        fields = reading.load(path.read_text(encoding="utf-8")) or {}
+        fields = yaml_text.load(path.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
             raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
         fields = {**kind(path.parent, name), **fields}
@@ -94,7 +95,7 @@ def check(path: Path, text: str, default_queue: str) -> Facts:
     """
     name = path.name.removesuffix(".yaml")
     try:
-        found = reading.load(text) or {}
+        found = yaml_text.load(text) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark is not None else text.count("\n") + 1
@@ -135,7 +136,7 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
     """What stands in the file of a box; empty without one.  Raises BadConfig."""
     path = path_of(folder, name)
     try:
-        old = reading.load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        old = yaml_text.load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadConfig(f"{path}: {error}") from error
     return old if isinstance(old, dict) else {}
@@ -224,6 +225,6 @@ def cluster(folder: Path, name: str) -> Any:
     """What the operator's file of a cluster says.  Raises BadRequest without a readable one."""
     try:
         checks.box(name)  # no path
-        return reading.load((folder / name).read_text(encoding="utf-8"))
+        return yaml_text.load((folder / name).read_text(encoding="utf-8"))
     except (ValueError, OSError, yaml.YAMLError) as error:
         raise BadRequest(f"can't get cluster info: {name[:80]}; see {folder}") from error

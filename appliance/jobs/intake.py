@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -14,13 +14,17 @@ from appliance.errors import ApplianceError, BadDocument, BadImage, BadRequest, 
 from appliance.jobs import decisions, document
 from appliance.jobs.changes import Change, Job, Moment, Pinned, Submitted
 from appliance.jobs.document import Document
+from appliance.jobs.reading import PROBLEMS_MAX
 from appliance.jobs.scheduler import Scheduler
 
-# A document of this size is read in some ten milliseconds; 1 MiB of `{}` takes most of a second,
-# and a submit brings thirty of them: parked boxes do not wait for that.
-READ_AT_ONCE_BYTES: Final = 2**14
-# Longer ones are read one after the other: each would take its share of the one interpreter.
-_READERS: Final = trio.CapacityLimiter(1)
+# A document of this size is read in five milliseconds, whatever stands in it: parked boxes wait
+# for no longer one, nor for one whose aliases make more of it than its size tells.
+READ_AT_ONCE_BYTES: Final = 2**12
+# Others are read one after the other: each would take its share of the one interpreter.
+READERS: Final = trio.CapacityLimiter(1)
+# Of one submit, which becomes one record of the journal: some 50 ms of the loop at the most.
+DOCUMENTS_MAX: Final = 500
+VALUES_MAX: Final = 50_000  # and names; a hundred nodes of a cluster with five hundred each
 # The longest address there is, for a kernel line whose server is not known yet.
 _ANY_HOST = "255.255.255.255"
 
@@ -34,6 +38,26 @@ class Paper:
     before: Mapping[str, str] = attrs.field(factory=dict)  # values where the text has none
     after: Mapping[str, str] = attrs.field(factory=dict)  # values instead of the text's
 
+    def size(self, most: int) -> int:
+        """Of all that is to be read, in bytes of UTF-8; no more is counted than tells `most`."""
+        total = 0
+        for text in self._texts():
+            total += len(text) if len(text) > most else len(text.encode(errors="replace"))
+            if total > most:
+                break
+        return total
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether there may be more in it than its size tells."""
+        return any("*" in text for text in self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        yield self.text
+        for words in (self.before, self.after):
+            yield from words.keys()
+            yield from words.values()
+
 
 async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key: str) -> list[Job]:
     """The jobs, once the disk knows them.  A key seen before finds the same jobs.
@@ -43,21 +67,12 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
+    if len(papers) > DOCUMENTS_MAX:
+        raise BadRequest(f"a submit has at most {DOCUMENTS_MAX} documents: submit some at a time")
     archived = scheduler.store.archived
     if await scheduler.jobs_with_key(submitter, key):
         return await _found(scheduler, submitter, key)
-    accepted = []
-    problems: list[Problem] = []
-    for paper in papers:
-        try:
-            accepted.append((paper.name, *await _accept(scheduler, paper)))
-        except BadDocument as error:
-            many = len(papers) > 1
-            problems += (
-                [_of_file(p, paper.name) for p in error.problems] if many else error.problems
-            )
-    if problems:
-        raise BadDocument(problems)
+    accepted = await _accept_all(scheduler, papers)
     # The same submit, twice at once: the other's jobs may even be over by now.
     while archived != scheduler.store.archived:
         archived = scheduler.store.archived
@@ -74,6 +89,35 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     return scheduler.store.jobs_with_key(submitter, key)
 
 
+async def _accept_all(
+    scheduler: Scheduler, papers: list[Paper]
+) -> list[tuple[str, Document, Pinned]]:
+    accepted: list[tuple[str, Document, Pinned]] = []
+    problems: list[Problem] = []
+    left = VALUES_MAX
+    for paper in papers:
+        await trio.lowlevel.checkpoint()  # boxes ask, too
+        try:
+            fits, pinned, values = await _accept(scheduler, paper)
+        except BadDocument as error:
+            many = len(papers) > 1
+            problems += (
+                [_of_file(p, paper.name) for p in error.problems] if many else error.problems
+            )
+        else:
+            accepted.append((paper.name, fits, pinned))
+            left -= values
+        if left < 0:
+            raise BadRequest(f"the documents hold more than {VALUES_MAX} values: submit fewer")
+        if len(problems) > PROBLEMS_MAX:
+            rest = "there may be more mistakes, here and in the documents after it"
+            problems[PROBLEMS_MAX:] = [_of_file(Problem("yaml", None, rest), paper.name)]
+            break
+    if problems:
+        raise BadDocument(problems)
+    return accepted
+
+
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
     """The jobs of an earlier submit, which may be waiting for the disk itself."""
     await scheduler.settle(list)
@@ -84,19 +128,20 @@ def _of_file(problem: Problem, name: str) -> Problem:
     return attrs.evolve(problem, field=f"{name}: {problem.field}")
 
 
-async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]:
+async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned, int]:
+    """The document, its image, and how many values it holds."""
     config = scheduler.config
-    if len(paper.text.encode(errors="replace")) > config.limits.document_bytes:
+    size = paper.size(config.limits.document_bytes)
+    if size > config.limits.document_bytes:
         raise BadDocument(
             [Problem("yaml", None, f"is larger than {config.limits.document_bytes} bytes")]
         )
     read = partial(
         document.examine, paper.text, paper.name, config.defaults, paper.before, paper.after
     )
-    large = len(paper.text) > READ_AT_ONCE_BYTES
-    fits, problems, lines = (
-        await trio.to_thread.run_sync(read, limiter=_READERS) if large else read()
-    )
+    at_once = size <= READ_AT_ONCE_BYTES and not paper.has_aliases
+    found = read() if at_once else await trio.to_thread.run_sync(read, limiter=READERS)
+    fits, problems, lines = found.document, found.problems, found.lines
     wrong = {problem.field for problem in problems}
     try:
         pinned = await scheduler.images.pin(fits)
@@ -111,7 +156,7 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned]
         raise BadDocument([*problems, Problem(field, lines.get(field), str(error))]) from error
     if problems:
         raise BadDocument(problems)
-    return fits, pinned
+    return fits, pinned, found.values
 
 
 def _is_of_defaults(field: str, wrong: set[str]) -> bool:

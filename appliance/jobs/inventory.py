@@ -18,6 +18,7 @@ from appliance.errors import ApplianceError, BadRequest
 from appliance.jobs import box
 
 HOSTS_MAX: Final = 10_000  # in one list
+LINES_MAX: Final = 2 * HOSTS_MAX  # of it; some people leave every other one empty
 PROBLEMS_MAX: Final = 50  # said at once; the others are mostly the same again
 LISTS: Final = ("mac", "queues", "tags", "console", "rootfs_disk")
 KEYS: Final = (
@@ -38,6 +39,8 @@ class Row:
 def parse(text: str) -> list[Row]:
     """The rows of a list.  Raises BadRequest with every mistake and its line."""
     lines = text.removeprefix("\ufeff").splitlines()
+    if len(lines) > LINES_MAX:
+        raise BadRequest(f"more than {LINES_MAX} lines, or {HOSTS_MAX} testboxes, in one list")
     if not lines:
         raise BadRequest("the list is empty: its first line names columns, such as name,mac,arch")
     reader = csv.reader(lines, delimiter=_delimiter(lines[0]), strict=True)

@@ -17,16 +17,20 @@ from appliance.errors import BadRequest
 from appliance.jobs.box import normal_mac
 
 NODES_MAX: Final = 100  # of one cluster
+FIELDS_MAX: Final = 20_000  # of all its documents together; a job of LKP's has some forty
+ROLES_CHARS_MAX: Final = 1000  # of one `if role ...`
 _DIRECT: Final = "192.168.222"  # the cards that nodes have for each other alone
 _ADDRESS_MAX: Final = 254
-_ROLE: Final = re.compile(r"if role (.+)")
+_ROLE: Final = re.compile(rf"if role (.{{1,{ROLES_CHARS_MAX}}})")
 _COPY: Final = re.compile(r"--[0-9]+\Z")  # rack--1 and rack--2 are two of the kind `rack`
 
 
 def documents(fields: Mapping[str, Any], spec: Any) -> list[dict[str, Any]]:
     """The fields of each node's document, in the spec's order.  Raises BadRequest."""
     nodes, address = _nodes(spec)
-    wanted = [role for key in fields for role in _roles_in(key)]
+    if len(nodes) * len(fields) > FIELDS_MAX:
+        raise BadRequest(f"cluster_spec: {len(nodes)} hosts take {FIELDS_MAX} fields in all")
+    wanted = dict.fromkeys(role for key in fields for role in _roles_in(key))
     made = []
     for host, node in nodes.items():
         roles = [str(role) for role in _list(host, node, "roles") if not wanted or role in wanted]
@@ -46,7 +50,8 @@ def documents(fields: Mapping[str, Any], spec: Any) -> list[dict[str, Any]]:
         kept = {key: fields[key] for key in fields if key not in ("cluster_spec", "tbox_group")}
         made.append({**kept, **changed})
     if not made:
-        raise BadRequest(f"cluster_spec: no node has one of the job's roles: {', '.join(wanted)}")
+        named = ", ".join(wanted)[:ROLES_CHARS_MAX]
+        raise BadRequest(f"cluster_spec: no node has one of the job's roles: {named}")
     return made
 
 

@@ -8,53 +8,23 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
 import yaml
 
+from appliance import yaml_text
 from appliance.errors import BadDocument, Problem
+from appliance.yaml_text import DEPTH_MAX, VALUES_MAX, Budget, Loader, TooLarge
 
 T = TypeVar("T")
 
 # An answer must stay readable: past this many problems the rest only repeat the first.
 PROBLEMS_MAX: Final = 50
-DEPTH_MAX: Final = 32  # of nested lists and maps; LKP documents use five
-# Aliases can make a small text an endless document; a matrix of LKP's has some hundred values.
-VALUES_MAX: Final = 20_000
+WORDS_MAX: Final = 1000  # KEY=VALUE of one command line, on either side of its files
 
-
-_PLAIN_INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-class _Loader(yaml.CSafeLoader):
-    """SafeLoader that leaves dates and odd numbers alone.
-
-    `2021-09-23` is a version, not a day; and a number is one only if it would be printed as it was
-    written: 22.10 is a version too, 52:54:00:12:34:56 a MAC and not a count of seconds, 010 no 8.
-    """
-
-
-def _int(loader: _Loader, node: yaml.ScalarNode) -> int | str:
-    return int(node.value) if _PLAIN_INT.match(node.value) else str(node.value)
-
-
-def _float(loader: _Loader, node: yaml.ScalarNode) -> float | str:
-    try:
-        value = float(node.value)
-    except ValueError:  # .inf, 1:30.5
-        return str(node.value)
-    return value if repr(value) == node.value else str(node.value)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 @attrs.define
@@ -64,6 +34,7 @@ class Reading:
     fields: dict[str, Any]
     lines: dict[str, int]
     problems: list[Problem] = attrs.Factory(list)
+    values: int = 0  # and names, aliases written out
 
     def take(
         self, field: str, check: Callable[[Any], T], default: Any, *, secret: bool = False
@@ -80,10 +51,10 @@ class Reading:
             self.fields[field] = value
         return value
 
-    def wrong(self, field: str, message: str) -> None:
-        """Note one mistake."""
+    def wrong(self, field: str, message: str, line: int | None = None) -> None:
+        """Note one mistake; `line`: where it is not the field's own."""
         if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(Problem(field, self.lines.get(field), message))
+            self.problems.append(Problem(field, line or self.lines.get(field), message))
 
     def ok(self, field: str) -> bool:
         """Nothing is wrong with `field` so far."""
@@ -97,57 +68,31 @@ class Reading:
 
 def read(text: str, before: Mapping[str, str], after: Mapping[str, str]) -> Reading:
     """The fields of YAML `text`.  Raises BadDocument where it is not one mapping of fields."""
-    reading = Reading({}, {})
-    nodes = _compose(text)
+    reading, budget = Reading({}, {}), Budget()
+    if len(before) > WORDS_MAX or len(after) > WORDS_MAX:
+        raise BadDocument([Problem("yaml", None, f"comes with more than {WORDS_MAX} KEY=VALUE")])
+    nodes = _compose(text, budget)
     for key, value in before.items():
-        reading.fields[_plain(key)] = _scalar(key, value)
+        reading.fields[_plain(key)] = _scalar(key, value, budget)
     if nodes is not None:
         _fields(nodes, reading)
     for key, value in after.items():
-        reading.fields[_plain(key)] = _scalar(key, value)
+        reading.fields[_plain(key)] = _scalar(key, value, budget)
         reading.lines.pop(key, None)
-    budget = iter(range(VALUES_MAX))
     for key, value in reading.fields.items():
-        if (flaw := _flaw(value, DEPTH_MAX, budget)) is not None:
+        if (flaw := _flaw(value, DEPTH_MAX)) is not None:
             reading.wrong(key, flaw)
-    if next(budget, None) is None:  # it may not even be printed
-        raise BadDocument([Problem("yaml", None, f"holds more than {VALUES_MAX} values")])
+    reading.values = VALUES_MAX - budget.left
     return reading
 
 
-def load(text: str) -> Any:
-    """What a small YAML text says.  Raises yaml.YAMLError."""
-    _measure(text)
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
-
-
-def _measure(text: str) -> None:
-    """Raises yaml.YAMLError where `text` is too deep or too large to be composed.
-
-    libyaml composes by recursion in C: 100 kB of `[` end the process, and the time they take
-    grows with their square.  Events come one by one, so this stops at the first one too many.
-    """
-    depth = nodes = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.NodeEvent):
-            nodes += 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEPTH_MAX:
-            raise yaml.YAMLError(f"nested more than {DEPTH_MAX} deep")
-        if nodes > 2 * VALUES_MAX:  # names count here, too
-            raise yaml.YAMLError(f"holds more than {VALUES_MAX} values")
-
-
-def _compose(text: str) -> yaml.Node | None:
+def _compose(text: str, budget: Budget) -> yaml.Node | None:
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
     except UnicodeEncodeError as error:
         raise BadDocument([Problem("yaml", None, "not YAML: is no UTF-8")]) from error
     try:
-        _measure(text)
+        yaml_text.measure(text, budget)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -158,6 +103,8 @@ def _compose(text: str) -> yaml.Node | None:
         line = text.encode()[: error.position].count(b"\n") + 1  # libyaml counts bytes
         said = f"not YAML: holds the control character {chr(error.character)!r}"
         raise BadDocument([Problem("yaml", line, said)]) from error
+    except TooLarge as error:
+        raise BadDocument([Problem("yaml", None, str(error))]) from error
     except (yaml.YAMLError, ValueError) as error:
         raise BadDocument([Problem("yaml", None, f"not YAML: {error}")]) from error
     finally:
@@ -175,7 +122,7 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
 
 
 def _fields(mapping: yaml.Node, reading: Reading) -> None:
-    loader = _Loader("")
+    loader = Loader("")
     try:
         for key_node, value_node in mapping.value:
             line = key_node.start_mark.line + 1
@@ -184,12 +131,12 @@ def _fields(mapping: yaml.Node, reading: Reading) -> None:
                 or not key_node.value.isprintable()
                 or not key_node.value
             ):
-                reading.problems.append(Problem("yaml", line, "a field's name must be one word"))
+                reading.wrong("yaml", "a field's name must be one word", line)
                 continue
             key = key_node.value
             if key in reading.lines:
                 first = reading.lines[key]
-                reading.problems.append(Problem(key, line, f"is there already, in line {first}"))
+                reading.wrong(key, f"is there already, in line {first}", line)
                 continue
             reading.lines[key] = line
             try:
@@ -206,18 +153,19 @@ def _plain(key: str) -> str:
     return key
 
 
-def _scalar(key: str, value: str) -> Any:
+def _scalar(key: str, value: str, budget: Budget) -> Any:
     """A command line's value, read as YAML would read it."""
     try:
-        return load(value)
+        return yaml_text.load(value, budget)
+    except TooLarge as error:
+        said = f"{_short(value)} is not YAML that is taken: {error}"
+        raise BadDocument([Problem(key, None, said)]) from error
     except (yaml.YAMLError, ValueError) as error:
         raise BadDocument([Problem(key, None, f"{_short(value)} is not YAML")]) from error
 
 
-def _flaw(value: Any, depth: int, budget: Iterator[int]) -> str | None:
+def _flaw(value: Any, depth: int) -> str | None:
     """What no field may hold: other types than JSON's, or control characters but tab, newline."""
-    if next(budget, None) is None:
-        return "is too large"
     if depth == 0:
         return f"is nested more than {DEPTH_MAX} deep"
     if isinstance(value, str):
@@ -231,9 +179,7 @@ def _flaw(value: Any, depth: int, budget: Iterator[int]) -> str | None:
         return None
     else:
         return f"is a {type(value).__name__}; only text, numbers, lists and maps are understood"
-    return next(
-        (flaw for part in parts if (flaw := _flaw(part, depth - 1, budget)) is not None), None
-    )
+    return next((flaw for part in parts if (flaw := _flaw(part, depth - 1)) is not None), None)
 
 
 def _short(value: Any) -> str:

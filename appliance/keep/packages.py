@@ -15,6 +15,7 @@ import trio
 
 from appliance.errors import BadRequest
 from appliance.jobs.checks import Package
+from appliance.json_text import Long
 from appliance.keep.results import Upload
 
 
@@ -23,7 +24,7 @@ def place(srv: Path, package: Package) -> Path:
     return srv / "upload-files" / package.repo / package.md5[:2] / f"{package.md5}.cgz"
 
 
-async def keep(srv: Path, package: Package, content: str) -> None:
+async def keep(srv: Path, package: Package, content: str | Long) -> None:
     """Keep base64 `content`, durably.  Raises BadRequest where its md5 is wrong, and NoSpace."""
     data = await trio.to_thread.run_sync(_decoded, content, package)
     path = place(srv, package)
@@ -39,9 +40,10 @@ async def is_there(srv: Path, package: Package) -> bool:
     return await trio.to_thread.run_sync(_fits, place(srv, package), package.md5)
 
 
-def _decoded(content: str, package: Package) -> bytes:
+def _decoded(content: str | Long, package: Package) -> bytes:
     try:
-        data = base64.b64decode("".join(content.split()), validate=True)
+        said = content.plain() if isinstance(content, Long) else content.encode()
+        data = base64.b64decode(said.translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"check pkg integrity failed.\n{package.repo}: no base64") from error
     if _md5(data) != package.md5:
