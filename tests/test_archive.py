@@ -31,7 +31,7 @@ def jobs_over():
                     for attempt in job.attempts
                 )
                 body, bare = job.document.body, attrs.evolve(job.document, body=None)
-                named = {"id": f"lab.{number}", "number": number}
+                named = {"id": f"lab.{number}", "number": number, "kept": False}
                 found.append((attrs.evolve(job, document=bare, attempts=attempts, **named), body))
     return found
 

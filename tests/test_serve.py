@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import wsproto
 
+from appliance import systemd
 from appliance.jobs.store import Store
 from appliance.keep import export as exports
 
@@ -117,6 +118,18 @@ def hello(tmp: Path) -> str:
     path = tmp / "hello.yaml"
     path.write_text("script: |\n  echo hello\n")
     return str(path)
+
+
+def test_a_start_and_a_stop_write_down_what_the_kernels_clock_says(server):
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert [] == json.loads(server.run("status", "--json").stdout)["wrong"]
+    server.stop()
+    stopped = time.clock_gettime(time.CLOCK_BOOTTIME)
+    clock = json.loads(server.run("state", "export").stdout)["clock"]
+
+    assert systemd.boot() == clock["boot"] != ""
+    assert began < clock["uptime"] < stopped
+    assert clock["at"] == clock["moment"]
 
 
 def test_a_parked_box_gets_the_job_that_a_person_submits(server, tmp_path):

@@ -82,6 +82,19 @@ def held(*ports: int) -> dict[str, str]:
     return {"LISTEN_PID": "77", "LISTEN_FDS": str(len(ports)), "LISTEN_FDNAMES": "a:b"}
 
 
+def test_the_boot_is_what_the_kernel_says_or_else_systemd(tmp_path, monkeypatch):
+    """%b of a unit has no dashes; without either nobody knows."""
+    monkeypatch.setattr(systemd, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.delenv("APPLIANCE_BOOT", raising=False)
+    said = [systemd.boot()]
+    monkeypatch.setenv("APPLIANCE_BOOT", "0123456789abcdef0123456789abcdef")
+    said.append(systemd.boot())
+    (tmp_path / "boot_id").write_text("01234567-89ab-cdef-0123-456789abcdee\n")
+    said.append(systemd.boot())
+
+    assert ["", "0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdee"] == said
+
+
 def test_sockets_are_taken_once_and_their_words_go_from_the_environment():
     environ = held(0, 0) | {"HOME": "/root"}
     taken = systemd.take(environ, 77, FIRST)
