@@ -168,7 +168,7 @@ def _used(ctx: click.Context) -> set[str]:
         state = survey.survey(contents, config.lab)
     if state.damage:
         why = "`appliance state check`: which images its jobs need is not known"
-        raise BadState(f"{config.paths.state} is damaged; see {why}")
+        raise BadState(f"{config.paths.state / str(state.damage[0])}; see {why}")
     return pinned(state.store)
 
 
