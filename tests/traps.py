@@ -51,7 +51,7 @@ def make_victim(folder: Path) -> Path:
     """What only root may read and change."""
     (folder / "folder").mkdir(parents=True, mode=0o700)
     (folder / "folder/inside").write_text("only root's, too\n")
-    (folder / "secret").write_text("root-only-secret\n")
+    (folder / "secret").write_text("root-only-secret: [\n")  # no YAML: an error would quote it
     (folder / "secret").chmod(0o600)
     return folder
 

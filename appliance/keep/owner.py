@@ -60,19 +60,21 @@ def of(path: Path) -> int:
     for place, facts in _way(path):
         if whose not in (facts.st_uid, *trusted):
             raise Refused(
-                f"{place}: belongs to {name(facts.st_uid)} and lies where {name(whose)} can put"
-                " something else in its place; root does nothing there"
+                f"{path}: on the way there {name(whose)} can put something else in the place of"
+                f" {place}, which is {name(facts.st_uid)}'s; root does nothing there"
             )
         whose = facts.st_uid
         if _is_anybodys(facts):
-            raise Refused(f"{place}: others than its owner may change it; root does nothing there")
+            raise Refused(
+                f"{path}: others than its owner may change {place}; root does nothing there"
+            )
     return whose
 
 
-def is_roots(path: Path) -> bool:
-    """Whether only root decides what lies at `path`, or who could change this program as well."""
+def is_safe(path: Path) -> bool:
+    """Whether only root, this process's user, or who wrote this program decides what lies there."""
     try:
-        return of(path) in (_ROOT, _owner_of_this_program())
+        return of(path) in (_ROOT, os.geteuid(), _owner_of_this_program())
     except (Refused, OSError):
         return False
 
@@ -115,6 +117,8 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 entry, facts = look(part, folder)
             except FileNotFoundError:
                 return
+            except NotADirectoryError as error:
+                raise OSError(error.errno, error.strerror, str(here)) from error
             yield here / part, facts
             if not stat.S_ISLNK(facts.st_mode):
                 folder, here = entry, here.parent if part == ".." else here / part
