@@ -153,7 +153,7 @@ def test_a_hosts_file_without_an_end_is_refused(lab):
 
 
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="no dnsmasq")
-def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab):
+def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab, monkeypatch):
     """Whoever calls a process dnsmasq named a file whose `conf-script` root's dnsmasq ran."""
     made, script, conf = (lab.place / "theirs" / name for name in ("made", "script", "conf"))
     made.parent.mkdir()
@@ -165,6 +165,7 @@ def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab):
     shutil.copy("/bin/dash", program)
     command = [program, "-c", "read x", f"--conf-file={conf}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, user=USER) as theirs:
+        monkeypatch.setattr(worlds.os, "listdir", lambda folder: [str(theirs.pid)])
         paths = Paths(lab.place / "srv", lab.state, lab.place / "run", lab.hosts, lab.tftp)
         confs = worlds._confs(Config(paths=paths))
         if "dnsmasq" in confs:
@@ -176,11 +177,12 @@ def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab):
     assert not made.exists()
 
 
-def test_doctor_knows_a_configuration_that_root_wrote(lab):
+def test_doctor_knows_a_configuration_that_root_wrote(lab, monkeypatch):
+    monkeypatch.setattr(worlds.os, "listdir", lambda folder: [])  # no process
     conf = lab.place / "run/dnsmasq.conf"
     conf.write_text("# Written by `appliance dnsmasq-config`.\n")
     paths = Paths(lab.place / "srv", lab.state, lab.place / "run", lab.hosts, lab.tftp)
-    assert worlds._confs(Config(paths=paths))["dnsmasq"].name == "dnsmasq.conf"
+    assert {"dnsmasq": conf} == worlds._confs(Config(paths=paths))
 
 
 @pytest.mark.parametrize("whose", ["os", "os/debian", "os/debian/x86_64"])

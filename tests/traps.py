@@ -49,9 +49,11 @@ def plant(kind: str, path: Path, victim: Path) -> None:
 
 def make_victim(folder: Path) -> Path:
     """What only root may read and change."""
-    (folder / "folder").mkdir(parents=True, mode=0o700)
+    (folder / "folder/within").mkdir(parents=True, mode=0o700)
     (folder / "folder/inside").write_text("only root's, too\n")
-    (folder / "secret").write_text("root-only-secret: [\n")  # no YAML: an error would quote it
+    (folder / "folder/within/file").write_text("and this\n")
+    # A hosts file, too, whose mistake a message would quote.
+    (folder / "secret").write_text("mac: root-only-secret\n")
     (folder / "secret").chmod(0o600)
     return folder
 
