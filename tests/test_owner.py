@@ -101,6 +101,7 @@ def prepare(lab, command):
             writer.add(f"{backup.STATE}/{backup.SNAPSHOT}", records.snapshot(image))
             writer.add(f"{backup.STATE}/{backup.LEASES}", [b"1 52:54:00:00:00:01 10.0.0.5 * *\n"])
             writer.add(f"{backup.HOSTS}/box-1.yaml", [b"mac: [52:54:00:12:34:56]\n"])
+            writer.add(backup.CONFIGURATION, [lab.config.read_bytes()])
             about = {"jobs": 0, "archived": 0, "boxes": 0, "lab": "lab", "made": "now"}
             writer.finish(about)
 
@@ -151,6 +152,9 @@ def test_without_a_trap_each_command_does_its_work_as_the_owner(lab, command):
     assert 0 == ran.code, ran.said
     assert {USER} == {path.lstat().st_uid for path in lab.state.rglob("*")}
     assert {USER} == {path.lstat().st_uid for path in (lab.hosts, *lab.hosts.iterdir())}
+    if command == "restore":
+        config = lab.config.stat()
+        assert (0, USER, 0o640) == (config.st_uid, config.st_gid, config.st_mode & 0o7777)
 
 
 @pytest.mark.slow

@@ -185,7 +185,9 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
             for name in backup.names(HOSTS):
                 _put(hosts / name, _pieces(backup, f"{HOSTS}/{name}"), 0o644)
         if CONFIGURATION in backup.zip.namelist():
-            _put(configuration, _pieces(backup, CONFIGURATION), 0o644)
+            # As an install has it: the server's group may read it, and accounts are in it.
+            whose = (0, state.stat().st_gid) if os.geteuid() == 0 else None
+            _put(configuration, _pieces(backup, CONFIGURATION), 0o640, whose)
     return aside
 
 
@@ -217,8 +219,13 @@ def _pieces(backup: Backup, name: str) -> Iterator[bytes]:
             yield data
 
 
-def _put(path: Path, pieces: Iterable[bytes], mode: int = _OWNER_ONLY) -> None:
+def _put(
+    path: Path,
+    pieces: Iterable[bytes],
+    mode: int = _OWNER_ONLY,
+    whose: tuple[int, int] | None = None,
+) -> None:
     """One file, whole and durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain.put(path, pieces, mode)
+    plain.put(path, pieces, mode, whose)
     sync_folder(path.parent)
