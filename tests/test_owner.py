@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -288,3 +290,23 @@ def test_links_in_a_circle_end(open_path):
     (open_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
         owner.of(open_path / "a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_program_that_only_root_can_read_imports_nothing_as_the_owner(lab, command):
+    """A checkout in root's home, or the one file, which unpacks itself for root alone."""
+    prepare(lab, command)
+    words = [lab.place / word if "." in word else word for word in COMMANDS[command]]
+    hook = (
+        "import os, sys\n"
+        "class Refuses:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        assert os.geteuid() != {USER}, f'{{name}} is imported as the owner'\n"
+        "sys.meta_path.insert(0, Refuses())\n"
+        "from appliance.cli import main\n"
+        "main()\n"
+    )
+    program = [sys.executable, "-c", hook, "--config", lab.config, *words]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert 0 == ran.returncode, ran.stderr
