@@ -124,6 +124,8 @@ holds them to it.
       salvage     pure   a store out of what is left of one
       export      pure   the store as JSON for people, and back
       gate        pure   whether new work is taken
+      owner              root at work in somebody else's folder: as that somebody
+      plain              plain files: read for what they are, written whole or not at all
       space              the room for the state: set aside, and watched
       disk               the only writer of state files
       offline            state files while no server runs: read, repaired, imported

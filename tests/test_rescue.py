@@ -120,7 +120,7 @@ def test_an_archive_in_a_folder_that_is_read_only_is_read_with_its_log(
     with contextlib.closing(archive.connect(folder / archive.NAME)) as server:
         archive.file_bodies(server, [(OVER + 1, late)])
         assert f"{archive.NAME}-wal" in rescue.files(folder)
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        monkeypatch.setattr(os, "access", lambda path, mode, **effective: False)
         whole = rescue.whole(folder, store)
 
     assert late == whole.jobs[f"lab.{OVER + 1}"].document.body

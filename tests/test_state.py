@@ -482,11 +482,11 @@ def test_a_repair_killed_anywhere_has_happened_or_not(state, monkeypatch):
 
 @pytest.mark.root
 @pytest.mark.parametrize("what", ["repair", "import"])
-def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, tmp_path, what):
+def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, open_path, what):
     """Else the way out that a refused start names would end in "permission denied"."""
-    folder, user = tmp_path / "state", 65534
+    folder, user = open_path / "state", 65534
     written(folder, ARCHIVING, 150)
-    assert 0 == run("export", "--output", str(tmp_path / "out.json"))[0]
+    assert 0 == run("export", str(folder), "--output", str(open_path / "out.json"))[0]
     if what == "repair":
         flip(folder / "journal-000002", 60)
         (folder / archive.NAME).unlink()
@@ -495,8 +495,8 @@ def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, tm
         folder.mkdir()
     for path in (folder, *folder.iterdir()):
         os.chown(path, user, user)
-    words = ["repair", "--yes"] if what == "repair" else ["import", str(tmp_path / "out.json")]
-    assert 0 == run(*words)[0]
+    words = ["repair", "--yes"] if what == "repair" else ["import", str(open_path / "out.json")]
+    assert 0 == run(*words, str(folder))[0]
 
     made = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
     assert {"lock", "snapshot-000003" if what == "repair" else "snapshot-000001"} <= made.keys()

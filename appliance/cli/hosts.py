@@ -136,7 +136,9 @@ def edit(ctx: click.Context, box: str, source: Path | None) -> None:
     if source is not None:
         _change(ctx, before, source.read_text(encoding="utf-8"))
         return
-    descriptor, name = tempfile.mkstemp(prefix=f"appliance-{before['name']}-", suffix=".yaml")
+    # The server chose the name, and root's folders are not the server's.
+    prefix = f"appliance-{Path(before['name']).name}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".yaml")
     draft = Path(name)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(before["text"])

@@ -49,7 +49,7 @@ def build(
     """Build an image from packages: appliance image build debian 12 x86_64."""
     from appliance.boot import image_build
 
-    place = _place(ctx, srv)
+    place = _own_place(ctx, srv)
     with told() as say:
         made = image_build.build(place, version, arch, say, mirror)
     click.echo(str(made))
@@ -68,7 +68,7 @@ def import_(
     """Make an image of a root filesystem that exists; it is copied, and not changed."""
     from appliance.boot import image_import
 
-    place = _place(ctx, srv)
+    place = _own_place(ctx, srv)
     with told() as say:
         made = image_import.import_(place, source.absolute(), system, version, arch, say)
     click.echo(str(made))
@@ -134,7 +134,7 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
     """
     from appliance.boot import image_gc, pinning
 
-    place = _place(ctx, srv)
+    place = _own_place(ctx, srv)
     if not (place / "os").is_dir():
         raise NotFound(f"there are no images: {place}/os is not there")
     with image_gc.turn(place):
@@ -168,7 +168,7 @@ def _used(ctx: click.Context) -> set[str]:
         state = survey.survey(contents, config.lab)
     if state.damage:
         why = "`appliance state check`: which images its jobs need is not known"
-        raise BadState(f"{config.paths.state} is damaged; see {why}")
+        raise BadState(f"{config.paths.state / str(state.damage[0])}; see {why}")
     return pinned(state.store)
 
 
@@ -187,6 +187,16 @@ def _row(one: Image) -> dict[str, Any]:
 
 def _place(ctx: click.Context, srv: Path | None) -> Path:
     place: Path = srv.absolute() if srv is not None else load_config(ctx).paths.srv
+    return place
+
+
+def _own_place(ctx: click.Context, srv: Path | None) -> Path:
+    """The same, for root to make and remove in.  Raises Refused where others may, too."""
+    from appliance.keep import owner
+
+    place = _place(ctx, srv)
+    for kind in (place / "os", *place.glob("os/*"), *place.glob("os/*/*")):
+        owner.check_roots(kind)
     return place
 
 

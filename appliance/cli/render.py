@@ -23,10 +23,9 @@ def _say(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    beside = output.with_name(output.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.chmod(0o644)  # dnsmasq reads it as a user of its own
-    beside.replace(output)
+    from appliance.keep import plain
+
+    plain.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
 
 
 @click.command("dnsmasq-config")

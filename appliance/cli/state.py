@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,7 @@ import click
 
 from appliance.cli import FAILED, load_config
 from appliance.cli import show as shows
-from appliance.errors import BadRequest, BadState
-
-_OWNER_ONLY = 0o600  # documents hold secrets
+from appliance.errors import BadRequest, BadState, Refused
 
 _folder = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 
@@ -78,19 +75,20 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
     """The state as JSON for people.  It holds the secrets of jobs."""
     from appliance.cli import surveyed
     from appliance.keep import export as exports
-    from appliance.keep import rescue
+    from appliance.keep import plain, rescue
 
+    if output is not None and (what := plain.kind(output)):
+        raise Refused(f"{output}: is {what}, and must be a file or nothing yet")
     folder, found = surveyed.survey(load_config(ctx), folder)
     if found.damage:
         raise BadState(f"{folder / str(found.damage[0])}; `appliance state repair` comes first")
-    text = exports.dump(rescue.whole(folder, found.store))
+    with surveyed.told(folder):
+        text = exports.dump(rescue.whole(folder, found.store))
     if output is None:
         click.echo(text, nl=False)
         return
     with surveyed.told(output):
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        plain.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
 
 
 @state.command("import")
@@ -106,7 +104,7 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
 
     from appliance.cli import surveyed
     from appliance.keep import export as exports
-    from appliance.keep import offline, results
+    from appliance.keep import offline, owner, results
 
     config = load_config(ctx)
     folder = folder or config.paths.state
@@ -118,6 +116,7 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
         raise BadRequest(f"{file}: {error}") from error
     store = exports.load(text, file.name)
     with surveyed.told(folder):
-        given = results.newest_number(config.paths.srv / "result", config.lab)
+        with owner.acting(config.paths.srv / "result"):
+            given = results.newest_number(config.paths.srv / "result", config.lab)
         trio.run(partial(offline.begin, folder, store, given))
     click.echo(f"{folder}: {len(store.jobs)} jobs, {shows.testboxes(len(store.boxes))}")

@@ -25,11 +25,13 @@ from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
 from appliance.jobs import box, checks, document
 from appliance.jobs.box import Facts
+from appliance.keep import owner, plain
 from appliance.keep.disk import sync_folder
 from appliance.keep.results import make_folders
 
 _KINDS: Final = ("vm-", "dc-")
 _ITS_OWN: Final = frozenset(["mac", "uuid"])
+FILE_BYTES_MAX: Final = 2**20  # bytes of one; lkp's own have a few hundred
 _NO_MAC: Final = "02:00:00:00:00:00"
 # What editors and people leave beside a file that they change.
 _COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
@@ -43,8 +45,13 @@ log = structlog.get_logger()
 def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
     """The boxes in `folder`, and what is wrong with those files that cannot be used.
 
-    Files that only describe are neither.
+    Files that only describe are neither.  Root reads them as their folder's owner.  Raises Refused.
     """
+    with owner.acting(folder):
+        return _read_all(folder, default_queue)
+
+
+def _read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
     facts, wrong = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(_COPIES):
@@ -64,7 +71,7 @@ def read(path: Path, default_queue: str) -> Facts | None:
     """
     name = path.name.removesuffix(".yaml")
     try:
-        fields = yaml_text.load(path.read_text(encoding="utf-8")) or {}
+        fields = yaml_text.load(_text(path)) or {}
         if not isinstance(fields, dict):
             raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
         fields = {**kind(path.parent, name), **fields}
@@ -78,6 +85,11 @@ def read(path: Path, default_queue: str) -> Facts | None:
         raise
     except ApplianceError as error:
         raise BadConfig(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """A link may lead to lkp's own file.  Raises OSError, UnicodeDecodeError."""
+    return plain.read(path, FILE_BYTES_MAX, follow=True).decode("utf-8")
 
 
 def kind(folder: Path, name: str) -> dict[str, Any]:
@@ -136,7 +148,7 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
     """What stands in the file of a box; empty without one.  Raises BadConfig."""
     path = path_of(folder, name)
     try:
-        old = yaml_text.load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        old = yaml_text.load(_text(path)) if path.exists() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadConfig(f"{path}: {error}") from error
     return old if isinstance(old, dict) else {}

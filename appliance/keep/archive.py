@@ -9,6 +9,7 @@ here again changes nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,10 +25,11 @@ from appliance.jobs.changes import Job, Mark, marked
 from appliance.jobs.document import Body
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
-from appliance.keep import records
-from appliance.keep.disk import give_to_owner
+from appliance.keep import plain, records
 
 NAME: Final = "archive.sqlite"
+_SQLITES: Final = ("", "-wal", "-shm", "-journal")  # behind the name: what SQLite may have there
+FILES: Final = tuple(NAME + ending for ending in _SQLITES)
 MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
 APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
 VERSION: Final = 1
@@ -229,13 +231,14 @@ def trouble(error: sqlite3.Error) -> DiskTrouble | BadState:
 def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Connection:
     """The file, made where there is none if the mode has a `c`.  Raises BadState, DiskTrouble."""
     where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
+    if path != ":memory:":
+        _check_files(path, mode)
     try:
         if path != ":memory:" and mode == "rwc":
             # SQLite makes it for everybody to read.  One that exists is not opened here: to close
             # it would drop the locks of this process's other connection.
             if not path.exists():
                 path.touch(_MODE)
-                give_to_owner(path, path.parent)
             path.chmod(_MODE)
     except OSError as error:
         raise DiskTrouble(f"{NAME}: {error.strerror}") from error
@@ -250,6 +253,19 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
     except sqlite3.Error as error:
         raise trouble(error) from error
     return connection
+
+
+def _check_files(path: Path, mode: str) -> None:
+    """SQLite opens them by name, follows what leads elsewhere, and says little of what it lacks.
+
+    Raises BadState, DiskTrouble.
+    """
+    for each in (path.with_name(path.name + ending) for ending in _SQLITES):
+        if what := plain.kind(each):
+            raise BadState(f"{NAME}: {each.name} is {what}, where a plain file belongs; {HELP}")
+        mine = not mode.startswith("rw") or os.access(each, os.R_OK | os.W_OK, effective_ids=True)
+        if each.exists() and not mine:
+            raise DiskTrouble(f"{NAME}: {each.name} is somebody else's, or closed to its owner")
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

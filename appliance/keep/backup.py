@@ -20,8 +20,8 @@ import attrs
 from appliance.config import Config
 from appliance.errors import BadState, Refused
 from appliance.jobs.store import Store
-from appliance.keep import archive, frames, offline, records, replay, results
-from appliance.keep.disk import StateFolder, give_to_owner, new_folder, sync_folder
+from appliance.keep import archive, frames, offline, owner, plain, records, replay, results
+from appliance.keep.disk import StateFolder, new_folder, sync_folder
 
 VERSION: Final = 1
 ABOUT: Final = "backup.json"
@@ -119,26 +119,34 @@ def _check_names(names: list[str], path: Path) -> None:
 def in_the_way(config: Config, backup: Backup, configuration: Path) -> list[Path]:
     """What a restore would replace: files that are there, and not what the backup has."""
     state, hosts = config.paths.state, config.paths.hosts
-    there = [path for path in _state_files(state) if path.exists()]
-    if hosts.is_dir():
+    with owner.acting(state):
+        there = _state_files(state)
+    with owner.acting(hosts):
         there += [
             path
-            for path in sorted(hosts.iterdir())
+            for path in (sorted(hosts.iterdir()) if hosts.is_dir() else [])
             if path.is_file()
             and not (
                 path.name in backup.names(HOSTS)
-                and path.read_bytes() == backup.read(f"{HOSTS}/{path.name}")
+                and _holds(path, backup.read(f"{HOSTS}/{path.name}"))
             )
         ]
     has = CONFIGURATION in backup.zip.namelist()
-    if has and configuration.exists() and configuration.read_bytes() != backup.read(CONFIGURATION):
+    if has and configuration.exists() and not _holds(configuration, backup.read(CONFIGURATION)):
         there.append(configuration)
     return there
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return plain.read(path, len(data), follow=True) == data
+    except OSError:
+        return False
+
+
 def _state_files(state: Path) -> list[Path]:
     names = os.listdir(state) if state.is_dir() else []
-    ours = (archive.NAME, archive.MENDED, f"{archive.NAME}-wal", f"{archive.NAME}-shm", LEASES)
+    ours = (*archive.FILES, archive.MENDED, LEASES)
     return [state / name for name in sorted(names) if replay.NAME.match(name) or name in ours]
 
 
@@ -150,43 +158,58 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
 
     Returns the folder that has what was replaced.  Raises BadState where a server runs, Refused
     where something is in the way and `replace` was not said, OSError; nothing is removed ever.
+    In each folder root is its owner: the state and the hosts files are the server's.
     """
-    state = config.paths.state
-    with contextlib.closing(StateFolder(state)):  # no server, from here on
+    state, hosts, found = config.paths.state, config.paths.hosts, config.paths.srv / "result"
+    with owner.acting(state):
+        disk = StateFolder(state)
+    with contextlib.closing(disk):  # no server, from here on
         there = in_the_way(config, backup, configuration)
         if there and not replace:
             named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
             raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
-        backup.store.counter = max(
-            backup.store.counter,
-            offline.counter(state, config.lab),
-            results.newest_number(config.paths.srv / "result", config.lab),
-        )
+        with owner.acting(state):
+            before = offline.counter(state, config.lab)
+        with owner.acting(found):
+            newest = results.newest_number(found, config.lab)
+        backup.store.counter = max(backup.store.counter, before, newest)
         aside = _move_aside(state, there) if there else None
-        for name in backup.names(STATE):
-            if name != SNAPSHOT:
-                _put(state / name, _pieces(backup, f"{STATE}/{name}"))
-        # The snapshot comes last: without one there is no state yet.
-        _put(state / SNAPSHOT, records.snapshot(records.image_of(backup.store, 0)))
-        _put(state / replay.journal_name(1), [frames.JOURNAL_HEADER])
-        for name in backup.names(HOSTS):
-            _put(config.paths.hosts / name, _pieces(backup, f"{HOSTS}/{name}"), 0o644)
+        with owner.acting(state):
+            for name in backup.names(STATE):
+                if name != SNAPSHOT:
+                    _put(state / name, _pieces(backup, f"{STATE}/{name}"))
+            # The snapshot comes last: without one there is no state yet.
+            _put(state / SNAPSHOT, records.snapshot(records.image_of(backup.store, 0)))
+            _put(state / replay.journal_name(1), [frames.JOURNAL_HEADER])
+        with owner.acting(hosts):
+            for name in backup.names(HOSTS):
+                _put(hosts / name, _pieces(backup, f"{HOSTS}/{name}"), 0o644)
         if CONFIGURATION in backup.zip.namelist():
-            _put(configuration, _pieces(backup, CONFIGURATION), 0o644)
+            # As an install has it: the server's group may read it, and accounts are in it.
+            whose = (0, state.stat().st_gid) if os.geteuid() == 0 else None
+            _put(configuration, _pieces(backup, CONFIGURATION), 0o640, whose)
     return aside
 
 
 def _move_aside(state: Path, there: list[Path]) -> Path:
-    aside = new_folder(state, ASIDE)
+    with owner.acting(state):
+        aside = new_folder(state, ASIDE)
     for path in there:
-        target = aside / (path.name if path.parent == state else f"{path.parent.name}-{path.name}")
-        try:
-            path.rename(target)
-        except OSError:  # on another file system
-            target.write_bytes(path.read_bytes())
+        if path.parent == state:
+            with owner.acting(state):
+                path.rename(aside / path.name)
+            continue
+        # Another owner's, it may be, or on another file system: a copy.
+        with owner.acting(path.parent):
+            data = plain.read(path, follow=True)
+        with owner.acting(state):
+            plain.put(aside / f"{path.parent.name}-{path.name}", [data])
+            sync_folder(aside)
+        with owner.acting(path.parent):
             path.unlink()
-    for folder in (aside, state):
-        sync_folder(folder)
+    with owner.acting(state):
+        for folder in (aside, state):
+            sync_folder(folder)
     return aside
 
 
@@ -196,15 +219,13 @@ def _pieces(backup: Backup, name: str) -> Iterator[bytes]:
             yield data
 
 
-def _put(path: Path, pieces: Iterable[bytes], mode: int = _OWNER_ONLY) -> None:
-    """One file, whole and durable; its owner is that of its folder."""
+def _put(
+    path: Path,
+    pieces: Iterable[bytes],
+    mode: int = _OWNER_ONLY,
+    whose: tuple[int, int] | None = None,
+) -> None:
+    """One file, whole and durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    with open(beside, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        give_to_owner(file.fileno(), path.parent)
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    plain.put(path, pieces, mode, whose)
     sync_folder(path.parent)

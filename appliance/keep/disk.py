@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from appliance.errors import BadState, DiskTrouble, SyncFailed
+from appliance.keep import owner, plain
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
 LOCK: Final = "lock"  # the file with the pid of whoever uses the folder
@@ -99,7 +100,7 @@ def new_folder(within: Path, prefix: str) -> Path:
     Raises OSError.
     """
     number = 1
-    while (made := within / f"{prefix}{number}").exists():
+    while os.path.lexists(made := within / f"{prefix}{number}"):
         number += 1
     made.mkdir(mode=_FOLDER_OWNER_ONLY)
     return made
@@ -238,7 +239,8 @@ class StateFolder(StateDisk):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(folder)
         except OSError as error:
-            raise DiskTrouble(f"{folder}: cannot hold the state: {error.strerror}") from error
+            where = error.filename or folder
+            raise DiskTrouble(f"{where}: cannot hold the state: {error.strerror}") from error
         self._files = FileCalls(folder)
         super().__init__(self._files, run)
 
@@ -252,16 +254,17 @@ def lock(folder: Path) -> contextlib.ExitStack:
     """The folder's lock; closing it gives it up.  Raises OSError, BadState; names who else has it.
 
     The folder itself is locked, since a hand may remove any file in it, and `lock`, which tells
-    the pid, and which older programs look at.
+    the pid, and which older programs look at.  Root has no business in somebody else's folder:
+    who comes as root comes by `owner.acting`.
     """
     with contextlib.ExitStack() as stack:
         itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, itself)
+        _check_owner(itself, folder)
         _take(itself, folder)
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY)
+        file = plain.open_(folder / LOCK, os.O_RDWR | os.O_CREAT)
         stack.callback(os.close, file)
         _take(file, folder)
-        give_to_owner(file, folder)
         os.ftruncate(file, 0)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
             os.pwrite(file, b"%d\n" % os.getpid(), 0)
@@ -290,16 +293,19 @@ def _holder(descriptor: int) -> str:
 
 def _named_in(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")[:20].strip()
+        return plain.read(path).decode(errors="replace")[:20].strip()
     except OSError:
         return ""
 
 
-def give_to_owner(file: int | Path, folder: Path) -> None:
-    """What root makes in a server's folder belongs to the server's user.  Raises OSError."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)
+def _check_owner(itself: int, folder: Path) -> None:
+    whose = os.fstat(itself).st_uid
+    if os.geteuid() == 0 != whose:
+        user = owner.name(whose)
+        raise BadState(
+            f"{folder}: belongs to {user}, whose links root would follow: run this as that user,"
+            f" such as `runuser -u {user} -- appliance serve`"
+        )
 
 
 class FileCalls:
@@ -320,12 +326,12 @@ class FileCalls:
 
     def read(self, name: str) -> bytes:
         """The whole file."""
-        return (self._folder / name).read_bytes()
+        return plain.read(self._folder / name)
 
     def size(self, name: str) -> int:
         """0 where there is none."""
         try:
-            return (self._folder / name).stat().st_size
+            return (self._folder / name).lstat().st_size
         except FileNotFoundError:
             return 0
 
@@ -367,9 +373,8 @@ class FileCalls:
 
     def _descriptor(self, name: str) -> int:
         if name not in self._open:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._open[name] = os.open(self._folder / name, flags, _OWNER_ONLY)
-            give_to_owner(self._open[name], self._folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._open[name] = plain.open_(self._folder / name, flags, _OWNER_ONLY)
         return self._open[name]
 
     def _close(self, name: str) -> None:

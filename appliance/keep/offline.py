@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import archive, frames, records, replay, rescue
+from appliance.keep import archive, frames, owner, plain, records, replay, rescue
 from appliance.keep.disk import StateFolder, lock, new_folder, sync_folder
 from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey, survey
@@ -24,23 +24,19 @@ from appliance.keep.survey import Contents, Survey, survey
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[Contents]:
-    """The state files in `folder`; no server may use it meanwhile.
+    """The state files in `folder`; no server may use it meanwhile, and root is its owner.
 
-    Raises NotFound without such a folder, BadState where a server runs, OSError.
+    Raises NotFound without such a folder, BadState where a server runs, OSError, Refused.
     """
     if not folder.is_dir():
         raise NotFound(f"{folder}: there is no state; see `[paths] state` in the configuration")
-    try:
-        held = lock(folder)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        yield _contents(folder)  # nobody can change it
-        return
-    try:
+    with owner.acting(folder), contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder))
+        except OSError as error:
+            if error.errno != errno.EROFS:  # else nobody can change it
+                raise
         yield _contents(folder)
-    finally:
-        held.close()
 
 
 def _contents(folder: Path) -> Contents:
@@ -48,7 +44,7 @@ def _contents(folder: Path) -> Contents:
     for name in sorted(os.listdir(folder)):
         if replay.NAME.match(name):
             try:
-                found[name] = (folder / name).read_bytes()
+                found[name] = plain.read(folder / name)
             except OSError as error:
                 found[name] = error
     return found
@@ -57,14 +53,14 @@ def _contents(folder: Path) -> Contents:
 async def repair(folder: Path, found: Survey) -> Path:
     """Make what was found the state; returns the folder that keeps all older files.
 
-    Raises BadState where a server runs or a folder is in the way, OSError and SyncFailed; what is
-    there then is as before, or repaired.
+    Raises BadState where a server runs or a folder or a link is in the way, Refused, OSError and
+    SyncFailed; what is there then is as before, or repaired.
     """
-    with contextlib.closing(StateFolder(folder)) as disk:
+    with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
         names = [file.name for file in found.files]
-        for name in (*names, *rescue.files(folder)):
-            if (folder / name).is_dir():
-                raise BadState(f"{folder / name}: a folder is in the way; move it away first")
+        for name in (*names, *rescue.files(folder), archive.MENDED):
+            if what := plain.kind(folder / name):
+                raise BadState(f"{folder / name}: {what} is in the way; move it away first")
         if any(damage.file == archive.NAME for damage in found.damage):
             kept = _set_aside(folder, [*names, *rescue.files(folder)])
             rescue.mend(folder)
@@ -104,9 +100,9 @@ def counter(folder: Path, lab: str) -> int:
 async def begin(folder: Path, store: Store, given: int = 0) -> None:
     """Make `store` the state; no new job gets a number up to `given`.
 
-    Raises BadState where there is one already or a server runs, OSError and SyncFailed.
+    Raises BadState where there is one already or a server runs, Refused, OSError and SyncFailed.
     """
-    with contextlib.closing(StateFolder(folder)) as disk:
+    with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
         there = [
             name for name in await disk.names() if replay.NAME.match(name) or name == archive.NAME
         ]

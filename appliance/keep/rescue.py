@@ -19,7 +19,7 @@ from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive
+from appliance.keep import archive, owner, plain
 from appliance.keep.disk import sync_folder
 from appliance.keep.survey import Damage
 
@@ -36,9 +36,11 @@ def damage(folder: Path, store: Store) -> Damage | None:
     Raises DiskTrouble where it cannot be told: another program holds the file, say.
     """
     filed = [job for job in store.jobs.values() if job.document.body is None]
+    if what := plain.kind(folder / archive.MENDED):
+        return Damage(archive.NAME, None, f"{what} is in the way of {archive.MENDED}")
     if (folder / archive.MENDED).exists():
         return Damage(archive.NAME, None, "its repair was broken off")
-    if not (folder / archive.NAME).exists():
+    if not os.path.lexists(folder / archive.NAME):
         why = "is missing" if store.archived or filed else ""
         there = _Left(set(), set())
     else:
@@ -64,8 +66,9 @@ class _Left:
 
 
 def _look(folder: Path, store: Store) -> tuple[str, _Left]:
-    if (folder / archive.NAME).is_dir():
-        return "a folder is in the way", _Left(set(), set())
+    for name in files(folder):
+        if what := plain.kind(folder / name):
+            return f"{what} is in the way of {name}", _Left(set(), set())
     try:
         connection = _old(folder)
     except BadState as error:
@@ -172,20 +175,24 @@ def _is_active(job: Job) -> bool:
 def _old(folder: Path) -> sqlite3.Connection:
     """Read where the folder can only be read, too.  Raises BadState, DiskTrouble."""
     mode = "rw"
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK, effective_ids=True):
         # SQLite reads no log of what is immutable, and without its log wants to make one.
         mode = "ro" if (folder / f"{archive.NAME}-wal").exists() else "ro&immutable=1"
     return archive.connect(folder / archive.NAME, mode)
 
 
 def files(folder: Path) -> list[str]:
-    """The archive's files that are there: SQLite has up to three."""
-    names = [archive.NAME, f"{archive.NAME}-wal", f"{archive.NAME}-shm"]
-    return [name for name in names if (folder / name).exists()]
+    """The names of the archive's files that are taken: SQLite has several."""
+    return [name for name in archive.FILES if os.path.lexists(folder / name)]
 
 
 def whole(folder: Path, store: Store) -> Store:
     """The store with all that only the archive has.  Raises BadState where that is damaged."""
+    with owner.acting(folder):
+        return _whole(folder, store)
+
+
+def _whole(folder: Path, store: Store) -> Store:
     if found := damage(folder, store):
         raise BadState(f"{folder / str(found)}; {archive.HELP}")
     if not (folder / archive.NAME).exists():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import Refused
+from appliance.keep import plain
 from appliance.setup import actions, debian
 from appliance.setup.actions import Action, Owner, Step
 from appliance.setup.programs import SHOWN_LINES, run
@@ -71,15 +72,11 @@ def do(action: Action) -> None:
         case actions.Write(path, text, mode, owner):
             _write(path, text, mode, owner)
         case actions.Touch(path, mode, owner):
-            # Never through a link: the folder is another user's.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
-            os.close(os.open(path, flags, mode))
-            _own(path, owner)
+            _touch(path, mode, owner)
         case actions.Folder(path, mode, owner):
             path.mkdir(parents=True, exist_ok=True)
             if not path.is_symlink():  # one that leads elsewhere is the operator's
-                _own(path, owner)
-                path.chmod(mode)
+                _own_folder(path, mode, owner)
         case actions.Link(path, target):
             _link(path, target)
         case actions.Unpack():
@@ -101,24 +98,42 @@ def do(action: Action) -> None:
                 do(each)
 
 
-def _own(path: Path, owner: Owner) -> None:
+def _ids(path: Path, owner: Owner) -> tuple[int, int]:
     try:
-        uid, gid = pwd.getpwnam(owner.user).pw_uid, grp.getgrnam(owner.group).gr_gid
+        return pwd.getpwnam(owner.user).pw_uid, grp.getgrnam(owner.group).gr_gid
     except KeyError as error:
         raise Refused(f"{path}: {error.args[0]}") from error
-    os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _touch(path: Path, mode: int, owner: Owner) -> None:
+    """In a folder of another user's: what lies there already is not given to anybody."""
+    uid, gid = _ids(path, owner)
+    with contextlib.suppress(FileExistsError):
+        made = plain.open_(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            os.fchown(made, uid, gid)
+            os.fchmod(made, mode)
+        finally:
+            os.close(made)
+    what, whose = plain.kind(path), os.lstat(path).st_uid
+    if what or whose != uid:
+        raise Refused(f"{path}: {what or 'a file'} of user {whose} is in the way; move it away")
+
+
+def _own_folder(path: Path, mode: int, owner: Owner) -> None:
+    uid, gid = _ids(path, owner)
+    # Of the folder that was opened, whatever has its name by then.
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(folder, uid, gid)
+        os.fchmod(folder, mode)
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, text: str, mode: int, owner: Owner) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.chmod(mode)
-    _own(beside, owner)
-    beside.replace(path)
+    plain.put(path, [text.encode()], mode, _ids(path, owner))
 
 
 def _link(path: Path, target: str) -> None:

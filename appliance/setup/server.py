@@ -18,6 +18,7 @@ import attrs
 
 from appliance.config import Config
 from appliance.doors import listen
+from appliance.keep import owner, plain
 from appliance.setup import units
 from appliance.setup.networks import Interface
 from appliance.setup.programs import run
@@ -61,11 +62,14 @@ def read_only(folders: Iterable[Path]) -> list[Path]:
 
 
 def texts(paths: Iterable[Path]) -> dict[Path, str]:
-    """What stands in those files that are there."""
+    """What stands in those files that are there; of another user's, that it is there."""
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found[path] = path.read_text(encoding="utf-8")
+            if owner.is_safe(path):
+                found[path] = path.read_text(encoding="utf-8")
+            elif path.lstat() and plain.kind(path) is None:
+                found[path] = ""
     return found
 
 

@@ -6,7 +6,6 @@ No iPXE is part of this project: the binaries are those of Debian's `ipxe` packa
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import attrs
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Config
 from appliance.errors import NotFound
+from appliance.keep import owner, plain
 from appliance.setup.programs import run
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
@@ -51,7 +51,7 @@ class Laid:
 def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
     """Fills config.paths.tftp, again and again if need be; says what came from where.
 
-    Raises NotFound when none of `ipxe` has any iPXE.
+    Raises NotFound when none of `ipxe` has any iPXE, Refused where a folder in it is not root's.
     """
     root = config.paths.tftp
     laid = [Laid(name, _find(words, ipxe)) for name, words in NAMES.items()]
@@ -88,7 +88,15 @@ def is_laid_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> bool:
         if (source := _find(words, ipxe)) is not None:
             wanted[name] = source.read_bytes()
     files = ((root / name, data) for name, data in wanted.items())
-    return all(path.is_file() and path.read_bytes() == data for path, data in files)
+    return all(holds(path, data) for path, data in files)
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether the file has these bytes; what else lies there has not."""
+    try:
+        return plain.read(path, len(data), follow=True) == data
+    except OSError:
+        return False
 
 
 def _scripts(config: Config) -> dict[str, bytes]:
@@ -100,13 +108,18 @@ def _scripts(config: Config) -> dict[str, bytes]:
 
 
 def remove(root: Path) -> None:
-    """What `lay_out` made; what others put there stays, and so does the folder then."""
+    """What `lay_out` made; what others put there stays, and so does the folder then.
+
+    Raises Refused where a folder in it leads elsewhere.
+    """
     for name in (*NAMES, *dnsmasq.SCRIPTS):
+        owner.check_roots((root / name).parent)
         (root / name).unlink(missing_ok=True)
     if (root / "tftpboot").is_symlink():
         (root / "tftpboot").unlink()
-    for name in own_ipxe.given(root):
-        own_ipxe.take_away(root, name)
+    with owner.acting(root / own_ipxe.FOLDER):  # the server's
+        for name in own_ipxe.given(root):
+            own_ipxe.take_away(root, name)
     for folder in (
         *((root / name).parent for name in NAMES),
         root / "ipxe",
@@ -128,11 +141,10 @@ def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not at all: boxes may be loading the old one."""
+    owner.check_roots(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(data)
-    beside.chmod(0o644)  # dnsmasq reads it as a user of its own
-    os.replace(beside, path)
+    owner.check_roots(path.parent)  # the server, which may add to the root, was not quicker
+    plain.put(path, [data], 0o644)  # dnsmasq reads it as a user of its own
 
 
 def _answer_to_the_seeds_root(root: Path) -> None:

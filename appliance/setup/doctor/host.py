@@ -79,7 +79,7 @@ def ipxe(world: World) -> list[Finding]:
         template.read_text(), config.network.address, config.ports.scheduler
     )
     file = _tftp_file(script, "boot.ipxe")
-    current = not file.trouble and script.read_text(errors="replace") == wanted
+    current = not file.trouble and tftp.holds(script, wanted.encode())
     return [*found, files.boot_ipxe(file, current=current)]
 
 

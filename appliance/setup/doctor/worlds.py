@@ -17,6 +17,7 @@ from appliance.cli.wire import Server, connect_to
 from appliance.config import Config
 from appliance.errors import ApplianceError, BadConfig
 from appliance.jobs import hosts
+from appliance.keep import owner, plain
 from appliance.setup.doctor import ports
 
 # Where `appliance install` puts what it renders; a running daemon's own command line goes first.
@@ -153,10 +154,10 @@ def _conf_of(pid: int) -> Path | None:
 
 
 def _is_ours(path: Path) -> bool:
+    if not owner.is_safe(path):
+        return False  # dnsmasq, which checks it for us, runs the `conf-script` in it
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
+        with open(plain.open_(path, os.O_RDONLY, follow=True), "rb") as file:
             return WRITTEN_BY_US in file.read(_HEAD_BYTES)
     except OSError:
         return False
