@@ -250,7 +250,7 @@ async def test_what_a_thief_of_an_address_fetches_moves_nothing(tmp_path, target
             for path in [labs.PINNED.kernel, *labs.PINNED.initrds]:
                 lab.fetches.moved(BOX, path, 1000)
                 lab.fetches.done(BOX, path, 1000, 1.0)
-                lab.fetches.missing(BOX, path)
+                lab.fetches.missing(BOX, path, SCHEDULER[0])
         else:
             assert 200 == (await lab.get(target)).status
 
