@@ -3,7 +3,8 @@
 Newer clients POST a form: the file goes beside the name in the path, under its own name.  Mostly
 these are hosts of virtual boxes, which upload what the console of a box said.
 
-Cookie, path and address must fit one attempt of the job that its box holds, or has held last.
+Cookie, path and address, and the card there, must fit one attempt of the job that its box holds, or
+has held last.
 Plain ASGI, since Quart gathers a body in memory faster than a disk can take it.  Repeated slashes
 are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
 """
