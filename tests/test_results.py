@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from urllib.parse import unquote
 
 import attrs
@@ -747,3 +748,34 @@ async def test_a_form_that_never_comes_to_its_file_is_refused_before_its_end(tmp
             told = await stream.receive_some(1000)
 
         assert told.startswith(b"HTTP/1.1 400 ")
+
+
+async def put_with(lab, job, cookie):
+    return await fakes.fetch(
+        lab.wire, "PUT", f"{job.result_root}/a", {"cookie": cookie}, b"x",
+        client=("10.0.0.5", 5000), server=UPLOAD,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["JOBID={}", "a=b; JOBID={}", "JOBID={}; a=b", 'JOBID="{}"', "JOBID = {} ;",
+     "a;b=;=c;JOBID={}"],
+)  # fmt: skip
+async def test_the_cookie_is_found_among_others(tmp_path, said):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+
+        assert 201 == (await put_with(lab, job, said.format(job.id))).status
+
+
+@pytest.mark.parametrize("said", ["\\", "\\1", '"', ";", "=", "a=b;", "JOBID"])
+async def test_the_longest_cookie_takes_no_time(tmp_path, said):
+    """http.cookies takes a third of a second for as many backslashes."""
+    cookie = said * (15_900 // len(said))
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        for value in (f'JOBID="{cookie}"', cookie):
+            began = time.process_time()
+            assert (await put_with(lab, job, value)).status in (403, 404)
+            assert time.process_time() - began < 0.1
