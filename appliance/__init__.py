@@ -94,6 +94,8 @@ holds them to it.
       bodies             what a request brings: in pieces, as a whole, in a form
       metrics            what Prometheus asks for
       index              folders of results, as pages
+      pages              what stands on such a page, piece by piece
+      turns              work that anybody may ask for: a few at once, one of an address
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it
