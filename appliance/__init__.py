@@ -76,6 +76,8 @@ holds them to it.
     doors/               how the world comes in
       listen             the listening sockets and their options
       ports              which door stands on which port
+      shares      pure   the limit of open files, in shares, and who has a place
+      entrance           who comes in, and who is told that there is no place
       connections        one connection's trouble ends that connection alone
       http               what is said on it: HTTP/1.1 and WebSockets
       asgi               the one ASGI application

@@ -28,7 +28,9 @@ import trio
 
 import appliance
 from appliance import errors
+from appliance.doors.entrance import LINGER_S
 from appliance.doors.people import People
+from appliance.doors.shares import Callers, Full
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
@@ -58,10 +60,12 @@ async def serve(
     people: People,
     *,
     made: socket.socket | None = None,
+    callers: Callers | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Answer the command line, on the socket that systemd `made` or on one of our own.
 
+    `callers`: how many may be connected; None: everybody.
     Raises OSError where the socket cannot be made, Refused where another server has it.
     """
     path = scheduler.config.paths.control_socket
@@ -73,7 +77,7 @@ async def serve(
         task_status.started()
 
         async def connection(stream: trio.SocketStream) -> None:
-            await _connection(stream, scheduler, people)
+            await _caller(stream, scheduler, people, callers)
 
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
@@ -114,18 +118,53 @@ def _answers(path: str) -> bool:
     return True
 
 
-async def _connection(stream: trio.SocketStream, scheduler: Scheduler, people: People) -> None:
+async def _caller(
+    stream: trio.SocketStream, scheduler: Scheduler, people: People, callers: Callers | None
+) -> None:
     user = _peer(stream)
-    hello = {
+    if callers is None:
+        await _connection(stream, scheduler, people, user)
+        return
+    try:
+        callers.enter(user)
+    except Full as why:
+        log.warning("control connection refused", user=user, why=str(why))
+        await _turn_away(stream, scheduler, why)
+        return
+    try:
+        await _connection(stream, scheduler, people, user)
+    finally:
+        callers.leave(user)
+
+
+async def _turn_away(stream: trio.SocketStream, scheduler: Scheduler, why: Full) -> None:
+    """Say why, and read for a moment what was asked: the kernel drops our words with it else."""
+    said = cbor2.dumps(_hello(scheduler)) + cbor2.dumps({"error": _error(errors.Refused(str(why)))})
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async with stream:
+            with trio.move_on_after(LINGER_S):
+                await stream.send_all(said)
+                await stream.send_eof()
+                while await stream.receive_some(2**16):
+                    pass
+
+
+def _hello(scheduler: Scheduler) -> dict[str, Any]:
+    return {
         "appliance": PROTOCOL,
         "version": appliance.__version__,
         "lab": scheduler.config.lab,
         # The kernel names whoever made the socket, which may be systemd.
         "pid": os.getpid(),
     }
+
+
+async def _connection(
+    stream: trio.SocketStream, scheduler: Scheduler, people: People, user: str
+) -> None:
     try:
         async with stream, contextlib.aclosing(_messages(stream)) as requests:
-            await stream.send_all(cbor2.dumps(hello))
+            await stream.send_all(cbor2.dumps(_hello(scheduler)))
             try:
                 greeting = await anext(requests, None)
                 if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
