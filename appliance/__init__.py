@@ -10,6 +10,7 @@ holds them to it.
     build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
+    floods        pure   which lines are said, and which are only counted
     run                  the nurseries: what starts, in which order it stops
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 

@@ -105,6 +105,7 @@ async def serve(
 
     async with trio.open_nursery() as behind:  # outlives the doors
         behind.start_soon(systemd.stay_alive)
+        behind.start_soon(_tell_floods)
         await behind.start(journal.serve)
         await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(dispatch.hand_over, scheduler)
@@ -128,6 +129,15 @@ async def serve(
     with trio.CancelScope(shield=True):
         await journal.stop()
     log.info("stopped", jobs=len(store.jobs))
+
+
+async def _tell_floods() -> None:
+    try:
+        while True:
+            await trio.sleep(logs.FLOODS_S)
+            logs.tell_floods()
+    finally:
+        logs.tell_floods(all_of_them=True)
 
 
 async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
