@@ -11,6 +11,7 @@ holds them to it.
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
     floods        pure   which lines are said, and which are only counted
+    turns                work that anybody may ask for: a few at once, one of an address
     run                  the nurseries: what starts, in which order it stops
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 
@@ -64,6 +65,7 @@ holds them to it.
       filing             moves to the archive what memory need not hold
       accounts           who may submit over the network
       intake             how documents become jobs
+      packed      pure   large job.cgz, kept for as long as their attempts
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
       hosts              the operator's hosts files, read, checked and written
@@ -98,7 +100,6 @@ holds them to it.
       metrics            what Prometheus asks for
       index              folders of results, as pages
       pages              what stands on such a page, piece by piece
-      turns              work that anybody may ask for: a few at once, one of an address
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it

@@ -22,7 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.doors import bulk, index, pages
 from appliance.doors.files import Files, Unwatched
 from appliance.doors.index import Index
-from appliance.doors.turns import Turns, in_slices
+from appliance.turns import Turns, in_slices
 from tests import fakes
 
 ROOT = Path(__file__).parent.parent

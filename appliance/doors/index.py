@@ -21,8 +21,8 @@ import trio
 from appliance.doors import pages
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.opening import LeavesRoots, parse_path
-from appliance.doors.turns import Turn, Turns
 from appliance.errors import BadRequest, NoSpace, NotFound
+from appliance.turns import Turn, Turns
 
 # Folders that are read at once: a second thread would do nothing but keep the loop waiting for
 # the interpreter, which it shares with both.

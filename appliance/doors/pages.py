@@ -22,9 +22,9 @@ from typing import Final
 from urllib.parse import quote_from_bytes
 
 from appliance.doors.opening import LeavesRoots
-from appliance.doors.turns import in_slices
 from appliance.errors import NoSpace, NotFound
 from appliance.keep.results import ASIDE, PART
+from appliance.turns import in_slices
 
 # A line each, of some 150 bytes: a page of 15 MB.  An attempt may have fewer (config.Limits).
 NAMES_MAX: Final = 100_000

@@ -7,6 +7,11 @@ synchronous and cheap.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
+import trio
+
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
@@ -15,7 +20,11 @@ from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job
 from appliance.jobs.document import Body
 from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.packed import is_large
 from appliance.jobs.scheduler import Scheduler
+from appliance.turns import Turns
+
+PACKERS: Final = 2  # large job.cgz in the making; each keeps a thread for some 60 ms
 
 Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
 
@@ -26,6 +35,7 @@ class Fetches:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._got: dict[str, tuple[Boot, set[str]]] = {}  # by box: URL paths
+        self._packers = Turns(PACKERS)
 
     def _boots_at(self, client: str) -> list[tuple[Box, Job]]:
         """The boots under way at `client`, each with its box.
@@ -97,12 +107,37 @@ class Fetches:
             await scheduler.keep(
                 decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
             )
-        body = await self._body(job)
-        now_job = scheduler.store.jobs.get(job_id)  # a disk may have taken longer than the lease
-        if now_job is None or not decisions.is_current(now_job, attempt):
-            raise NotFound(f"attempt {attempt.number} of {job_id} is over")
         disks = plan.disks_of(job.document, scheduler.store.box(attempt.box).facts)
-        return pack(scheduler.config, job, body, attempt, scheduler.host(reached), disks)
+        data = await self._packed(job, attempt, scheduler.host(reached), disks)
+        self._check_current(job, attempt)
+        return data
+
+    def _check_current(self, job: Job, attempt: Attempt) -> None:
+        """Raises NotFound: a disk may have taken longer than the lease."""
+        now_job = self._scheduler.store.jobs.get(job.id)
+        if now_job is None or not decisions.is_current(now_job, attempt):
+            raise NotFound(f"attempt {attempt.number} of {job.id} is over")
+
+    async def _packed(self, job: Job, attempt: Attempt, host: str, disks: tuple[str, ...]) -> bytes:
+        """A small one is made anew each time; a large one once, in a thread.  Raises NotFound."""
+        packed, key = self._scheduler.packed, (attempt.token, attempt.address, host, disks)
+        if (kept := packed.find(job.id, key)) is not None:
+            return kept
+        body = await self._body(job)
+        self._check_current(job, attempt)
+        make = partial(pack, self._scheduler.config, job, body, attempt, host, disks)
+        if not is_large(body):
+            return make()
+        turn = await self._packers.begin(job.id)
+        try:
+            if (kept := packed.find(job.id, key)) is not None:  # another has asked meanwhile
+                return kept
+            data = await trio.to_thread.run_sync(make)
+            self._check_current(job, attempt)
+            packed.keep(job.id, attempt.token, key, data)
+            return data
+        finally:
+            turn.give_back()
 
     async def _body(self, job: Job) -> Body:
         """Raises NotFound where it is lost: no box can run the job; DiskTrouble: not now."""
