@@ -14,6 +14,8 @@ holds them to it.
     build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for
     log                  what a log line looks like, and what is logged
+    floods        pure   which lines are said, and which are only counted
+    turns                work that anybody may ask for: a few at once, one of an address
     run                  the nurseries: what starts, in which order it stops
     pulse                how late the event loop is
     systemd              ready, alive, stopping; the sockets that systemd holds for us
@@ -71,6 +73,7 @@ holds them to it.
       filing             moves to the archive what memory need not hold
       accounts           who may submit over the network
       intake             how documents become jobs
+      packed      pure   large job.cgz, kept for as long as their attempts
       fetches            what boxes fetch: leases, loads, files that are gone
       reports            what boxes say of their jobs
       hosts              the operator's hosts files, read, checked and written
@@ -85,6 +88,8 @@ holds them to it.
     doors/               how the world comes in
       listen             the listening sockets and their options
       ports              which door stands on which port
+      shares      pure   the limit of open files, in shares, and who has a place
+      entrance           who comes in, and who is told that there is no place
       connections        one connection's trouble ends that connection alone
       sending            what goes out, to clients that take it in time
       http               what is said on it: HTTP/1.1 and WebSockets
@@ -107,6 +112,7 @@ holds them to it.
       room               memory for what is being sent, and who gives way
       metrics            what Prometheus asks for
       index              folders of results, as pages
+      pages              what stands on such a page, piece by piece
       monitor            what happens to jobs, by WebSocket
       control            the command line's unix socket
       people             the verbs behind it

@@ -71,6 +71,15 @@ def is_loopback(address: str) -> bool:
     return is_in(address, ("127.0.0.0/8", "::1"))
 
 
+def is_own(client: str, server: str) -> bool:
+    """Whether a connection from `client` to `server` comes from this very machine.
+
+    Nobody else can hold one from the address that it is made to.  Everybody who has a shell here
+    comes so, and all of them are one.
+    """
+    return client == server or is_loopback(client)
+
+
 def is_link_local(address: str) -> bool:
     """Whether an IPv6 address names nobody without its zone: on each link it may be another's."""
     return is_in(address, ("fe80::/10",))

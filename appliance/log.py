@@ -6,14 +6,17 @@ priority in front, which systemd also reads, would keep only the priority.  MESS
 event as key=value, for who just reads.
 
 A line that names a job or a testbox has the other one and the MAC too, as far as they are known.
+Lines that others cause by the thousand are said a few times and then counted (floods.py).
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import math
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -23,10 +26,12 @@ import attrs
 import structlog
 
 from appliance import systemd
+from appliance.floods import LIBRARY, Floods
 
 JOURNAL: Final = Path("/run/systemd/journal/socket")
 # syslog's priorities (RFC 5424): what `journalctl -p` goes by
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+FLOODS_S: Final = 10.0  # seconds between two looks at what was not said
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
                  "error": logging.ERROR}  # fmt: skip
 
@@ -67,17 +72,19 @@ class Threshold:
 
 
 threshold: Final = Threshold()  # the process's: a log is one
+_floods: Final = Floods()
+_turn: Final = threading.Lock()  # threads say something, too
 _about: list[About] = []  # who knows more about a job or a testbox; the newest is asked
 
 
 def begin(*, verbose: bool) -> None:
     """Set up structlog and the standard library's logging, which Hypercorn uses."""
     threshold.set("debug" if verbose else "info")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[Library()], force=True)
     journal = connect(JOURNAL) if systemd.reads(sys.stderr) else None
     last = [_stamp, _render] if journal is None else [Journal(journal)]
     structlog.configure(
-        processors=[_filter, structlog.processors.add_log_level, _complete,
+        processors=[_filter, structlog.processors.add_log_level, _fold, _complete,
                     structlog.processors.format_exc_info, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
@@ -124,6 +131,36 @@ def _filter(logger: Any, method: str, event: Event) -> Event:
     if not threshold.lets("error" if method == "exception" else method):
         raise structlog.DropEvent
     return event
+
+
+def _fold(logger: Any, method: str, event: Event) -> Event:
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()
+    with _turn:
+        said = _floods.takes(event, str(event["level"]), time.monotonic())
+    if not said:
+        raise structlog.DropEvent
+    return event
+
+
+def tell_floods(*, all_of_them: bool = False) -> None:
+    """Say how many lines were not said, of the periods that are over, or of all."""
+    with _turn:
+        found = _floods.over(math.inf if all_of_them else time.monotonic())
+    for level, fields in found:
+        structlog.get_logger().log(logging.getLevelName(level.upper()), **fields)
+
+
+class Library(logging.Handler):
+    """What libraries say by the standard library's logging, said as ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        fields: dict[str, Any] = {LIBRARY: record.name}
+        # How accept was called says nothing; why it failed, the line does.
+        if record.exc_info and record.name != "trio.serve_listeners":
+            fields["exc_info"] = record.exc_info
+        structlog.get_logger().log(record.levelno, record.getMessage(), **fields)
 
 
 def _complete(logger: Any, method: str, event: Event) -> Event:

@@ -17,7 +17,7 @@ import signal
 import socket
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import hypercorn.trio
@@ -25,14 +25,17 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from appliance import addresses, pulse, systemd
 from appliance import log as logs
-from appliance import pulse, systemd
 from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import bulk, connections, control, listen, people, ports
+from appliance.doors import bulk, connections, control, listen, people, ports, shares
+from appliance.doors.admission import is_trusted
 from appliance.doors.asgi import Doors
+from appliance.doors.entrance import Entrance
 from appliance.doors.neighbours import Kernel
+from appliance.doors.shares import Kind
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
 from appliance.jobs import dispatch, filing, hosts, reaper, views
@@ -99,8 +102,11 @@ async def serve(
         scheduler.lobby.dismiss()
         scheduler.watchers.dismiss()
 
+    entrance, callers = _entrance(scheduler)
+
     async with trio.open_nursery() as behind:  # outlives the doors
         behind.start_soon(systemd.stay_alive)
+        behind.start_soon(_tell_floods)
         await behind.start(journal.serve)
         await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(dispatch.hand_over, scheduler)
@@ -108,17 +114,15 @@ async def serve(
         await behind.start(filing.file, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
-            controlled = await doors.start(_controlled, scheduler, control_socket)
+            controlled = await doors.start(_controlled, scheduler, control_socket, callers)
             talking, giving = ports.make_doors(scheduler, runner_cgz, Kernel())
             files = [sock for sock in sockets if sock.getsockname()[1] in giving]
-            give = partial(bulk.serve, stop=close.wait, patience=config.waits.shutdown_transfers)
+            patience = config.waits.shutdown_transfers
+            give = partial(bulk.serve, stop=close.wait, patience=patience, entrance=entrance)
             await doors.start(give, Doors(giving), files)
-            http = partial(
-                hypercorn.trio.serve,
-                Doors(talking),  # type: ignore[arg-type] # its own names for ASGI's maps
-                _hypercorn(config, [sock for sock in sockets if sock not in files]),
-                shutdown_trigger=last_orders,
-            )
+            app: Any = Doors(talking)  # Hypercorn has its own names for ASGI's maps
+            made = _hypercorn(config, [sock for sock in sockets if sock not in files], entrance)
+            http = partial(hypercorn.trio.serve, app, made, shutdown_trigger=last_orders)
             await doors.start(_then_cancel, http, controlled)
             behind.start_soon(pulse.watch, scheduler.measures.late)  # a start may take its time
             task_status.started(Open(scheduler, close))
@@ -128,6 +132,15 @@ async def serve(
     with trio.CancelScope(shield=True):
         await journal.stop()
     log.info("stopped", jobs=len(store.jobs))
+
+
+async def _tell_floods() -> None:
+    try:
+        while True:
+            await trio.sleep(logs.FLOODS_S)
+            logs.tell_floods()
+    finally:
+        logs.tell_floods(all_of_them=True)
 
 
 async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
@@ -140,12 +153,13 @@ async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
 async def _controlled(
     scheduler: Scheduler,
     made: socket.socket | None,
+    callers: shares.Callers,
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            serve_control = partial(control.serve, made=made)
+            serve_control = partial(control.serve, made=made, callers=callers)
             await nursery.start(serve_control, scheduler, people.People(scheduler))
             task_status.started(scope)
 
@@ -198,8 +212,28 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
             log.warning("no hosts file; `appliance host remove` makes it unknown", host=box.name)
 
 
-def _hypercorn(config: Config, sockets: list[socket.socket]) -> HypercornConfig:
-    connections.guard()
+def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
+    """Through which everybody comes to the HTTP ports, and who comes to the control socket."""
+    config = scheduler.config
+    shared = shares.Shares.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    log.info("shares of open files", control=shared.control, lab=shared.lab, others=shared.others)
+
+    def who(client: str, server: str) -> tuple[str, Kind]:
+        box = scheduler.store.box_at(client)
+        if addresses.is_own(client, server):
+            return "the server itself", Kind.HOST
+        if is_trusted(config.network, client, server):
+            return client, Kind.HOST
+        return client, Kind.BOX if box is not None and box.known else Kind.OTHER
+
+    waiting = (config.ports.scheduler, config.ports.monitor)
+    return Entrance(shares.Places(shared), who, waiting), shares.Callers(shared.control)
+
+
+def _hypercorn(
+    config: Config, sockets: list[socket.socket], entrance: Entrance | None = None
+) -> HypercornConfig:
+    connections.guard(entrance)
     made = HypercornConfig()
     made.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]  # hypercorn closes its own
     made.backlog = listen.BACKLOG

@@ -38,6 +38,11 @@ class FakeSocket:
     peer: Address
     own: Address
     family: socket.AddressFamily = socket.AF_INET
+    stream: Any = attrs.field(default=None, eq=False, repr=False)  # the server's end
+
+    def shutdown(self, how: int) -> None:
+        """Whoever reads finds the end."""
+        self.stream.receive_stream.put_eof()
 
     def getpeername(self) -> Address:
         return self.peer
@@ -90,7 +95,7 @@ class Wire:
         """A new connection.  `lockstep`: a send blocks until the other side has read it all."""
         ends: Any = lockstep_stream_pair() if lockstep else memory_stream_pair()
         near, far = ends
-        far.socket = FakeSocket(client, server)
+        far.socket = FakeSocket(client, server, stream=far)
         serving: Any = connections.Connection(
             ASGIWrapper(self._app), self.config, self.context, {}, far
         )

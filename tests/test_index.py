@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from appliance.doors import bulk, index
+from appliance.doors import bulk, pages
 from appliance.doors.files import Files, Unwatched
 from appliance.doors.index import Index
 from appliance.keep.results import ASIDE, PART
@@ -53,7 +53,8 @@ async def test_a_folder_shows_its_finished_files_and_folders_and_nothing_else(tm
     ]
     assert text.count(" 6\n") == 1  # the size of stdout
     assert (200, b"") == (head.status, head.body)
-    assert str(len(page.body)) == head.headers["content-length"]
+    assert str(len(page.body)) == page.headers["content-length"]
+    assert page.headers["content-type"] == head.headers["content-type"]
 
 
 async def test_a_name_is_text_on_the_page_and_an_address_in_its_link(tmp_path):
@@ -104,7 +105,7 @@ async def test_what_is_no_folder_of_results_is_not_listed(tmp_path, target, stat
 
 
 async def test_a_folder_of_too_many_names_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "NAMES_MAX", 2)
+    monkeypatch.setattr(pages, "NAMES_MAX", 2)
     folder = tmp_path / "srv/result/many"
     folder.mkdir(parents=True)
     for name in "ab":

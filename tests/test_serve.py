@@ -59,16 +59,20 @@ class Appliance:
         )
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Returns once the server says that it is ready, as systemd would hear it."""
+    def start(self, *before: str) -> None:
+        """Returns once the server says that it is ready, as systemd would hear it.
+
+        `before`: a program that starts it, with arguments.
+        """
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             path = self.tmp / "notify"
             path.unlink(missing_ok=True)
             ready.bind(str(path))
             ready.settimeout(20)
             with (self.tmp / "log").open("ab") as log:
+                command = [sys.executable, "-m", "appliance", "--config", str(self.config)]
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "appliance", "--config", str(self.config), "serve"],
+                    [*before, *command, "serve"],
                     env={**os.environ, "NOTIFY_SOCKET": str(path)},
                     stderr=log,
                 )

@@ -25,15 +25,8 @@ log = structlog.get_logger()
 
 
 def is_trusted(network: Network, client: str, server: str) -> bool:
-    """Whether `client` is the lab server itself, or one of `network.providers`.
-
-    Nobody else can hold a connection from the very address that it is made to.
-    """
-    return client == server or _is_provider(network, client)
-
-
-def _is_provider(network: Network, client: str) -> bool:
-    return addresses.is_loopback(client) or addresses.is_in(client, network.providers)
+    """Whether `client` is the lab server itself, or one of `network.providers`."""
+    return addresses.is_own(client, server) or addresses.is_in(client, network.providers)
 
 
 class Admission:
@@ -84,7 +77,9 @@ class Admission:
 
         Raises Unproven.
         """
-        if not self._network.check_neighbour or _is_provider(self._network, client):
+        if not self._network.check_neighbour or addresses.is_loopback(client):
+            return None
+        if addresses.is_in(client, self._network.providers):
             return None
         if addresses.is_link_local(client):
             raise Unproven(f"{client} is a link-local address, which says nothing of who has it")

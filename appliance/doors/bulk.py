@@ -28,9 +28,11 @@ import trio
 
 from appliance import addresses
 from appliance.doors.asgi import App
+from appliance.doors.entrance import Entrance
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
+from appliance.doors.shares import Full, Place, note
 from appliance.doors.warm import Warm, Which
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
@@ -43,6 +45,8 @@ _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
 
+_Ends = tuple[tuple[str, int], tuple[str, int]]  # addresses and ports: the client's, ours
+
 logger = structlog.get_logger()
 
 
@@ -54,6 +58,7 @@ class HungUp(ConnectionError):
 class _Server:
     app: App
     limiter: trio.CapacityLimiter
+    entrance: Entrance | None = None  # None: whoever comes is let in
     # One of them sends in each round of the loop.  Without it a job waited 36 ms for its box while
     # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
     turn: trio.Lock = attrs.Factory(trio.Lock)
@@ -69,13 +74,14 @@ async def serve(
     *,
     stop: Callable[[], Awaitable[object]],
     patience: float,
+    entrance: Entrance | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on bound `sockets`, which are closed when it stops.
 
     When `stop` returns nobody new is let in, and answers under way get `patience` seconds.
     """
-    server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX))
+    server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX), entrance)
     for sock in sockets:
         sock.setblocking(False)
         sock.listen(BACKLOG)
@@ -83,7 +89,7 @@ async def serve(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as door:
             accept = partial(trio.serve_listeners, handler_nursery=connections)
-            await door.start(accept, partial(_connection, server), listeners)
+            await door.start(accept, partial(_visitor, server), listeners)
             task_status.started()
             await stop()
             door.cancel_scope.cancel("the door is shut")
@@ -93,29 +99,51 @@ async def serve(
         connections.cancel_scope.deadline = trio.current_time() + patience
 
 
-async def _connection(server: _Server, stream: trio.SocketStream) -> None:
-    """One client, from its first question to its last."""
-    async with stream:
-        try:
+async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
+    """One client: it is let in, or told that there is no place."""
+    place, entrance = None, server.entrance
+    try:
+        async with stream:
             sock = stream.socket
             ends = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
-            http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-            while not server.stopping:
-                request = await _question(server, stream, http)
-                if request is None and server.stopping:
-                    return  # nothing is on its way that a hurry could spoil
-                if request is None:
-                    break
-                exchange = _Exchange(server, stream, http, request)
-                await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
-                if {http.our_state, http.their_state} != {h11.DONE}:
-                    break
-                http.start_next_cycle()
-            await _linger(stream)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is gone; whoever sent to it knows
-        except Exception:
-            logger.exception("a request failed")
+            if entrance is not None:
+                try:
+                    place = entrance.enter(stream, ends[0][0], *ends[1])
+                except Full as why:
+                    await entrance.refuse(stream, ends[0][0], why)
+                    return
+            await _connection(server, stream, ends, place)
+    except OSError:
+        pass  # it is gone
+    finally:
+        if entrance is not None and place is not None:
+            entrance.places.leave(place)
+
+
+async def _connection(
+    server: _Server, stream: trio.SocketStream, ends: _Ends, place: Place | None
+) -> None:
+    """From its first question to its last."""
+    try:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        while not server.stopping:
+            note(place, idle=True)
+            request = await _question(server, stream, http)
+            note(place, idle=False)
+            if request is None and server.stopping:
+                return  # nothing is on its way that a hurry could spoil
+            if request is None:
+                break
+            exchange = _Exchange(server, stream, http, request)
+            await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            if {http.our_state, http.their_state} != {h11.DONE}:
+                break
+            http.start_next_cycle()
+        await _linger(stream)
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # it is gone; whoever sent to it knows
+    except Exception:
+        logger.exception("a request failed")
 
 
 async def _question(

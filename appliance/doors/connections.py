@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import hypercorn.protocol
@@ -28,8 +29,10 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 
 from appliance import addresses
+from appliance.doors.entrance import Entrance
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 from appliance.doors.sending import Owed, TakesNothing
+from appliance.doors.shares import Full, Place, note
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
@@ -57,10 +60,11 @@ class Terminated(EventWrapper):
 class Context(WorkerContext):
     """What the connections of a server share."""
 
-    def __init__(self, max_requests: int | None) -> None:
+    def __init__(self, max_requests: int | None, entrance: Entrance | None = None) -> None:
         super().__init__(max_requests)
         self.terminated: Terminated = Terminated()
         self.owed = Owed()
+        self.entrance = entrance  # None: whoever comes is let in
 
 
 class Idle:
@@ -70,23 +74,26 @@ class Idle:
     they are an eighth of what the coming of a box costs.
     """
 
-    __slots__ = ("_patience", "_read", "_terminated", "_until")  # each parked box has one
+    __slots__ = ("_patience", "_read", "_terminated", "_until", "place")  # each parked box has one
 
     def __init__(self, patience: float, terminated: Terminated) -> None:
         self._patience = patience  # seconds
         self._terminated = terminated
         self._until = math.inf
         self._read: trio.CancelScope | None = None
+        self.place: Place | None = None
 
     async def restart(self, *_: object) -> None:
         """It is idle from now on."""
         self._terminated.idle.add(self)
+        note(self.place, idle=True)
         over = self._terminated.is_set()
         self._set(-math.inf if over else trio.current_time() + self._patience)
 
     async def stop(self) -> None:
         """It has asked, or is gone."""
         self._terminated.idle.discard(self)
+        note(self.place, idle=False)
         self._set(math.inf)
 
     def end(self) -> None:
@@ -125,7 +132,10 @@ class Connection(TCPServer):
             sock = self.stream.socket
             peer, own = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
             self._client = peer[0]
+            self._enter(peer[0], own)
             await self._serve(peer, own)
+        except Full as why:
+            await self._refuse(self._client, why)
         except OSError:
             pass  # it is gone
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
@@ -133,9 +143,25 @@ class Connection(TCPServer):
         finally:
             await self.idle_task.stop()
             await self._close()
+            self._leave()
             # The two refer to each other.  When thousands of boxes come back at once, what is left
             # of their connections would have Python look through all others for garbage.
             vars(self).pop("protocol", None)
+
+    def _enter(self, client: str, own: _Address) -> None:
+        """Take a place.  Raises Full."""
+        if self.context.entrance is not None and own is not None:
+            self.idle_task.place = self.context.entrance.enter(self.stream, client, *own[:2])
+
+    async def _refuse(self, client: str, why: Full) -> None:
+        assert self.context.entrance is not None
+        with contextlib.suppress(OSError):
+            await self.context.entrance.refuse(self.stream, client, why)
+
+    def _leave(self) -> None:
+        place, self.idle_task.place = self.idle_task.place, None
+        if self.context.entrance is not None and place is not None:
+            self.context.entrance.places.leave(place)
 
     async def _serve(self, peer: _Address, own: _Address) -> None:
         """As Hypercorn's own `run`, without TLS."""
@@ -256,10 +282,11 @@ class Tasks(TaskGroup):
         return put
 
 
-def guard() -> None:
-    """Make Hypercorn use them."""
+def guard(entrance: Entrance | None = None) -> None:
+    """Make Hypercorn use them; who connects comes in through `entrance`."""
+    made = partial(Context, entrance=entrance)
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
-    hypercorn.trio.run.WorkerContext = Context  # type: ignore[attr-defined]
+    hypercorn.trio.run.WorkerContext = made  # type: ignore[attr-defined,assignment]
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]
     hypercorn.protocol.h11.HTTPStream = Stream  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = Handshake  # type: ignore[attr-defined]

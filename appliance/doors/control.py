@@ -27,9 +27,11 @@ import trio
 
 import appliance
 from appliance import cbor_items, errors
+from appliance.doors.entrance import LINGER_S
 from appliance.doors.people import People
 from appliance.doors.room import NoRoom, Place, Room
 from appliance.doors.sending import Owed
+from appliance.doors.shares import Callers, Full
 from appliance.jobs.scheduler import Scheduler
 
 PROTOCOL: Final = 1
@@ -64,10 +66,12 @@ async def serve(
     people: People,
     *,
     made: socket.socket | None = None,
+    callers: Callers | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Answer the command line, on the socket that systemd `made` or on one of our own.
 
+    `callers`: how many may be connected; None: everybody.
     Raises OSError where the socket cannot be made, Refused where another server has it.
     """
     path = scheduler.config.paths.control_socket
@@ -82,8 +86,8 @@ async def serve(
         room = Room(GATHERED_BYTES_MAX, int(MESSAGE.held))
 
         async def connection(stream: trio.SocketStream) -> None:
-            with room.place(_peer(stream)) as place:
-                await _connection(stream, owed, scheduler, people, place)
+            talk = partial(_talk, stream, owed, scheduler, people, room)
+            await _caller(stream, scheduler, talk, callers)
 
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
@@ -124,6 +128,63 @@ def _answers(path: str) -> bool:
     return True
 
 
+async def _caller(
+    stream: trio.SocketStream,
+    scheduler: Scheduler,
+    talk: Callable[[str], Awaitable[None]],
+    callers: Callers | None,
+) -> None:
+    """Let who calls talk, or turn them away."""
+    user = _peer(stream)
+    if callers is None:
+        await talk(user)
+        return
+    try:
+        callers.enter(user)
+    except Full as why:
+        log.warning("control connection refused", user=user, why=str(why))
+        await _turn_away(stream, scheduler, why)
+        return
+    try:
+        await talk(user)
+    finally:
+        callers.leave(user)
+
+
+async def _turn_away(stream: trio.SocketStream, scheduler: Scheduler, why: Full) -> None:
+    """Say why, and read for a moment what was asked: the kernel drops our words with it else."""
+    said = cbor2.dumps(_hello(scheduler)) + cbor2.dumps({"error": _error(errors.Refused(str(why)))})
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async with stream:
+            with trio.move_on_after(LINGER_S):
+                await stream.send_all(said)
+                await stream.send_eof()
+                while await stream.receive_some(2**16):
+                    pass
+
+
+def _hello(scheduler: Scheduler) -> dict[str, Any]:
+    return {
+        "appliance": PROTOCOL,
+        "version": appliance.__version__,
+        "lab": scheduler.config.lab,
+        # The kernel names whoever made the socket, which may be systemd.
+        "pid": os.getpid(),
+    }
+
+
+async def _talk(
+    stream: trio.SocketStream,
+    owed: Owed,
+    scheduler: Scheduler,
+    people: People,
+    room: Room,
+    user: str,
+) -> None:
+    with room.place(user) as place:
+        await _connection(stream, owed, scheduler, people, place)
+
+
 async def _connection(
     stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, people: People, place: Place
 ) -> None:
@@ -132,16 +193,9 @@ async def _connection(
     async def say(message: bytes) -> None:
         await owed.send(stream, message, f"the command line of {user}")
 
-    hello = {
-        "appliance": PROTOCOL,
-        "version": appliance.__version__,
-        "lab": scheduler.config.lab,
-        # The kernel names whoever made the socket, which may be systemd.
-        "pid": os.getpid(),
-    }
     try:
         async with stream, contextlib.aclosing(_messages(stream, place)) as requests:
-            await say(cbor2.dumps(hello))
+            await say(cbor2.dumps(_hello(scheduler)))
             try:
                 greeting = await anext(requests, None)
                 if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:

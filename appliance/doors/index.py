@@ -1,35 +1,37 @@
 """Folders of results, for people and for `lftp mirror`: an HTML page as nginx would write it.
 
 A folder is judged as opening.py judges a file: by where the kernel landed, not by its name.  What
-is still being written, or on its way out, is not shown.
+is still being written, or on its way out, is not shown.  A page goes out while it is being made
+(pages.py), and a question for its head alone has no folder read.
 
-Must not: read files, which are `files`' to send.
+Must not: read files, which are `files`' to send; read a folder on the loop.
 """
 
 from __future__ import annotations
 
-import errno
-import html
-import os
-import time
-from collections.abc import Iterator
+import math
 from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-import attrs
 import structlog
 import trio
 
+from appliance.doors import pages
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.opening import LeavesRoots, parse_path
 from appliance.errors import BadRequest, NoSpace, NotFound
-from appliance.keep.results import ASIDE, PART
+from appliance.turns import Turn, Turns
 
-# A line each, of some 150 bytes: a page of 15 MB.  An attempt may have fewer (config.Limits).
-NAMES_MAX: Final = 100_000
-_HIDDEN: Final = (os.fsencode(PART), os.fsencode(ASIDE))
+# Folders that are read at once: a second thread would do nothing but keep the loop waiting for
+# the interpreter, which it shares with both.
+_READERS: Final = 1
+_OPENERS: Final = 4  # threads in which folders are opened
+# Pages whose next names are in memory: some 20 MiB.  Others wait, each address for itself.
+PAGES_MAX: Final = 8
+# A client that takes a piece of a page no quicker has its names forgotten, and others get its turn.
+SLOW_S: Final = 1.0
 _HTML: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
     # The names are a testbox's, and so perhaps a stranger's.
@@ -39,16 +41,6 @@ _HTML: Final = [
 log = structlog.get_logger()
 
 
-@attrs.frozen
-class Entry:
-    """One line of a page."""
-
-    name: bytes
-    is_folder: bool
-    size: int  # bytes
-    modified: float  # UTC
-
-
 class Index:
     """Lists folders below `root`, which is the URL prefix `prefix`; files are `files`' to send."""
 
@@ -56,107 +48,167 @@ class Index:
         self._prefix = prefix.encode()
         self._root = root
         self._files = files
+        self._turns = Turns(PAGES_MAX)
+        self._readers = trio.CapacityLimiter(_READERS)
+        self._openers = trio.CapacityLimiter(_OPENERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request.  A folder's address ends in a slash; without it, it is shown where."""
-        raw = scope["raw_path"]
         if scope["method"] not in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
         try:
-            names = parse_path(raw.rstrip(b"/") or b"/")
-            if not names or b"/" + names[0] != self._prefix:
-                raise NotFound("no such root")
-            look = partial(_look, self._root, names[1:], list_it=raw.endswith(b"/"))
-            found = await trio.to_thread.run_sync(look)
+            names = self._names(scope)
+            folder = await self._open(scope, names)
+        except NotADirectoryError:
+            await self._files(scope, receive, send)
+            return
         except BadRequest as error:
             log.warning(
                 "no path", client=scope["client"][0], path=scope["path"][:300], why=str(error)
             )
             await answer(send, 400, str(error))
+            return
         except (NotFound, OSError) as error:
             if isinstance(error, LeavesRoots):
                 log.warning("no such folder", client=scope["client"][0], why=str(error))
             await answer(send, 404, "no such file")
+            return
+        try:
+            await self._answer(scope, receive, send, names, folder)
+        finally:
+            folder.close()
+
+    def _names(self, scope: Scope) -> list[bytes]:
+        names = parse_path(scope["raw_path"].rstrip(b"/") or b"/")
+        if not names or b"/" + names[0] != self._prefix:
+            raise NotFound("no such root")
+        return names
+
+    async def _open(self, scope: Scope, names: list[bytes]) -> pages.Folder:
+        """Raises NotFound, OSError, and NotADirectoryError for what is perhaps a file."""
+        plain = not scope["raw_path"].endswith(b"/")
+        look = partial(pages.open_folder, self._root, names[1:], may_be_file=plain)
+        return await trio.to_thread.run_sync(look, limiter=self._openers)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, names: list[bytes], folder: pages.Folder
+    ) -> None:
+        if not scope["raw_path"].endswith(b"/"):
+            await _elsewhere(send, names)
+            return
+        if scope["method"] == "HEAD":
+            await _begin(send, _HTML)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        client = scope["client"][0]
+        reader = _Reader(folder, client, self._turns, self._readers)
+        try:
+            await self._page(client, receive, send, names, reader)
+        finally:
+            reader.rest()
+
+    async def _page(
+        self, client: str, receive: Receive, send: Send, names: list[bytes], reader: _Reader
+    ) -> None:
+        told = {"client": client, "path": _readable(names)}
+        try:
+            lines, more = await reader.piece()
+        except OSError as error:
+            log.warning("folder not read", **told, why=str(error))
+            await answer(send, 503, "the folder cannot be read: try again")
         except NoSpace as error:
             await answer(send, 500, str(error))
         else:
-            await self._answer(scope, receive, send, names, found)
+            text = pages.head(names) + lines
+            if more:
+                await _stream(receive, send, reader, text, told)
+            else:  # it says how long it is
+                text += pages.FOOT
+                await _begin(send, [*_HTML, (b"content-length", b"%d" % len(text))])
+                await send({"type": "http.response.body", "body": text})
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, names: list[bytes], found: object
+
+class _Reader:
+    """Reads a folder in the turns of its client, which end early where the client is slow."""
+
+    def __init__(
+        self, folder: pages.Folder, client: str, turns: Turns, readers: trio.CapacityLimiter
     ) -> None:
-        if found is None:
-            await self._files(scope, receive, send)
-        elif isinstance(found, list):
-            page = _page(names, found)
-            length = (b"content-length", b"%d" % len(page))
-            head = {"status": 200, "headers": [*_HTML, length]}
-            await send({"type": "http.response.start", **head})
-            body = b"" if scope["method"] == "HEAD" else page
-            await send({"type": "http.response.body", "body": body})
-        else:
-            where = quote_from_bytes(b"/" + b"/".join(names) + b"/").encode()
-            start = {"status": 301, "headers": [(b"location", where), (b"content-length", b"0")]}
-            await send({"type": "http.response.start", **start})
-            await send({"type": "http.response.body", "body": b""})
+        self._folder, self._client = folder, client
+        self._turns, self._readers = turns, readers
+        self._turn: Turn | None = None
+        self._since = math.inf  # the client has had a piece to take
+
+    async def piece(self) -> tuple[bytes, bool]:
+        """The next lines, and whether there are more.  Raises OSError, NoSpace."""
+        self._since = math.inf
+        if self._turn is None:
+            self._turn = await self._turns.begin(self._client)
+        found = await trio.to_thread.run_sync(self._folder.piece, limiter=self._readers)
+        self._since = trio.current_time()
+        if not self._folder.holds:
+            self.rest()
+        return found
+
+    def rest(self) -> None:
+        """Let others have their turn."""
+        self._folder.forget()
+        if self._turn is not None:
+            self._turn.give_back()
+            self._turn = None
+
+    async def watch(self) -> None:
+        """Rest where the client is slow."""
+        while True:
+            await trio.sleep(SLOW_S)
+            if trio.current_time() - self._since >= SLOW_S:
+                self.rest()
 
 
-def _look(root: Path, names: list[bytes], *, list_it: bool) -> list[Entry] | bool | None:
-    """The entries of a folder; True for one that is not to be listed; None for what is none.
+async def _stream(
+    receive: Receive, send: Send, reader: _Reader, text: bytes, told: dict[str, str]
+) -> None:
+    """A page of several pieces, of which `text` is the first.
 
-    Raises NotFound, OSError, and NoSpace for one of more than NAMES_MAX names.
+    It ends short, which a client sees, where that has hung up or the disk is in trouble.
     """
-    if any(name.startswith(_HIDDEN) for name in names):
-        raise NotFound("not shown")
-    path = os.path.join(os.fsencode(root), *names)
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENOTDIR and not list_it:
-            return None
-        raise NotFound(os.strerror(error.errno or 0)) from error
-    try:
-        landed = os.readlink(b"/proc/self/fd/%d" % folder)
-        real = os.fsencode(os.path.realpath(root))
-        if landed != real and not landed.startswith(real + b"/"):
-            raise LeavesRoots(f"leads outside, to {os.fsdecode(landed)!r}")
-        return sorted(_entries(folder), key=lambda entry: entry.name) if list_it else True
-    finally:
-        os.close(folder)
-
-
-def _entries(folder: int) -> Iterator[Entry]:
-    """Files and folders; links and the like are no results."""
-    with os.scandir(folder) as found:
-        for count, entry in enumerate(found):
-            if count >= NAMES_MAX:
-                raise NoSpace(f"more than {NAMES_MAX} names here: too many to list")
-            name = os.fsencode(entry.name)
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if name.startswith(_HIDDEN) or not (is_folder or entry.is_file(follow_symlinks=False)):
-                continue
+    more = True
+    await _begin(send, _HTML)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_hung_up, receive, nursery.cancel_scope)
+        nursery.start_soon(reader.watch)
+        while more:
             try:
-                facts = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # it took another name just now
-                continue
-            yield Entry(name, is_folder, facts.st_size, facts.st_mtime)
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+                text, more = await reader.piece()
+            except ConnectionError:  # bulk.py says so at once; Hypercorn tells `receive`
+                break
+            except (OSError, NoSpace) as error:
+                log.warning("page not sent to its end", **told, why=str(error))
+                break
+        nursery.cancel_scope.cancel("the page is over")
+    if not more:
+        await send({"type": "http.response.body", "body": text + pages.FOOT})
 
 
-def _page(names: list[bytes], entries: list[Entry]) -> bytes:
-    title = html.escape("/" + b"/".join(names).decode("utf-8", "replace") + "/")
-    lines = "".join(_line(entry) for entry in entries)
-    page = (
-        f"<html>\n<head><title>Index of {title}</title></head>\n<body>\n<h1>Index of {title}</h1>"
-        f'<hr><pre><a href="../">../</a>\n{lines}</pre><hr></body>\n</html>\n'
-    )
-    return page.encode()
+async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # the body of a GET means nothing
+    scope.cancel("the client hung up")
 
 
-def _line(entry: Entry) -> str:
-    slash = "/" if entry.is_folder else ""
-    link = quote_from_bytes(entry.name, safe="") + slash
-    shown = html.escape(entry.name.decode("utf-8", "replace")) + slash
-    at = time.strftime("%d-%b-%Y %H:%M", time.gmtime(entry.modified))
-    size = "-" if entry.is_folder else str(entry.size)
-    return f'<a href="./{link}">{shown}</a> {at} {size:>19}\n'
+async def _elsewhere(send: Send, names: list[bytes]) -> None:
+    """A folder's address ends in a slash."""
+    where = quote_from_bytes(b"/" + b"/".join(names) + b"/").encode()
+    start = {"status": 301, "headers": [(b"location", where), (b"content-length", b"0")]}
+    await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _begin(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+def _readable(names: list[bytes]) -> str:
+    return "/" + b"/".join(names).decode("utf-8", "backslashreplace")[:300]

@@ -8,13 +8,12 @@ secret is in it.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any, Final
 
 import structlog
 import trio
 
-from appliance import json_text
+from appliance import addresses, json_text
 from appliance.doors.asgi import Receive, Scope, Send
 from appliance.doors.sockets import turn_away
 from appliance.errors import BadRequest, Refused
@@ -46,11 +45,12 @@ class Monitor:
         """One client."""
         await receive()  # that somebody connects
         client = scope["client"][0]
+        local = addresses.is_own(client, scope["server"][0])
         if scope["path"] != FILTER:
             await turn_away(send, 404, f"the monitor is at {FILTER}")
             return
         try:
-            watcher = self._scheduler.watchers.join(None if _is_local(scope) else client)
+            watcher = self._scheduler.watchers.join(None if local else client)
         except Refused as error:
             log.warning("monitor turned away", client=client, why=str(error))
             await turn_away(send, 503, str(error))
@@ -90,12 +90,6 @@ class Monitor:
             watcher.end(GONE)
         if waiting.cancelled_caught:
             watcher.end(f"no query came within {QUERY_S:.0f} s")
-
-
-def _is_local(scope: Scope) -> bool:
-    """Whether the client is on this very server: nobody else connects from the address it asks."""
-    client = str(scope["client"][0])
-    return client == scope["server"][0] or ip_address(client).is_loopback
 
 
 def _parse(text: str | None) -> Any:

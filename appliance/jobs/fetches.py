@@ -11,8 +11,11 @@ synchronous and cheap.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 import attrs
+import trio
 
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
@@ -23,7 +26,11 @@ from appliance.jobs.box import Box
 from appliance.jobs.changes import Change, Job
 from appliance.jobs.document import Body
 from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.packed import is_large
 from appliance.jobs.scheduler import Scheduler
+from appliance.turns import Turns
+
+PACKERS: Final = 2  # large job.cgz in the making; each keeps a thread for some 60 ms
 
 Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
 Acts = Callable[[Box, str], bool]  # the same, for what is noted in passing
@@ -37,6 +44,7 @@ class Fetches:
     def __init__(self, scheduler: Scheduler, check: Check, acts: Acts) -> None:
         self._scheduler, self._check, self._acts = scheduler, check, acts
         self._got: dict[str, tuple[Boot, set[Named]]] = {}  # by box
+        self._packers = Turns(PACKERS)
 
     def at(self, port: int) -> AtDoor:
         """The Progress of the door at `port`."""
@@ -130,12 +138,37 @@ class Fetches:
             await scheduler.keep(
                 decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
             )
-        body = await self._body(job)
-        now_job = scheduler.store.jobs.get(job_id)  # a disk may have taken longer than the lease
-        if now_job is None or not decisions.is_current(now_job, attempt):
-            raise NotFound(f"attempt {attempt.number} of {job_id} is over")
         disks = plan.disks_of(job.document, scheduler.store.box(attempt.box).facts)
-        return pack(scheduler.config, job, body, attempt, scheduler.host(reached), disks)
+        data = await self._packed(job, attempt, scheduler.host(reached), disks)
+        self._check_current(job, attempt)
+        return data
+
+    def _check_current(self, job: Job, attempt: Attempt) -> None:
+        """Raises NotFound: a disk may have taken longer than the lease."""
+        now_job = self._scheduler.store.jobs.get(job.id)
+        if now_job is None or not decisions.is_current(now_job, attempt):
+            raise NotFound(f"attempt {attempt.number} of {job.id} is over")
+
+    async def _packed(self, job: Job, attempt: Attempt, host: str, disks: tuple[str, ...]) -> bytes:
+        """A small one is made anew each time; a large one once, in a thread.  Raises NotFound."""
+        packed, key = self._scheduler.packed, (attempt.token, attempt.address, host, disks)
+        if (kept := packed.find(job.id, key)) is not None:
+            return kept
+        body = await self._body(job)
+        self._check_current(job, attempt)
+        make = partial(pack, self._scheduler.config, job, body, attempt, host, disks)
+        if not is_large(body):
+            return make()
+        turn = await self._packers.begin(job.id)
+        try:
+            if (kept := packed.find(job.id, key)) is not None:  # another has asked meanwhile
+                return kept
+            data = await trio.to_thread.run_sync(make)
+            self._check_current(job, attempt)
+            packed.keep(job.id, attempt.token, key, data)
+            return data
+        finally:
+            turn.give_back()
 
     async def _body(self, job: Job) -> Body:
         """Raises NotFound where it is lost: no box can run the job; DiskTrouble: not now."""

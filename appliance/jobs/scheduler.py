@@ -39,6 +39,7 @@ from appliance.jobs.dues import JOB, KEPT, REST, Dues
 from appliance.jobs.job import Attempt, Finished, Offered, Queued
 from appliance.jobs.lobby import Lobby, Seat
 from appliance.jobs.outbox import HandOver, Outbox
+from appliance.jobs.packed import Packed
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
 from appliance.keep.archive import Archive
@@ -72,7 +73,7 @@ class Scheduler:
         self.paperwork.set()
         self._token = token
         self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
-        self.outbox = Outbox()
+        self.outbox, self.packed = Outbox(), Packed()
         self.resting: dict[str, float] = {}  # boxes that back off, and until when
         self.dues = Dues()
         self.alarm = Alarm()
@@ -124,6 +125,7 @@ class Scheduler:
                 self._tell_watchers(self.store.jobs[change.job])
             if isinstance(change, Moved):
                 self.watch(change.job)
+                self.packed.follow(self.store.jobs[change.job])
             if isinstance(change, Moved | Submitted):
                 self.paperwork.set()
         return position
