@@ -16,6 +16,7 @@ import trio
 
 from appliance.config import Config, Waits
 from appliance.setup.lab import Lab, lab
+from tests.scenery import add_tail
 
 from . import osimage, scenes
 
@@ -47,13 +48,12 @@ async def three_of_them_wait(keep: Path, evidence: Evidence) -> None:
     def watch(who: str, line: str) -> None:
         logs.get(who, []).append(line)
 
-    with trio.fail_after(scenes.SCENE_S):
-        async with lab(scenes.IMAGES, keep, change=waits_long, watch=watch) as made:
-            osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
-            async with trio.open_nursery() as nursery:
-                for name, release in RELEASES.items():
-                    seen = evidence.boxes[name] = scenes.Evidence()
-                    nursery.start_soon(_one, made, name, release, seen)
+    async with lab(scenes.IMAGES, keep, change=waits_long, watch=watch) as made:
+        osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        async with trio.open_nursery() as nursery:
+            for name, release in RELEASES.items():
+                seen = evidence.boxes[name] = scenes.Evidence()
+                nursery.start_soon(_one, made, name, release, seen)
 
 
 def waits_long(config: Config) -> Config:
@@ -73,9 +73,9 @@ async def _one(made: Lab, name: str, release: str, seen: scenes.Evidence) -> Non
         file = made.keep / f"{name}.yaml"
         await trio.Path(file).write_text(SMALL.format(box=name))
         job = (await made.run("submit", str(file))).split()[0]
-        await scenes.over(made, seen, job)
+        await scenes.over(made, box, seen, job)
         seen.stdout = await made.run("results", job, "cat", "stdout", check=False)
         await box.power_off()  # its place in the machine is for the others
     except BaseException as error:
-        error.add_note("\n".join([f"the end of {name}'s serial log:", *box.lines[-40:]]))
+        add_tail(error, f"the serial log of {name}", box.lines)
         raise
