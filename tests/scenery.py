@@ -7,7 +7,7 @@ that are about what it left fail with that line; only the first of them shows th
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,11 +56,11 @@ class Kept:
     """What scenes left, each an attribute; asking for that of one that failed fails the test."""
 
     evidence: Any
-    failures: dict[str, Failure] = attrs.field(factory=dict)
+    failures: Mapping[str, Failure | None] = attrs.field(factory=dict)
 
     def __getattr__(self, scene: str) -> Any:
-        if scene in self.failures:
-            self.failures[scene].fail()
+        if failure := self.failures.get(scene):
+            failure.fail()
         return getattr(self.evidence, scene)
 
 
@@ -90,15 +90,15 @@ def _is_evidence(kind: type) -> bool:
     )
 
 
-async def play(scene: str, failures: dict[str, Failure], work: Any, *arguments: Any) -> None:
-    """Plays `work`; what it raises becomes an entry in `failures`."""
-    try:
-        with trio.fail_after(SCENE_S):
-            await work(*arguments)
-    except trio.TooSlowError:
-        failures[scene] = Failure(scene, f"not over after {SCENE_S / 3600:.0f} hours of wall")
-    except Exception as error:  # whatever it is, the other scenes are played
-        failures[scene] = Failure.of(scene, error)
+async def play(scene: str, work: Callable[[], Awaitable[None]]) -> Failure | None:
+    """Plays `work`; whatever it raises, other scenes can be played after it."""
+    with trio.move_on_after(SCENE_S):
+        try:
+            await work()
+        except Exception as error:
+            return Failure.of(scene, error)
+        return None
+    return Failure(scene, f"not over after {SCENE_S / 3600:.0f} hours of wall")
 
 
 def add_tail(error: BaseException, name: str, lines: Iterable[str]) -> None:

@@ -69,10 +69,8 @@ async def the_box_is_late():
 
 
 async def played():
-    failures = {}
-    await scenery.play("good", failures, nothing_is_wrong)
-    await scenery.play("bad", failures, the_box_is_late)
-    return Kept(Scenes(), failures)
+    works = {"good": nothing_is_wrong, "bad": the_box_is_late}
+    return Kept(Scenes(), {name: await scenery.play(name, work) for name, work in works.items()})
 
 
 async def test_a_scene_that_fails_leaves_the_evidence_of_the_others():
@@ -109,10 +107,10 @@ def test_a_scene_that_says_a_lot_is_cut_short():
 
 
 async def test_a_scene_that_nothing_ends_is_ended(autojump_clock):
-    failures, began = {}, trio.current_time()
-    await scenery.play("asleep", failures, trio.sleep_forever)
+    began = trio.current_time()
+    failure = await scenery.play("asleep", trio.sleep_forever)
 
-    assert "not over after 2 hours of wall" == failures["asleep"].line
+    assert "not over after 2 hours of wall" == failure.line
     assert scenery.SCENE_S == trio.current_time() - began
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -37,7 +38,7 @@ class Played:
 async def play(keep: Path) -> Kept:
     """The longest first, so that it does not end alone; one that fails leaves the others alone."""
     played = Played()
-    failures: dict[str, Failure] = {}
+    failures: dict[str, Failure | None] = {}
     waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
         ("power", power.it_goes_twice),
         ("generations", generations.three_of_them_wait),
@@ -55,7 +56,8 @@ async def play(keep: Path) -> Kept:
     async def one_after_the_other() -> None:
         while waiting:
             name, scene = waiting.pop(0)
-            await scenery.play(name, failures, scene, keep / name, getattr(played, name))
+            work = partial(scene, keep / name, getattr(played, name))
+            failures[name] = await scenery.play(name, work)
 
     async with trio.open_nursery() as nursery:
         for _ in range(PLACES):

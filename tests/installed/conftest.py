@@ -14,7 +14,7 @@ from . import package, play, tree
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory):
-    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; the plays have a limit
+    faulthandler.cancel_dump_traceback_later()  # minutes are no hang here; the plays have limits
     return both.make(tmp_path_factory.mktemp("builds"))
 
 
