@@ -37,8 +37,8 @@ class Failure:
 
     @classmethod
     def of(cls, scene: str, error: BaseException) -> Failure:
-        """From what the scene raised, of which all but the cause was cancelled by it."""
-        cause, *others = list(_leaves(error)) or [error]
+        """From what the scene raised; its tasks raised it together."""
+        cause, *others = _leaves(error)
         logs = [f"and {_line(other)}" for other in others] + str(cause).splitlines()[1:]
         logs += [line for note in _notes(error) for line in note.splitlines()]
         logs = [line[:LINE_CHARACTERS_MAX] for line in logs[-LOG_LINES_MAX:]]
@@ -111,7 +111,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from _leaves(part)
-    elif not isinstance(error, trio.Cancelled):
+    else:
         yield error
 
 
@@ -120,8 +120,7 @@ def _notes(error: BaseException) -> Iterator[str]:
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from _notes(part)
-    if not isinstance(error, trio.Cancelled):
-        yield from getattr(error, "__notes__", ())
+    yield from getattr(error, "__notes__", ())
 
 
 def _line(error: BaseException) -> str:
