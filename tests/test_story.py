@@ -43,7 +43,7 @@ def test_while_nothing_moves_it_says_what_is_waited_for_and_how_long_that_usuall
     said = told.lines()
     assert "0:00 userland Debian GNU/Linux 12 (bookworm)" == said[0]
     assert (
-        "1:20 waiting for the job to run: since 'userland' 40 s of its own time, usually 27"
+        "1:20 waiting for the job to run: 40 s of its own time since 'userland', usually 27"
         == (said[-2])
     )
     assert 82 // QUIET_S == sum(" waiting " in line for line in said)
@@ -64,7 +64,7 @@ def test_a_wait_is_measured_from_the_stage_before_it(told):
     told.pass_by(10)
 
     assert told.lines()[-1].endswith(
-        "waiting for the root filesystem: since 'kernel' 5 s of its own time, usually 12"
+        "waiting for the root filesystem: 5 s of its own time since 'kernel', usually 12"
     )
 
 
@@ -73,7 +73,7 @@ def test_a_box_that_is_not_emulated_is_not_compared_with_one_that_is(capsys):
     told.story.watch(BOX, USERLAND)
     told.pass_by(10)
 
-    assert told.lines()[-1].endswith("since 'userland' 5 s of its own time")
+    assert told.lines()[-1].endswith("5 s of its own time since 'userland'")
 
 
 def test_a_stage_that_does_not_come_ends_the_demo_by_the_boxes_own_time(capsys):
@@ -85,7 +85,7 @@ def test_a_stage_that_does_not_come_ends_the_demo_by_the_boxes_own_time(capsys):
 
     line, *tail = str(caught.value).splitlines()
     assert (
-        "waited for the job to run: since 'userland' 300 s of box-1's own time"
+        "waited for the job to run: 300 s of box-1's own time since 'userland'"
         " (300 s of CPU time, 0 s asleep), 300 allowed; 601 s of wall; the serial line ends with"
     ) == line
     assert "    line 98" == tail[-1]

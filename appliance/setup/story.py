@@ -114,13 +114,13 @@ class Story:
             raise TooLate(self._too_late(wait, had))
         if self.now() - self._spoke >= QUIET_S:
             usually = f", usually {wait.usual_s:.0f}" if self.usual else ""
-            own = f"since {wait.since!r} {had.own_s:.0f} s of its own time{usually}"
-            self.tell("waiting", f"for {wait.awaited}: {own}")
+            own = f"{had.own_s:.0f} s of its own time since {wait.since!r}"
+            self.tell("waiting", f"for {wait.awaited}: {own}{usually}")
 
     def _too_late(self, wait: Wait, had: Spent) -> str:
         tail = [f"    {line}" for line in self.serial[-TAIL_LINES:]]
         said = (
-            f"waited for {wait.awaited}: since {wait.since!r} {had.own_s:.0f} s of {BOX}'s own time"
+            f"waited for {wait.awaited}: {had.own_s:.0f} s of {BOX}'s own time since {wait.since!r}"
             f" ({had.cpu_s:.0f} s of CPU time, {had.asleep_s:.0f} s asleep), {STAGE_S:.0f} allowed;"
             f" {had.wall_s:.0f} s of wall; the serial line ends with"
         )
