@@ -60,7 +60,7 @@ WAITS: Final = (
     Wait("userland", "the job to run", 27),
     Wait("job running", "the job's script to end", 4),
     Wait("job post_run", "the results to arrive", 7),
-    Wait("job finish", "the box to reboot", 8),
+    Wait("job finish", "the box to reboot", 15),
 )
 _PLACES: Final = {wait.since: place for place, wait in enumerate(WAITS)}
 
