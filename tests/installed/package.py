@@ -89,9 +89,9 @@ class Life:
 async def live(keep: Path, builds: Path, codename: str = tree.BUILT_ON) -> Reached:
     """All of it; what builds.py makes is in `builds`."""
     life = Life()
-    server = await trio.to_thread.run_sync(tree.ensure, codename)
 
     async def scene() -> None:
+        server = await trio.to_thread.run_sync(tree.ensure, codename)
         async with container(server, keep, 0, IMAGES, {builds: "/mnt"}) as on:
             await _act(on, life)
 

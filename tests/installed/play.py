@@ -68,9 +68,9 @@ async def play(keep: Path, builds: Path) -> Reached:
     """All of it; what builds.py makes is in `builds`."""
     played = Played()
     shown = {builds: "/mnt"}
-    server = await trio.to_thread.run_sync(tree.ensure)
 
     async def scene() -> None:
+        server = await trio.to_thread.run_sync(tree.ensure)
         async with container(server, keep, len(boxes.NAMES), IMAGES, shown) as on:
             await _act(on, keep, played)
 
