@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ import trio
 from appliance.boot import dnsmasq, ganesha, smb
 from appliance.config import Config, Network, Paths
 from appliance.errors import ApplianceError
-from appliance.setup import tftp
+from appliance.setup import patience, tftp
 from appliance.setup.namespace import (
     BRIDGE,
     SERVER,
@@ -33,11 +33,14 @@ from appliance.setup.namespace import (
     namespace,
     signal_program,
 )
+from appliance.setup.patience import Clock, TooLate
 from appliance.setup.qemu import Box, Firmware, accelerator
 
 DHCP_RANGE: Final = ("172.28.0.10", "172.28.0.250")
+# Of the time that the machine has for one program.
 READY_S: Final = 30.0  # a daemon that isn't there by then has a problem; its log is shown
 STOP_S: Final = 20.0  # the server's own clean stop, boxes dismissed and snapshot written
+COMMAND_S: Final = 60.0  # one of the appliance's commands takes a second
 TAPS: Final = 4
 
 Watch = Callable[[str, str], None]  # who (a daemon's or a box's name), and the line it said
@@ -54,6 +57,7 @@ class Lab:
     nursery: trio.Nursery
     watch: Watch
     accel: str
+    clock: Clock = attrs.field(factory=patience.of_the_machine)
     boxes: list[Box] = attrs.field(factory=list)
     daemons: dict[str, trio.Process] = attrs.field(factory=dict)
 
@@ -86,18 +90,19 @@ class Lab:
         """Presses the button of `box`."""
         await box.power_on(self.nursery, self.inside)
 
-    async def run(self, *arguments: str, check: bool = True) -> str:
+    async def run(self, *arguments: str, check: bool = True, allowed_s: float = COMMAND_S) -> str:
         """What `appliance ARGUMENTS` prints, asked of this lab's server as a person would."""
-        done = await trio.run_process(
-            [sys.executable, "-m", "appliance", *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env={
-                "APPLIANCE_CONFIG": str(self.config_file),
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            },
-        )
+        with self.clock.limit(f"`appliance {' '.join(arguments)}`", allowed_s):
+            done = await trio.run_process(
+                [sys.executable, "-m", "appliance", *arguments],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env={
+                    "APPLIANCE_CONFIG": str(self.config_file),
+                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                },
+            )
         if check and done.returncode != 0:
             raise ApplianceError(
                 f"appliance {' '.join(arguments)}: status {done.returncode}\n"
@@ -112,17 +117,18 @@ class Lab:
         process = await self.inside.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.daemons[name] = process
         self.nursery.start_soon(self._follow, name, process, log)
-        with trio.move_on_after(READY_S):
-            while not all(map(self.inside.listening, ports)):  # noqa: ASYNC110 - it's the kernel's
-                await trio.sleep(0.05)
-            return
-        raise ApplianceError(f"{name} does not listen on {ports}\n{_tail(log)}")
+        try:
+            with self.clock.limit(f"{name} to listen on {ports}", READY_S):
+                while not all(map(self.inside.listening, ports)):  # noqa: ASYNC110 - the kernel's
+                    await trio.sleep(0.05)
+        except TooLate as error:
+            raise TooLate(f"{error}; the end of its log:\n{_tail(log)}") from None
 
     async def stop(self, name: str) -> int:
         """Asks a daemon to end; its exit status."""
         process = self.daemons.pop(name)
         signal_program(process, signal.SIGTERM)
-        with trio.move_on_after(STOP_S):
+        with suppress(TooLate), self.clock.limit(f"{name} to end", STOP_S):
             return await process.wait()
         signal_program(process, signal.SIGKILL)
         return await process.wait()
@@ -173,6 +179,7 @@ async def lab(
         ):
             accel = await accelerator(directory)
             made = Lab(config, config_file, keep, inside, nursery, watch, accel)
+            nursery.start_soon(made.clock.run, patience.look_at_machine)
             await _start_daemons(made, directory, serve, dhcp_ports)
             if nfs:
                 await _start_ganesha(made, directory)

@@ -148,10 +148,15 @@ async def namespace(
 
 def signal_program(process: trio.Process, what: signal.Signals) -> None:
     """Sends `what` to the program that this `nsenter` runs; nsenter itself would not pass it on."""
+    if (pid := program(process)) is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def program(process: trio.Process) -> int | None:
+    """The process id of the program that this `nsenter` runs; None before and after it runs."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except FileNotFoundError:
-        return  # it has ended
-    for child in children:
-        with suppress(ProcessLookupError):
-            os.kill(int(child), what)
+        return None
+    return int(children[0]) if children else None

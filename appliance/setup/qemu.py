@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +22,9 @@ import attrs
 import trio
 
 from appliance.errors import ApplianceError
-from appliance.setup.namespace import Namespace, signal_program
+from appliance.setup import patience
+from appliance.setup.namespace import Namespace, program, signal_program
+from appliance.setup.patience import Clock, TooLate
 
 Firmware = Literal["uefi", "uefi-arm64", "bios"]
 
@@ -47,6 +50,10 @@ MACHINES: Final[dict[Firmware, Machine]] = {
     "bios": Machine("qemu-system-x86_64", ["-machine", "pc,graphics=off"]),
 }
 PROBE_S: Final = 15.0  # under KVM the firmware speaks within two; a broken one says so at once
+# Of a box's own time.  From power-on to the end of a job it is two minutes without KVM, and with
+# the longest wait in iPXE that is played (130 s) four.  A processor whose caches are shared
+# with other work does less in a second.
+PATIENCE_S: Final = 600.0
 
 # Terminal control: firmware and iPXE draw as on a screen.
 _CONTROL: Final = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -68,9 +75,13 @@ class Box:
     accel: str = "tcg"
     watch: Callable[[str], None] = lambda line: None  # called with each line of the serial log
     lines: list[str] = attrs.field(factory=list, init=False)
+    clock: Clock = attrs.field(init=False)  # its own time, while its power is on
     _rest: bytes = attrs.field(default=b"", init=False)
     _more: trio.Event = attrs.field(factory=trio.Event, init=False)
     _process: trio.Process | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.clock = Clock(f"{self.name}'s own time")
 
     @property
     def is_on(self) -> bool:
@@ -94,6 +105,7 @@ class Box:
                 self._command(variables), stdout=subprocess.PIPE, stderr=complaints
             )
         nursery.start_soon(self._follow, self._process)
+        nursery.start_soon(self._count, self._process)
 
     async def power_off(self) -> None:
         """Pulls the plug: no FIN, no goodbye."""
@@ -102,9 +114,18 @@ class Box:
         signal_program(process, signal.SIGKILL)
         await process.wait()
 
-    async def line(self, pattern: str, *, after: int = 0) -> int:
+    @contextmanager
+    def limit(self, what: str, allowed_s: float = PATIENCE_S) -> Iterator[None]:
+        """Ends the block with TooLate when this box has had `allowed_s` of its own time in it."""
+        with self.clock.limit(what, allowed_s):
+            yield
+
+    async def line(self, pattern: str, *, after: int = 0, allowed_s: float = PATIENCE_S) -> int:
         """Waits for a line that matches; its index.  Looks at those so far too, from `after`."""
-        wanted = re.compile(pattern)
+        with self.limit(f"the line {pattern!r}", allowed_s):
+            return await self._line(re.compile(pattern), after)
+
+    async def _line(self, wanted: re.Pattern[str], after: int) -> int:
         looked = after
         while True:
             for index in range(looked, len(self.lines)):
@@ -122,6 +143,11 @@ class Box:
         status = await process.wait()
         if process is self._process:
             raise ApplianceError(f"{self.name}: QEMU ended by itself with status {status}")
+
+    async def _count(self, process: trio.Process) -> None:
+        await self.clock.run(
+            lambda: patience.look_at(program(process)), lambda: process is self._process
+        )
 
     def _take(self, chunk: bytes) -> None:
         *whole, self._rest = (self._rest + chunk).split(b"\n")
@@ -181,26 +207,33 @@ async def accelerator(directory: Path) -> str:
     variables = directory / "probe.vars.fd"
     shutil.copy(_OVMF[1], variables)
     command = [*probe.machine(variables), "-nic", "none", "-boot", "n"]
+    clock = patience.of_the_machine()
     spoke = False
-    with trio.move_on_after(PROBE_S):
-        async with trio.open_nursery() as nursery:
-            process: trio.Process = await nursery.start(
-                partial(
-                    trio.run_process,
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    check=False,
-                    start_new_session=True,
-                )
-            )
-            assert process.stdout is not None
-            said = b""
-            while b"internal error" not in said and (chunk := await process.stdout.receive_some()):
-                said += chunk
-                spoke = spoke or b"Bds" in said
-                if spoke:
-                    break
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run, patience.look_at_machine)
+        with suppress(TooLate), clock.limit("a word of the firmware under KVM", PROBE_S):
+            spoke = await _speaks(command, nursery)
+        nursery.cancel_scope.cancel()
     variables.unlink()
     return "kvm" if spoke else "tcg"
+
+
+async def _speaks(command: Sequence[str], nursery: trio.Nursery) -> bool:
+    """Whether the firmware comes to its boot device selection; QEMU runs until `nursery` ends."""
+    process: trio.Process = await nursery.start(
+        partial(
+            trio.run_process,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            start_new_session=True,
+        )
+    )
+    assert process.stdout is not None
+    said = b""
+    while b"internal error" not in said and (chunk := await process.stdout.receive_some()):
+        said += chunk
+        if b"Bds" in said:
+            return True
+    return False

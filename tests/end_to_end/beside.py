@@ -20,6 +20,7 @@ from appliance.setup.lab import Lab, lab
 from appliance.setup.namespace import SERVER
 from appliance.setup.qemu import Firmware
 from tests.machines import machine
+from tests.scenery import add_tail
 
 from . import osimage, scenes
 
@@ -88,12 +89,11 @@ async def _lab(
         network = attrs.evolve(config.network, dhcp_range=None)
         return attrs.evolve(config, network=network, waits=Waits())
 
-    with trio.fail_after(scenes.SCENE_S):
-        async with lab(scenes.IMAGES, keep, change=change, watch=watch, **more) as made:
-            osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
-            command = [word.format(keep=keep) for word in other]
-            await made.start("other", machine("other", "02:00:00:00:00:02", f"{OTHER}/24", command))
-            yield made
+    async with lab(scenes.IMAGES, keep, change=change, watch=watch, **more) as made:
+        osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        command = [word.format(keep=keep) for word in other]
+        await made.start("other", machine("other", "02:00:00:00:00:02", f"{OTHER}/24", command))
+        yield made
 
 
 async def _one(
@@ -109,9 +109,9 @@ async def _one(
         file = made.keep / f"{name}.yaml"
         await trio.Path(file).write_text(SMALL.format(box=name))
         job = (await made.run("submit", str(file))).split()[0]
-        await scenes.over(made, seen, job)
+        await scenes.over(made, box, seen, job)
         seen.stdout = await made.run("results", job, "cat", "stdout", check=False)
         await box.power_off()
     except BaseException as error:
-        error.add_note("\n".join([f"the end of {name}'s serial log:", *box.lines[-40:]]))
+        add_tail(error, f"the serial log of {name}", box.lines)
         raise

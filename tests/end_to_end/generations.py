@@ -7,6 +7,7 @@ far apart as in a lab.  Their hosts files say which build each gets.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ import trio
 
 from appliance.config import Config, Waits
 from appliance.setup.lab import Lab, lab
+from appliance.setup.patience import Clock
+from tests.scenery import add_tail
 
 from . import osimage, scenes
 
@@ -32,10 +35,18 @@ script: |
 
 
 @attrs.define
+class Waited(scenes.Evidence):
+    """What one box left, and how much time of its own it had had when the server spoke of it."""
+
+    clock: Clock | None = None
+    spoken_of: list[tuple[float, str]] = attrs.field(factory=list)
+
+
+@attrs.define
 class Evidence:
     """What each box left, by its name."""
 
-    boxes: dict[str, scenes.Evidence] = attrs.field(factory=dict)
+    boxes: dict[str, Waited] = attrs.field(factory=dict)
     dnsmasq: list[str] = attrs.field(factory=list)
     server: list[str] = attrs.field(factory=list)
 
@@ -46,14 +57,16 @@ async def three_of_them_wait(keep: Path, evidence: Evidence) -> None:
 
     def watch(who: str, line: str) -> None:
         logs.get(who, []).append(line)
+        for name, seen in evidence.boxes.items():
+            if who == "server" and seen.clock and re.search(rf"\bbox={name}\b", line):
+                seen.spoken_of.append((seen.clock.spent.own_s, line))
 
-    with trio.fail_after(scenes.SCENE_S):
-        async with lab(scenes.IMAGES, keep, change=waits_long, watch=watch) as made:
-            osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
-            async with trio.open_nursery() as nursery:
-                for name, release in RELEASES.items():
-                    seen = evidence.boxes[name] = scenes.Evidence()
-                    nursery.start_soon(_one, made, name, release, seen)
+    async with lab(scenes.IMAGES, keep, change=waits_long, watch=watch) as made:
+        osimage.lay_out(made.config.paths.srv / "initrd/osimage/debian/x86_64/12")
+        async with trio.open_nursery() as nursery:
+            for name, release in RELEASES.items():
+                seen = evidence.boxes[name] = Waited()
+                nursery.start_soon(_one, made, name, release, seen)
 
 
 def waits_long(config: Config) -> Config:
@@ -61,9 +74,9 @@ def waits_long(config: Config) -> Config:
     return attrs.evolve(config, waits=attrs.evolve(Waits(), park=WAIT_S))
 
 
-async def _one(made: Lab, name: str, release: str, seen: scenes.Evidence) -> None:
+async def _one(made: Lab, name: str, release: str, seen: Waited) -> None:
     box = made.box(name, memory_mib=1024, nice=5)
-    seen.serial = box.lines
+    seen.serial, seen.clock = box.lines, box.clock
     build = made.config.paths.tftp / f"ipxe/{release}.efi"
     shutil.copyfile(scenes.FIRMWARE / release / "usr/lib/ipxe/snponly.efi", build)
     try:
@@ -73,9 +86,9 @@ async def _one(made: Lab, name: str, release: str, seen: scenes.Evidence) -> Non
         file = made.keep / f"{name}.yaml"
         await trio.Path(file).write_text(SMALL.format(box=name))
         job = (await made.run("submit", str(file))).split()[0]
-        await scenes.over(made, seen, job)
+        await scenes.over(made, box, seen, job)
         seen.stdout = await made.run("results", job, "cat", "stdout", check=False)
         await box.power_off()  # its place in the machine is for the others
     except BaseException as error:
-        error.add_note("\n".join([f"the end of {name}'s serial log:", *box.lines[-40:]]))
+        add_tail(error, f"the serial log of {name}", box.lines)
         raise

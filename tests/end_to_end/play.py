@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
+
+from tests import scenery
+from tests.scenery import Failure, Kept
 
 from . import beside, generations, power, scenes
 from .scenes import Evidence
@@ -31,9 +35,10 @@ class Played:
     pointed: beside.Evidence = attrs.field(factory=beside.Evidence)
 
 
-async def play(keep: Path) -> Played:
-    """The longest first, so that it does not end alone."""
+async def play(keep: Path) -> Kept:
+    """The longest first, so that it does not end alone; one that fails leaves the others alone."""
     played = Played()
+    failures: dict[str, Failure | None] = {}
     waiting: list[tuple[str, Callable[[Path, Evidence], Awaitable[None]]]] = [
         ("power", power.it_goes_twice),
         ("generations", generations.three_of_them_wait),
@@ -51,9 +56,10 @@ async def play(keep: Path) -> Played:
     async def one_after_the_other() -> None:
         while waiting:
             name, scene = waiting.pop(0)
-            await scene(keep / name, getattr(played, name))
+            work = partial(scene, keep / name, getattr(played, name))
+            failures[name] = await scenery.play(name, work)
 
     async with trio.open_nursery() as nursery:
         for _ in range(PLACES):
             nursery.start_soon(one_after_the_other)
-    return played
+    return Kept(played, failures)

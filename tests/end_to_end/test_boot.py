@@ -39,6 +39,14 @@ INITRAMFS = (
     r" initrd=tiny\.cgz initrd=modules-\S+\.cgz initrd=run-ipconfig\.cgz initrd=job\.cgz"
     r" initrd=runner\.cgz rootfs_disk= " + CRASHKERNEL
 )
+CONSOLES = " console=tty0 console=ttyS0,115200"
+KERNEL_LINES = {  # by scene
+    "ran": CIFS,
+    "nfs": NFS,
+    "initramfs": INITRAMFS % (r"vmlinuz-\S+ ", CONSOLES),
+    "bios": INITRAMFS % ("", CONSOLES),
+    "arm64": INITRAMFS % (r"vmlinuz-\S+-arm64 ", ""),
+}
 BANNER = r"^iPXE \S+ -- Open Source Network Boot Firmware"
 
 
@@ -121,14 +129,9 @@ def test_its_root_is_the_cifs_share_under_an_overlay(ran):
     assert re.search(r"^//172\.28\.0\.1/os\S* \S+ cifs \S*\bvers=1\.0", ran.stdout, re.MULTILINE)
 
 
-def test_the_kernel_has_the_line_of_each_kind(ran, nfs, initramfs, bios, arm64):
-    consoles = " console=tty0 console=ttyS0,115200"
-
-    assert re.fullmatch(CIFS, kernel_line(ran))
-    assert re.fullmatch(NFS, kernel_line(nfs))
-    assert re.fullmatch(INITRAMFS % (r"vmlinuz-\S+ ", consoles), kernel_line(initramfs))
-    assert re.fullmatch(INITRAMFS % ("", consoles), kernel_line(bios))
-    assert re.fullmatch(INITRAMFS % (r"vmlinuz-\S+-arm64 ", ""), kernel_line(arm64))
+@pytest.mark.parametrize("kind", KERNEL_LINES)
+def test_the_kernel_has_the_line_of_each_kind(played, kind):
+    assert re.fullmatch(KERNEL_LINES[kind], kernel_line(getattr(played, kind)))
 
 
 def test_the_rootfs_arrives_as_it_is_on_disk(ran):

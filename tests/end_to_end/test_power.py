@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not scenes.IMAGES.exists(), reason="no image: make image"),
 ]
 MAC = "52:54:00:a1:00:01"
+PAUSE_S = 30.0  # a box's first back-off, after which the next is twice as long
 STALL_S = 30.0  # smbd's patience with each file that a dead box holds; all of /lkp takes three
 
 
@@ -32,6 +33,14 @@ def steps(seen, boot):
     return [step["detail"] for step in seen.boots[boot]["steps"]]
 
 
+def copying(seen, after):
+    """By the kernel's own clock, from the root's mount until /lkp is copied into it."""
+    mounted = seen.index("Mounted root filesystem", after)
+    copied = seen.index("appliance: /lkp is in the root", mounted)
+    at = [float(re.search(r"\[ *([0-9.]+)\]", seen.serial[line])[1]) for line in (mounted, copied)]
+    return at[1] - at[0]
+
+
 def test_a_box_without_power_says_no_goodbye(seen):
     assert ("running", 1) == (seen.ran["stage"], seen.ran["attempt"])
     assert seen.ran == seen.cut
@@ -42,8 +51,7 @@ def test_a_job_that_says_so_runs_again_at_once_after_its_box_lost_power_as_it_ra
 
     assert (1, "its testbox asked again") == (lost["attempt"], lost["what"])
     assert (2, "box") == (offered["attempt"], offered["box"])
-    # Nobody waits for anything: a pause would be half a minute.
-    assert offered["at"] - lost["at"] < 5
+    assert offered["at"] - lost["at"] < PAUSE_S  # nobody waits for anything
 
 
 def test_power_that_goes_right_after_job_cgz_finds_the_job_booting(seen):
@@ -60,7 +68,7 @@ def test_nobody_is_to_blame_for_that_and_the_box_backs_off_for_half_a_minute(see
     lost, offered = moments(seen, "submit")[2], moments(seen, "offered")[2]
     assert (2, "its testbox asked again") == (lost["attempt"], lost["what"])
     assert (3, "box") == (offered["attempt"], offered["box"])
-    assert 30 <= offered["at"] - lost["at"] < 60
+    assert PAUSE_S <= offered["at"] - lost["at"] < 2 * PAUSE_S
 
 
 def test_each_attempt_has_a_number_and_a_token_of_its_own(seen):
@@ -100,12 +108,8 @@ def test_the_job_ends_well_and_its_results_lie_beside_those_of_the_first_attempt
 
 
 def test_a_box_that_lost_power_does_not_keep_the_next_boot_from_its_files(seen):
-    """The kernel's own clock, from the root's mount until /lkp is copied into it."""
-    mounted = seen.index("Mounted root filesystem", seen.power[2])
-    copied = seen.index("appliance: /lkp is in the root", mounted)
-    at = [float(re.search(r"\[ *([0-9.]+)\]", seen.serial[line])[1]) for line in (mounted, copied)]
-
-    assert at[1] - at[0] < STALL_S
+    """It takes no longer than in the first boot: both are slow on a machine that is busy."""
+    assert copying(seen, seen.power[2]) - copying(seen, seen.power[0]) < STALL_S
 
 
 def test_a_job_outlasts_its_lease_which_is_renewed_from_the_box(seen):

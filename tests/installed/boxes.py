@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import trio
 
-from appliance.setup.qemu import Box, accelerator
+from appliance.setup.qemu import PATIENCE_S, Box, accelerator
 from appliance.setup.units import DAEMONS
 from tests.end_to_end import osimage
+from tests.scenery import add_tail
 
-from .container import Container, Said
+from .container import COMMAND_S, Container, Said
 
 NAMES: Final = ("waits", "works")
 IMAGE: Final = "debian/x86_64/12"
 READS: Final = "usr/bin/perl"  # nothing else on the box does
 OWN: Final = "/usr/lib/ipxe/snponly.efi"  # the iPXE that the hosts file of `works` names
 GO: Final = "/srv/initrd/go"
+OUTLASTS_S: Final = 4 * PATIENCE_S  # of the box: another's boot, its job and an upgrade pass
 
 # In the order in which they are submitted, lab.1 and so on, each with `--wait`: OUTLASTS, HELLO,
 # and a small one on each box.  The root of one comes by CIFS, that of the other by NFS.
@@ -99,7 +102,7 @@ class Boxes:
         await self.until("waits", "parked")
         self.seen.dnsmasq = (await self.on.run("journalctl", "-q", "-u", DAEMONS["dnsmasq"])).out
         self.seen.doctor = await self.on.run("appliance", "doctor", "--json", check=False)
-        self.seen.hello = await self._submit("hello")
+        self.seen.hello = await self._submit(self.waits, "hello")
         self.seen.hello_stdout = await self._asked("results", "lab.2", "cat", "stdout")
         await self.until("waits", "parked")
         await self.until("works", "running")
@@ -108,8 +111,9 @@ class Boxes:
         """Each goes on as if nothing had happened.  `began`: lines that `waits` had said before."""
         self.seen.rechained = await self.waits.line("No job now", after=began)
         self.on.path(GO).touch()
-        self.seen.next = await self._submit("waits")
-        await self._asked("wait", "lab.1")
+        self.seen.next = await self._submit(self.waits, "waits")
+        with self.works.limit("the end of lab.1"):
+            await self._asked("wait", "lab.1", allowed_s=inf)
         self.seen.outlasts_stdout = await self._asked("results", "lab.1", "cat", "stdout")
         self.seen.outlasts_files = json.loads(await self._asked("results", "lab.1", "--json"))
         shown = json.loads(await self._asked("show", "lab.1", "--json"))
@@ -118,25 +122,32 @@ class Boxes:
 
     async def after_rollback(self) -> None:
         """Now the other one is parked meanwhile."""
-        self.seen.last = await self._submit("works")
+        self.seen.last = await self._submit(self.works, "works")
 
     async def until(self, name: str, *states: str) -> None:
         """Waits until the server says that of the box."""
-        while True:
-            rows = await self.on.json("appliance", "hosts")
-            if any(row["name"] == name and row["state"] in states for row in rows):
-                return
-            await trio.sleep(1)  # it's another kernel's process
+        box = self.waits if name == "waits" else self.works
+        with box.limit(f"the server to call it {' or '.join(states)}"):
+            while True:
+                rows = await self.on.json("appliance", "hosts")
+                if any(row["name"] == name and row["state"] in states for row in rows):
+                    return
+                await trio.sleep(1)  # it's another kernel's process
 
-    async def _asked(self, *words: str) -> str:
-        return (await self.on.run("appliance", *words, user="ann", check=False)).out
+    async def _asked(self, *words: str, allowed_s: float = COMMAND_S) -> str:
+        return (await self._of_ann(*words, allowed_s=allowed_s)).out
 
-    async def _submit(self, document: str) -> Said:
-        file = f"/home/ann/{document}.yaml"
-        return await self.on.run("appliance", "submit", "--wait", file, user="ann", check=False)
+    async def _submit(self, box: Box, document: str, allowed_s: float = PATIENCE_S) -> Said:
+        """Until the job is over; it runs on `box`."""
+        with box.limit(f"the job {document}", allowed_s):
+            file = f"/home/ann/{document}.yaml"
+            return await self._of_ann("submit", "--wait", file, allowed_s=inf)
+
+    async def _of_ann(self, *words: str, allowed_s: float) -> Said:
+        return await self.on.run("appliance", *words, user="ann", check=False, allowed_s=allowed_s)
 
     async def _outlasts(self) -> None:
-        self.seen.outlasts = await self._submit("outlasts")
+        self.seen.outlasts = await self._submit(self.works, "outlasts", OUTLASTS_S)
 
 
 @asynccontextmanager
@@ -153,9 +164,7 @@ async def two(on: Container, keep: Path, seen: Seen) -> AsyncIterator[Boxes]:
             yield Boxes(on, seen, *made, nursery)
         except BaseException as error:
             for box in made:
-                error.add_note(
-                    "\n".join([f"the end of {box.name}'s serial log:", *box.lines[-40:]])
-                )
+                add_tail(error, f"the serial log of {box.name}", box.lines)
             raise
         for box in made:
             await box.power_off()

@@ -16,9 +16,14 @@ from typing import Any
 import attrs
 import trio
 
+from appliance.setup import patience
 from appliance.setup.namespace import Namespace, Overlay, namespace
+from appliance.setup.patience import Clock
+from tests.scenery import TAIL_LINES, add_tail
 
+# Of the time that the machine has for one program.
 BOOT_S = 60.0
+COMMAND_S = 240.0  # an install that unpacks all of its packages takes half a minute
 UP = ("running", "degraded")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -39,12 +44,15 @@ class Container:
     inside: Namespace
     leader: int
     console: Path
+    clock: Clock
 
     def path(self, path: str) -> Path:
         """Where to find from outside what is at `path` in it."""
         return Path(f"/proc/{self.leader}/root") / path.lstrip("/")
 
-    async def run(self, *command: str, user: str = "root", check: bool = True) -> Said:
+    async def run(
+        self, *command: str, user: str = "root", check: bool = True, allowed_s: float = COMMAND_S
+    ) -> Said:
         """Runs a command in it, as a shell there would; its output and errors together."""
         who = ["runuser", "-u", user, "--"] if user != "root" else []
         spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
@@ -59,12 +67,14 @@ class Container:
             "LC_ALL=C.UTF-8",
         ]
         began = trio.current_time()
-        done = await trio.run_process(
-            [*enter, *environ, *who, *command],
-            capture_stdout=True, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+        said = " ".join(command).partition("\n")[0]
+        with self.clock.limit(f"`{said}`", allowed_s):
+            done = await trio.run_process(
+                [*enter, *environ, *who, *command],
+                capture_stdout=True, stderr=subprocess.STDOUT, check=False,
+            )  # fmt: skip
         out = done.stdout.decode("utf-8", "replace")
-        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{out}"
+        assert not check or done.returncode == 0, f"`{said}`: status {done.returncode}\n{out}"
         return Said(done.returncode, out, trio.current_time() - began)
 
     async def json(self, *command: str) -> Any:
@@ -82,10 +92,13 @@ async def container(
 ) -> AsyncIterator[Container]:
     """A server made of `tree`, whose changes are kept in memory, with `images` as its /srv/os.
 
-    `shown`: folders of this machine that it sees read-only, and where.
+    `shown`: folders of this machine that it sees read-only, and where.  A failure in the block
+    shows how its journal ends.
     """
     overlay = Overlay(images, keep / "images")
-    async with namespace(taps, [overlay]) as inside:
+    clock = patience.of_the_machine()
+    async with namespace(taps, [overlay]) as inside, trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run, patience.look_at_machine)
         binds = [f"--bind-ro={path}:{place}" for path, place in shown.items()]
         console = keep / "console.log"
         with console.open("wb") as log:
@@ -102,11 +115,22 @@ async def container(
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        with trio.fail_after(BOOT_S):
-            made = Container(inside, await _leader(process.pid), console)
+        with clock.limit("the container's systemd to be up", BOOT_S):
+            made = Container(inside, await _leader(process.pid), console, clock)
             while await _state(made) not in UP:  # noqa: ASYNC110 - it's another kernel's process
                 await trio.sleep(0.2)
-        yield made
+        try:
+            yield made
+        except BaseException as error:
+            add_tail(error, "the server's journal", await _journal(made))
+            raise
+        nursery.cancel_scope.cancel()
+
+
+async def _journal(made: Container) -> list[str]:
+    with trio.CancelScope(shield=True):  # bounded by what one command may take
+        words = ("journalctl", "-q", "-n", str(TAIL_LINES), "-o", "short")
+        return (await made.run(*words, check=False)).out.splitlines()
 
 
 async def _state(made: Container) -> str:

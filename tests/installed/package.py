@@ -16,14 +16,15 @@ import attrs
 import trio
 
 from appliance.setup.namespace import signal_program
+from tests import scenery
 from tests.machines import machine
+from tests.scenery import Reached
 
 from . import seen, tree
 from .builds import NAMES
 from .container import Container, Said, container
 from .play import IMAGES
 
-ALL_S = 240.0  # one minute on a machine with two cores
 MAC = "52:54:00:a1:00:01"
 ROGUE, ROGUE_MAC = "172.28.0.77", "52:54:00:77:77:77"  # another DHCP server
 # As on a server whose operator wants to start such daemons himself.
@@ -85,19 +86,16 @@ class Life:
     doctor_by_file: Said | None = None
 
 
-async def live(keep: Path, builds: Path, codename: str = tree.BUILT_ON) -> Life:
+async def live(keep: Path, builds: Path, codename: str = tree.BUILT_ON) -> Reached:
     """All of it; what builds.py makes is in `builds`."""
     life = Life()
-    server = await trio.to_thread.run_sync(tree.ensure, codename)
-    with trio.fail_after(ALL_S):
+
+    async def scene() -> None:
+        server = await trio.to_thread.run_sync(tree.ensure, codename)
         async with container(server, keep, 0, IMAGES, {builds: "/mnt"}) as on:
-            try:
-                await _act(on, life)
-            except BaseException as error:
-                journal = await on.run("journalctl", "-q", "-n", "80", "-o", "short", check=False)
-                error.add_note(f"the end of the server's journal:\n{journal.out}")
-                raise
-    return life
+            await _act(on, life)
+
+    return Reached(life, await scenery.play(f"the package on {codename}", scene))
 
 
 async def _act(on: Container, life: Life) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import attrs
 import trio
 
+from tests import scenery
+from tests.scenery import Reached
+
 from . import boxes, seen, tree
 from .builds import REPOSITORY
 from .container import Container, Said, container
 
 IMAGES = REPOSITORY / ".cache/srv/os"
-ALL_S = 1500.0  # eight minutes on a busy machine with two cores
 PLACES = (
     *("/run/appliance/control.sock", "/etc/appliance/appliance.toml", "/etc/appliance/hosts"),
     *("/var/lib/appliance", "/srv/result"),
@@ -62,20 +64,17 @@ class Played:
     accounts: str = ""  # users and groups then
 
 
-async def play(keep: Path, builds: Path) -> Played:
+async def play(keep: Path, builds: Path) -> Reached:
     """All of it; what builds.py makes is in `builds`."""
     played = Played()
     shown = {builds: "/mnt"}
-    server = await trio.to_thread.run_sync(tree.ensure)
-    with trio.fail_after(ALL_S):
+
+    async def scene() -> None:
+        server = await trio.to_thread.run_sync(tree.ensure)
         async with container(server, keep, len(boxes.NAMES), IMAGES, shown) as on:
-            try:
-                await _act(on, keep, played)
-            except BaseException as error:
-                journal = await on.run("journalctl", "-q", "-n", "80", "-o", "short", check=False)
-                error.add_note(f"the end of the server's journal:\n{journal.out}")
-                raise
-    return played
+            await _act(on, keep, played)
+
+    return Reached(played, await scenery.play("an installation", scene))
 
 
 async def _act(on: Container, keep: Path, played: Played) -> None:
