@@ -116,6 +116,8 @@ holds them to it.
       offline            state files while no server runs: read, repaired, imported
       journal            changes, snapshots, and the way back from them
       archive            documents' bodies, and jobs that are over, in one SQLite file
+      sealed      pure   its rows, and what tells a damaged one
+      soundness          whether it is whole
       rescue             the archive while no server runs: checked, mended, exported
       backup             the file of a backup: written, checked, restored
       packages           what clients send of their repositories: kept if its md5 is right

@@ -105,6 +105,7 @@ async def serve(
         await behind.start(dispatch.hand_over, scheduler)
         await behind.start(reaper.reap, scheduler)
         await behind.start(filing.file, scheduler)
+        behind.start_soon(filing.look_over, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler, control_socket)

@@ -81,7 +81,7 @@ async def found_in(config):
         old = stack.enter_context(contextlib.closing(Archive.of_folder(config.paths.state)))
         store, _ = await journals.restore(disk)
         await old.check(store)
-        return store, await old.search(Wanted(), 100), await old.body(1)
+        return store, (await old.search(Wanted(), 100)).jobs, await old.body(1)
 
 
 async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
@@ -90,7 +90,7 @@ async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
         about = await made(lab, file)
         store = lab.scheduler.store
         jobs, boxes = dict(store.jobs), dict(store.boxes)
-        over = await lab.disk.archive.search(Wanted(), 100)
+        over = (await lab.disk.archive.search(Wanted(), 100)).jobs
 
     with backup.opened(file) as found:
         assert backup.restore(config, found, tmp_path / "new.toml", replace=False) is None

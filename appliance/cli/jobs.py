@@ -40,6 +40,8 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
             since=since,
             limit=wanted["limit"],
         )
+    if lacks := answer.get("lacks"):
+        click.secho(f"some are not shown: {lacks}", err=True, fg="red")
     if as_json:
         shows.as_json(answer["jobs"])
         return

@@ -6,7 +6,6 @@ Apart from the commands: what this needs takes half a second to import.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from appliance.cli import show as shows
 from appliance.config import Config
 from appliance.errors import Refused
 from appliance.jobs.job import stage
-from appliance.keep import archive, offline, rescue
+from appliance.keep import offline, rescue, soundness
 from appliance.keep import survey as surveys
 from appliance.keep.survey import Survey
 
@@ -47,8 +46,8 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(f"{error.filename or path}: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise archive.trouble(error) from error
+    except soundness.ERRORS as error:
+        raise soundness.trouble(error) from error
 
 
 def row(folder: Path, found: Survey) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from typing import Any, Final
 import structlog
 import trio
 
-from appliance.errors import ApplianceError, BadRequest, DiskTrouble, NoSpace, NotFound, Refused
+from appliance.errors import (
+    ApplianceError,
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+)
 from appliance.jobs import operator
 from appliance.jobs.changes import Job, Swept
 from appliance.jobs.scheduler import Scheduler
@@ -113,8 +121,8 @@ class Retention:
             async with self._turn():
                 try:
                     job = await self._scheduler.find(aside.name)
-                except NotFound:
-                    log.warning("results of no job", folder=str(aside))
+                except (NotFound, BadState) as error:  # whose they are, nobody can say
+                    log.warning("results of no job", folder=str(aside), why=str(error))
                     continue
                 if job.swept is None:
                     await self._put_back(job)
