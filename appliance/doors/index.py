@@ -25,11 +25,11 @@ import trio
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.opening import LeavesRoots, parse_path
 from appliance.errors import BadRequest, NoSpace, NotFound
-from appliance.keep.results import ASIDE, PART
+from appliance.keep.results import HIDDEN
 
 # A line each, of some 150 bytes: a page of 15 MB.  An attempt may have fewer (config.Limits).
 NAMES_MAX: Final = 100_000
-_HIDDEN: Final = (os.fsencode(PART), os.fsencode(ASIDE))
+_HIDDEN: Final = tuple(map(os.fsencode, HIDDEN))
 _HTML: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
     # The names are a testbox's, and so perhaps a stranger's.

@@ -108,8 +108,8 @@ class Results:
         url = "/" + "/".join(names)
         if scope["method"] == "PUT" and b"content-range" in dict(scope["headers"]):
             raise BadRequest("a file is put as a whole, not as a range")  # RFC 9110, 14.5
-        if any(name.startswith(results.PART) for name in names):
-            raise BadRequest(f"no file is called {results.PART}...")
+        if any(name.startswith(results.HIDDEN) for name in names):
+            raise BadRequest(f"no name begins with {' or '.join(results.HIDDEN)}: those are ours")
         job = await self._scheduler.find(job_id)
         fits = [
             (root, attempt)

@@ -32,6 +32,7 @@ ASIDE: Final = ".removed"  # under the results: what is on its way out
 _DEPTH: Final = 6
 _DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
+HIDDEN: Final = (PART, ASIDE)  # names that begin so are ours: never listed, never a client's
 
 
 class Upload:
