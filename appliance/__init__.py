@@ -6,6 +6,7 @@ holds them to it.
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
+    trees                folders that strangers filled: walked and removed, however deep
     errors        pure   every way the world can be wrong
     build                what this program was built from
     clock                UTC for what is kept, trio's clock for what is waited for
@@ -24,6 +25,7 @@ holds them to it.
       image_import       the same for a rootfs that exists
       image_gc           which images nobody needs, and their end
       contained          runs the programs that make a rootfs; nothing of them outlives us
+      foreign            what of a root filesystem has no place on a file server
       inside             paths in a rootfs, resolved inside it as after a chroot
       rootfs             what turns a rootfs into one that boots over the network
       snapshot           a folder in the making; it gets its name when it is whole

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from appliance import trees
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import NO_ROOM, sync_folder
 
@@ -142,13 +142,13 @@ def make_folders(folder: Path) -> bool:
 def listing(root: Path) -> list[tuple[str, int, float]]:
     """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
     found = []
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
+    for folder in trees.walk(root):
+        for entry in folder.entries:
             with contextlib.suppress(FileNotFoundError):
-                facts = path.lstat()
-                if not name.startswith(PART) and path.is_file():
-                    found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
+                facts = entry.stat(follow_symlinks=False)
+                if not entry.name.startswith(PART) and os.path.isfile(entry.path):
+                    name = os.path.relpath(entry.path, root)
+                    found.append((name, facts.st_size, facts.st_mtime))
     return sorted(found)
 
 
@@ -208,7 +208,7 @@ def put_back(aside: Path, root: Path) -> None:
         elif there.is_dir() and not there.is_symlink() and place.is_dir():
             put_back(there, place)
     sync_folder(root)
-    shutil.rmtree(aside)
+    trees.remove(aside)
 
 
 def set_apart(below: Path) -> list[Path]:
@@ -221,5 +221,5 @@ def remove(folder: Path) -> int:
     """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
     freed = sum(size for _, size, _ in listing(folder))
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        trees.remove(folder)
     return freed
