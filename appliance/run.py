@@ -30,7 +30,7 @@ from appliance import systemd
 from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import bulk, connections, control, listen, people, ports
+from appliance.doors import bulk, connections, control, listen, people, ports, retention
 from appliance.doors.asgi import Doors
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
@@ -106,6 +106,7 @@ async def serve(
         await behind.start(reaper.reap, scheduler)
         await behind.start(filing.file, scheduler)
         behind.start_soon(filing.look_over, scheduler)
+        behind.start_soon(retention.tidy, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler, control_socket)

@@ -270,9 +270,8 @@ class Results:
     async def _count(self, root: str) -> _Used:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
-            listed = await trio.to_thread.run_sync(results.listing, folder)
-            names = sum(path.count("/") + 1 for path, _, _ in listed)
-            self._used.setdefault(root, _Used(sum(size for _, size, _ in listed), names))
+            size, names = await trio.to_thread.run_sync(results.used, folder)
+            self._used.setdefault(root, _Used(size, names))
             idle = (name for name, used in self._used.items() if not used.uploads and name != root)
             if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
                 del self._used[oldest]  # it is counted anew if it uploads again

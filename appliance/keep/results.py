@@ -32,6 +32,8 @@ ASIDE: Final = ".removed"  # under the results: what is on its way out
 _DEPTH: Final = 6
 _DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
+# What this process writes begins so.  Other files of that kind a killed one has left.
+_MINE: Final = f"{PART}{secrets.token_hex(4)}-"
 HIDDEN: Final = (PART, ASIDE)  # names that begin so are ours: never listed, never a client's
 
 
@@ -40,7 +42,7 @@ class Upload:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beside = path.with_name(PART + secrets.token_hex(8))
+        self._beside = path.with_name(_MINE + secrets.token_hex(8))
         self._descriptor: int | None = None
         self._replaced: int | None = None  # bytes
 
@@ -150,6 +152,39 @@ def listing(root: Path) -> list[tuple[str, int, float]]:
                     name = os.path.relpath(entry.path, root)
                     found.append((name, facts.st_size, facts.st_mtime))
     return sorted(found)
+
+
+def used(root: Path) -> tuple[int, int]:
+    """Bytes and names of all files under `root`, those that a killed server left half-written too.
+
+    What this one is writing is counted where it is written.
+    """
+    size = names = 0
+    for folder in trees.walk(root):
+        for entry in folder.entries:
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_MINE):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    names += folder.depth + 1
+    return size, names
+
+
+def drop_parts(root: Path) -> tuple[int, int]:
+    """Remove what killed servers left half-written under `root`; how many files, and their bytes.
+
+    Uploads of this process go on.  Raises OSError.
+    """
+    count = size = 0
+    for folder in trees.walk(root):
+        for entry in folder.entries:
+            if entry.name.startswith(PART) and not entry.name.startswith(_MINE):
+                if entry.is_dir(follow_symlinks=False):
+                    continue  # a person's
+                with contextlib.suppress(FileNotFoundError):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    os.unlink(entry.path)
+                    count += 1
+    return count, size
 
 
 def newest_number(results: Path, lab: str) -> int:
