@@ -6,6 +6,7 @@ holds them to it.
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
+    printable     pure   what strangers wrote, as a terminal may show it
     trees                folders that strangers filled: walked and removed, however deep
     errors        pure   every way the world can be wrong
     build                what this program was built from
