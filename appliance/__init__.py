@@ -9,6 +9,8 @@ holds them to it.
     yaml_text     pure   YAML from outside: measured before it is built
     json_text     pure   JSON from outside: measured as it arrives
     cbor_items    pure   the control socket's CBOR, item by item as it arrives
+    printable     pure   what strangers wrote, as a terminal may show it
+    trees                folders that strangers filled: walked and removed, however deep
     errors        pure   every way the world can be wrong
     addresses     pure   one form for each address, of either family
     build                what this program was built from
@@ -31,6 +33,7 @@ holds them to it.
       image_import       the same for a rootfs that exists
       image_gc           which images nobody needs, and their end
       contained          runs the programs that make a rootfs; nothing of them outlives us
+      foreign            what of a root filesystem has no place on a file server
       inside             paths in a rootfs, resolved inside it as after a chroot
       rootfs             what turns a rootfs into one that boots over the network
       snapshot           a folder in the making; it gets its name when it is whole
@@ -137,6 +140,8 @@ holds them to it.
       offline            state files while no server runs: read, repaired, imported
       journal            changes, snapshots, and the way back from them
       archive            documents' bodies, and jobs that are over, in one SQLite file
+      sealed      pure   its rows, and what tells a damaged one
+      soundness          whether it is whole
       rescue             the archive while no server runs: checked, mended, exported
       backup             the file of a backup: written, checked, restored
       packages           what clients send of their repositories: kept if its md5 is right

@@ -27,6 +27,7 @@ import structlog
 
 from appliance import systemd
 from appliance.floods import LIBRARY, Floods
+from appliance.printable import printable
 
 JOURNAL: Final = Path("/run/systemd/journal/socket")
 # syslog's priorities (RFC 5424): what `journalctl -p` goes by
@@ -82,7 +83,7 @@ def begin(*, verbose: bool) -> None:
     threshold.set("debug" if verbose else "info")
     logging.basicConfig(level=logging.WARNING, handlers=[Library()], force=True)
     journal = connect(JOURNAL) if systemd.reads(sys.stderr) else None
-    last = [_stamp, _render] if journal is None else [Journal(journal)]
+    last = [_stamp, plain, _render] if journal is None else [plain, Journal(journal)]
     structlog.configure(
         processors=[_filter, structlog.processors.add_log_level, _fold, _complete,
                     structlog.processors.format_exc_info, *last],
@@ -167,6 +168,16 @@ def _complete(logger: Any, method: str, event: Event) -> Event:
     if _about and not _NAMES.isdisjoint(event):
         for key, value in _about[0](event).items():
             event.setdefault(key, value)
+    return event
+
+
+def plain(logger: Any, method: str, event: Event) -> Event:
+    """What strangers wrote moves no cursor, and begins no line of its own; a trace keeps its."""
+    for key, value in event.items():
+        if key == "exception":
+            event[key] = printable(str(value), "\n\t")
+        elif value is not None and not isinstance(value, int | float):
+            event[key] = printable(str(value))
     return event
 
 

@@ -30,7 +30,16 @@ from appliance import log as logs
 from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.doors import bulk, connections, control, listen, people, ports, shares
+from appliance.doors import (
+    bulk,
+    connections,
+    control,
+    listen,
+    people,
+    ports,
+    retention,
+    shares,
+)
 from appliance.doors.admission import is_trusted
 from appliance.doors.asgi import Doors
 from appliance.doors.entrance import Entrance
@@ -112,6 +121,8 @@ async def serve(
         await behind.start(dispatch.hand_over, scheduler)
         await behind.start(reaper.reap, scheduler)
         await behind.start(filing.file, scheduler)
+        behind.start_soon(filing.look_over, scheduler)
+        behind.start_soon(retention.tidy, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             controlled = await doors.start(_controlled, scheduler, control_socket, callers)

@@ -11,7 +11,7 @@ import attrs
 from appliance.errors import DiskTrouble
 from appliance.jobs.changes import Kept
 from appliance.jobs.job import Finished
-from appliance.keep import archive
+from appliance.keep import archive, soundness
 from tests import rich
 from tests.sick_sqlite import sick_sqlite
 
@@ -86,7 +86,7 @@ def run(folder, fail_at=0):
             try:
                 do()
             except sqlite3.Error as error:
-                assert isinstance(archive.trouble(error), DiskTrouble)  # noqa: PT017 - any of them
+                assert isinstance(soundness.trouble(error), DiskTrouble)  # noqa: PT017 - any of them
                 refused = n
                 check("refused")
                 do()

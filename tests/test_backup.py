@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import tracemalloc
 import zipfile
 
 import attrs
@@ -81,7 +83,7 @@ async def found_in(config):
         old = stack.enter_context(contextlib.closing(Archive.of_folder(config.paths.state)))
         store, _ = await journals.restore(disk)
         await old.check(store)
-        return store, await old.search(Wanted(), 100), await old.body(1)
+        return store, (await old.search(Wanted(), 100)).jobs, await old.body(1)
 
 
 async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
@@ -90,7 +92,7 @@ async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
         about = await made(lab, file)
         store = lab.scheduler.store
         jobs, boxes = dict(store.jobs), dict(store.boxes)
-        over = await lab.disk.archive.search(Wanted(), 100)
+        over = (await lab.disk.archive.search(Wanted(), 100)).jobs
 
     with backup.opened(file) as found:
         assert backup.restore(config, found, tmp_path / "new.toml", replace=False) is None
@@ -282,12 +284,92 @@ async def test_one_that_is_cut_off_or_damaged_anywhere_is_refused(tmp_path, file
         pass
 
 
-@pytest.mark.parametrize("name", ["state/../../evil", "hosts/a/b", "state/.."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state/../../evil",
+        "hosts/a/b",
+        "state/..",
+        "/etc/passwd",
+        "../x",
+        "state/journal-000009",
+        "state/lock",
+        "hosts/a\x1bb",
+        "other/x",
+        "hosts/",
+        "x",
+    ],
+)
 async def test_no_name_in_it_leaves_its_folder(tmp_path, file, name):
     with zipfile.ZipFile(file, "a") as changed:
         changed.writestr(name, b"x")
 
     with pytest.raises(BadState, match="no file's name"), backup.opened(file):
+        pass
+
+
+ABOUT = {"version": 1, "jobs": 0, "archived": 0, "boxes": 0}
+
+
+def changed(file, name, data, **more):
+    """That backup with another file in the place of one."""
+    whole = {}
+    with zipfile.ZipFile(file) as old:
+        whole = {each: old.read(each) for each in old.namelist()} | {name: data}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+        for each, content in whole.items():
+            new.writestr(each, content)
+        for each, content in more.items():
+            new.writestr(each, content)
+
+
+@pytest.mark.parametrize(
+    ("about", "word"),
+    [
+        (b"[" * 100_000, "no backup that can be read"),
+        (b'{"a":' * 100_000, "no backup that can be read"),
+        (b"[]", "a backup of a newer program, or none"),
+        (b"7" * 10_000, "no whole backup"),
+        (b"\xff", "no whole backup"),
+        (b" " * (2**20 + 1), "1048577 bytes, more than the 1048576"),
+        (json.dumps({**ABOUT, "jobs": "x"}).encode(), "must have numbers for jobs, archived, box"),
+        (json.dumps({"version": 1}).encode(), "must have numbers for jobs, archived, boxes"),
+    ],
+    ids=range(8),
+)
+async def test_a_list_of_contents_that_is_none_is_refused_in_a_line(file, about, word):
+    changed(file, backup.ABOUT, about)
+
+    with pytest.raises(BadState, match=word), backup.opened(file):
+        pass
+
+
+async def test_what_was_packed_to_fill_the_disk_is_refused_before_it_is_inflated(file):
+    changed(file, f"state/{archive.NAME}", bytes(100 * 2**20))
+    tracemalloc.start()
+    with pytest.raises(BadState, match="no server wrote that"), backup.opened(file):
+        pass
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", [backup.ABOUT, f"state/{backup.SNAPSHOT}", "hosts/box-1.yaml"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+async def test_a_name_that_is_there_twice_is_refused(file, name):
+    with zipfile.ZipFile(file, "a") as twice:
+        twice.writestr(name, b"x")
+
+    with pytest.raises(BadState, match="is in it twice"), backup.opened(file):
+        pass
+
+
+async def test_one_that_is_encrypted_is_refused(file):
+    data = bytearray(file.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 8] |= 1  # in the list at the end: this file is encrypted
+    file.write_bytes(data)
+
+    with pytest.raises(BadState, match="no backup that can be read"), backup.opened(file):
         pass
 
 

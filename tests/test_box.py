@@ -134,6 +134,8 @@ def test_what_is_no_testbox_name_is_refused(name):
         ({"kernel_params": "a ${b} c"}, "kernel_params: '${b}' must not be: iPXE"),
         ({"kernel_params": "a || reboot"}, "kernel_params: '||' must not be: iPXE"),
         ({"kernel_params": "müll"}, "kernel_params: "),
+        ({"kernel_params": "a #b"}, "kernel_params: '#b' must not be: iPXE"),
+        ({"kernel_params": "a b\\"}, r"kernel_params: 'b\\' must not be: iPXE"),
     ],
 )
 def test_a_value_that_does_not_fit_names_box_and_key(fields, word):

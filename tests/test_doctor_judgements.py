@@ -342,6 +342,13 @@ def test_an_image_that_does_not_boot_is_told_with_why():
     assert ("error", True) == (found.level, "chmod" in found.mend)
 
 
+def test_programs_of_images_that_make_others_root_are_looked_at():
+    assert "ok" == files.rights("/srv/os", nosuid=True, entered=True).level
+    assert "ok" == files.rights("/srv/os", nosuid=False, entered=False).level
+    found = files.rights("/srv/os", nosuid=False, entered=True)
+    assert ("warning", True) == (found.level, "mount -o remount,bind,nosuid" in found.mend)
+
+
 # ---- doors, boxes
 
 

@@ -212,6 +212,7 @@ BAD = [
       for value in ("a\\nboot", "a\\tb", "müll", "\\u2028")],
     *[("kernel_custom_params", value, "iPXE would take them")
       for value in ("${x}", "a;b", "a|b", "a&&b", "a`b", "a\\\\b", "{a}")],
+    *[("kernel_custom_params", value, "comment to iPXE") for value in ("#a", "a #b c", "a  #")],
 ]  # fmt: skip
 
 

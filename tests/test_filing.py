@@ -269,6 +269,85 @@ async def test_a_start_finds_both_again(autojump_clock):
         )
 
 
+async def test_a_job_whose_row_is_gone_is_damaged_and_not_unknown(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        await filed(lab)
+        lab.disk.sqlite.execute("DELETE FROM job WHERE number = 1")
+
+        for verb in ("show", "results", "cancel"):
+            with pytest.raises(BadState, match=r"lab\.1 was archived .*`appliance state check`"):
+                await lab.people.do(verb, {"job": jobs[0].id}, "ann", None)
+        for name in ("lab.4", "lab.0", "lab.01", "other.1", "lab.1x", "lab." + "1" * 5000):
+            with pytest.raises(NotFound, match=r"^no job "):
+                await lab.scheduler.find(name)
+
+
+async def test_a_job_that_a_repair_left_out_is_no_more(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        await filed(lab)
+        lab.disk.sqlite.execute("DELETE FROM job WHERE number = 1")
+        lab.scheduler.store.archived -= 1  # as a repair counts them
+        await lab.scheduler.archive.read_through()
+
+        with pytest.raises(NotFound, match=r"no job lab\.1 any more: .* older state"):
+            await lab.scheduler.find(jobs[0].id)
+
+
+async def test_a_list_names_the_jobs_that_are_damaged_and_shows_the_others(autojump_clock):
+    async with open_lab(SMALL) as lab:
+        for n in range(4):
+            await over(lab, n)
+        await filed(lab)
+        lab.disk.sqlite.execute("UPDATE job SET cbor = 'text' WHERE number = 2")
+        answer = await lab.people.do("jobs", {}, "ann", None)
+
+        assert ["lab.4", "lab.3", "lab.1"] == [row["id"] for row in answer["jobs"]]
+        assert "the job number 2 is damaged; `appliance state check`" in answer["lacks"]
+        lab.disk.sqlite.execute("DROP TABLE job")
+        answer = await lab.people.do("jobs", {}, "ann", None)
+        assert ["lab.4"] == [row["id"] for row in answer["jobs"]]
+        assert "no such table" in answer["lacks"]
+
+
+def astray(path):
+    """An index of that archive leads from each key to the job before: no key finds its own."""
+    with contextlib.closing(archive.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'key)', 'id)') "
+                           "WHERE name = 'job_by_key'")  # fmt: skip
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("REINDEX job_by_key")
+        connection.execute("PRAGMA writable_schema = ON")
+        sql = dict(archive.schema())["job_by_key"]
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'job_by_key'", (sql,))
+
+
+async def test_a_damaged_archive_is_seen_at_the_start_or_shuts_the_gate(tmp_path, monkeypatch):
+    async with open_lab(SMALL) as lab:
+        jobs = [await over(lab, n) for n in range(3)]
+        await filed(lab)
+        await lab.disk.archive.copy_to(tmp_path / archive.NAME)
+        store = lab.scheduler.store
+    astray(tmp_path / archive.NAME)
+
+    shelf = Archive.of_folder(tmp_path)
+    with contextlib.closing(shelf):
+        with pytest.raises(BadState, match=r"archive\.sqlite: .*index.*`appliance state repair`"):
+            await shelf.check(store)
+
+        monkeypatch.setattr(archive, "CHECKED_AT_START_BYTES", 0)
+        await shelf.check(store)
+    async with open_lab(SMALL) as lab:
+        lab.scheduler.archive = Archive.of_folder(tmp_path)
+        with contextlib.closing(lab.scheduler.archive):
+            await filing.look_over(lab.scheduler)
+            with pytest.raises(DiskTrouble, match=r"archive is damaged .*job_by_key.*Nothing was"):
+                await lab.submit(key=jobs[0].key)
+            assert jobs[0].id == (await lab.scheduler.archive.job(jobs[0].id)).id
+
+
 @pytest.mark.parametrize("table", ["job", "body"])
 async def test_a_start_without_what_was_put_there_is_refused_by_name(autojump_clock, table):
     async with open_lab(SMALL) as lab:
@@ -506,5 +585,5 @@ async def test_a_row_with_a_flipped_bit_is_refused_when_it_is_asked_for(autojump
             lab.disk.sqlite.execute(
                 f"UPDATE {table} SET cbor = ? WHERE number = {number}", (flipped,)
             )
-            with pytest.raises(BadState, match="a row is damaged"):
+            with pytest.raises(BadState, match=f"number {number} is damaged"):
                 await ask

@@ -9,6 +9,8 @@ import io
 import os
 import re
 import signal
+import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -19,8 +21,18 @@ from pathlib import Path
 
 import pytest
 
-from appliance.boot import archives, contained, emulation, image_build, image_import, snapshot
+from appliance import trees
+from appliance.boot import (
+    archives,
+    contained,
+    emulation,
+    foreign,
+    image_build,
+    image_import,
+    snapshot,
+)
 from appliance.errors import BadImage
+from tests.test_trees import deep
 
 root = pytest.mark.root
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -345,6 +357,60 @@ def test_an_import_names_all_that_is_missing_at_once(tmp_path: Path) -> None:
     for word in ("usr/", "boot/vmlinuz-", "dracut", "dhclient", "mount.cifs"):
         assert word in str(caught.value)
     assert left(srv) == []
+
+
+@root
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_folders_too_deep_in_each_other_are_refused_and_nothing_of_them_stays(
+    tmp_path: Path, kind: str
+) -> None:
+    source, srv = tmp_path / "rootfs", tmp_path / "srv"
+    (source / "etc").mkdir(parents=True)
+    srv.mkdir()
+    deep(source / "usr", 1100)
+    if kind == "tar":
+        subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", source, "."], check=True)
+    for _ in range(2):  # the second finds nothing of the first in its way
+        with pytest.raises(BadImage, match=r"'usr/d/d/\.\.\.' has more than 200 folders in each"):
+            imported(srv, source if kind == "folder" else tmp_path / "x.tar")
+        assert left(srv) == []
+    trees.remove(source)
+
+
+@root
+def test_what_a_killed_import_left_is_removed_by_the_next_however_deep(tmp_path: Path) -> None:
+    place = tmp_path / "srv/os/ours" / os.uname().machine
+    place.mkdir(parents=True)
+    deep(place / ".building-1", 1100)
+    (tmp_path / "rootfs/etc").mkdir(parents=True)
+
+    with pytest.raises(BadImage, match="lacks usr/"):
+        imported(tmp_path / "srv", tmp_path / "rootfs")
+    assert [] == list(place.iterdir())
+
+
+@root
+def test_devices_pipes_and_sockets_are_left_out_by_name(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "var").mkdir()
+    os.mkfifo(tmp_path / "var/pi\npe")
+    os.mknod(tmp_path / "var/disk", stat.S_IFBLK | 0o666, os.makedev(7, 0))
+    os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "sock"))
+    (tmp_path / "su").write_text("x")
+    (tmp_path / "su").chmod(0o4755)
+    (tmp_path / "link").symlink_to("/dev/null")
+    foreign.strip(tmp_path, said.append)
+
+    assert ["link", "su", "var"] == sorted(os.listdir(tmp_path))
+    assert [] == os.listdir(tmp_path / "var")
+    assert [
+        "left out: 'null' (device)", "left out: 'sock' (socket)", "left out: 'var/disk' (device)",
+        r"left out: 'var/pi\npe' (pipe)",
+        "1 programs give rights to whoever runs them: `appliance doctor` looks at it",
+    ] == said  # fmt: skip
+    assert 0o4755 == stat.S_IMODE((tmp_path / "su").stat().st_mode)
 
 
 def archive(file: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import textwrap
@@ -244,7 +245,10 @@ def test_a_kernel_line_of_2047_bytes_fits_and_one_more_does_not():
         ipxe.script(attrs.evolve(DEBIAN, custom_params="a" * (room + 1)))
 
 
-@pytest.mark.parametrize("word", ["a\nchain http://evil", "a\x00", "${net0/mac}", "ü"])
+@pytest.mark.parametrize(
+    "word",
+    ["a\nchain http://evil", "a\x00", "${net0/mac}", "ü", "#a", "#", "||", "&&", ";", "a\\", "\\"],
+)
 def test_no_word_breaks_out_of_its_line(word):
     with pytest.raises(BadRequest, match="cannot stand in a boot script"):
         ipxe.script(attrs.evolve(DEBIAN, host=ipxe.HostWords(crashkernel=word)))
@@ -291,3 +295,51 @@ def test_nobody_waits_longer_than_the_lab_lets_them():
 @pytest.mark.parametrize("query", ["x" * 513, "a b", "a\nb", "${x}", '"'])
 def test_a_query_that_is_not_plain_is_not_repeated(query):
     assert ipxe.rechain("10.0.0.1:3000", query).endswith("/boot.ipxe/mac/${mac:hexhyp}\n")
+
+
+def read(script):
+    """The commands of a script, as src/core/exec.c and src/image/script.c of iPXE read them."""
+    text = script.replace("\r\n", "\n").replace("\\\n", "")
+    for line in text.split("\n"):
+        words = line.split()
+        end = next((n for n, word in enumerate(words) if word[0] == "#"), len(words))
+        command = []
+        for word in [*words[:end], ";"]:
+            if word in ("||", "&&", ";"):
+                if command:
+                    yield command
+                command = []
+            else:
+                command.append(word)
+
+
+PIECES = ["#", "||", "&&", ";", "\\", "${", "}", "$", "{", '"', "'", "a", "=", "-", "%", "`", "--"]
+
+
+def test_whatever_words_are_let_through_ipxe_reads_all_of_them_and_nothing_else():
+    """Every field that can hold a word of somebody else's, with all that means something."""
+    taken = 0
+    for size in (1, 2, 3):
+        for parts in itertools.product(PIECES, repeat=size):
+            word = "".join(parts)
+            host = ipxe.HostWords(("/dev/" + word,), word, (word,), f"quiet {word}", (word,))
+            boot = attrs.evolve(DEBIAN, custom_params=f"{word} last", host=host)
+            try:
+                script = ipxe.script(boot)
+            except BadRequest:
+                continue
+            taken += 1
+            *initrds, kernel, start = read(script)
+            assert [["initrd", url] for url in boot.initrds] == initrds
+            assert ["boot"] == start
+            assert ["kernel", boot.kernel, *ipxe.kernel_arguments(boot).split()] == kernel
+            assert 2 == kernel.count(word)
+            assert f"console={word}" in kernel
+    assert taken > 500
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/a#b", "#", "http://10.0.0.1/a\\"])
+def test_an_address_holds_no_fragment_which_ipxe_would_not_ask_for(url):
+    for boot in (attrs.evolve(DEBIAN, kernel=url), attrs.evolve(DEBIAN, initrds=(url,))):
+        with pytest.raises(BadRequest, match="cannot stand in a boot script"):
+            ipxe.script(boot)

@@ -186,7 +186,7 @@ async def test_a_watch_ends_with_the_server_and_leaves_no_watcher(autojump_clock
 def test_what_happened_is_one_line_and_shows_no_control_characters():
     news = {"time": "t", "job_id": "lab.1", "job_stage": "boot", "message": "a\x1b[2Jb"}
 
-    assert "t  lab.1  boot  a?[2Jb" == watch.line(news)
+    assert r"t  lab.1  boot  a\x1b[2Jb" == watch.line(news)
     assert json.dumps(news)
 
 

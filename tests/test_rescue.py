@@ -169,7 +169,7 @@ def test_a_column_that_says_something_else_is_damage(folder, column, value):
     with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
         connection.execute(f"UPDATE job SET {column} = ? WHERE number = 7", (value,))
 
-    assert "1 rows are damaged" == rescue.damage(folder, store).why
+    assert "the job number 7 is damaged" == rescue.damage(folder, store).why
 
 
 def test_lost_documents_of_jobs_that_are_over_are_counted_and_replaced(folder):

@@ -96,6 +96,10 @@ async def test_collections_double_slashes_and_parents_are_as_curl_sends_them(tmp
         ("{root}/folder/", "10.0.0.5", "{id}", 400),
         ("{root}/a%00b", "10.0.0.5", "{id}", 400),
         ("{root}/.appliance-part-1", "10.0.0.5", "{id}", 400),
+        ("{root}/.removed", "10.0.0.5", "{id}", 400),
+        ("{root}/.removed-x", "10.0.0.5", "{id}", 400),
+        ("{root}/%2eremoved/x", "10.0.0.5", "{id}", 400),
+        ("{root}/.profile", "10.0.0.5", "{id}", 201),  # hidden by shells, not by us
         ("{root}/%ff", "10.0.0.5", "{id}", 400),  # no UTF-8: the journal cannot hold it
         ("{root}/" + "d/" * (NAMES_MAX + 1) + "x", "10.0.0.5", "{id}", 400),
         ("{root}/attempt-2/x", "10.0.0.5", "{id}", 400),  # it would be shown as attempt 2's
@@ -182,7 +186,8 @@ async def test_a_file_past_the_limit_is_413_its_part_gone_and_the_job_incomplete
         ("MKCOL", "d/" * (NAMES_MAX + 1), {}, 400, "more than 100 names in one path"),
         ("PUT", "%ff", {}, 400, "the path is no UTF-8"),
         ("PUT", "a", {"content-range": "bytes 5-9/10"}, 400, "not as a range"),
-        ("PUT", ".appliance-part-1", {}, 400, "no file is called .appliance-part-..."),
+        ("PUT", ".appliance-part-1", {}, 400, "no name begins with .appliance-part- or .removed"),
+        ("MKCOL", ".removed-x", {}, 400, "no name begins with .appliance-part- or .removed"),
         ("PUT", "file/x", {}, 409, "file"),
         ("PUT", "folder", {}, 409, "folder"),
         ("MKCOL", "file/x/", {}, 409, "x"),
@@ -668,6 +673,7 @@ async def test_a_form_brings_a_file_under_its_own_name_beside_the_name_in_the_pa
         ("{root}/x", "", "10.0.0.5", "{id}", 400),
         ("{root}/x", "a/b", "10.0.0.5", "{id}", 400),
         ("{root}/x", ".appliance-part-9", "10.0.0.5", "{id}", 400),
+        ("{root}/x", ".removed", "10.0.0.5", "{id}", 400),
         ("{root}/x", "n" * 256, "10.0.0.5", "{id}", 400),
         ("{root}/x", "x", "10.0.0.66", "{id}", 403),
         ("{root}/x", "x", "10.0.0.5", "lab.99", 403),

@@ -7,14 +7,18 @@ import itertools
 import os
 from functools import partial
 
+import attrs
 import pytest
+import structlog
 import trio
 
-from appliance.config import Waits
+from appliance.config import Limits, Waits
+from appliance.doors import retention
 from appliance.errors import BadRequest, DiskTrouble, NoSpace, Refused, Unknown
 from appliance.keep import results
 from tests.lab import config, open_lab
 from tests.test_operator import do
+from tests.test_results import send
 
 DAY = 86400.0
 
@@ -234,3 +238,60 @@ def test_nothing_outside_of_the_results_is_removed(tmp_path):
             results.set_aside(tmp_path / root, tmp_path / "result")
 
     assert (tmp_path / "os").is_dir()
+
+
+def part(root, run, size):
+    """An upload that this run of a server was killed in."""
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f".appliance-part-{run}-0123456789abcdef"
+    path.write_bytes(b"x" * size)
+    return path
+
+
+async def attempted(lab, key):
+    """A job that runs, and its result root."""
+    await lab.know()
+    job = await lab.submit(key=key)
+    await (await lab.ask()).rest()
+    await lab.fetched_all(job)
+    return job, lab.config.paths.srv / job.result_root[1:]
+
+
+async def test_a_start_removes_what_a_killed_server_left_half_written(tmp_path):
+    async with open_lab(config(tmp_path)) as lab:
+        _, root = await attempted(lab, "firstkey")
+        left = [part(root, "deadbeef", 100), part(root / "a/b", "deadbeef", 20)]
+        async with results.Upload(root / "mine") as upload:
+            await upload.write(b"half of it")
+            with structlog.testing.capture_logs() as lines:
+                await retention.tidy(lab.scheduler)
+            await upload.finish()
+
+        assert [False, False] == [path.exists() for path in left]
+        assert b"half of it" == (root / "mine").read_bytes()
+        assert [("half-written results removed", 2, 120)] == [
+            (line["event"], line["files"], line["bytes"]) for line in lines
+        ]
+        with structlog.testing.capture_logs() as lines:
+            await retention.tidy(lab.scheduler)
+        assert [] == lines
+
+
+async def test_the_first_sweep_removes_them_everywhere_and_a_dry_run_none(tmp_path):
+    async with open_lab(config(tmp_path)) as lab:
+        left = part(lab.config.paths.srv / "result/old/2026-01-01/x/y/z/lab.77", "deadbeef", 100)
+        await swept(lab, dry_run=True)
+        assert left.exists()
+        await swept(lab)
+        assert not left.exists()
+
+
+async def test_until_then_they_count_as_results_of_their_attempt(tmp_path):
+    limits = Limits(upload_attempt_bytes=150)
+    async with open_lab(attrs.evolve(config(tmp_path), limits=limits)) as lab:
+        job, root = await attempted(lab, "firstkey")
+        part(root, "deadbeef", 100)
+        put = await send(lab, "PUT", f"{job.result_root}/much", b"x" * 60, cookie=job.id)
+
+        assert 507 == put.status
+        assert not (root / "much").exists()

@@ -25,6 +25,7 @@ from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
 from tests import rich
 from tests.recorder import NAME, SYNC, recorded
+from tests.spoiled import spoil
 
 
 @pytest.fixture
@@ -234,6 +235,38 @@ def test_an_archive_that_another_program_holds_is_no_reason_to_repair(run, tmp_p
         for words in (["check"], ["repair", "--yes"], ["export"]):
             assert (4, "", "appliance: archive.sqlite: database is locked\n") == run(*words)
 
+    assert 0 == run("check")[0]
+
+
+@pytest.mark.parametrize("value", ["text", None, 1.5, -1, 2**62, b"", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("job", "cbor"),
+        ("job", "submitted"),
+        ("job", "box"),
+        ("body", "cbor"),
+        ("attempt", "number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_the_archive_is_damage_named(
+    run, tmp_path, table, column, value
+):
+    folder = tmp_path / "state"
+    written(folder, ARCHIVING, 150)
+    with contextlib.closing(archive.connect(folder / archive.NAME)) as shelf:
+        number = next(job.number for job in archive.all_jobs(shelf) if job.attempts)
+        body = archive.body_of(shelf, number)
+        assert body is not None
+    spoil(folder / archive.NAME, table, column, number, value)
+
+    code, out, _ = run("check")
+    assert (1, True) == (code, "archive.sqlite: " in out), out
+    assert f"number {number} " in out or f"NULL value in {table}.{column}" in out
+    code, _, err = run("export")
+    assert (4, True) == (code, "`appliance state repair` comes first" in err), err
+    assert 1 == run("repair")[0]
+    assert 0 == run("repair", "--yes")[0]
     assert 0 == run("check")[0]
 
 

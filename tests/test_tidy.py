@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -195,3 +197,37 @@ def test_only_the_edges_read_the_environment():
     ]
 
     assert [] == sorted({name for name in readers if not READS_ENVIRONMENT.match(name)})
+
+
+# Where a module is called otherwise than what is installed.
+DISTRIBUTIONS = {
+    "google_crc32c": "google-crc32c",
+    "prometheus_client": "prometheus-client",
+    "quart_trio": "quart-trio",
+    "re2": "google-re2",
+    "yaml": "pyyaml",
+}
+
+
+def declared():
+    """What an installation asks for."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    wishes = project["project"]["dependencies"]
+    return {re.match(r"[A-Za-z0-9._-]+", text)[0].lower() for text in wishes}
+
+
+def test_what_is_imported_is_what_is_declared():
+    modules = {module.partition(".")[0] for tree in TREES.values() for module, _ in imports(tree)}
+    foreign = modules - sys.stdlib_module_names - {"appliance"}
+
+    assert declared() == {DISTRIBUTIONS.get(name, name) for name in foreign}
+
+
+def test_what_is_declared_is_locked_as_our_own_wish():
+    """So that an update of what brings it along today does not take it away."""
+    lock = (ROOT.parent / "requirements.lock").read_text(encoding="utf-8")
+    wished = re.findall(
+        r"^([a-z0-9-]+)==(?:(?!^[a-z]).)*? appliance \(pyproject", lock, re.MULTILINE | re.DOTALL
+    )
+
+    assert declared() <= {*wished}

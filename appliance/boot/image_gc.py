@@ -17,6 +17,7 @@ from typing import Final
 
 import attrs
 
+from appliance import trees
 from appliance.boot import images, snapshot
 from appliance.errors import Refused
 
@@ -118,9 +119,9 @@ def remove(srv: Path, what: list[Unused], used: Used, pause: Callable[[], None])
 def size_of(folder: Path) -> int:
     """Bytes on disk; a file with two names counts once."""
     total, seen = 0, set()
-    for path, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            found = os.lstat(os.path.join(path, name))
+    for each in trees.walk(folder):
+        for entry in each.entries:
+            found = entry.stat(follow_symlinks=False)
             if (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))
                 total += found.st_blocks * 512

@@ -7,11 +7,11 @@ refuses "..", and makes no symlink that leads out before everything else is unpa
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained, images, inside, rootfs, snapshot
+from appliance import trees
+from appliance.boot import contained, foreign, images, inside, rootfs, snapshot
 from appliance.boot.contained import Say
 from appliance.errors import BadImage
 
@@ -46,6 +46,7 @@ def import_(srv: Path, source: Path, os_name: str, version: str, arch: str, say:
         say(f"copying {source}")
         command = _copy(source, making.root) if source.is_dir() else _unpack(source, making.root)
         contained.run(command, say, keep=(making.lock,))
+        foreign.check_depth(making.root)
         _lay_out(making.root)
         lacks = missing(making.root)
         if lacks:
@@ -92,7 +93,7 @@ def _lay_out(root: Path) -> None:
         place.mkdir(exist_ok=True)
         for left in place.iterdir():
             if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
+                trees.remove(left)
             else:
                 left.unlink()
         place.chmod(0o1777 if name == "tmp" else 0o755)

@@ -11,11 +11,11 @@ making is root's alone until it is published (snapshot.py).
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import Final
 
+from appliance import trees
 from appliance.errors import BadImage
 
 _LINKS_MAX: Final = 40  # as many as the kernel follows before it says ELOOP
@@ -69,7 +69,7 @@ def remove(root: Path, path: str) -> None:
     found = entry(root, path)
     assert found != root, path
     if found.is_dir() and not found.is_symlink():
-        shutil.rmtree(found)
+        trees.remove(found)
     else:
         found.unlink(missing_ok=True)
 

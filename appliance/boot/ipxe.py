@@ -36,6 +36,9 @@ QUERY_MAX: Final = 512  # a box's own query, repeated in its re-chain; four SMBI
 _CIFS_OPTIONS: Final = "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino"
 _CONSOLES: Final = {"x86_64": ("tty0", "ttyS0,115200")}  # aarch64: none (protocol.md §1.4)
 _SAFE: Final = re.compile(r"[\x21-\x7e]*\Z")
+# What ends a command where it stands as a word (iPXE, src/core/exec.c); a word that begins with #
+# begins a comment there, and a \ at the end of a line joins it with the next (src/image/script.c).
+_OPERATORS: Final = frozenset(["||", "&&", ";"])
 _SAFE_QUERY: Final = re.compile(r"[A-Za-z0-9%&=._~:+-]*\Z")
 
 
@@ -80,8 +83,8 @@ def script(boot: Boot) -> str:
         )
     lines = ["#!ipxe", ""]
     lines += [f"# {_safe(comment)}" for comment in boot.host.comments]
-    lines += [f"initrd {_safe(url)}" for url in boot.initrds]
-    lines += [f"kernel {_safe(boot.kernel)} {arguments}", "boot", ""]
+    lines += [f"initrd {_address(url)}" for url in boot.initrds]
+    lines += [f"kernel {_address(boot.kernel)} {arguments}", "boot", ""]
     return "\n".join(lines)
 
 
@@ -166,8 +169,20 @@ def _basename(url: str) -> str:
     return url.rsplit("/", 1)[-1]
 
 
+def is_plain(word: str) -> bool:
+    """Whether iPXE takes a word as it stands, wherever it stands in a line."""
+    taken = word in _OPERATORS or word.startswith("#") or word.endswith("\\") or "${" in word
+    return not taken and _SAFE.match(word) is not None
+
+
 def _safe(word: str) -> str:
     """`word`, which must be printable ASCII without blanks: it stands in one line with others."""
-    if not _SAFE.match(word) or "${" in word:
+    if not is_plain(word):
         raise BadRequest(f"{word!r} cannot stand in a boot script")
     return word
+
+
+def _address(url: str) -> str:
+    if "#" in url:  # iPXE asks for what stands before it
+        raise BadRequest(f"{url!r} cannot stand in a boot script")
+    return _safe(url)

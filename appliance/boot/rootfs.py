@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import contained, images, inside
+from appliance.boot import contained, foreign, images, inside
 from appliance.boot.cgz import Entry, pack
 from appliance.boot.contained import Say
 from appliance.errors import BadImage
@@ -41,6 +41,7 @@ _SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
 def finish(root: Path, say: Say, lock: int) -> str:
     """Adds what is missing for a boot; returns the kernel version.  Raises BadImage."""
+    foreign.strip(root, say)
     version = kernel_version(root)
     check_boot_folder(root)
     say("packing the kernel's modules")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Final
 
 import attrs
 
+from appliance import trees
 from appliance.errors import BadImage
 
 _BUILDING: Final = ".building-"
@@ -142,7 +142,7 @@ def remove(root: Path) -> None:
     """The folder with all in it, if it is there.  Raises BadImage where a mount is in it."""
     if root.exists():
         check_no_mount(root)
-        shutil.rmtree(root)
+        trees.remove(root)
 
 
 def check_no_mount(root: Path) -> None:
@@ -150,8 +150,5 @@ def check_no_mount(root: Path) -> None:
 
     Programs run in mount namespaces of their own: a mount seen here was made by somebody else.
     """
-    device = root.stat().st_dev
-    for path, folders, _ in os.walk(root):
-        for folder in folders:
-            if os.lstat(os.path.join(path, folder)).st_dev != device:
-                raise BadImage(f"{path}/{folder} is a mount: unmount it, then remove {root}")
+    for place in trees.mounts_in(root):
+        raise BadImage(f"{place} is a mount: unmount it, then remove {root}")

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from appliance import build, errors
+from appliance.cli.show import echo
 
 # Exit codes, for scripts.  click itself uses 2 for a wrong command line.
 FAILED: Final = 1  # the job that was waited for did not succeed
@@ -111,7 +112,7 @@ def each(names: Iterable[str], do: Callable[[str], None]) -> int:
         except errors.NotRunning:
             raise
         except errors.ApplianceError as error:
-            click.echo(f"appliance: {error}", err=True)
+            echo(f"appliance: {error}", err=True)
             code = code or _EXIT_CODES.get(type(error), REFUSED)
     return code
 
@@ -127,7 +128,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except errors.ApplianceError as error:
-        click.echo(f"appliance: {error}", err=True)
+        echo(f"appliance: {error}", err=True)
         sys.exit(_EXIT_CODES.get(type(error), REFUSED))
     except BrokenPipeError:  # `appliance jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,7 +137,7 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:  # a folder that cannot be written, a disk that is full
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"appliance: {where}{error.strerror or error}", err=True)
+        echo(f"appliance: {where}{error.strerror or error}", err=True)
         sys.exit(REFUSED)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from appliance.cli.show import echo
 from appliance.errors import BadRequest
 
 
@@ -34,7 +35,7 @@ def account(user: str, email: str, name: str | None, read: bool) -> None:
     )
     text = f"[accounts.{json.dumps(user)}]\n{table}"
     config.parse(text, "account")
-    click.echo(text)
-    click.echo("# ~/.config/compass-ci/defaults/account.yaml")
+    echo(text)
+    echo("# ~/.config/compass-ci/defaults/account.yaml")
     for key, value in {**fields, "my_token": token}.items():
-        click.echo(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+        echo(f"{key}: {json.dumps(value, ensure_ascii=False)}")

@@ -12,6 +12,7 @@ import click
 from appliance import errors
 from appliance.cli import load_config
 from appliance.cli import show as shows
+from appliance.cli.show import echo
 from appliance.cli.wire import connect
 from appliance.jobs.job import Finished
 
@@ -48,9 +49,7 @@ def backup(ctx: click.Context, file: Path) -> None:
         writer.finish({**about, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     size = shows.size(file.stat().st_size)
     jobs = about["jobs"] + about["archived"]
-    click.echo(
-        f"{file}: {size}; {jobs} jobs, {shows.testboxes(about['boxes'])} of lab {about['lab']}"
-    )
+    echo(f"{file}: {size}; {jobs} jobs, {shows.testboxes(about['boxes'])} of lab {about['lab']}")
 
 
 def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -85,9 +84,9 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
         aside = backups.restore(config, found, path, replace=yes)
         about, store = found.about, found.store
     jobs = about["jobs"] + about["archived"]
-    click.echo(f"restored {jobs} jobs and {shows.testboxes(about['boxes'])}, as of {about['made']}")
+    echo(f"restored {jobs} jobs and {shows.testboxes(about['boxes'])}, as of {about['made']}")
     if again := sum(not isinstance(job.state, Finished) for job in store.jobs.values()):
-        click.echo(f"{again} of them were not over then: what has ended since runs again")
-    click.echo(f"the next job will be {config.lab}.{store.counter + 1}")
+        echo(f"{again} of them were not over then: what has ended since runs again")
+    echo(f"the next job will be {config.lab}.{store.counter + 1}")
     if aside is not None:
-        click.echo(f"what was there before is in {aside}")
+        echo(f"what was there before is in {aside}")

@@ -8,6 +8,7 @@ import click
 
 from appliance.cli import FAILED, load_config
 from appliance.cli import show as shows
+from appliance.cli.show import echo, secho
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": None}
 
@@ -32,11 +33,11 @@ def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
 
     def say(what: str) -> None:
         if sys.stderr.isatty() and not as_json:
-            click.echo(f"\r\033[Klooking at {what}", nl=False, err=True)
+            echo(f"\r\033[Klooking at {what}", nl=False, err=True)
 
     found = look.look(config, say)
     if sys.stderr.isatty() and not as_json:
-        click.echo("\r\033[K", nl=False, err=True)
+        echo("\r\033[K", nl=False, err=True)
     counts = findings.counts(found)
     if as_json:
         shows.as_json({"findings": [finding.row for finding in found], **counts})
@@ -45,7 +46,7 @@ def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
             if everything or finding.level != findings.OK:
                 _tell(finding)
         told = ", ".join(f"{n} {level}" for level, n in counts.items() if n)
-        click.echo(f"{len(found)} things looked at: {told}")
+        echo(f"{len(found)} things looked at: {told}")
     if counts[findings.ERROR]:
         ctx.exit(FAILED)
 
@@ -54,8 +55,8 @@ def _tell(finding: object) -> None:
     from appliance.setup.doctor.findings import Finding
 
     assert isinstance(finding, Finding)
-    level = click.style(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=True)
-    click.echo(f"{level} {finding.looked_at}: {finding.found}")
+    secho(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=True, nl=False)
+    echo(f" {finding.looked_at}: {finding.found}")
     for word, text in (("means", finding.means), ("mend", finding.mend)):
         if text:
-            click.echo(f"         {word}: {text}")
+            echo(f"         {word}: {text}")

@@ -12,6 +12,7 @@ import click
 from appliance import errors
 from appliance.cli import moments
 from appliance.cli import show as shows
+from appliance.cli.show import echo
 from appliance.cli.wire import connect
 
 
@@ -45,10 +46,10 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
         ],
     )  # fmt: skip
     if any(not row["known"] for row in rows):
-        click.echo("\nMake an unknown box known: appliance host add NAME --mac MAC", err=True)
+        echo("\nMake an unknown box known: appliance host add NAME --mac MAC", err=True)
     for row in rows:
         if row["says"]:
-            click.echo(_confirm(row, everybody), err=True)
+            echo(_confirm(row, everybody), err=True)
 
 
 def _kept(row: dict[str, Any]) -> str:
@@ -112,8 +113,8 @@ def add(
         answer = server.ask("host-add", name=name, replace=replace, **wanted)
     row = answer["host"]
     if answer.get("replaced"):
-        click.echo(f"MACs: {', '.join(answer['replaced'])} -> {', '.join(row['macs'])}")
-    click.echo(f"{row['name']} is known, now {row['state']}; see {answer['file']}")
+        echo(f"MACs: {', '.join(answer['replaced'])} -> {', '.join(row['macs'])}")
+    echo(f"{row['name']} is known, now {row['state']}; see {answer['file']}")
 
 
 @host.command()
@@ -147,17 +148,17 @@ def edit(ctx: click.Context, box: str, source: Path | None) -> None:
         text = draft.read_text(encoding="utf-8")
         if text == before["text"]:
             draft.unlink()
-            click.echo("nothing was changed")
+            echo("nothing was changed")
             return
         try:
             _change(ctx, before, text)
         except errors.ApplianceError as error:
             if sys.stdin.isatty():
-                click.echo(f"appliance: {error}", err=True)
+                echo(f"appliance: {error}", err=True)
                 if click.confirm("edit it again?", default=True, err=True):
                     continue
             again = f"appliance host edit {before['name']} --from {draft}"
-            click.echo(f"what you wrote is kept: {again}", err=True)
+            echo(f"what you wrote is kept: {again}", err=True)
             raise
         draft.unlink()
         return
@@ -167,7 +168,7 @@ def _change(ctx: click.Context, before: dict[str, Any], text: str) -> None:
     with connect(ctx) as server:
         answer = server.ask("host-edit", host=before["name"], text=text, before=before["text"])
     row = answer["host"]
-    click.echo(f"{answer['file']} is in effect; {row['name']} is {row['state']}")
+    echo(f"{answer['file']} is in effect; {row['name']} is {row['state']}")
 
 
 @host.command()
@@ -177,7 +178,7 @@ def remove(ctx: click.Context, box: str) -> None:
     """Make a testbox unknown again: its hosts file goes, and it gets no more jobs."""
     with connect(ctx) as server:
         row = server.ask("host-remove", host=box)["host"]
-    click.echo(f"{row['name']} is unknown, now {row['state']}")
+    echo(f"{row['name']} is unknown, now {row['state']}")
 
 
 @host.command()
@@ -192,30 +193,30 @@ def show(ctx: click.Context, box: str, as_json: bool) -> None:
         shows.as_json(answer)
         return
     row = answer["host"]
-    click.echo(f"{row['name']}  {row['state']} for {shows.ago(row['since'])}")
+    echo(f"{row['name']}  {row['state']} for {shows.ago(row['since'])}")
     if row["says"]:
-        click.echo(f"  says it is {row['says']}, by its UUID; nothing else speaks for that")
+        echo(f"  says it is {row['says']}, by its UUID; nothing else speaks for that")
     for name in ("kept", "macs", "arch", "address", "queues", "uuid", "serial", "product"):
         value = row[name]
         if value:
-            click.echo(f"  {name:8} {', '.join(value) if isinstance(value, list) else value}")
+            echo(f"  {name:8} {', '.join(value) if isinstance(value, list) else value}")
     for boot in answer["boots"]:
         _boot(boot)
 
 
 def _boot(boot: dict[str, Any]) -> None:
     job = f"  {boot['job']}, attempt {boot['attempt']}" if boot["job"] else ""
-    click.echo(f"\n{shows.clock(boot['began'])}  asked for work{job}")
+    echo(f"\n{shows.clock(boot['began'])}  asked for work{job}")
     for step in boot["steps"]:
         line = f"  +{step['at'] - boot['began']:7.1f} s  {step['what']:8} {step['detail']}"
         if "bytes" in step:
             line += f"  {shows.size(step['bytes'])}"
         if step.get("seconds"):
             line += f" at {shows.size(step['bytes'] / step['seconds'])}/s"
-        click.echo(line)
+        echo(line)
     if boot["ended"]:
         last = boot["steps"][-1]["what"] if boot["steps"] else "the question"
-        click.echo(f"  stopped after {last}: {boot['ended']}")
+        echo(f"  stopped after {last}: {boot['ended']}")
 
 
 @host.command()
@@ -226,8 +227,8 @@ def preview(ctx: click.Context, box: str, job: str | None) -> None:
     """The boot script that BOX would get now; nothing is handed out."""
     with connect(ctx) as server:
         answer = server.ask("host-preview", host=box, job=job)
-    click.echo(f"# {answer['why']}", err=True)
-    click.echo(answer["script"], nl=False)
+    echo(f"# {answer['why']}", err=True)
+    echo(answer["script"], nl=False)
 
 
 @host.command()
@@ -243,7 +244,7 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
     why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
         row = server.ask("host-reserve", host=box, why=why, **moments.until(until))["host"]
-    click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
+    echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 
 
 @host.command()
@@ -259,7 +260,7 @@ def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
     with connect(ctx) as server:
         answer = server.ask("host-reserve", host=box, **moments.until(until), **{"for": whom})
     row = answer["host"]
-    click.echo(f"{row['name']} is {row['kept']}, now {row['state']}")
+    echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 
 
 @host.command()
@@ -269,4 +270,4 @@ def release(ctx: click.Context, box: str) -> None:
     """Give BOX jobs again: ends quarantine, hold, reservation and back-off."""
     with connect(ctx) as server:
         row = server.ask("host-release", host=box)["host"]
-    click.echo(f"{row['name']} gets jobs again, now {row['state']}")
+    echo(f"{row['name']} gets jobs again, now {row['state']}")

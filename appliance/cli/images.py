@@ -16,6 +16,7 @@ import click
 
 from appliance.cli import load_config
 from appliance.cli import show as shows
+from appliance.cli.show import echo
 from appliance.errors import BadState, NotFound, NotRunning
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def build(
     place = _own_place(ctx, srv)
     with told() as say:
         made = image_build.build(place, version, arch, say, mirror)
-    click.echo(str(made))
+    echo(str(made))
 
 
 @image.command("import")
@@ -71,7 +72,7 @@ def import_(
     place = _own_place(ctx, srv)
     with told() as say:
         made = image_import.import_(place, source.absolute(), system, version, arch, say)
-    click.echo(str(made))
+    echo(str(made))
 
 
 @image.command("list")
@@ -116,7 +117,7 @@ def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
     bad = False
     for one in found:
         problems = [*one.problems, *rootfs.flaws(place / one.snapshot[1:])]
-        click.echo(f"{one.name}: {'; '.join(problems) or 'good'} ({one.snapshot})")
+        echo(f"{one.name}: {'; '.join(problems) or 'good'} ({one.snapshot})")
         bad = bad or bool(problems)
     if bad:
         ctx.exit(1)
@@ -140,15 +141,15 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
     with image_gc.turn(place):
         found, busy = image_gc.unused(place, _used(ctx))
         for folder in busy:
-            click.echo(f"{folder}: an image is being made here: left alone", err=True)
+            echo(f"{folder}: an image is being made here: left alone", err=True)
         if found and not dry_run:
             # A document that was looked at before may be pinned yet.
             pause = partial(time.sleep, 2 * pinning.FRESH_S)
             found = image_gc.remove(place, found, lambda: _used(ctx), pause)
     for one in found:
-        click.echo(f"{one.url}  {shows.size(one.size_bytes)}")
+        echo(f"{one.url}  {shows.size(one.size_bytes)}")
     total = shows.size(sum(one.size_bytes for one in found))
-    click.echo(f"{len(found)} snapshots, {total}{' would go' if dry_run else ' are gone'}")
+    echo(f"{len(found)} snapshots, {total}{' would go' if dry_run else ' are gone'}")
 
 
 def _used(ctx: click.Context) -> set[str]:
@@ -212,7 +213,7 @@ def told() -> Iterator[Callable[[str], None]]:
             signal.signal(number, _stop)
     try:
         if not sys.stderr.isatty():
-            yield lambda line: click.echo(line, err=True)
+            yield lambda line: echo(line, err=True)
             return
         from rich.console import Console
         from rich.markup import escape

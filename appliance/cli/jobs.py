@@ -10,6 +10,7 @@ import click
 
 from appliance.cli import each, moments
 from appliance.cli import show as shows
+from appliance.cli.show import echo, secho
 from appliance.cli.wire import connect
 
 _FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
@@ -40,6 +41,8 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
             since=since,
             limit=wanted["limit"],
         )
+    if lacks := answer.get("lacks"):
+        secho(f"some are not shown: {lacks}", err=True, fg="red")
     if as_json:
         shows.as_json(answer["jobs"])
         return
@@ -71,12 +74,12 @@ def show(ctx: click.Context, job: str, as_json: bool) -> None:
     for name in ("id", "suite", "submitter", "stage", "health", "reason", "lacking", "box",
                  "result_root"):  # fmt: skip
         if row[name]:
-            click.echo(f"{name:12} {row[name]}")
-    click.echo()
+            echo(f"{name:12} {row[name]}")
+    echo()
     for moment in answer["history"]:
         box = f" on {moment['box']}, attempt {moment['attempt']}" if moment["box"] else ""
         what = f"  {moment['what']}" if moment["what"] else ""
-        click.echo(f"{shows.clock(moment['at'])}  {moment['stage']}{box}{what}")
+        echo(f"{shows.clock(moment['at'])}  {moment['stage']}{box}{what}")
 
 
 @click.command()
@@ -88,7 +91,7 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
 
         def give_up(job: str) -> None:
             row = server.ask("cancel", job=job)["job"]
-            click.echo(f"{row['id']} {row['health']}")
+            echo(f"{row['id']} {row['health']}")
 
         ctx.exit(each(jobs, give_up))
 
@@ -101,4 +104,4 @@ def renew(ctx: click.Context, job: str, length: str) -> None:
     """Give a running JOB more time: LENGTH such as 90s, 30m, 12h."""
     with connect(ctx) as server:
         row = server.ask("renew", job=job, seconds=moments.length(length))["job"]
-    click.echo(f"{row['id']} has {length} more")
+    echo(f"{row['id']} has {length} more")

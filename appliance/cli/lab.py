@@ -9,6 +9,7 @@ import click
 
 from appliance.cli import moments
 from appliance.cli import show as shows
+from appliance.cli.show import echo, secho
 from appliance.cli.wire import connect
 
 
@@ -26,7 +27,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         shows.as_json(answer)
         return
     for line in screen(answer):
-        click.secho(line, fg="red" if line.startswith("! ") else None)
+        secho(line, fg="red" if line.startswith("! ") else None)
 
 
 def screen(answer: Mapping[str, Any]) -> list[str]:
@@ -69,11 +70,9 @@ def drain(ctx: click.Context, waits: bool) -> None:
             if "event" in message:
                 row = message["event"]["job"]
                 left = message["event"]["running"]
-                click.echo(f"{left} left; waiting for {row['id']} on {row['box']} ({row['stage']})")
+                echo(f"{left} left; waiting for {row['id']} on {row['box']} ({row['stage']})")
     left = message["result"]["jobs"]
-    click.echo(
-        f"drained; {len(left)} jobs still hold a testbox" if left else "drained: all is quiet"
-    )
+    echo(f"drained; {len(left)} jobs still hold a testbox" if left else "drained: all is quiet")
 
 
 @click.command()
@@ -82,7 +81,7 @@ def resume(ctx: click.Context) -> None:
     """Give out jobs again, after `appliance drain`.  Only root may."""
     with connect(ctx) as server:
         server.ask("resume")
-    click.echo("jobs are given out again")
+    echo("jobs are given out again")
 
 
 @click.command("log-level")
@@ -100,4 +99,4 @@ def log_level(ctx: click.Context, level: str | None, length: str | None) -> None
     with connect(ctx) as server:
         answer = server.ask("log-level", level=level, seconds=seconds)
     back = f", {answer['then']} again in {length}" if length is not None else ""
-    click.echo(f"{answer['level']}{back}")
+    echo(f"{answer['level']}{back}")

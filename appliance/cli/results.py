@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from appliance.cli import moments, show
+from appliance.cli.show import echo
 from appliance.cli.wire import Server, connect
 from appliance.errors import BadRequest
 
@@ -52,29 +54,27 @@ def results(
         if action == "list" and as_json:
             show.as_json(listed)
         elif action == "list":
-            click.echo(listed["root"])
+            echo(listed["root"])
             rows = [[file["path"], show.size(file["size"])] for file in listed["files"]]
             show.table(["FILE", "SIZE"], rows)
         elif action == "cat":
             if not paths:
                 raise BadRequest("name what to print: appliance results JOB cat stdout")
             for path in paths:
-                for data in _parts(server, job, path):
-                    sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+                _cat(_parts(server, job, path))
         else:
             folder = to or Path(job)
             for path in paths or [file["path"] for file in listed["files"]]:
                 _fetch(server, job, path, folder)
-            click.echo(str(folder))
+            echo(str(folder))
 
 
 def _warn(job: str, listed: dict[str, Any]) -> None:
     """What is there is not all that there was."""
     if listed.get("swept") is not None:
-        click.echo(f"{job}: `results gc` removed them {show.ago(listed['swept'])} ago", err=True)
+        echo(f"{job}: `results gc` removed them {show.ago(listed['swept'])} ago", err=True)
     if listed.get("lacking"):
-        click.echo(f"{job}: not all of them: {listed['lacking']}", err=True)
+        echo(f"{job}: not all of them: {listed['lacking']}", err=True)
 
 
 def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -> None:
@@ -87,7 +87,24 @@ def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -
     show.table(["JOB", "SIZE", "FOLDER"],
                [[row["job"], show.size(row["bytes"]), row["root"]] for row in rows])  # fmt: skip
     total = show.size(sum(row["bytes"] for row in rows))
-    click.echo(f"{'would free' if dry_run else 'freed'} {total}")
+    echo(f"{'would free' if dry_run else 'freed'} {total}")
+
+
+def _cat(parts: Iterator[bytes]) -> None:
+    """To a program as it is; to a person without what would take over the terminal."""
+    if not _is_terminal():
+        for data in parts:
+            sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for data in parts:
+        show.echo(decoder.decode(data).replace("\r\n", "\n"), nl=False)
+    show.echo(decoder.decode(b"", final=True), nl=False)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _parts(server: Server, job: str, path: str) -> Iterator[bytes]:

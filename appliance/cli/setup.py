@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from appliance.cli import FAILED
+from appliance.cli.show import echo
 
 _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
 
@@ -76,12 +77,12 @@ def install(
     if rollback and (interfaces or ranges or proxy_dhcp or without or lease_anyway):
         raise click.UsageError("--rollback goes with no other choice")
     if rollback:
-        work.rollback(click.echo, state=with_state, dry_run=dry_run)
+        work.rollback(echo, state=with_state, dry_run=dry_run)
     else:
         asked = work.Asked(interfaces, ranges, proxy_dhcp, frozenset(without), lease_anyway)
-        if not work.install(asked, click.echo, dry_run=dry_run):
-            click.echo("all is as it should be: nothing to do")
-    if not dry_run and work.doctor(click.echo) != 0:
+        if not work.install(asked, echo, dry_run=dry_run):
+            echo("all is as it should be: nothing to do")
+    if not dry_run and work.doctor(echo) != 0:
         ctx.exit(FAILED)
 
 
@@ -97,6 +98,6 @@ def uninstall(purge: bool, dry_run: bool) -> None:
     """Remove what installs made; /srv, the state and the configuration stay."""
     from appliance.setup import install as work
 
-    left = work.uninstall(click.echo, purge=purge, dry_run=dry_run)
+    left = work.uninstall(echo, purge=purge, dry_run=dry_run)
     for what in left:
-        click.echo(f"stays: {what}")
+        echo(f"stays: {what}")

@@ -9,8 +9,22 @@ from typing import Any
 
 import click
 
+from appliance.printable import printable
+
 _COLOURS = {"success": "green", "parked": "green", "running": "cyan", "cancel": "yellow"}
 _BAD = {"failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM"}
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Say something to a person; what strangers wrote in it moves no cursor."""
+    click.echo(printable(text, "\n\t"), err=err, nl=nl)
+
+
+def secho(
+    text: str, *, fg: str | None = None, bold: bool = False, err: bool = False, nl: bool = True
+) -> None:
+    """The same, in a colour."""
+    click.secho(printable(text, "\n\t"), fg=fg, bold=bold, err=err, nl=nl)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -20,11 +34,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         max(len(heading), *(len(row[n]) for row in cells)) if cells else len(heading)
         for n, heading in enumerate(headings)
     ]
-    click.secho(_line(headings, widths), bold=True)
+    secho(_line(headings, widths), bold=True)
     for row in cells:
         line = _line(row, widths)
         word = next((word for word in row if word in _COLOURS or word in _BAD), None)
-        click.secho(line, fg=_COLOURS.get(word, "red") if word else None)
+        secho(line, fg=_COLOURS.get(word, "red") if word else None)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -35,14 +49,19 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
-        return ",".join(str(part) for part in value) or "-"
-    text = str(value)
-    return "".join(c if c.isprintable() else "?" for c in text)
+        return printable(",".join(str(part) for part in value)) or "-"
+    return printable(str(value))
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on stdout, all of it printable."""
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as people can read it: what a terminal would obey is written as \\uXXXX."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def testboxes(count: int) -> str:

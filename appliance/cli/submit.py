@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from appliance.cli import FAILED, USAGE, each, show
+from appliance.cli.show import echo, secho
 from appliance.cli.wire import Server, connect
 from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
 
@@ -48,15 +49,15 @@ def submit(
             ) from error
         except BadDocument as error:
             for problem in error.problems:
-                click.echo(f"appliance: {problem}", err=True)
+                echo(f"appliance: {problem}", err=True)
             ctx.exit(USAGE)
         for warning in answer["warnings"]:
-            click.echo(f"appliance: {warning}", err=True)
+            echo(f"appliance: {warning}", err=True)
         if not waits and as_json:
             show.as_json(answer["jobs"])
         elif not waits:
             for job in answer["jobs"]:
-                click.echo(f"{job['id']}  {job['result_root']}")
+                echo(f"{job['id']}  {job['result_root']}")
         else:
             rows = [_follow(ctx, server, job["id"], quiet=as_json) for job in answer["jobs"]]
             if as_json:
@@ -134,7 +135,7 @@ def _follow(ctx: click.Context, server: Server, job: str, *, quiet: bool) -> dic
             except NotRunning as error:
                 there = None
                 if until is None:
-                    click.echo(f"appliance: {error}; asking again", err=True)
+                    echo(f"appliance: {error}; asking again", err=True)
                     until = time.monotonic() + BACK_S
                 elif time.monotonic() > until:
                     raise NotRunning(f"{error}\nTo go on later: appliance wait {job}") from error
@@ -145,11 +146,11 @@ def _over(row: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     if not quiet:
         reason = f": {row['reason']}" if row["reason"] else ""
         colour = "green" if row["health"] == "success" else "red"
-        click.secho(f"{row['id']} {row['health']}{reason}", fg=colour)
+        secho(f"{row['id']} {row['health']}{reason}", fg=colour)
     return row
 
 
 def _happened(job: str, event: dict[str, Any]) -> None:
     box = f" on {event['box']}" if event["box"] else ""
     what = f"  {event['what']}" if event["what"] else ""
-    click.echo(f"{show.clock(event['at'])}  {job}  {event['stage']}{box}{what}")
+    echo(f"{show.clock(event['at'])}  {job}  {event['stage']}{box}{what}")

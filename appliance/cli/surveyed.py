@@ -6,20 +6,19 @@ Apart from the commands: what this needs takes half a second to import.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
-import click
 
 from appliance.cli import show as shows
+from appliance.cli.show import echo, secho
 from appliance.config import Config
 from appliance.errors import Refused
 from appliance.jobs.job import stage
-from appliance.keep import archive, offline, rescue
+from appliance.keep import offline, rescue, soundness
 from appliance.keep import survey as surveys
 from appliance.keep.survey import Survey
 
@@ -47,8 +46,8 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(f"{error.filename or path}: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise archive.trouble(error) from error
+    except soundness.ERRORS as error:
+        raise soundness.trouble(error) from error
 
 
 def row(folder: Path, found: Survey) -> dict[str, Any]:
@@ -69,35 +68,33 @@ def row(folder: Path, found: Survey) -> dict[str, Any]:
 def tell(folder: Path, found: Survey) -> None:
     """For people."""
     store = found.store
-    click.echo(f"{folder}:")
+    echo(f"{folder}:")
     for file in found.files:
         unused = "" if file.used else ", no longer used"
         size = shows.size(file.size)
-        click.echo(f"  {file.name}  {size}, {_count(file.records, 'whole record')}{unused}")
+        echo(f"  {file.name}  {size}, {_count(file.records, 'whole record')}{unused}")
     stages = Counter(stage(job.state) for job in store.jobs.values())
     words = ", ".join(f"{n} {word}" for word, n in sorted(stages.items()))
-    click.echo(
+    echo(
         f"{_count(len(store.jobs), 'job')}{f' ({words})' if words else ''},"
         f" {shows.testboxes(len(store.boxes))}; the newest job was number"
         f" {store.counter}"
     )
     if store.archived:
-        click.echo(f"{_count(store.archived, 'job')} more in the archive")
+        echo(f"{_count(store.archived, 'job')} more in the archive")
     if found.torn:
-        click.echo(f"{found.torn}; nobody was told of it")
+        echo(f"{found.torn}; nobody was told of it")
     for damage in found.damage:
-        click.secho(str(damage), fg="red")
+        secho(str(damage), fg="red")
         names = list(damage.jobs)
         more = f" and {len(names) - _IDS_SHOWN} more" if len(names) > _IDS_SHOWN else ""
         named = f"; it names {', '.join(names[:_IDS_SHOWN])}{more}" if names else ""
-        click.echo(f"  a repair loses {damage.lost or 'nothing more by this'}{named}")
+        echo(f"  a repair loses {damage.lost or 'nothing more by this'}{named}")
     if found.damage:
         held = [name for name in surveys.ids(found.damage) if name not in store.jobs]
         if held:
             more = " ..." if len(held) > _IDS_SHOWN else ""
-            click.echo(
-                f"jobs that a repair would not bring back: {', '.join(held[:_IDS_SHOWN])}{more}"
-            )
+            echo(f"jobs that a repair would not bring back: {', '.join(held[:_IDS_SHOWN])}{more}")
 
 
 def _count(n: int, one: str, many: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,9 @@ from typing import Any, Final
 import click
 
 from appliance.cli.lab import screen
+from appliance.cli.show import echo, json_text
 from appliance.cli.wire import connect
+from appliance.printable import printable
 
 _NEWS_SHOWN: Final = 15  # lines below the screen
 
@@ -29,13 +30,13 @@ def watch(ctx: click.Context, as_json: bool) -> None:
         events = (message["event"] for message in server.follow("watch") if "event" in message)
         if as_json:
             for event in events:
-                click.echo(json.dumps(event, ensure_ascii=False))
+                echo(json_text(event))
         elif sys.stdout.isatty():
             _live(events)
         else:
             for event in events:
                 for news in event["news"]:
-                    click.echo(line(news))
+                    echo(line(news))
     from appliance.errors import NotRunning
 
     raise NotRunning("the server stopped")
@@ -50,7 +51,7 @@ def line(news: Mapping[str, Any]) -> str:
     ]
     said = str(news.get("message") or "")
     text = "  ".join([*words, said] if said else words)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)
 
 
 def _live(events: Iterator[Mapping[str, Any]]) -> None:

@@ -33,6 +33,8 @@ class Doors:
         """One connection's request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+        elif not scope["raw_path"].startswith(b"/"):
+            await _no_path(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
         elif (door := self._by_port.get(scope["server"][1])) is not None:
@@ -89,6 +91,19 @@ class Paths:
 def _tell(scope: Scope) -> None:
     client, port = scope["client"][0], scope["server"][1]
     log.debug("request", method=scope["method"], path=scope["path"], client=client, port=port)
+
+
+async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuses what names no path: `?x`, `*`, `host:port`, and what is meant for a proxy.
+
+    h11 lets them through, and to Quart an empty path is a mistake of ours.
+    """
+    why = "ask for a path, which begins with a slash: GET /name HTTP/1.1"
+    log.warning("no path", client=scope["client"][0], target=scope["path"][:100], why=why)
+    if scope["type"] == "websocket":
+        await no_socket(scope, receive, send)
+    else:
+        await answer(send, 400, why)
 
 
 async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ from werkzeug.sansio import multipart
 
 from appliance.doors.asgi import Receive, Scope
 from appliance.errors import BadRequest
-from appliance.keep.results import PART
+from appliance.keep.results import HIDDEN
 
 STALL_S: Final = 300.0  # between two pieces; a disk of the client's that hiccups is back by then
 HEAD_BYTES_MAX: Final = 2**16  # of a form before its file: some headers of some hundred bytes
@@ -104,7 +104,7 @@ class Form:
             if isinstance(event, multipart.Epilogue):
                 raise BadRequest("there is no file in the form")
         name = event.filename
-        if not _NAME.match(name) or name in (".", "..") or name.startswith(PART):
+        if not _NAME.match(name) or name in (".", "..") or name.startswith(HIDDEN):
             raise BadRequest("the form's file has no usable name")
         try:
             name.encode()

@@ -23,7 +23,7 @@ from urllib.parse import quote_from_bytes
 
 from appliance.doors.opening import LeavesRoots
 from appliance.errors import NoSpace, NotFound
-from appliance.keep.results import ASIDE, PART
+from appliance.keep.results import HIDDEN
 from appliance.turns import in_slices
 
 # A line each, of some 150 bytes: a page of 15 MB.  An attempt may have fewer (config.Limits).
@@ -33,7 +33,7 @@ NAMES_MAX: Final = 100_000
 WINDOW_BYTES: Final = 2**20
 NAME_BYTES: Final = 41  # what Python needs for a name besides its bytes
 PIECE_BYTES: Final = 64 * 1024  # of text, at least: some 400 lines
-_HIDDEN: Final = (os.fsencode(PART), os.fsencode(ASIDE))
+_HIDDEN: Final = tuple(map(os.fsencode, HIDDEN))
 
 _SHOWN: Final = (stat.S_IFREG, stat.S_IFDIR)  # links and the like are no results
 

@@ -20,14 +20,14 @@ from appliance.doors.backups import Backups
 from appliance.doors.operators import Disks, Operators, disks
 from appliance.doors.retention import Retention
 from appliance.doors.testboxes import Testboxes
-from appliance.errors import BadRequest, NotFound, Refused
+from appliance.errors import BadRequest, BadState, NotFound, Refused
 from appliance.jobs import decisions, intake, views
 from appliance.jobs.changes import Job
 from appliance.jobs.intake import Paper
 from appliance.jobs.job import Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
-from appliance.keep.archive import Wanted
+from appliance.keep.archive import Listed, Wanted
 
 READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
@@ -127,13 +127,22 @@ class People:
         most = int(arguments.get("limit") or JOBS_SHOWN)
         in_memory = reversed(self._scheduler.store.jobs.values())
         found = list(itertools.islice((job for job in in_memory if _fits(job, arguments)), most))
-        wanted = _of_the_archive(arguments)
+        wanted, lacks = _of_the_archive(arguments), ""
         if wanted is not None and self._scheduler.store.archived:
             there = {job.id for job in found}
-            old = await self._scheduler.archive.search(wanted, most)
-            found += [job for job in old if job.id not in there]
+            old = await self._search(wanted, most)
+            found += [job for job in old.jobs if job.id not in there and _fits(job, arguments)]
+            lacks = old.lacks
         newest = sorted(found, key=lambda job: job.number, reverse=True)[:most]
-        return {"jobs": [self._job_row(job) for job in newest]}
+        rows = [self._job_row(job) for job in newest]
+        return {"jobs": rows, "lacks": lacks} if lacks else {"jobs": rows}
+
+    async def _search(self, wanted: Wanted, most: int) -> Listed:
+        """What memory has is shown whatever the archive is like."""
+        try:
+            return await self._scheduler.archive.search(wanted, most)
+        except BadState as error:
+            return Listed([], str(error))
 
     async def _show(self, arguments: Arguments, user: str, event: Event) -> dict[str, Any]:
         job = await self._scheduler.find(str(arguments["job"]))

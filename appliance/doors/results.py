@@ -140,8 +140,8 @@ class Results:
         url = "/" + "/".join(names)
         if scope["method"] == "PUT" and b"content-range" in dict(scope["headers"]):
             raise BadRequest("a file is put as a whole, not as a range")  # RFC 9110, 14.5
-        if any(name.startswith(results.PART) for name in names):
-            raise BadRequest(f"no file is called {results.PART}...")
+        if any(name.startswith(results.HIDDEN) for name in names):
+            raise BadRequest(f"no name begins with {' or '.join(results.HIDDEN)}: those are ours")
         job = await self._scheduler.find(job_id)
         fits = [
             (root, attempt)
@@ -311,9 +311,8 @@ class Results:
         if root not in self._used:
             folder = self._config.paths.srv / root[1:]
             await self._make_way(folder)
-            listed = await trio.to_thread.run_sync(results.listing, folder)
-            names = sum(path.count("/") + 1 for path, _, _ in listed)
-            self._used.setdefault(root, _Used(sum(size for _, size, _ in listed), names))
+            size, names = await trio.to_thread.run_sync(results.used, folder)
+            self._used.setdefault(root, _Used(size, names))
             idle = (name for name, used in self._used.items() if not used.uploads and name != root)
             if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
                 del self._used[oldest]  # it is counted anew if it uploads again

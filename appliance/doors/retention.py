@@ -10,7 +10,15 @@ from typing import Any, Final
 import structlog
 import trio
 
-from appliance.errors import ApplianceError, BadRequest, DiskTrouble, NoSpace, NotFound, Refused
+from appliance.errors import (
+    ApplianceError,
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+)
 from appliance.jobs import operator
 from appliance.jobs.changes import Job, Swept
 from appliance.jobs.scheduler import Scheduler
@@ -21,6 +29,24 @@ log = structlog.get_logger()
 BATCH: Final = 1000  # jobs of the archive in memory at a time: some 2 MiB
 
 
+async def tidy(scheduler: Scheduler) -> None:
+    """Remove what a killed server left half-written, in the results of the jobs in memory.
+
+    Only these can have been uploading lately; the first `results gc` looks everywhere.
+    """
+    roots = [job.result_root for job in scheduler.store.jobs.values() if job.attempts]
+    srv, gone = scheduler.config.paths.srv, [0, 0]
+    for root in roots:
+        try:
+            count, size = await trio.to_thread.run_sync(results.drop_parts, srv / root[1:])
+        except OSError as error:
+            log.warning("half-written results stay", root=root, why=error.strerror)
+            continue
+        gone = [gone[0] + count, gone[1] + size]
+    if gone[0]:
+        log.info("half-written results removed", files=gone[0], bytes=gone[1])
+
+
 class Retention:
     """The verbs, for one scheduler."""
 
@@ -28,6 +54,7 @@ class Retention:
         self._scheduler = scheduler
         self._lock = trio.Lock()  # see _turn
         self._folder = scheduler.config.paths.srv / "result"
+        self._looked_everywhere = False  # for what a killed server left half-written
 
     async def keep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
         """`on`: for good, or no longer.
@@ -63,6 +90,7 @@ class Retention:
         try:
             if not dry_run:
                 await self._tidy()
+                await self._drop_parts()
             async with contextlib.aclosing(self._old(before)) as old:
                 swept = [await self._sweep(job, dry_run=dry_run) async for job in old]
         except OSError as error:
@@ -113,14 +141,22 @@ class Retention:
             async with self._turn():
                 try:
                     job = await self._scheduler.find(aside.name)
-                except NotFound:
-                    log.warning("results of no job", folder=str(aside))
+                except (NotFound, BadState) as error:  # whose they are, nobody can say
+                    log.warning("results of no job", folder=str(aside), why=str(error))
                     continue
                 if job.swept is None:
                     await self._put_back(job)
                     continue
             await self._scheduler.settle(list)  # it may be marked in memory only
             await trio.to_thread.run_sync(results.remove, aside)
+
+    async def _drop_parts(self) -> None:
+        """Once: what this process writes, it finishes or removes."""
+        if not self._looked_everywhere:
+            files, size = await trio.to_thread.run_sync(results.drop_parts, self._folder)
+            self._looked_everywhere = True
+            if files:
+                log.info("half-written results removed", files=files, bytes=size)
 
     async def _put_back(self, job: Job) -> None:
         """Results that a sweep took out of sight, and then could not mark, are in their place."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import attrs
 
+from appliance.boot import ipxe
 from appliance.errors import BadRequest
 from appliance.jobs import checks
 from appliance.jobs.document import ARCHS, group_of, is_container
@@ -220,7 +221,11 @@ def _kernel_params(name: str, text: Mapping[str, Any]) -> str:
         except ValueError as error:
             raise BadRequest(f"{name}: {field}: {error}") from error
     for key in ("kernel_custom_params", "kernel_params"):
-        words += _words(name, {key: str(text.get(key) or "").split()}, key)
+        own = _words(name, {key: str(text.get(key) or "").split()}, key)
+        for word in own:
+            if not ipxe.is_plain(word):
+                raise BadRequest(f"{name}: {key}: {word!r} must not be: iPXE takes it for its own")
+        words += own
     return " ".join(words)
 
 

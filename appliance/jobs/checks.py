@@ -143,6 +143,8 @@ def kernel_words(value: Any) -> str:
         raise ValueError("must be printable ASCII on one line: it goes to the kernel as it is")
     if re.search(r"[$`\\{}|&;]", text):
         raise ValueError("must not hold $ ` \\ { } | & or ;: iPXE would take them for its own")
+    if any(word.startswith("#") for word in text.split(" ")):
+        raise ValueError("must not hold a word that begins with #: it begins a comment to iPXE")
     return " ".join(text.split(" ")).strip()
 
 

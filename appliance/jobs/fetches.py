@@ -175,7 +175,7 @@ class Fetches:
         scheduler = self._scheduler
         try:
             return await scheduler.body(job)
-        except (NotFound, BadState) as error:
+        except BadState as error:
             reason = f"its document cannot be read: {error}"
             now = scheduler.clock.now()
             store, waits = scheduler.store, scheduler.config.waits

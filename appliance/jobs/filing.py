@@ -44,6 +44,23 @@ async def file(
             scheduler.paperwork.set()
 
 
+async def look_over(scheduler: Scheduler) -> None:
+    """Read all of the archive, unless the start has, and shut the gate where it is damaged.
+
+    A key whose job cannot be found would make a second one, and what is filed in a damaged tree
+    may end more of it.  What waits and runs goes on.
+    """
+    if scheduler.archive.is_sound:
+        return
+    try:
+        await scheduler.archive.read_through()
+    except BadState as error:
+        log.error("the archive is damaged: no new jobs are taken", why=str(error))
+        scheduler.gate.shut("archive", f"the archive is damaged ({error}, with no server running)")
+    except DiskTrouble as error:
+        log.warning("the archive was not looked over", why=str(error))
+
+
 async def _step(scheduler: Scheduler) -> bool:
     """One batch of either kind; whether there was one."""
     newest = scheduler.config.limits.finished_in_memory

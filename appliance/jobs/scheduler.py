@@ -18,7 +18,7 @@ from appliance.boot import plan
 from appliance.boot.pinning import Images
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.errors import Refused
+from appliance.errors import BadState, NotFound, Refused
 from appliance.jobs import cluster, decisions, measures, news, operator, registry, restart
 from appliance.jobs.alarm import Alarm
 from appliance.jobs.box import Box, Facts, Identity
@@ -42,7 +42,7 @@ from appliance.jobs.outbox import HandOver, Outbox
 from appliance.jobs.packed import Packed
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
-from appliance.keep.archive import Archive
+from appliance.keep.archive import CHECK_HELP, Archive
 from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
 
@@ -322,14 +322,26 @@ class Scheduler:
         await self.settle(lambda: operator.resumed(self.store, self.clock.now()))
 
     async def find(self, job_id: str) -> Job:
-        """The job, in memory or in the archive.  Raises NotFound.
+        """The job, in memory or in the archive.  Raises NotFound; BadState where it is damaged.
 
         One that is not over is in memory, and found there without a checkpoint.
         """
-        if job_id in self.store.jobs or not self.store.archived:
+        if job_id in self.store.jobs:
+            return self.store.jobs[job_id]
+        found = await self.archive.job(job_id) if self.store.archived else None
+        if found is not None:
+            return found
+        if job_id in self.store.jobs or not self._was_given(job_id):
             return self.store.job(job_id)
-        found = await self.archive.job(job_id)
-        return found if found is not None else self.store.job(job_id)
+        if self.store.lost and (self.archive.is_sound or not self.store.archived):
+            raise NotFound(f"no job {job_id} any more: it was lost with an older state")
+        raise BadState(f"{job_id} was archived and is not found there; {CHECK_HELP}")
+
+    def _was_given(self, job_id: str) -> bool:
+        """Whether there was once a job with this id."""
+        lab, _, number = job_id.rpartition(".")
+        given = lab == self.config.lab and number.isascii() and number.isdigit()
+        return given and number[0] != "0" and len(number) < 16 and int(number) <= self.store.counter
 
     async def jobs_with_key(self, submitter: str, key: str) -> list[Job]:
         """The jobs that this submitter made with this key, oldest first; empty for a new key."""
@@ -348,7 +360,7 @@ class Scheduler:
         return job, next(attempt for attempt in job.attempts if attempt.token == token)
 
     async def body(self, job: Job) -> Body:
-        """What its document says to the job itself.  Raises NotFound, DiskTrouble, BadState."""
+        """What its document says to the job itself.  Raises DiskTrouble, BadState."""
         return job.document.body or await self.archive.body(job.number)
 
     async def mark(self, job: Job, change: Mark | Moved) -> None:

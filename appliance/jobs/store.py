@@ -119,6 +119,11 @@ class Store:
         """The jobs that this submitter made with this key; empty for a new key."""
         return [self.jobs[name] for name in self._by_key.get((submitter, key), [])]
 
+    @property
+    def lost(self) -> int:
+        """Jobs that are nowhere, as far as numbers tell: a repair or a restore left them out."""
+        return self.counter - len(self.jobs) - self.archived
+
     def active(self) -> list[Job]:
         """The jobs that hold a box."""
         return [self.jobs[name] for name in self._active]

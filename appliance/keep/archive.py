@@ -9,15 +9,14 @@ here again changes nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
-import google_crc32c
 import trio
 
 from appliance.errors import BadState, DiskTrouble, NotFound
@@ -25,9 +24,10 @@ from appliance.jobs.changes import Job, Mark, marked
 from appliance.jobs.document import Body
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
-from appliance.keep import plain, records
+from appliance.keep import plain, sealed, soundness
+from appliance.keep.sealed import is_whole, named, seal, unseal
 
-NAME: Final = "archive.sqlite"
+NAME: Final = sealed.NAME
 _SQLITES: Final = ("", "-wal", "-shm", "-journal")  # behind the name: what SQLite may have there
 FILES: Final = tuple(NAME + ending for ending in _SQLITES)
 MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
@@ -36,8 +36,12 @@ VERSION: Final = 1
 _MODE: Final = 0o600  # secrets of jobs; SQLite gives its log the same
 # SQLite waits so long for another program that holds the file, as a backup does for a moment.
 BUSY_S: Final = 5.0
+HELP: Final = sealed.HELP
+CHECK_HELP: Final = sealed.CHECK_HELP
 LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
-HELP: Final = "`appliance state repair` says what can be saved"
+# A start reads a file of this size to its end, in a third of a second; a larger one, of a million
+# jobs a gigabyte, is read while the server runs (soundness.py): cold, that takes fifteen seconds.
+CHECKED_AT_START_BYTES: Final = 64 * 2**20
 
 _SCHEMA: Final = f"""
 BEGIN;
@@ -56,8 +60,6 @@ PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
-CRC: Final = struct.Struct(">I")  # before each row's CBOR: of its other columns and that
-
 T = TypeVar("T")
 
 
@@ -70,6 +72,14 @@ class Wanted:
     box: str | None = None
     queue: str | None = None
     since: float = 0.0  # submitted then or later, UTC seconds
+
+
+@attrs.frozen
+class Listed:
+    """What was found, and what could not be read of it."""
+
+    jobs: list[Job]
+    lacks: str = ""  # in words; empty where nothing is missing
 
 
 class Archive:
@@ -85,11 +95,13 @@ class Archive:
         lister: sqlite3.Connection,
         *,
         threads: bool = True,
-        made: Path | None = None,
+        path: Path | None = None,
+        made: bool = False,
     ) -> None:
         """`made`: the file was not there before."""
         self._mine, self._lister, self._threads = mine, lister, threads
-        self._made = made
+        self._path, self._made = path, made
+        self.is_sound = False  # SQLite has read all of it in this run, and found it whole
         self.still = trio.Lock()  # whoever has it knows that nothing is moved into the archive
         self._turns = {id(mine): trio.CapacityLimiter(1), id(lister): trio.CapacityLimiter(1)}
 
@@ -102,8 +114,13 @@ class Archive:
         if (folder / MENDED).exists():
             raise BadState(f"{folder / NAME}: its repair was broken off; {HELP}")
         path = folder / NAME
-        made = None if path.exists() else path
-        return cls(connect(path), connect(path), made=made)
+        made = not path.exists()
+        mine = connect(path)
+        with contextlib.ExitStack() as stack:
+            stack.callback(mine.close)
+            lister = connect(path)
+            stack.pop_all()
+        return cls(mine, lister, path=path, made=made)
 
     def close(self) -> None:
         """No call may follow."""
@@ -111,14 +128,38 @@ class Archive:
         self._lister.close()
 
     async def check(self, store: Store) -> None:
-        """Raises BadState where it lacks what the store relies on."""
-        missing: str = await self._do(self._mine, lacks, store)
-        if missing and self._made is not None:
+        """Raises BadState where it lacks what the store relies on, and where a small one is
+        damaged.
+        """
+        missing: str = await self._do(self._mine, soundness.lacks, store)
+        if missing and self._made:
+            assert self._path is not None
             self.close()
-            self._made.unlink()  # an empty one would look like what is left of the other
+            self._path.unlink()  # an empty one would look like what is left of the other
             missing = "is missing"
         if missing:
             raise BadState(f"{NAME}: {missing}; {HELP}")
+        if self._path is not None and self._path.stat().st_size <= CHECKED_AT_START_BYTES:
+            await self.read_through()
+
+    async def read_through(self) -> None:
+        """Let SQLite read all of it.  Raises BadState where it is damaged.
+
+        By a connection of its own: who asks for a job does not wait for that.
+        """
+        if self._path is None:
+            self.is_sound = True
+            return
+        connection = connect(self._path)
+        self._turns[id(connection)] = trio.CapacityLimiter(1)
+        try:
+            wrong: str = await self._do(connection, soundness.unsound)
+        finally:
+            del self._turns[id(connection)]
+            connection.close()
+        if wrong:
+            raise BadState(f"{NAME}: {wrong}; {HELP}")
+        self.is_sound = True
 
     # ---- in
 
@@ -144,10 +185,10 @@ class Archive:
         await self._do(self._lister, _copy, path)
 
     async def body(self, number: int) -> Body:
-        """Raises NotFound."""
+        """Of a job whose body was put there."""
         found: Body | None = await self._do(self._mine, body_of, number)
         if found is None:
-            raise NotFound(f"{NAME} has no document of job number {number}")
+            raise BadState(f"{NAME}: the document number {number} is not there; {CHECK_HELP}")
         return found
 
     async def job(self, name: str) -> Job | None:
@@ -161,16 +202,24 @@ class Archive:
     async def with_key(self, submitter: str, key: str) -> list[Job]:
         """The jobs that this submitter made with this key, oldest first."""
         where = "submitter = ? AND key = ? ORDER BY number"
-        return await self._jobs(self._mine, where, (submitter, key))
+        found = await self._jobs(self._mine, where, (submitter, key))
+        if any((job.submitter, job.key) != (submitter, key) for job in found):
+            raise BadState(_ASTRAY)
+        return found
 
     async def with_token(self, token: str) -> Job | None:
         """The job that has an attempt with this token."""
         where = "number = (SELECT number FROM attempt WHERE token = ?)"
-        return next(iter(await self._jobs(self._mine, where, (token,))), None)
+        found = next(iter(await self._jobs(self._mine, where, (token,))), None)
+        if found is not None and all(attempt.token != token for attempt in found.attempts):
+            raise BadState(_ASTRAY)
+        return found
 
-    async def search(self, wanted: Wanted, most: int) -> list[Job]:
-        """The newest of those wanted, newest first."""
-        terms: list[tuple[str, tuple[object, ...]]] = [("submitted >= ?", (wanted.since,))]
+    async def search(self, wanted: Wanted, most: int) -> Listed:
+        """The newest of those wanted, newest first; a damaged one is named and left out."""
+        terms: list[tuple[str, tuple[object, ...]]] = [("true", ())]
+        if wanted.since:  # who asks for all is told of damaged ones, whatever stands in them
+            terms.append(("submitted >= ?", (wanted.since,)))
         if wanted.user is not None:
             terms.append(("submitter = ?", (wanted.user,)))
         if wanted.health:
@@ -182,7 +231,7 @@ class Archive:
             terms.append(("queue = ?", (wanted.queue,)))
         where = " AND ".join(term for term, _ in terms) + " ORDER BY number DESC LIMIT ?"
         values = [value for _, several in terms for value in several]
-        return await self._jobs(self._lister, where, (*values, most))
+        return await self._do(self._lister, _list, where, (*values, most))
 
     async def sweepable(
         self, before: float, after: tuple[float, int] = (0.0, 0), most: int = -1
@@ -193,7 +242,10 @@ class Archive:
         """
         where = "stays = 0 AND finished < ? AND (finished, number) > (?, ?)"
         where += " ORDER BY finished, number LIMIT ?"
-        return await self._jobs(self._lister, where, (before, *after, most))
+        found = await self._jobs(self._lister, where, (before, *after, most))
+        if any((job.finished or 0.0, job.number) <= after for job in found):
+            raise BadState(_ASTRAY)  # and whoever goes on behind the last would never end
+        return found
 
     async def _jobs(
         self, by: sqlite3.Connection, where: str, values: tuple[object, ...]
@@ -207,23 +259,11 @@ class Archive:
                 return work(connection, *args)
             turn = self._turns[id(connection)]
             return await trio.to_thread.run_sync(work, connection, *args, limiter=turn)
-        except sqlite3.Error as error:
-            raise trouble(error) from error
+        except soundness.ERRORS as error:
+            raise soundness.trouble(error) from error
 
 
-# What the world does to a file that is whole (sqlite.org/rescode.html).
-_NOT_NOW: Final = {
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM,
-}  # fmt: skip
-
-
-def trouble(error: sqlite3.Error) -> DiskTrouble | BadState:
-    """What SQLite says, in our words: something is in the way, or the file is damaged."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW:
-        return DiskTrouble(f"{NAME}: {error}")
-    return BadState(f"{NAME}: {error}; {HELP}")
-
+_ASTRAY: Final = f"{NAME}: an index leads to another job; {CHECK_HELP}"
 
 # ---- one connection: what runs in a thread, or while no server does
 
@@ -250,8 +290,8 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
             stack.callback(connection.close)
             _prepare(connection)
             stack.pop_all()
-    except sqlite3.Error as error:
-        raise trouble(error) from error
+    except soundness.ERRORS as error:
+        raise soundness.trouble(error) from error
     return connection
 
 
@@ -279,8 +319,27 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: the log is synced by each commit
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
+    connection.text_factory = _text
     if not tables:
         connection.executescript(_SCHEMA)
+    elif not set(schema()) <= set(connection.execute(_OF_SCHEMA)):
+        raise BadState(f"{NAME}: its tables are not those that this program makes; {HELP}")
+
+
+def _text(data: bytes) -> str:
+    """Text that is no UTF-8 is a damaged row's (is_whole), and no reason to read no other."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+_OF_SCHEMA: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+
+
+@functools.cache
+def schema() -> list[tuple[str, str]]:
+    """The tables and indexes: their names, and the SQL that makes them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return connection.execute(_OF_SCHEMA).fetchall()
 
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
@@ -303,7 +362,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def file_bodies(connection: sqlite3.Connection, bodies: Iterable[tuple[int, Body]]) -> None:
     """Keep bodies; one that is there already is replaced."""
-    rows = [_sealed((number,), body, Body) for number, body in bodies]
+    rows = [seal((number,), body, Body) for number, body in bodies]
     with _transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", rows)
 
@@ -336,7 +395,7 @@ def _put(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
             float(job.submitted), float(job.finished or 0.0),  # as they come back
             job.state.health, box, job.document.queue, int(stays),
         )  # fmt: skip
-        rows.append(_sealed(columns, job, Job))
+        rows.append(seal(columns, job, Job))
     marks = ", ".join("?" * 11)
     connection.executemany(f"INSERT OR REPLACE INTO job VALUES ({marks})", rows)
     connection.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
@@ -345,53 +404,22 @@ def _put(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
 def body_of(connection: sqlite3.Connection, number: int) -> Body | None:
     """The body of the document of the job with this number."""
     row = connection.execute("SELECT * FROM body WHERE number = ?", (number,)).fetchone()
-    return _unsealed(row, Body) if row is not None else None
+    return unseal(row, Body) if row is not None else None
 
 
 def _select(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Job]:
     rows = connection.execute(f"SELECT * FROM job WHERE {where}", values).fetchall()
-    return [_unsealed(row, Job) for row in rows]
+    return [unseal(row, Job) for row in rows]
 
 
-def _sealed(columns: tuple[Any, ...], value: Any, kind: type) -> tuple[Any, ...]:
-    """A row: its columns, then CBOR behind the CRC32C of all: SQLite does not see a flipped bit."""
-    data = records.dumps(value, kind)
-    return (*columns, _sum(columns, data) + data)
-
-
-def _sum(columns: Sequence[Any], data: bytes) -> bytes:
-    return CRC.pack(google_crc32c.value(repr(tuple(columns)).encode() + data))
-
-
-def is_whole(row: Sequence[Any]) -> bool:
-    """Whether the row holds what was written."""
-    *columns, sealed = row
-    return bool(sealed[: CRC.size] == _sum(columns, sealed[CRC.size :]))
-
-
-def _unsealed(row: Sequence[Any], kind: type[T]) -> T:
-    if not is_whole(row):
-        raise BadState(f"{NAME}: a row is damaged; {HELP}")
-    return records.loads(row[-1][CRC.size :], kind, NAME)
+def _list(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Listed:
+    rows = connection.execute(f"SELECT * FROM job WHERE {where}", values).fetchall()
+    whole = [row for row in rows if is_whole(row)]
+    broken = [row[0] for row in rows if not is_whole(row)]
+    lacks = f"{NAME}: {named('job', broken)}; {CHECK_HELP}" if broken else ""
+    return Listed([unseal(row, Job) for row in whole], lacks)
 
 
 def all_jobs(connection: sqlite3.Connection) -> list[Job]:
     """Every job in it, oldest first."""
     return _select(connection, "true ORDER BY number", ())
-
-
-def lacks(connection: sqlite3.Connection, store: Store) -> str:
-    """What the store relies on and is not there, in words; empty where nothing is."""
-    (there,) = connection.execute("SELECT count(*) FROM job").fetchone()
-    if there < store.archived:
-        return f"holds {there} jobs, and {store.archived} were put there"
-    newest = max(
-        (job.number for job in store.jobs.values() if job.document.body is None), default=0
-    )
-    (filed,) = connection.execute("SELECT max(number) FROM body").fetchone()
-    if newest > (filed or 0):
-        return f"ends with document {filed or 0}, and document {newest} was put there"
-    if (filed or 0) > store.counter:  # filed once the journal had the job
-        lost = f"job {store.counter} is the newest that the journal knows"
-        return f"holds document {filed}, and {lost}: records are lost"
-    return ""

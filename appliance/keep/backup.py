@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +34,15 @@ LEASES: Final = "dnsmasq.leases"
 ASIDE: Final = "replaced-"  # in the state folder: what a restore has replaced
 SNAPSHOT: Final = replay.snapshot_name(1)  # its name in each backup
 _OWNER_ONLY: Final = 0o600
+# What is read as a whole: the list of contents is 200 bytes, a hosts file some kilobytes.
+_SMALL_BYTES_MAX: Final = 2**20
+# A store of a million jobs that wait: read as a whole, too.
+_SNAPSHOT_BYTES_MAX: Final = 2 * 2**30
+# A large file that shrinks more than this was made to fill a disk: our rows shrink to a tenth.
+_BOMB_BYTES: Final = 64 * 2**20
+_BOMB_RATIO: Final = 200
+_STATE_NAMES: Final = frozenset([SNAPSHOT, archive.NAME, LEASES])
+_COUNTS: Final = ("jobs", "archived", "boxes")
 _COPY_BYTES: Final = 2**20
 
 
@@ -96,24 +107,57 @@ def opened(path: Path) -> Iterator[Backup]:
     """Raises BadState where it is no backup, not whole, or of a newer program; OSError."""
     try:
         with zipfile.ZipFile(path) as found:
-            if (bad := found.testzip()) is not None:
-                raise BadState(f"{path}: {bad} in it is damaged")
-            about = json.loads(found.read(ABOUT))
-            if not isinstance(about, dict) or about.get("version") != VERSION:
-                raise BadState(f"{path}: a backup of a newer program, or none")
-            store = replay.load_snapshot(found.read(f"{STATE}/{SNAPSHOT}"), SNAPSHOT).store
-            backup = Backup(found, about, store)
-            for folder in (STATE, HOSTS):
-                _check_names(backup.names(folder), path)
-            yield backup
+            yield _checked(found, path)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         raise BadState(f"{path}: no whole backup: {error}") from error
 
 
-def _check_names(names: list[str], path: Path) -> None:
-    for name in names:
-        if "/" in name or name in ("", ".", "..") or not name.isprintable():
-            raise BadState(f"{path}: {name!r} in it is no file's name")
+def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
+    """Looks at names and sizes before anything is inflated, and at all of it after that."""
+    for entry in found.infolist():
+        _check_name(entry.filename, path)
+        _check_size(entry, path)
+    for name, count in Counter(found.namelist()).items():
+        if count > 1:
+            raise BadState(f"{path}: {name} is in it twice")
+    try:
+        if (bad := found.testzip()) is not None:
+            raise BadState(f"{path}: {bad} in it is damaged")
+        about = json.loads(found.read(ABOUT))
+    except (RuntimeError, struct.error) as error:  # encrypted; packed otherwise; nested too deeply
+        raise BadState(f"{path}: no backup that can be read: {error}") from error
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        raise BadState(f"{path}: a backup of a newer program, or none")
+    if not all(type(about.get(key)) is int for key in _COUNTS):
+        raise BadState(f"{path}: {ABOUT} in it must have numbers for {', '.join(_COUNTS)}")
+    store = replay.load_snapshot(found.read(f"{STATE}/{SNAPSHOT}"), SNAPSHOT).store
+    return Backup(found, {"made": "", **about}, store)
+
+
+def _check_name(whole: str, path: Path) -> None:
+    folder, _, name = whole.partition("/")
+    plain = name not in ("", ".", "..") and "/" not in name and name.isprintable()
+    ours = name in _STATE_NAMES if folder == STATE else folder == HOSTS
+    if whole not in (ABOUT, CONFIGURATION) and not (plain and ours):
+        raise BadState(f"{path}: {whole[:200]!a} in it is no file's name in a backup")
+
+
+def _check_size(entry: zipfile.ZipInfo, path: Path) -> None:
+    """As the list says it: no more is ever inflated."""
+    most = {
+        f"{STATE}/{archive.NAME}": None,
+        f"{STATE}/{SNAPSHOT}": _SNAPSHOT_BYTES_MAX,
+        f"{STATE}/{LEASES}": _BOMB_BYTES,  # of a million leases
+    }
+    limit = most.get(entry.filename, _SMALL_BYTES_MAX)
+    shrunk = entry.file_size > _BOMB_RATIO * max(1, entry.compress_size)
+    if limit is not None and entry.file_size > limit:
+        why = f"{entry.file_size} bytes, more than the {limit} that it may have"
+    elif entry.file_size > _BOMB_BYTES and shrunk:
+        why = f"{entry.file_size} bytes packed into {entry.compress_size}: no server wrote that"
+    else:
+        return
+    raise BadState(f"{path}: {entry.filename} in it has {why}")
 
 
 def in_the_way(config: Config, backup: Backup, configuration: Path) -> list[Path]:

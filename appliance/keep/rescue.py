@@ -19,7 +19,7 @@ from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive, owner, plain
+from appliance.keep import archive, owner, plain, sealed, soundness
 from appliance.keep.disk import sync_folder
 from appliance.keep.survey import Damage
 
@@ -27,7 +27,8 @@ _BESIDE: Final = f".{archive.NAME}.new"
 # What runs in the place of a script that is lost, should its job have a box that starts it again.
 _LOST: Final = Body(script="#!/bin/sh\necho 'the document of this job was lost' >&2\nexit 1\n")
 _WHY: Final = "its document was lost"
-_TABLES: Final = {"body": "number", "job": "number", "attempt": "token"}  # and what orders them
+# Numbers between two stretches that can be read, asked for one by one: some seconds of work.
+_HOLE_MAX: Final = 1_000_000
 
 
 def damage(folder: Path, store: Store) -> Damage | None:
@@ -73,36 +74,75 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
         connection = _old(folder)
     except BadState as error:
         return str(error).removeprefix(f"{archive.NAME}: "), _Left(set(), set())
+    broken: dict[str, list[int]] = {"job": [], "document": []}
     with contextlib.closing(connection):
         left = _Left(
-            {row[0] for row in _rows(connection, "job")},
-            {row[0] for row in _rows(connection, "body")},
+            {row[0] for row in _rows(connection, "job", broken["job"])},
+            {row[0] for row in _rows(connection, "body", broken["document"])},
         )
         try:
-            (word,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            lacks = archive.lacks(connection, store) if word == "ok" else word
-            (rows,) = connection.execute("SELECT (SELECT count(*) FROM job) + count(*) FROM body")
-            whole = len(left.over) + len(left.bodies)
-            if not lacks and rows[0] > whole:
-                lacks = f"{rows[0] - whole} rows are damaged"
-        except sqlite3.Error as error:
-            if isinstance(why := archive.trouble(error), DiskTrouble):
+            words = [sealed.named(what, numbers) for what, numbers in broken.items() if numbers]
+            words.append(soundness.unsound(connection) or soundness.lacks(connection, store))
+            lacks = " and ".join(filter(None, words)) or _astray(connection)
+        except soundness.ERRORS as error:
+            if isinstance(why := soundness.trouble(error), DiskTrouble):
                 raise why from error
-            lacks = str(error)
+            lacks = str(why).removeprefix(f"{archive.NAME}: ").removesuffix(f"; {archive.HELP}")
     return lacks, left
 
 
-def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
-    """Those that can be read, from both ends towards what cannot."""
-    seen = set()
-    for way in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.Error):
-            for row in connection.execute(f"SELECT * FROM {table} ORDER BY {_TABLES[table]} {way}"):
-                if row[0] in seen:
-                    break
+def _astray(connection: sqlite3.Connection) -> str:
+    """Whether an attempt cannot be found by its token, in words."""
+    number_of = "SELECT number FROM attempt WHERE token = ?"
+    lost = [
+        row[0]
+        for row in connection.execute("SELECT * FROM job")
+        if any(
+            connection.execute(number_of, (token,)).fetchone() != (row[0],)
+            for token in sealed.tokens_of(row)
+        )
+    ]
+    (more,) = connection.execute(
+        "SELECT count(*) FROM attempt WHERE number NOT IN (SELECT number FROM job)"
+    ).fetchone()
+    if lost:
+        return sealed.named("attempt of job", lost).replace("attempt of jobs", "attempts of jobs")
+    return f"{more} attempts are of no job" if more else ""
+
+
+def _rows(
+    connection: sqlite3.Connection, table: str, broken: list[int] | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """The whole ones among those that can be read: from both ends, then one by one between them.
+
+    Numbers of others go to `broken`.
+    """
+    seen: set[int] = set()
+    ends = [0, 0]  # the last number, from either end
+    for n, way in enumerate(("ASC", "DESC")):
+        try:
+            for row in connection.execute(f"SELECT * FROM {table} ORDER BY number {way}"):
+                if row[0] in seen:  # by two ways, or from the other end
+                    continue
                 seen.add(row[0])
-                if table == "attempt" or archive.is_whole(row):
+                if sealed.is_whole(row):
+                    ends[n] = row[0]
                     yield row
+                elif broken is not None:
+                    broken.append(row[0])
+        except soundness.ERRORS:
+            continue
+        if n == 0:
+            return
+    hole = range(ends[0] + 1, max(ends) + 1)
+    for number in hole[:_HOLE_MAX]:
+        if number not in seen:
+            with contextlib.suppress(*soundness.ERRORS):
+                one = f"SELECT * FROM {table} WHERE number = ?"
+                found = connection.execute(one, (number,)).fetchone()
+                if found is not None and sealed.is_whole(found):
+                    seen.add(number)
+                    yield found
 
 
 def mend(folder: Path) -> None:
@@ -129,11 +169,14 @@ def _copy(folder: Path, beside: Path) -> None:
         if not (folder / archive.NAME).exists():
             return
         with contextlib.suppress(BadState), contextlib.closing(_old(folder)) as old:
-            for table in _TABLES:
+            for table in ("body", "job"):
                 new.execute("BEGIN")
                 for row in _rows(old, table):
                     marks = ", ".join("?" * len(row))
                     new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+                    if table == "job":  # no checksum holds what stood in the third table
+                        tokens = [(token, row[0]) for token in sealed.tokens_of(row)]
+                        new.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
                 new.execute("COMMIT")
 
 

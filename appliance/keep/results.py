@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from appliance import trees
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import NO_ROOM, sync_folder
 
@@ -32,6 +32,9 @@ ASIDE: Final = ".removed"  # under the results: what is on its way out
 _DEPTH: Final = 6
 _DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
+# What this process writes begins so.  Other files of that kind a killed one has left.
+_MINE: Final = f"{PART}{secrets.token_hex(4)}-"
+HIDDEN: Final = (PART, ASIDE)  # names that begin so are ours: never listed, never a client's
 
 
 class Upload:
@@ -39,7 +42,7 @@ class Upload:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beside = path.with_name(PART + secrets.token_hex(8))
+        self._beside = path.with_name(_MINE + secrets.token_hex(8))
         self._descriptor: int | None = None
         self._replaced: int | None = None  # bytes
 
@@ -154,14 +157,47 @@ def make_folders(folder: Path) -> bool:
 def listing(root: Path) -> list[tuple[str, int, float]]:
     """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
     found = []
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
+    for folder in trees.walk(root):
+        for entry in folder.entries:
             with contextlib.suppress(FileNotFoundError):
-                facts = path.lstat()
-                if not name.startswith(PART) and path.is_file():
-                    found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
+                facts = entry.stat(follow_symlinks=False)
+                if not entry.name.startswith(PART) and os.path.isfile(entry.path):
+                    name = os.path.relpath(entry.path, root)
+                    found.append((name, facts.st_size, facts.st_mtime))
     return sorted(found)
+
+
+def used(root: Path) -> tuple[int, int]:
+    """Bytes and names of all files under `root`, those that a killed server left half-written too.
+
+    What this one is writing is counted where it is written.
+    """
+    size = names = 0
+    for folder in trees.walk(root):
+        for entry in folder.entries:
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_MINE):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    names += folder.depth + 1
+    return size, names
+
+
+def drop_parts(root: Path) -> tuple[int, int]:
+    """Remove what killed servers left half-written under `root`; how many files, and their bytes.
+
+    Uploads of this process go on.  Raises OSError.
+    """
+    count = size = 0
+    for folder in trees.walk(root):
+        for entry in folder.entries:
+            if entry.name.startswith(PART) and not entry.name.startswith(_MINE):
+                if entry.is_dir(follow_symlinks=False):
+                    continue  # a person's
+                with contextlib.suppress(FileNotFoundError):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    os.unlink(entry.path)
+                    count += 1
+    return count, size
 
 
 def newest_number(results: Path, lab: str) -> int:
@@ -220,7 +256,7 @@ def put_back(aside: Path, root: Path) -> None:
         elif there.is_dir() and not there.is_symlink() and place.is_dir():
             put_back(there, place)
     sync_folder(root)
-    shutil.rmtree(aside)
+    trees.remove(aside)
 
 
 def set_apart(below: Path) -> list[Path]:
@@ -233,5 +269,5 @@ def remove(folder: Path) -> int:
     """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
     freed = sum(size for _, size, _ in listing(folder))
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        trees.remove(folder)
     return freed

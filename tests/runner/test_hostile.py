@@ -128,6 +128,16 @@ def test_control_characters_do_not_reach_the_console(box) -> None:
     assert "job| unended\n" in box.console
 
 
+def test_neither_do_those_of_unicode_and_what_people_write_does(box) -> None:
+    """C1 as UTF-8, which consoles obey like ESC [, and marks that turn the order of writing."""
+    box.run(
+        "\tprintf 'a\\302\\2332Jb\\342\\200\\256c\\342\\201\\246d\\n\\303\\233 \\346\\274\\242\\n'"
+    )
+
+    assert "job| a2Jbcd\n" in box.console
+    assert "job| Û 漢\n" in box.console
+
+
 def test_a_stuck_console_holds_up_nobody(box, server) -> None:
     box.settings["RUNNER_CONSOLE_FOR"] = "0"
     os.mkfifo(box.root / "dev/console")  # nobody reads it

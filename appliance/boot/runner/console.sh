@@ -2,6 +2,10 @@
 # Shows the runner's log and the job's output on the console, each line marked.  It only follows
 # the files that the others write, so a stuck serial line holds up nobody.
 
+# What consoles obey in UTF-8: C1's controls, and marks that turn the order of writing.  Byte ranges
+# mean bytes in the locale C.
+UNSHOWN=$(printf 's/\302[\200-\237]//g;s/\342\200[\250-\256]//g;s/\342\201[\246-\251]//g')
+
 open_console() {
     console=$(recall console)
     if ! alive "$console"; then
@@ -32,7 +36,7 @@ show_on_console() {
         [ -z "$last" ] || break
         nap
     done
-    [ -z "$output_rest" ] || echo "job| $output_rest" >>"$P/dev/console"
+    [ -z "$output_rest" ] || echo "job| $output_rest" | LC_ALL=C sed "$UNSHOWN" >>"$P/dev/console"
 } 2>/dev/null
 
 relay() { # FD MARK BEGUN: shows whole lines, leaves the one not yet ended in $rest
@@ -51,7 +55,7 @@ relay() { # FD MARK BEGUN: shows whole lines, leaves the one not yet ended in $r
         lines=$lines$rest$NL
         rest=
     fi
-    [ -z "$lines" ] || printf %s "$lines" | sed "s/^/$2/" >>"$P/dev/console"
+    [ -z "$lines" ] || printf %s "$lines" | LC_ALL=C sed "s/^/$2/;$UNSHOWN" >>"$P/dev/console"
 }
 
 last_words() { # until everything said is on the console, or the line is too slow

@@ -93,6 +93,22 @@ def configuration(checked: Checked) -> Finding:
     return findings.error(looked_at, f"{checked.file}: {said}", means, mend)
 
 
+def rights(folder: str, *, nosuid: bool, entered: bool) -> Finding:
+    """What local users can do with programs of images that give rights to whoever runs them.
+
+    `entered`: whether other users may go into the folder at all.
+    """
+    looked_at = "programs in images"
+    if nosuid or not entered:
+        return findings.ok(looked_at, "give no local user of this server any rights")
+    means = "a local user of this server can run an image's own `su` as root, whoever made it"
+    mend = (
+        f"mount --bind {folder} {folder} && mount -o remount,bind,nosuid {folder}; and in"
+        f" /etc/fstab: {folder} {folder} none bind,nosuid 0 0"
+    )
+    return findings.warning(looked_at, f"{folder} is mounted without nosuid", means, mend)
+
+
 def images(there: Sequence[ImageState], srv: str) -> list[Finding]:
     """The images that documents can ask for."""
     if not there:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -174,4 +175,10 @@ def image_states(world: World) -> list[Finding]:
             problems.append(f"{closed} is not readable by others")
         kernel = image.kernels[0] if image.kernels else "none"
         states.append(files.ImageState(image.name, kernel, tuple(problems)))
-    return files.images(states, str(srv))
+    found = files.images(states, str(srv))
+    if states:
+        folder = srv / "os"
+        nosuid = bool(os.statvfs(folder).f_flag & os.ST_NOSUID)
+        entered = bool(folder.stat().st_mode & stat.S_IXOTH)
+        found.append(files.rights(str(folder), nosuid=nosuid, entered=entered))
+    return found
