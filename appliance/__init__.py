@@ -140,6 +140,7 @@ holds them to it.
       offline            state files while no server runs: read, repaired, imported
       journal            changes, snapshots, and the way back from them
       archive            documents' bodies, and jobs that are over, in one SQLite file
+      archive_file       that file: made, opened, copied
       sealed      pure   its rows, and what tells a damaged one
       soundness          whether it is whole
       rescue             the archive while no server runs: checked, mended, exported

@@ -104,15 +104,8 @@ async def serve(
     scheduler.restarted()
     await _learn_hosts(scheduler)
     close = trio.Event()
-
-    async def last_orders() -> None:
-        await close.wait()
-        log.info("dismissing the lobby", parked=len(scheduler.lobby))
-        scheduler.lobby.dismiss()
-        scheduler.watchers.dismiss()
-
+    last_orders = partial(_last_orders, scheduler, close)
     entrance, callers = _entrance(scheduler)
-
     async with trio.open_nursery() as behind:  # outlives the doors
         behind.start_soon(systemd.stay_alive)
         behind.start_soon(_tell_floods)
@@ -143,6 +136,14 @@ async def serve(
     with trio.CancelScope(shield=True):
         await journal.stop()
     log.info("stopped", jobs=len(store.jobs))
+
+
+async def _last_orders(scheduler: Scheduler, close: trio.Event) -> None:
+    """Wait for the end, and send away whoever waits."""
+    await close.wait()
+    log.info("dismissing the lobby", parked=len(scheduler.lobby))
+    scheduler.lobby.dismiss()
+    scheduler.watchers.dismiss()
 
 
 async def _tell_floods() -> None:

@@ -22,7 +22,7 @@ from appliance.jobs import decisions, document
 from appliance.jobs.changes import Job, Moment, Pinned
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
-from appliance.keep import archive, records, replay
+from appliance.keep import archive, archive_file, records, replay
 from appliance.keep.disk import StateFolder
 from bench import process
 from bench.process import IMAGE, KERNEL
@@ -98,7 +98,7 @@ def rows() -> list[Row]:
 
 async def _fill(state: Path, queued: int, over: int) -> None:
     waiting = range(over + 1, over + queued + 1)
-    with contextlib.closing(archive.connect(state / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(state / archive_file.NAME)) as connection:
         for numbers in _batches(range(1, over + 1)):
             jobs = (_job(n) for n in numbers)
             ended = Finished("success", "", None)

@@ -28,7 +28,7 @@ from typing import Final
 
 import trio
 
-from appliance.keep import archive
+from appliance.keep import archive_file
 from appliance.keep.archive import Archive
 from appliance.keep.disk import StateDisk
 from appliance.keep.frames import SECTOR_BYTES
@@ -232,7 +232,7 @@ class MemoryDisk(StateDisk):
 
     def __init__(self, seed: int = 0) -> None:
         self.calls = MemoryCalls(seed)
-        self.sqlite = archive.connect(":memory:")
+        self.sqlite = archive_file.connect(":memory:")
         super().__init__(self.calls, _at_once)
 
     @property

@@ -11,7 +11,7 @@ import attrs
 from appliance.errors import DiskTrouble
 from appliance.jobs.changes import Kept
 from appliance.jobs.job import Finished
-from appliance.keep import archive, soundness
+from appliance.keep import archive, archive_file, soundness
 from tests import rich
 from tests.sick_sqlite import sick_sqlite
 
@@ -53,7 +53,7 @@ def steps(connection, over):
 
 def has(folder, true):
     """Whether a start would find in that archive what is `true`."""
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as found:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as found:
         assert "ok" == found.execute("PRAGMA integrity_check").fetchone()[0]
         jobs = {job.id: job for job in archive.all_jobs(found)}
         for number, body in true["body"]:
@@ -73,7 +73,7 @@ def run(folder, fail_at=0):
     true = {"body": [], "job": [], "kept": []}
     refused = None
     with sick_sqlite(folder, fail_at) as disk:
-        connection = archive.connect(folder / archive.NAME)
+        connection = archive_file.connect(folder / archive_file.NAME)
         connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES}")
         before = disk.syncs
         disk.fail_at = before + fail_at if fail_at else 0

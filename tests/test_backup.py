@@ -17,7 +17,7 @@ from appliance.doors.backups import Backups
 from appliance.errors import BadState, Refused
 from appliance.jobs import filing, hosts
 from appliance.jobs.changes import Drained, Submitted
-from appliance.keep import archive, backup, replay
+from appliance.keep import archive_file, backup, replay
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive, Wanted
 from appliance.keep.disk import StateFolder
@@ -278,7 +278,7 @@ async def test_one_that_is_cut_off_or_damaged_anywhere_is_refused(tmp_path, file
         pass
     with pytest.raises(BadState), backup.opened(file):
         pass
-    entry = whole.index(archive.NAME.encode()) + 200
+    entry = whole.index(archive_file.NAME.encode()) + 200
     file.write_bytes(whole[:entry] + bytes([whole[entry] ^ 1]) + whole[entry + 1 :])
     with pytest.raises(BadState), backup.opened(file):
         pass
@@ -345,7 +345,7 @@ async def test_a_list_of_contents_that_is_none_is_refused_in_a_line(file, about,
 
 
 async def test_what_was_packed_to_fill_the_disk_is_refused_before_it_is_inflated(file):
-    changed(file, f"state/{archive.NAME}", bytes(100 * 2**20))
+    changed(file, f"state/{archive_file.NAME}", bytes(100 * 2**20))
     tracemalloc.start()
     with pytest.raises(BadState, match="no server wrote that"), backup.opened(file):
         pass

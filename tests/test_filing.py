@@ -24,7 +24,7 @@ from appliance.jobs.intake import Paper
 from appliance.jobs.job import Fetch
 from appliance.jobs.reports import Reports, Source
 from appliance.jobs.store import Store
-from appliance.keep import archive
+from appliance.keep import archive, archive_file
 from appliance.keep.archive import Archive
 from tests import fakes
 from tests import lab as labs
@@ -313,14 +313,14 @@ async def test_a_list_names_the_jobs_that_are_damaged_and_shows_the_others(autoj
 
 def astray(path):
     """An index of that archive leads from each key to the job before: no key finds its own."""
-    with contextlib.closing(archive.connect(path)) as connection:
+    with contextlib.closing(archive_file.connect(path)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'key)', 'id)') "
                            "WHERE name = 'job_by_key'")  # fmt: skip
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("REINDEX job_by_key")
         connection.execute("PRAGMA writable_schema = ON")
-        sql = dict(archive.schema())["job_by_key"]
+        sql = dict(archive_file.schema())["job_by_key"]
         connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'job_by_key'", (sql,))
 
 
@@ -328,9 +328,9 @@ async def test_a_damaged_archive_is_seen_at_the_start_or_shuts_the_gate(tmp_path
     async with open_lab(SMALL) as lab:
         jobs = [await over(lab, n) for n in range(3)]
         await filed(lab)
-        await lab.disk.archive.copy_to(tmp_path / archive.NAME)
+        await lab.disk.archive.copy_to(tmp_path / archive_file.NAME)
         store = lab.scheduler.store
-    astray(tmp_path / archive.NAME)
+    astray(tmp_path / archive_file.NAME)
 
     shelf = Archive.of_folder(tmp_path)
     with contextlib.closing(shelf):
@@ -453,19 +453,19 @@ async def test_a_sweep_reads_the_archive_in_batches_and_misses_nothing(autojump_
 
 
 def test_a_foreign_or_newer_archive_is_refused(tmp_path):
-    path = tmp_path / archive.NAME
+    path = tmp_path / archive_file.NAME
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE x (y)")
     with pytest.raises(BadState, match="no archive of the appliance"):
-        archive.connect(path)
+        archive_file.connect(path)
     other.close()
     path.unlink()
-    archive.connect(path).close()
+    archive_file.connect(path).close()
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 2")
     newer.close()
     with pytest.raises(BadState, match="version 2 is newer"):
-        archive.connect(path)
+        archive_file.connect(path)
 
 
 def rows(lab, table):
@@ -553,7 +553,7 @@ async def test_who_waits_for_a_job_is_told_once_the_disk_knows(autojump_clock):
 
 
 def test_each_commit_of_the_archive_is_synced(tmp_path):
-    with contextlib.closing(archive.connect(tmp_path / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(tmp_path / archive_file.NAME)) as connection:
         [mode] = connection.execute("PRAGMA journal_mode").fetchone()
         [synchronous] = connection.execute("PRAGMA synchronous").fetchone()
 
@@ -562,14 +562,18 @@ def test_each_commit_of_the_archive_is_synced(tmp_path):
 
 @pytest.mark.parametrize("old", [None, 0o644])
 def test_only_the_owner_reads_the_archive_which_holds_secrets(tmp_path, old):
-    path = tmp_path / archive.NAME
+    path = tmp_path / archive_file.NAME
     if old is not None:
         path.touch(old)
-    with contextlib.closing(archive.connect(path)) as connection:
+    with contextlib.closing(archive_file.connect(path)) as connection:
         archive.file_bodies(connection, [(1, Body(secrets={"token": "x"}))])
 
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
-    assert {archive.NAME, f"{archive.NAME}-wal", f"{archive.NAME}-shm"} == modes.keys()
+    assert {
+        archive_file.NAME,
+        f"{archive_file.NAME}-wal",
+        f"{archive_file.NAME}-shm",
+    } == modes.keys()
     assert {0o600} == set(modes.values())
 
 

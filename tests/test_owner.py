@@ -19,7 +19,7 @@ from appliance.boot import image_gc, pinning  # noqa: F401
 from appliance.doors import operators  # noqa: F401
 from appliance.errors import Refused
 from appliance.jobs.store import Store
-from appliance.keep import archive, backup, owner, records
+from appliance.keep import archive, archive_file, backup, owner, records
 from tests import traps
 from tests.test_state import ARCHIVING, flip, written
 from tests.traps import KINDS, USER
@@ -34,8 +34,8 @@ NAMES = (
     "lock", "reserve", "snapshot-000001", "snapshot-000001.new", ".snapshot-000001.new",
     "journal-000001", ".journal-000001.new", "snapshot-000002", "journal-000002",
     "snapshot-000003", "snapshot-000003.new", "journal-000003", "damaged-1", "replaced-1",
-    "dnsmasq.leases", ".dnsmasq.leases.new", "dhcp-hosts", *archive.FILES,
-    archive.MENDED, f".{archive.NAME}.new", f".{archive.NAME}.new-wal",
+    "dnsmasq.leases", ".dnsmasq.leases.new", "dhcp-hosts", *archive_file.FILES,
+    archive.MENDED, f".{archive_file.NAME}.new", f".{archive_file.NAME}.new-wal",
 )  # fmt: skip
 COMMANDS = {
     "check": ("state", "check"),

@@ -13,7 +13,7 @@ from appliance.errors import BadState, DiskTrouble
 from appliance.jobs import job as jobs
 from appliance.jobs.document import Body
 from appliance.jobs.store import Store
-from appliance.keep import archive, records, rescue
+from appliance.keep import archive, archive_file, records, rescue
 from tests import rich
 from tests.recorder import NAME, SYNC, recorded
 
@@ -36,7 +36,7 @@ def write(folder):
     job = filed(next(iter(store.jobs.values())))
     over = jobs.Finished("success", "", None)
     text = {"text": "x" * 500}
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         archive.take(
             connection,
             [numbered(job, n, state=over, finished=1.0, attempts=()) for n in range(1, OVER + 1)],
@@ -74,10 +74,12 @@ def test_a_lab_that_never_archived_needs_no_archive(folder):
 
 def test_what_is_no_archive_of_ours_is_named(folder):
     store = write(folder)
-    (folder / archive.NAME).write_bytes(b"SQLite format 3\0" + random.Random(1).randbytes(4096))
+    (folder / archive_file.NAME).write_bytes(
+        b"SQLite format 3\0" + random.Random(1).randbytes(4096)
+    )
 
     damage = rescue.damage(folder, store)
-    assert archive.NAME == damage.file
+    assert archive_file.NAME == damage.file
     assert f"{OVER} jobs that are over and the documents of {WAITING} jobs" == damage.lost
     with pytest.raises(BadState, match="repair"):
         rescue.whole(folder, store)
@@ -86,7 +88,7 @@ def test_what_is_no_archive_of_ours_is_named(folder):
 def test_an_archive_that_another_program_holds_is_locked_and_not_damaged(folder, monkeypatch):
     monkeypatch.setattr(archive, "BUSY_S", 0.0)
     store = write(folder)
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as other:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         other.execute("UPDATE job SET stays = 0")
@@ -104,7 +106,7 @@ def test_an_archive_that_another_program_holds_is_locked_and_not_damaged(folder,
 
 async def test_a_start_without_its_archive_says_so_and_makes_none(folder):
     store = write(folder)
-    (folder / archive.NAME).unlink()
+    (folder / archive_file.NAME).unlink()
     shelf = archive.Archive.of_folder(folder)
     with contextlib.closing(shelf), pytest.raises(BadState, match=r"archive\.sqlite: is missing;"):
         await shelf.check(store)
@@ -117,9 +119,9 @@ def test_an_archive_in_a_folder_that_is_read_only_is_read_with_its_log(
 ):
     store = write(folder)
     late = Body(script="#!/bin/sh\n")
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as server:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as server:
         archive.file_bodies(server, [(OVER + 1, late)])
-        assert f"{archive.NAME}-wal" in rescue.files(folder)
+        assert f"{archive_file.NAME}-wal" in rescue.files(folder)
         monkeypatch.setattr(os, "access", lambda path, mode, **effective: False)
         whole = rescue.whole(folder, store)
 
@@ -129,10 +131,10 @@ def test_an_archive_in_a_folder_that_is_read_only_is_read_with_its_log(
 @pytest.mark.parametrize("seed", range(15))
 def test_a_page_of_garbage_costs_at_most_what_stood_in_it(folder, seed):
     store, rng = write(folder), random.Random(seed)
-    data = bytearray((folder / archive.NAME).read_bytes())
+    data = bytearray((folder / archive_file.NAME).read_bytes())
     page = rng.randrange(1, len(data) // 4096) * 4096
     data[page : page + 4096] = rng.randbytes(4096)
-    (folder / archive.NAME).write_bytes(data)
+    (folder / archive_file.NAME).write_bytes(data)
 
     damage = rescue.damage(folder, store)
     assert damage is not None, seed
@@ -141,7 +143,7 @@ def test_a_page_of_garbage_costs_at_most_what_stood_in_it(folder, seed):
     after = rescue.damage(folder, mended)
     assert after is None or set(after.jobs) <= set(damage.jobs), seed
     assert after is None or "the documents of" in after.lost, seed
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         assert mended.archived == len(archive.all_jobs(connection)), seed
 
 
@@ -150,10 +152,10 @@ def test_most_rows_survive_a_page_of_garbage(folder):
     for seed in range(6):
         folder = folder.parent / f"{seed}"
         store, rng = write(folder), random.Random(seed)
-        data = bytearray((folder / archive.NAME).read_bytes())
+        data = bytearray((folder / archive_file.NAME).read_bytes())
         page = rng.randrange(1, len(data) // 4096) * 4096
         data[page : page + 4096] = rng.randbytes(4096)
-        (folder / archive.NAME).write_bytes(data)
+        (folder / archive_file.NAME).write_bytes(data)
         rescue.mend(folder)
         saved.append(rescue.agreed(folder, store, NOW).archived)
 
@@ -166,7 +168,7 @@ def test_most_rows_survive_a_page_of_garbage(folder):
 )
 def test_a_column_that_says_something_else_is_damage(folder, column, value):
     store = write(folder)
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         connection.execute(f"UPDATE job SET {column} = ? WHERE number = 7", (value,))
 
     assert "the job number 7 is damaged" == rescue.damage(folder, store).why
@@ -174,7 +176,7 @@ def test_a_column_that_says_something_else_is_damage(folder, column, value):
 
 def test_lost_documents_of_jobs_that_are_over_are_counted_and_replaced(folder):
     store = write(folder)
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         connection.execute("DELETE FROM body WHERE number IN (3, 5)")
 
     assert "the documents of 2 jobs that are over" == rescue.damage(folder, store).lost
@@ -190,13 +192,13 @@ def test_a_new_archive_has_a_name_of_its_own_for_good_before_the_old_one_goes(fo
 
     assert [
         (NAME, str(folder / archive.MENDED)), (SYNC, str(folder)),
-        (NAME, str(folder / archive.NAME)), (SYNC, str(folder)),
+        (NAME, str(folder / archive_file.NAME)), (SYNC, str(folder)),
     ] == calls  # fmt: skip
 
 
 def test_a_whole_copy_that_has_not_its_name_yet_is_told_of_and_taken_as_it_is(folder):
     store = write(folder)
-    (folder / archive.NAME).rename(folder / archive.MENDED)
+    (folder / archive_file.NAME).rename(folder / archive.MENDED)
 
     assert "its repair was broken off" == rescue.damage(folder, store).why
     with pytest.raises(BadState, match="its repair was broken off"):
@@ -208,7 +210,7 @@ def test_a_whole_copy_that_has_not_its_name_yet_is_told_of_and_taken_as_it_is(fo
 def test_a_job_whose_end_only_the_archive_knows_is_over_after_a_repair(folder):
     before = write(folder)
     ended, waiting = next(iter(before.jobs.values())), OVER + WAITING
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         over = jobs.Finished("success", "", None)
         archive.take(connection, [attrs.evolve(ended, state=over, finished=1.0)])
 
@@ -224,7 +226,7 @@ def test_a_box_is_free_when_the_archive_knows_that_its_job_is_over(folder):
     write(folder)
     store, _ = rich.grow(3, 40)
     held = next(job for job in store.active())
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         over = jobs.Finished("success", "", None)
         archive.take(connection, [attrs.evolve(filed(held), state=over, finished=1.0)])
 
@@ -245,9 +247,9 @@ def test_a_number_that_the_archive_has_is_given_to_no_new_job_after_a_repair(fol
 def test_any_flipped_bit_is_found_or_harmless(folder, seed):
     store, rng = write(folder), random.Random(seed)
     expected = records.dump_store(rescue.whole(folder, store))
-    data = bytearray((folder / archive.NAME).read_bytes())
+    data = bytearray((folder / archive_file.NAME).read_bytes())
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    (folder / archive.NAME).write_bytes(data)
+    (folder / archive_file.NAME).write_bytes(data)
 
     if rescue.damage(folder, store) is None:
         assert expected == records.dump_store(rescue.whole(folder, store)), seed

@@ -19,7 +19,7 @@ from appliance import cli
 from appliance.jobs.changes import Archived, Filed
 from appliance.jobs.job import Booting, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive, export, offline, records, rescue, survey
+from appliance.keep import archive, archive_file, export, offline, records, rescue, survey
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
@@ -57,7 +57,9 @@ def written(folder, seed, steps=60):
     async def write():
         with contextlib.ExitStack() as stack:
             disk = stack.enter_context(contextlib.closing(StateFolder(folder)))
-            shelf = stack.enter_context(contextlib.closing(archive.connect(folder / archive.NAME)))
+            shelf = stack.enter_context(
+                contextlib.closing(archive_file.connect(folder / archive_file.NAME))
+            )
             store, journal = await journals.restore(disk)
             for n, changes in enumerate(made):
                 for change in changes:
@@ -229,7 +231,7 @@ def test_an_archive_that_another_program_holds_is_no_reason_to_repair(run, tmp_p
     folder = tmp_path / "state"
     written(folder, ARCHIVING, 150)
     monkeypatch.setattr(archive, "BUSY_S", 0.0)
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as other:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         for words in (["check"], ["repair", "--yes"], ["export"]):
@@ -254,11 +256,11 @@ def test_a_value_of_the_wrong_type_in_the_archive_is_damage_named(
 ):
     folder = tmp_path / "state"
     written(folder, ARCHIVING, 150)
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as shelf:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as shelf:
         number = next(job.number for job in archive.all_jobs(shelf) if job.attempts)
         body = archive.body_of(shelf, number)
         assert body is not None
-    spoil(folder / archive.NAME, table, column, number, value)
+    spoil(folder / archive_file.NAME, table, column, number, value)
 
     code, out, _ = run("check")
     assert (1, True) == (code, "archive.sqlite: " in out), out
@@ -322,7 +324,7 @@ async def checked(folder, store):
 def test_a_repair_of_the_archive_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch):
     folder = tmp_path / "state"
     grown = written(folder, ARCHIVING, 150)
-    path = folder / archive.NAME
+    path = folder / archive_file.NAME
     data = bytearray(path.read_bytes())
     data[-4096:] = bytes(4096)
     path.write_bytes(data)
@@ -468,7 +470,7 @@ def test_damaged_files_have_a_second_name_for_good_before_anything_takes_their_p
     assert any(what == NAME and path.startswith(str(kept)) for what, path in before)
 
 
-@pytest.mark.parametrize("name", ["journal-000009", archive.NAME])
+@pytest.mark.parametrize("name", ["journal-000009", archive_file.NAME])
 def test_a_folder_in_the_way_is_named_and_nothing_is_changed(run, state, name):
     folder, _ = state
     (folder / name).unlink(missing_ok=True)
@@ -522,7 +524,7 @@ def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, op
     assert 0 == run("export", str(folder), "--output", str(open_path / "out.json"))[0]
     if what == "repair":
         flip(folder / "journal-000002", 60)
-        (folder / archive.NAME).unlink()
+        (folder / archive_file.NAME).unlink()
     else:
         shutil.rmtree(folder)
         folder.mkdir()

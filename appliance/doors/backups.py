@@ -17,7 +17,7 @@ import trio
 import appliance
 from appliance.errors import NoSpace, Refused
 from appliance.jobs.scheduler import Scheduler
-from appliance.keep import archive, backup, records
+from appliance.keep import archive_file, backup, records
 
 PIECE_BYTES: Final = 2**20  # of a file in one message
 _COPY: Final = ".archive-for-backup"  # in the state folder: on a disk that has room for such files
@@ -50,7 +50,7 @@ class Backups:
                     counts = {"jobs": len(store.jobs), "archived": store.archived}
                     await self._scheduler.archive.copy_to(copy)
                 await self._scheduler.settled()  # nothing leaves us that the disk does not know
-                await event({"file": f"{backup.STATE}/{archive.NAME}"})
+                await event({"file": f"{backup.STATE}/{archive_file.NAME}"})
                 await _pieces(_file(copy), event)
             except OSError as error:
                 raise NoSpace(f"{error.filename or copy}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 import trio
 
+from appliance import addresses
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
@@ -106,7 +107,7 @@ class Fetches:
         `reached`: what it calls us, as the script may.
         """
         port, path = file
-        ours = (None, reached, self._scheduler.config.network.address)
+        ours = (None, addresses.in_url(reached), self._scheduler.config.network.address)
         for box, job in self._boots_at(client):
             places = [(port, path, host) for host in ours]
             named = plan.files_of(self._scheduler.config, job)

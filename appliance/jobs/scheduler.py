@@ -42,9 +42,10 @@ from appliance.jobs.outbox import HandOver, Outbox
 from appliance.jobs.packed import Packed
 from appliance.jobs.store import Store
 from appliance.jobs.watching import Watchers
-from appliance.keep.archive import CHECK_HELP, Archive
+from appliance.keep.archive import Archive
 from appliance.keep.gate import Gate
 from appliance.keep.journal import Journal
+from appliance.keep.sealed import CHECK_HELP
 
 log = structlog.get_logger()
 

@@ -22,7 +22,17 @@ import attrs
 from appliance.config import Config
 from appliance.errors import BadState, Refused
 from appliance.jobs.store import Store
-from appliance.keep import archive, frames, offline, owner, plain, records, replay, results
+from appliance.keep import (
+    archive,
+    archive_file,
+    frames,
+    offline,
+    owner,
+    plain,
+    records,
+    replay,
+    results,
+)
 from appliance.keep.disk import StateFolder, new_folder, sync_folder
 
 VERSION: Final = 1
@@ -41,7 +51,7 @@ _SNAPSHOT_BYTES_MAX: Final = 2 * 2**30
 # A large file that shrinks more than this was made to fill a disk: our rows shrink to a tenth.
 _BOMB_BYTES: Final = 64 * 2**20
 _BOMB_RATIO: Final = 200
-_STATE_NAMES: Final = frozenset([SNAPSHOT, archive.NAME, LEASES])
+_STATE_NAMES: Final = frozenset([SNAPSHOT, archive_file.NAME, LEASES])
 _COUNTS: Final = ("jobs", "archived", "boxes")
 _COPY_BYTES: Final = 2**20
 
@@ -145,7 +155,7 @@ def _check_name(whole: str, path: Path) -> None:
 def _check_size(entry: zipfile.ZipInfo, path: Path) -> None:
     """As the list says it: no more is ever inflated."""
     most = {
-        f"{STATE}/{archive.NAME}": None,
+        f"{STATE}/{archive_file.NAME}": None,
         f"{STATE}/{SNAPSHOT}": _SNAPSHOT_BYTES_MAX,
         f"{STATE}/{LEASES}": _BOMB_BYTES,  # of a million leases
     }
@@ -190,7 +200,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _state_files(state: Path) -> list[Path]:
     names = os.listdir(state) if state.is_dir() else []
-    ours = (*archive.FILES, archive.MENDED, LEASES)
+    ours = (*archive_file.FILES, archive.MENDED, LEASES)
     return [state / name for name in sorted(names) if replay.NAME.match(name) or name in ours]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import archive, frames, owner, plain, records, replay, rescue
+from appliance.keep import archive, archive_file, frames, owner, plain, records, replay, rescue
 from appliance.keep.disk import StateFolder, lock, new_folder, sync_folder
 from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey, survey
@@ -61,7 +61,7 @@ async def repair(folder: Path, found: Survey) -> Path:
         for name in (*names, *rescue.files(folder), archive.MENDED):
             if what := plain.kind(folder / name):
                 raise BadState(f"{folder / name}: {what} is in the way; move it away first")
-        if any(damage.file == archive.NAME for damage in found.damage):
+        if any(damage.file == archive_file.NAME for damage in found.damage):
             kept = _set_aside(folder, [*names, *rescue.files(folder)])
             rescue.mend(folder)
         else:
@@ -104,7 +104,9 @@ async def begin(folder: Path, store: Store, given: int = 0) -> None:
     """
     with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
         there = [
-            name for name in await disk.names() if replay.NAME.match(name) or name == archive.NAME
+            name
+            for name in await disk.names()
+            if replay.NAME.match(name) or name == archive_file.NAME
         ]
         if there:
             raise BadState(f"{folder}: there is a state already: {', '.join(there[:3])}")

@@ -19,11 +19,11 @@ from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive, owner, plain, sealed, soundness
+from appliance.keep import archive, archive_file, owner, plain, sealed, soundness
 from appliance.keep.disk import sync_folder
 from appliance.keep.survey import Damage
 
-_BESIDE: Final = f".{archive.NAME}.new"
+_BESIDE: Final = f".{archive_file.NAME}.new"
 # What runs in the place of a script that is lost, should its job have a box that starts it again.
 _LOST: Final = Body(script="#!/bin/sh\necho 'the document of this job was lost' >&2\nexit 1\n")
 _WHY: Final = "its document was lost"
@@ -38,10 +38,10 @@ def damage(folder: Path, store: Store) -> Damage | None:
     """
     filed = [job for job in store.jobs.values() if job.document.body is None]
     if what := plain.kind(folder / archive.MENDED):
-        return Damage(archive.NAME, None, f"{what} is in the way of {archive.MENDED}")
+        return Damage(archive_file.NAME, None, f"{what} is in the way of {archive.MENDED}")
     if (folder / archive.MENDED).exists():
-        return Damage(archive.NAME, None, "its repair was broken off")
-    if not os.path.lexists(folder / archive.NAME):
+        return Damage(archive_file.NAME, None, "its repair was broken off")
+    if not os.path.lexists(folder / archive_file.NAME):
         why = "is missing" if store.archived or filed else ""
         there = _Left(set(), set())
     else:
@@ -57,7 +57,7 @@ def damage(folder: Path, store: Store) -> Damage | None:
     if (newest := max(there.bodies, default=0)) > store.counter:
         words.append(f"what was decided of the jobs numbered {store.counter + 1} to {newest}")
     why = why or f"lacks the documents of {len(lost) + len(bare)} jobs"
-    return Damage(archive.NAME, None, why, " and ".join(words), tuple(lost))
+    return Damage(archive_file.NAME, None, why, " and ".join(words), tuple(lost))
 
 
 @attrs.frozen
@@ -73,7 +73,7 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
     try:
         connection = _old(folder)
     except BadState as error:
-        return str(error).removeprefix(f"{archive.NAME}: "), _Left(set(), set())
+        return str(error).removeprefix(f"{archive_file.NAME}: "), _Left(set(), set())
     broken: dict[str, list[int]] = {"job": [], "document": []}
     with contextlib.closing(connection):
         left = _Left(
@@ -87,7 +87,7 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
         except soundness.ERRORS as error:
             if isinstance(why := soundness.trouble(error), DiskTrouble):
                 raise why from error
-            lacks = str(why).removeprefix(f"{archive.NAME}: ").removesuffix(f"; {archive.HELP}")
+            lacks = str(why).removeprefix(f"{archive_file.NAME}: ").removesuffix(f"; {sealed.HELP}")
     return lacks, left
 
 
@@ -156,17 +156,17 @@ def mend(folder: Path) -> None:
         os.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
         sync_folder(folder)
     for name in files(folder):  # a log of the old one would be written into the new one
-        if name != archive.NAME:
+        if name != archive_file.NAME:
             (folder / name).unlink()
-    os.replace(folder / archive.MENDED, folder / archive.NAME)
+    os.replace(folder / archive.MENDED, folder / archive_file.NAME)
     sync_folder(folder)
 
 
 def _copy(folder: Path, beside: Path) -> None:
     beside.unlink(missing_ok=True)
-    with contextlib.closing(archive.connect(beside)) as new:
+    with contextlib.closing(archive_file.connect(beside)) as new:
         new.execute("PRAGMA journal_mode = DELETE")  # one file, to be renamed
-        if not (folder / archive.NAME).exists():
+        if not (folder / archive_file.NAME).exists():
             return
         with contextlib.suppress(BadState), contextlib.closing(_old(folder)) as old:
             for table in ("body", "job"):
@@ -186,9 +186,9 @@ def agreed(folder: Path, store: Store, now: float) -> Store:
     A job that the archive took is over, whether the record of its end was lost or not; no number
     that it has is given to a new job; one whose document is lost ends, for nobody could run it.
     """
-    if not (folder / archive.NAME).exists():
+    if not (folder / archive_file.NAME).exists():
         return store
-    with contextlib.closing(archive.connect(folder / archive.NAME, "rw")) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME, "rw")) as connection:
         over = {number for (number,) in connection.execute("SELECT number FROM job")}
         bodies = {number for (number,) in connection.execute("SELECT number FROM body")}
         jobs = {job.id: job for job in store.jobs.values() if job.number not in over}
@@ -220,13 +220,13 @@ def _old(folder: Path) -> sqlite3.Connection:
     mode = "rw"
     if not os.access(folder, os.W_OK, effective_ids=True):
         # SQLite reads no log of what is immutable, and without its log wants to make one.
-        mode = "ro" if (folder / f"{archive.NAME}-wal").exists() else "ro&immutable=1"
-    return archive.connect(folder / archive.NAME, mode)
+        mode = "ro" if (folder / f"{archive_file.NAME}-wal").exists() else "ro&immutable=1"
+    return archive_file.connect(folder / archive_file.NAME, mode)
 
 
 def files(folder: Path) -> list[str]:
     """The names of the archive's files that are taken: SQLite has several."""
-    return [name for name in archive.FILES if os.path.lexists(folder / name)]
+    return [name for name in archive_file.FILES if os.path.lexists(folder / name)]
 
 
 def whole(folder: Path, store: Store) -> Store:
@@ -237,8 +237,8 @@ def whole(folder: Path, store: Store) -> Store:
 
 def _whole(folder: Path, store: Store) -> Store:
     if found := damage(folder, store):
-        raise BadState(f"{folder / str(found)}; {archive.HELP}")
-    if not (folder / archive.NAME).exists():
+        raise BadState(f"{folder / str(found)}; {sealed.HELP}")
+    if not (folder / archive_file.NAME).exists():
         return store
     with contextlib.closing(_old(folder)) as connection:
         jobs = {job.id: job for job in archive.all_jobs(connection)} | store.jobs

@@ -23,7 +23,7 @@ from appliance.jobs.document import Body
 from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
-from appliance.keep import archive, rescue
+from appliance.keep import archive, archive_file, rescue
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive, Wanted
 from tests import lab as labs
@@ -69,8 +69,8 @@ def whole():
     from pathlib import Path
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, archive.NAME)
-        with contextlib.closing(archive.connect(path)) as connection:
+        path = Path(folder, archive_file.NAME)
+        with contextlib.closing(archive_file.connect(path)) as connection:
             archive.file_bodies(connection, [(n, Body(script=f"{n}")) for n in range(1, JOBS + 1)])
             archive.take(connection, over())
         return path.read_bytes()
@@ -123,7 +123,7 @@ CHANGES = [
 def write(folder, rng):
     """The file with one kind of damage, once or a few times over."""
     folder.mkdir()
-    path = folder / archive.NAME
+    path = folder / archive_file.NAME
     if rng.random() < 0.25:
         path.write_bytes(whole())
         _retype(path, rng)
@@ -225,7 +225,7 @@ async def one(folder, rng, counts):
     if refused:
         counts.refused += 1
         told = refused
-        assert archive.NAME in refused[0]
+        assert archive_file.NAME in refused[0]
     else:
         with contextlib.closing(shelf):
             told = await asked_for_all(rng, scheduler, shelf, counts)
@@ -245,7 +245,7 @@ def repaired(folder, store):
     after = rescue.agreed(folder, store, 1.9e9)
     assert rescue.damage(folder, after) is None
     right = {job.id: job for job in over()}
-    with contextlib.closing(archive.connect(folder / archive.NAME)) as connection:
+    with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as connection:
         left = archive.all_jobs(connection)
         assert all(right[job.id] == job for job in left)
         tokens = connection.execute("SELECT token, number FROM attempt").fetchall()
