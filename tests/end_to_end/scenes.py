@@ -128,7 +128,7 @@ class Stage:
 
 
 async def over(made: Lab, box: Box, evidence: Evidence, job: str, health: str = "success") -> dict:
-    """The job's row, when it is over; it runs on `box`, and the scene fails if it ends otherwise."""
+    """The row of a job that runs on `box`, when it is over; another end than `health` fails."""
     with box.limit(f"the end of {job}"):
         said = await made.run("wait", job, "--json", check=False, allowed_s=inf)
     (row,) = json.loads(said)
