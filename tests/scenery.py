@@ -69,6 +69,7 @@ class Reached:
     """What one long scene left.  Where it failed, tests about what came before it still hold.
 
     An attribute that still is what it was at first was not reached: asking for it fails the test.
+    So what something is at first must be what it can't be when it was reached.
     """
 
     evidence: Any

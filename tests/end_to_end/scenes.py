@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from appliance.config import Config
+from appliance.errors import ApplianceError
 from appliance.setup.lab import Lab, lab
 from appliance.setup.qemu import Box, Firmware
 from tests.scenery import add_tail
@@ -121,17 +122,21 @@ class Stage:
         await trio.Path(file).write_text(document)
         return (await self.lab.run("submit", str(file))).split()[0]
 
-    async def over(self, job: str) -> dict:
+    async def over(self, job: str, health: str = "success") -> dict:
         """The job's row, when it is over."""
-        return await over(self.lab, self.box, self.evidence, job)
+        return await over(self.lab, self.box, self.evidence, job, health)
 
 
-async def over(made: Lab, box: Box, evidence: Evidence, job: str) -> dict:
-    """The job's row, when it is over; it runs on `box`."""
+async def over(made: Lab, box: Box, evidence: Evidence, job: str, health: str = "success") -> dict:
+    """The row of a job that runs on `box`, when it is over; another end than `health` fails."""
     with box.limit(f"the end of {job}"):
         said = await made.run("wait", job, "--json", check=False, allowed_s=inf)
     (row,) = json.loads(said)
     evidence.jobs.append(row)
+    if row["health"] != health:
+        raise ApplianceError(
+            f"{job} on {box.name} ended as {row['health']}, not as {health}: {row['reason']}"
+        )
     return row
 
 
@@ -265,7 +270,7 @@ async def files_are_gone(keep: Path, evidence: Evidence) -> None:
         await on.lab.power_on(on.box)
         for job, pattern in zip(jobs, ("modules-*.cgz", "vmlinuz-*"), strict=False):
             failures = 1 + await on.box.line("No script from .* asking again", after=failures)
-            await on.over(job)
+            await on.over(job, "incomplete")
             (boot / "away").rename(on_disk(boot, pattern))
         await on.over(jobs[2])
         evidence.stdout = await on.lab.run("results", jobs[2], "cat", "stdout", check=False)

@@ -66,7 +66,7 @@ class Life:
     shells: Said | None = None  # where other shells look for theirs
     one_file: Said | None = None  # its version
     refused: Said | None = None  # an install beside another DHCP server
-    made: list[str] = attrs.field(factory=list)  # what that one changed all the same
+    made: list[str] | None = None  # what that one changed all the same
     anyway: Said | None = None
     proxy: Said | None = None
     installed: Said | None = None
