@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ import trio
 
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import NO_ROOM, sync_folder
+from appliance.turns import in_slices
 
 _NO_SPACE: Final = NO_ROOM | {errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
@@ -140,15 +141,28 @@ def make_folders(folder: Path) -> bool:
 
 def listing(root: Path) -> list[tuple[str, int, float]]:
     """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
-    found = []
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):
-                facts = path.lstat()
-                if not name.startswith(PART) and path.is_file():
-                    found.append((str(path.relative_to(root)), facts.st_size, facts.st_mtime))
-    return sorted(found)
+    return sorted((path, facts.st_size, facts.st_mtime) for path, facts in _finished(root))
+
+
+def measure(root: Path) -> tuple[int, int]:
+    """The bytes of all finished files under `root`, and the names of their paths, counted."""
+    size = names = 0
+    for path, facts in _finished(root):
+        size += facts.st_size
+        names += path.count("/") + 1
+    return size, names
+
+
+def _finished(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Each by its relative path; a box may have made a hundred thousand."""
+    prefix = len(os.path.join(root, ""))
+    found = ((folder, name) for folder, _, names in os.walk(root) for name in names)
+    for folder, name in in_slices(found):
+        with contextlib.suppress(FileNotFoundError):
+            path = os.path.join(folder, name)
+            facts = os.lstat(path)
+            if not name.startswith(PART) and os.path.isfile(path):
+                yield path[prefix:], facts
 
 
 def newest_number(results: Path, lab: str) -> int:
@@ -218,7 +232,7 @@ def set_apart(below: Path) -> list[Path]:
 
 def remove(folder: Path) -> int:
     """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
-    freed = sum(size for _, size, _ in listing(folder))
+    freed, _ = measure(folder)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
     return freed
