@@ -22,8 +22,11 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.doors import bulk, index, pages
 from appliance.doors.files import Files, Unwatched
 from appliance.doors.index import Index
+from appliance.keep import results
 from appliance.turns import Turns, in_slices
 from tests import fakes
+from tests import lab as labs
+from tests.lab import open_lab
 
 ROOT = Path(__file__).parent.parent
 NAMES = 99_000
@@ -274,3 +277,43 @@ async def test_twenty_who_list_a_folder_of_99_000_names_hold_up_nobody(tmp_path,
         assert took < 1.0
     else:  # long enough that the other loop was there, too
         assert stalls.longest < STALL_S + elsewhere.longest
+
+
+async def test_however_many_upload_at_once_their_attempt_is_counted_once(tmp_path, monkeypatch):
+    """After a restart, when nobody remembers how much it has uploaded."""
+    counted, measure = [], results.measure
+    monkeypatch.setattr(results, "measure", lambda root: counted.append(root) or measure(root))
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        asked = await lab.ask()
+        job = await lab.submit()
+        await asked.rest()
+        await lab.fetched_all(job)
+        root = lab.scheduler.store.job(job.id).result_root
+        crowd(tmp_path / "srv" / root[1:] / "earlier", 500)
+        cookie = {"cookie": f"JOBID={job.id}"}
+        statuses = []
+
+        async def put(number: int) -> None:
+            answer = await fakes.fetch(
+                lab.wire, "PUT", f"{root}/file-{number}", cookie, b"x", server=("10.0.0.1", 3080)
+            )
+            statuses.append(answer.status)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(put, number)
+
+    assert [201] * 10 == statuses
+    assert 1 == len(counted)
+
+
+def test_what_is_measured_is_what_is_listed(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c").write_bytes(b"123")
+    (tmp_path / "d").write_bytes(b"45")
+    (tmp_path / f"{results.PART}e").write_bytes(b"6")
+    (tmp_path / "a/f").symlink_to(tmp_path / "none")
+
+    assert [("a/b/c", 3), ("d", 2)] == [row[:2] for row in results.listing(tmp_path)]
+    assert (5, 4) == results.measure(tmp_path)

@@ -86,7 +86,7 @@ def test_what_is_no_archive_of_ours_is_named(folder):
 
 
 def test_an_archive_that_another_program_holds_is_locked_and_not_damaged(folder, monkeypatch):
-    monkeypatch.setattr(archive, "BUSY_S", 0.0)
+    monkeypatch.setattr(archive_file, "BUSY_S", 0.0)
     store = write(folder)
     with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")

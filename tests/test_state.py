@@ -230,7 +230,7 @@ def test_an_import_gives_no_number_again_that_results_are_there_of(run, tmp_path
 def test_an_archive_that_another_program_holds_is_no_reason_to_repair(run, tmp_path, monkeypatch):
     folder = tmp_path / "state"
     written(folder, ARCHIVING, 150)
-    monkeypatch.setattr(archive, "BUSY_S", 0.0)
+    monkeypatch.setattr(archive_file, "BUSY_S", 0.0)
     with contextlib.closing(archive_file.connect(folder / archive_file.NAME)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")

@@ -172,8 +172,7 @@ class People:
         job = await self._scheduler.find(str(arguments["job"]))
         attempt = job.attempts[-1] if job.attempts else None
         root = self._root(job, attempt)
-        listed = await trio.to_thread.run_sync(results.listing, root)
-        files = [{"path": _utf8(path), "size": size, "modified": at} for path, size, at in listed]
+        files = await trio.to_thread.run_sync(_files, root)
         lacking = attempt.refused if attempt is not None else None
         return {
             "root": str(root),
@@ -254,6 +253,11 @@ def _of_the_archive(wanted: Arguments) -> Wanted | None:
         wanted.get("queue"),
         float(wanted.get("since") or 0.0),
     )
+
+
+def _files(root: Path) -> list[dict[str, Any]]:
+    found = results.listing(root)
+    return [{"path": _utf8(path), "size": size, "modified": at} for path, size, at in found]
 
 
 def _utf8(path: str) -> str:

@@ -41,6 +41,7 @@ from appliance.jobs.changes import Job
 from appliance.jobs.job import Attempt
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
+from appliance.turns import Turns
 
 # Gathered before a thread writes them; of all uploads together, so that hundreds at once do not
 # fill the memory.
@@ -48,6 +49,9 @@ WRITE_BYTES: Final = 2**20
 GATHERED_BYTES: Final = 32 * 2**20
 # In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
 NAMES_MAX: Final = 100
+# Attempts that are counted at once, each in a thread: after a restart hundreds go on uploading, and
+# one may have a hundred thousand files.
+COUNTED_MAX: Final = 2
 USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counted from the disk
 _CLOSE: Final = [(b"connection", b"close")]  # the rest of the body is not read
 _DAV: Final = [(b"allow", b"PUT, MKCOL, POST, GET, HEAD"), (b"dav", b"1")]
@@ -74,6 +78,7 @@ class Results:
         self._admission = admission
         self._files = files
         self._under_way = 0  # uploads
+        self._counting = Turns(COUNTED_MAX)
         self._used: OrderedDict[str, _Used] = OrderedDict()  # by attempt root
 
     @property
@@ -309,10 +314,15 @@ class Results:
 
     async def _count(self, root: str) -> _Used:
         if root not in self._used:
-            folder = self._config.paths.srv / root[1:]
-            await self._make_way(folder)
-            size, names = await trio.to_thread.run_sync(results.used, folder)
-            self._used.setdefault(root, _Used(size, names))
+            turn = await self._counting.begin(root)
+            try:
+                if root not in self._used:  # another upload has had it counted meanwhile
+                    folder = self._config.paths.srv / root[1:]
+                    await self._make_way(folder)
+                    size, names = await trio.to_thread.run_sync(results.used, folder)
+                    self._used.setdefault(root, _Used(size, names))
+            finally:
+                turn.give_back()
             idle = (name for name, used in self._used.items() if not used.uploads and name != root)
             if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
                 del self._used[oldest]  # it is counted anew if it uploads again

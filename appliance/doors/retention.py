@@ -117,8 +117,7 @@ class Retention:
         """One job's; None where somebody was quicker, while another's files were removed."""
         root = self._root(job)
         if dry_run:
-            listed = await trio.to_thread.run_sync(results.listing, root)
-            freed = sum(size for _, size, _ in listed)
+            freed, _ = await trio.to_thread.run_sync(results.used, root)
         else:
             async with self._turn():
                 now = await self._scheduler.find(job.id)

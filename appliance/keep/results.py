@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ import trio
 from appliance import trees
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import NO_ROOM, sync_folder
+from appliance.turns import in_slices
 
 _NO_SPACE: Final = NO_ROOM | {errno.EFBIG}
 # The name is the mistake: a folder has it, a file stands in its way, it is too long.
@@ -156,15 +157,17 @@ def make_folders(folder: Path) -> bool:
 
 def listing(root: Path) -> list[tuple[str, int, float]]:
     """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
-    found = []
+    return sorted((path, facts.st_size, facts.st_mtime) for path, facts in _finished(root))
+
+
+def _finished(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Each by its relative path; a box may have made a hundred thousand."""
     for folder in trees.walk(root):
-        for entry in folder.entries:
+        for entry in in_slices(folder.entries):
             with contextlib.suppress(FileNotFoundError):
                 facts = entry.stat(follow_symlinks=False)
                 if not entry.name.startswith(PART) and os.path.isfile(entry.path):
-                    name = os.path.relpath(entry.path, root)
-                    found.append((name, facts.st_size, facts.st_mtime))
-    return sorted(found)
+                    yield os.path.relpath(entry.path, root), facts
 
 
 def used(root: Path) -> tuple[int, int]:
@@ -174,7 +177,7 @@ def used(root: Path) -> tuple[int, int]:
     """
     size = names = 0
     for folder in trees.walk(root):
-        for entry in folder.entries:
+        for entry in in_slices(folder.entries):
             with contextlib.suppress(FileNotFoundError):
                 if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_MINE):
                     size += entry.stat(follow_symlinks=False).st_size
@@ -267,7 +270,7 @@ def set_apart(below: Path) -> list[Path]:
 
 def remove(folder: Path) -> int:
     """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
-    freed = sum(size for _, size, _ in listing(folder))
+    freed, _ = used(folder)
     with contextlib.suppress(FileNotFoundError):
         trees.remove(folder)
     return freed
