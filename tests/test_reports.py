@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests import fakes
 from tests import lab as labs
 from tests.disks import MemoryDisk
-from tests.lab import open_lab
+from tests.lab import SCHEDULER, open_lab
 
 CGI = "/~lkp/cgi-bin"
 OTHER = "10.0.0.9"  # an address that no box asked from
@@ -303,3 +303,14 @@ async def test_what_is_not_there_is_404_in_one_line(autojump_clock, target):
         answer = await lab.get(target)
 
         assert (404, b"not found\n") == (answer.status, answer.body)
+
+
+async def test_a_body_of_many_values_is_refused_before_they_are_made(autojump_clock):
+    async with open_lab() as lab:
+        for body, status in ((b'{"a": [' + b"[]," * 450 + b"0]}", 200),
+                             (b'{"a": [' + b"[]," * 550 + b"0]}", 400),
+                             (b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}", 400)):  # fmt: skip
+            answer = await fakes.fetch(
+                lab.wire, "POST", "/report_event", {}, body, server=SCHEDULER
+            )
+            assert status == answer.status

@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import re
+import threading
 import tracemalloc
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
+from appliance import json_text
 from appliance.config import Account
 from appliance.doors import submits
 from appliance.jobs import accounts, document
@@ -381,6 +383,24 @@ async def test_a_slow_body_gives_way_to_a_quick_one_where_there_is_no_room_for_b
         assert "send it again" in await told(slow)
         await little.send_all(fits[1:])
         await little.aclose()
+
+
+async def test_a_body_that_has_arrived_gives_way_to_none(tmp_path, monkeypatch):
+    fits, read, value = json.dumps(JOB).encode(), threading.Event(), json_text.Reader.value
+    monkeypatch.setattr(submits, "GATHERED_BYTES_MAX", len(fits) + 100)
+
+    def slowly(reader):
+        assert read.wait(10)
+        return value(reader)
+
+    monkeypatch.setattr(json_text.Reader, "value", slowly)
+    async with open_network(tmp_path) as lab:
+        first = await begin(lab, "10.0.1.1", fits, len(fits))
+        later = await begin(lab, "10.0.1.2", fits, len(fits))
+        assert "send it again" in await told(later)
+        read.set()
+        with trio.fail_after(5):
+            assert (await first.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_one_address_has_its_share_of_the_room_and_others_theirs(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ class Room:
         for places, most in ((own, self._each), (list(self._places), self._most)):
             while sum(other.size for other in places) + more > most:
                 heaviest = max(places, key=Place.weight)
-                if heaviest is place or not heaviest.arrives:
+                if heaviest is place:  # what has arrived is lighter
                     raise NoRoom(GAVE_WAY)
                 heaviest.give_way()
 
