@@ -179,7 +179,7 @@ def used(root: Path) -> tuple[int, int]:
     for folder in trees.walk(root):
         for entry in in_slices(folder.entries):
             with contextlib.suppress(FileNotFoundError):
-                if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_MINE):
+                if entry.is_file(follow_symlinks=False) and not entry.name.startswith(_MINE):
                     size += entry.stat(follow_symlinks=False).st_size
                     names += folder.depth + 1
     return size, names
