@@ -24,6 +24,12 @@ BREATH_S: Final = 0.0002
 _LOOKS: Final = 64  # items between two looks at the clock
 
 
+# Held for one slice of work whose size strangers choose: in each round of the loop there is one of
+# them, however many connections want theirs at the same moment.  A hundred slices of two
+# milliseconds each are nothing one by one, and a fifth of a second in one round.
+ONE_SLICE: Final = trio.Lock()
+
+
 class Turns:
     """At most `at_once`, one of an address."""
 

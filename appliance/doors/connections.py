@@ -33,10 +33,14 @@ from appliance.doors.entrance import Entrance
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 from appliance.doors.sending import Owed, TakesNothing
 from appliance.doors.shares import Full, Place, note
+from appliance.turns import ONE_SLICE
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
+
+# A question of a box or a client fits; what is longer is looked through in a round of its own.
+SMALL_BYTES: Final = 2**12
 
 _Address = tuple[str, int] | None
 
@@ -184,6 +188,9 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             while (data := await self.idle_task.read(self.stream)) is not None:
+                if len(data) > SMALL_BYTES:
+                    async with ONE_SLICE:
+                        pass  # to look through it, and to answer, may take milliseconds
                 await self.protocol.handle(RawData(data))
                 if not data:
                     break

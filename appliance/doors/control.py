@@ -33,9 +33,11 @@ from appliance.doors.room import NoRoom, Place, Room
 from appliance.doors.sending import Owed
 from appliance.doors.shares import Callers, Full
 from appliance.jobs.scheduler import Scheduler
+from appliance.turns import ONE_SLICE
 
 PROTOCOL: Final = 1
 PIECE_BYTES: Final = 2**13  # read in some ten milliseconds, whatever they are
+SMALL_BYTES: Final = 2**11  # of them; a command fits, and does not wait for a round of its own
 # Of one message: a submit of ten documents of the largest size, or of hundreds as people write.
 MESSAGE: Final = cbor_items.Limits(held=12 * 2**20, text=4 * 2**20, values=50_000, depth=8)
 GATHERED_BYTES_MAX: Final = 16 * 2**20  # of all messages together
@@ -286,6 +288,9 @@ async def _messages(stream: trio.SocketStream, place: Place) -> AsyncGenerator[A
     """The items of a CBOR sequence.  Raises BadRequest for what is none or too much, NoRoom."""
     decoder = cbor_items.Decoder(MESSAGE)
     while data := await place.wait(partial(stream.receive_some, PIECE_BYTES)):
+        if len(data) > SMALL_BYTES:
+            async with ONE_SLICE:
+                pass  # to decode it may take milliseconds
         for message, held in decoder.feed(data):
             place.hold(held)
             place.arrives = False  # while it is answered

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import h11
 import structlog
-import trio
 from hypercorn.events import RawData
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
@@ -27,6 +26,8 @@ from hypercorn.protocol.ws_stream import (
 )
 from wsproto.connection import ConnectionState
 from wsproto.events import Message, TextMessage
+
+from appliance.turns import ONE_SLICE
 
 # Of what came of a WebSocket, looked through before others get their turn: 170 frames without a
 # word, at 6 us each.  All that one read brings, 30 ms, held the loop for as long as clients liked.
@@ -131,9 +132,10 @@ class Handshake(WSStream):
             if self.closed:
                 break
             piece = event.data[start : start + FRAMES_BYTES]
+            async with ONE_SLICE:
+                pass  # what follows, up to its first wait, is this round's
             await super().handle(Data(stream_id=self.stream_id, data=piece))
             self.buffer.check()  # it was told; its seat is not kept until it goes
-            await trio.lowlevel.checkpoint()
         if self.closed and self.connection.state is ConnectionState.OPEN:  # nobody said goodbye
             why = "this is no WebSocket's frame, or is compressed, which was not agreed on"
             log.warning("no websocket", client=self.client and self.client[0], why=why)

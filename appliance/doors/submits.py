@@ -25,6 +25,7 @@ from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.json_text import Long
 from appliance.keep import packages
+from appliance.turns import ONE_SLICE
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
@@ -171,8 +172,8 @@ async def _read(scope: Scope, receive: Receive, place: Place) -> dict[str, Any]:
     async def take(piece: bytes) -> None:
         place.hold(place.size + len(piece))
         for at in range(0, len(piece), json_text.SLICE_BYTES):
-            reader.feed(piece[at : at + json_text.SLICE_BYTES])
-            await trio.lowlevel.checkpoint()
+            async with ONE_SLICE:
+                reader.feed(piece[at : at + json_text.SLICE_BYTES])
 
     try:
         await gather(scope, partial(place.wait, receive), take, BODY_BYTES_MAX, BODY_S)

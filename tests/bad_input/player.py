@@ -39,6 +39,7 @@ class Player:
         self.words = words
         self.addresses = itertools.cycle(words["addresses"])
         self.pid = 0
+        self.missing, self.all_here = 0, trio.Event()  # clients that are not connected yet
 
     async def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One verb over the command line's socket."""
@@ -86,16 +87,20 @@ class Player:
                 answered = trio.Event()
                 if attack.reads:
                     nursery.start_soon(_hear, stream, answered, nursery.cancel_scope)
-                for piece in attack.pieces():
+                self.missing -= 1
+                if not self.missing:
+                    self.all_here.set()
+                for number, piece in enumerate(attack.pieces()):
                     if piece:
                         await stream.send_all(piece)
                         continue
                     with trio.move_on_after(ANSWER_S):
-                        await answered.wait()
+                        await (answered if number else self.all_here).wait()
                 await trio.sleep_forever()  # until nobody is there any more, or the time is over
 
     async def play(self, attack: Attack, seconds: float) -> None:
         """All of its clients, for so long at most."""
+        self.missing, self.all_here = attack.clients, trio.Event()
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 for _ in range(attack.clients):

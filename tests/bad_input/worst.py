@@ -16,7 +16,7 @@ import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
-CLIENTS = 8
+CLIENTS, CROWD, MANY = 8, 50, 400
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
 ACCOUNT = {
@@ -35,7 +35,7 @@ class Attack:
 
     door: str
     what: str
-    pieces: Callable[[], Iterator[bytes]]  # b"": an answer is waited for
+    pieces: Callable[[], Iterator[bytes]]  # b"": an answer is waited for; first: all the others
     who: str = STRANGER
     clients: int = CLIENTS
     reads: bool = True  # False: they take nothing
@@ -91,8 +91,11 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
         "a body in chunks of a byte": _chunked(line, *head),
     }
     short = path.split("?")[0].split("/")[-1][:20]
+    named = {f"{method} {short}, {what}": data for what, data in sent.items()}
+    question = asked(line, *head)
     return [
-        Attack(door, f"{method} {short}, {what}", once(data), who) for what, data in sent.items()
+        *(Attack(door, what, once(data), who, CROWD) for what, data in named.items()),
+        Attack(door, f"{method} {short}, by all at once", lambda: iter([b"", question]), who, MANY),
     ]
 
 
