@@ -95,7 +95,7 @@ class Network:
 
 @attrs.frozen
 class Ports:
-    """design.md §7; boxes and clients hard-code them, tests move them."""
+    """docs/wire.md#ports; boxes and clients hard-code them, tests move them."""
 
     scheduler: int = 3000
     os: int = 8000
@@ -109,7 +109,7 @@ class Ports:
 
 @attrs.frozen
 class Paths:
-    """Where things lie (design.md §8)."""
+    """Where things lie (DESIGN.md#where-things-lie)."""
 
     srv: Path = Path("/srv")  # os/ initrd/ upload-files/ kernel/ result/, Compass-CI's layout
     state: Path = Path("/var/lib/appliance")
@@ -137,13 +137,14 @@ class Paths:
 class Waits:
     """Seconds. Each reason stands beside its number."""
 
-    park: float = 1800.0  # "half an hour": seed.txt
-    drip: float = 30.0  # iPXE 2.0.0 drops a transfer with no body byte for 120 s (facts.md §1)
+    park: float = 1800.0  # "half an hour": docs/wire.md#the-boot-wait
+    # iPXE 2.0.0 drops a transfer with no body byte for 120 s (docs/firmware.md#waiting).
+    drip: float = 30.0
     offer_lease: float = 180.0  # longer than iPXE's own 120 s watchdog
     boot: float = 600.0  # after the last byte fetched, until the first report
-    boot_max: float = 3600.0  # in all (protocol.md §5.6)
-    post_run: float = 1800.0  # protocol.md §5.6
-    manual_check: float = 36000.0  # protocol.md §5.6
+    boot_max: float = 3600.0  # in all (docs/wire.md#stages-and-deadlines)
+    post_run: float = 1800.0  # docs/wire.md#stages-and-deadlines
+    manual_check: float = 36000.0  # docs/wire.md#stages-and-deadlines
     return_to_lobby: float = 1800.0  # a POST can take ten minutes
     backoff_first: float = 30.0  # a box that lost a boot before everything was fetched
     backoff_max: float = 600.0

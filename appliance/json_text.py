@@ -4,8 +4,8 @@ JSON from outside: measured as it arrives, and only then read.
 
 Ten megabytes of `[{"":0},...]` become a gigabyte of Python's objects, and a text is four times its
 bytes in memory where one character of it is wide.  So what makes objects is counted while bytes
-come in, outside of strings; and a long string, which only a package has (protocol.md §5.9), is kept
-as the bytes that it came in and never stands in the text that is read.
+come in, outside of strings; and a long string, which only a package has (docs/wire.md#packages), is
+kept as the bytes that it came in and never stands in the text that is read.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from appliance.boot import cgz
 from bench.table import Row
 
 RUNS: Final = 40
-# About what a real job weighs: protocol.md §6.
+# About what a real job weighs: docs/wire.md#jobcgz.
 _FILES: Final = {
     "lkp/scheduled/job.sh": b"".join(
         b"\texport field_%d='value %d'\n" % (n, n) for n in range(120)

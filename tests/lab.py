@@ -1,7 +1,7 @@
 """A lab in one process: the real scheduler, lobby, store and doors, on a disk in memory.
 
-Nothing here takes a thread, so it runs in virtual time (style.md, trap 5); what a test fetches
-from /os or uploads does take threads, and such tests run on the real clock.
+Nothing here takes a thread, so it runs in virtual time (DESIGN.md#virtual-time); what a test
+fetches from /os or uploads does take threads, and such tests run on the real clock.
 """
 
 from __future__ import annotations

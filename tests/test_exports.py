@@ -1,7 +1,8 @@
 """What the kernel's NFS server is told, and that its own `exportfs` understands it.
 
 That reads the file as the server would be told it, and says what it does not know; it needs no
-server.  One that served these lines was tried by hand (BOOTING.md): not every kernel has it.
+server.  One that served these lines was tried by hand (BOOTING.md#what-was-tried): not every kernel
+has it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Boot scripts.  The seed's own example is the golden one, byte for byte."""
+"""Boot scripts.  Compass-CI's published example is the golden one, byte for byte."""
 
 from __future__ import annotations
 

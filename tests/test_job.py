@@ -80,7 +80,7 @@ GONE = Finished("incomplete", "image gone", ONE)
 UNHEARD = attrs.evolve(ONE, health="incomplete")
 WELL = attrs.evolve(ONE, health="success")
 
-# design.md §5: a job's life and blame.  Where no cell is, the move is illegal.
+# DESIGN.md#a-jobs-life: a job's life and blame.  Where no cell is, the move is illegal.
 LEGAL = {
     ("queued", "offer"): Offered(ONE, NEXT),
     ("queued", "fail"): Finished("incomplete", "image gone", None),

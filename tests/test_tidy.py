@@ -1,4 +1,4 @@
-"""Rules of the house that a program can check (style.md): it walks the syntax trees."""
+"""Walks the syntax trees for the rules of DESIGN.md#rules-that-a-program-checks."""
 
 from __future__ import annotations
 

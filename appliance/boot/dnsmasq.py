@@ -31,8 +31,8 @@ TFTP_MAX: Final = 10_000
 # the limit a box gets no answer at all.
 LEASES_MAX: Final = 40_000
 # Longer than any job: our own initramfs sees to it that a lease is renewed (dracut/, lease.sh), but
-# most others drop the address and the network root with the lease (facts.md §3).  Known testboxes
-# have infinite leases, `host_entry`.
+# most others drop the address and the network root with the lease (docs/firmware.md#dracut).  Known
+# testboxes have infinite leases, `host_entry`.
 LEASE: Final = "168h"
 
 
@@ -43,7 +43,7 @@ class Firmware:
     tag: str
     archs: tuple[int, ...]  # DHCP option 93, RFC 4578 and its registry
     service: tuple[str, ...]  # dnsmasq's names of them, for proxyDHCP
-    file: str  # below the tftp root; the EFI names are the seed's
+    file: str  # below the tftp root; the EFI names are Compass-CI's
     http: int | None = None  # option 93 of the same firmware when it boots by HTTP
 
 

@@ -2,7 +2,7 @@
 
 `/srv/os/<os>/<arch>/<version>` is a symlink to `<version>-<timestamp>`, a folder that never
 changes once it has its name.  `resolve` follows it, so a job keeps the snapshot of its submit
-while the symlink moves on (protocol.md §1.6).
+while the symlink moves on (docs/wire.md#files).
 
 Every URL path is a real path minus srv; a path that leaves srv does not exist.
 """
@@ -104,7 +104,7 @@ def resolve(
 def _extras(
     srv: Path, name: str, os_mount: str, programs: tuple[Program, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those there are of what each program needs, and of the programs (protocol.md §5.9)."""
+    """Those there are of what each program needs, and of the programs (docs/wire.md#files)."""
     mount = "nfs" if os_mount == "cifs" else os_mount
     deps = [f"deps/{mount}/{name}/{program}/{program}.cgz" for program, _ in programs]
     pkgs = [f"pkg/{mount}/{name}/{program}/{version}.cgz" for program, version in programs]

@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
 What a testbox is told in iPXE's language: the script of a job, and the script that sends an idle
-box back to ask again.  The grammar is Compass-CI's of 2021 (protocol.md §1.4), byte for byte:
-clients and serial-log parsers re-read these lines.
+box back to ask again.  The grammar is Compass-CI's of 2021, byte for byte
+(docs/wire.md#the-boot-script): clients and serial-log parsers re-read these lines.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import attrs
 from appliance.errors import BadRequest, Refused
 
 SHEBANG: Final = "#!ipxe\n"
-# One comment line, so that iPXE's 120 s watchdog sees a body byte (facts.md §1).
+# One comment line, so that iPXE's 120 s watchdog sees a body byte (docs/firmware.md#chaining).
 DRIP: Final = b"# no job yet\n"
 # COMMAND_LINE_SIZE is 2048 with its NUL on x86 and arm64; UEFI iPXE puts the image's own name in
-# front (facts.md §1).
+# front (docs/firmware.md#chaining).
 KERNEL_LINE_MAX: Final = 2047
 # Kept free at submit for what is known only at dispatch: the address, the host's disks, consoles
 # and own parameters.
@@ -34,7 +34,8 @@ _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 QUERY_MAX: Final = 512  # a box's own query, repeated in its re-chain; four SMBIOS strings fit
 
 _CIFS_OPTIONS: Final = "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino"
-_CONSOLES: Final = {"x86_64": ("tty0", "ttyS0,115200")}  # aarch64: none (protocol.md §1.4)
+# On aarch64 there is none (docs/wire.md#the-boot-script).
+_CONSOLES: Final = {"x86_64": ("tty0", "ttyS0,115200")}
 _SAFE: Final = re.compile(r"[\x21-\x7e]*\Z")
 # What ends a command where it stands as a word (iPXE, src/core/exec.c); a word that begins with #
 # begins a comment there, and a \ at the end of a line joins it with the next (src/image/script.c).
@@ -149,8 +150,8 @@ def rechain(scheduler: str, query: str = "", *, renew: bool = False) -> str:
 
     `query` is what the box sent with its question; it is repeated, so that the box is known again.
     `renew` asks DHCP first, where the address would be taken back from a box that only waits.
-    `--replace --autofree`: plain chains nest until iPXE hangs (facts.md §1).  The words
-    `No job now` are what virtual-machine clients look for (protocol.md §1.3).
+    `--replace --autofree`: plain chains nest until iPXE hangs (docs/firmware.md#chaining).  The
+    words `No job now` are what virtual-machine clients look for (docs/wire.md#the-boot-wait).
     """
     if not _SAFE_QUERY.match(query) or len(query) > QUERY_MAX:
         query = ""

@@ -1,9 +1,10 @@
 """Pure: no clock, no socket, no await.
 
-What lies in job.cgz: job.sh and job.yaml as the LKP client of 2021 reads them (protocol.md §6).
+What lies in job.cgz: job.sh and job.yaml as the LKP client of 2021 reads them
+(docs/wire.md#jobcgz).
 
 Unlike the original, no value is ever evaluated by the testbox's shell: everything but a plain
-number is single-quoted (DESIGN.md).
+number is single-quoted (DESIGN.md#deviations-from-the-field-on-purpose).
 """
 
 from __future__ import annotations

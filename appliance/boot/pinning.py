@@ -1,6 +1,6 @@
 """Which files boot a document: the image tree, asked in threads.
 
-Files are pinned at submit, as they are then (protocol.md §1.6), and looked at again at dispatch.
+Files are pinned at submit, as they are then (docs/wire.md#files), and looked at again at dispatch.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def disks_of(document: Document, facts: Facts | None) -> tuple[str, ...]:
 
 
 def container(config: Config, job: Job, host: str) -> str:
-    """What a host of containers is told instead of a script (protocol.md §2)."""
+    """What a host of containers is told instead of a script (docs/wire.md#websockets)."""
     return json.dumps(
         {
             "job_id": job.id,
@@ -95,7 +95,7 @@ def container(config: Config, job: Job, host: str) -> str:
 
 
 def fetched_later(config: Config, job: Job, host: str) -> dict[str, list[str]]:
-    """What its client fetches by itself, in job.sh's own words (protocol.md §3)."""
+    """What its client fetches by itself, in job.sh's own words (docs/wire.md#files)."""
     return {
         "initrd_deps": [_url(config, host, path) for path in job.pinned.deps],
         "initrd_pkgs": [_url(config, host, path) for path in job.pinned.pkgs],
@@ -103,7 +103,7 @@ def fetched_later(config: Config, job: Job, host: str) -> dict[str, list[str]]:
 
 
 def job_cgz_path(job: Job) -> str:
-    """Clients find the job's id in this path (protocol.md §1.4)."""
+    """Clients find the job's id in this path (docs/wire.md#the-boot-script)."""
     return f"/job_initrd_tmpfs/{job.id}/job.cgz"
 
 

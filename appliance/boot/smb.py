@@ -1,11 +1,11 @@
 """Pure: no clock, no socket, no await.
 
 What smbd is told: a private one that shows /srv/os read-only to every testbox, in the dialect of
-the seed's kernel line (`vers=1.0`, guest).  It shares nothing with a Samba of the machine: own
+the wire's kernel line (`vers=1.0`, guest).  It shares nothing with a Samba of the machine: own
 directories, own port if need be, own interface.
 
 SMB1 with unix extensions is on purpose.  Symlinks, setuid bits, modes and case arrive as they are
-on disk only there; over SMB 3.1.1 a Linux rootfs mounts wrongly (facts.md §3).
+on disk only there; over SMB 3.1.1 a Linux rootfs mounts wrongly (docs/firmware.md#file-servers).
 """
 
 from __future__ import annotations

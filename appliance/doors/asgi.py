@@ -1,7 +1,7 @@
 """The one ASGI application: which door a request came through is its port.
 
-Each door answers only what is its own (design.md §7).  Plain ASGI callables do the boot wait, the
-files and the results; everything small goes through Quart.
+Each door answers only what is its own (docs/wire.md#ports).  Plain ASGI callables do the boot wait,
+the files and the results; everything small goes through Quart.
 """
 
 from __future__ import annotations

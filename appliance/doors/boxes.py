@@ -3,9 +3,9 @@
 Linux on a box asks by `gpxelinux.cgi`, and starts the same script's kernel by kexec.
 
 A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
-`drip` seconds, and at the end the script that follows (design.md §6).  The seat's scope ends the
-wait; the comment lines are sent between its sleeps, so no hand-over can cut a send in two
-(facts.md §4).
+`drip` seconds, and at the end the script that follows (docs/wire.md#the-boot-wait).  The seat's
+scope ends the wait; the comment lines are sent between its sleeps, so no hand-over can cut a send
+in two (docs/firmware.md#libraries).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ RETRY_AFTER_S: Final = 60
 # Boxes that are sent back at once.  After a power cut thousands of waits end in the same second;
 # all in one round of the loop, they would keep everybody else waiting for as long as that takes.
 LEAVING_MAX: Final = 50
-NEWER: Final = "/scheduler"  # servers of 2024 answer everything beneath it, too (protocol.md §3)
+# Servers of 2024 answer everything beneath it, too (docs/wire.md#ports).
+NEWER: Final = "/scheduler"
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
 _SCRIPT: Final = [(b"content-type", TEXT), (b"connection", b"close")]

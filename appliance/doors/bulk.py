@@ -3,8 +3,8 @@
 An ASGI server that knows as much of ASGI as doors/files.py needs.  Under Hypercorn each byte of a
 file is copied four times on its way, and sixteen boxes at once get half of what nginx gives them;
 here the kernel sends from its page cache (the extension http.response.zerocopysend), as fast as
-nginx (DESIGN.md).  A send to a client that is gone raises, and nothing is shielded: a stop need
-not wait for anybody.
+nginx (DESIGN.md#libraries-and-what-was-rejected).  A send to a client that is gone raises, and
+nothing is shielded: a stop need not wait for anybody.
 
 Must not: answer anything itself but what is no HTTP at all.
 """

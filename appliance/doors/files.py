@@ -1,7 +1,8 @@
 """Kernels, initrds and anything else that lies in a file go out to the boxes here.
 
 A plain ASGI callable beside Quart, whose own file sending is some thirty times slower
-(DESIGN.md): GET and HEAD, one Range, ETag and dates, and an exact account of what each box got.
+(DESIGN.md#libraries-and-what-was-rejected): GET and HEAD, one Range, ETag and dates, and an exact
+account of what each box got.
 Two things Hypercorn does not do for us: it drops what is sent after a client hung up without a
 word, so somebody must listen for that; and an answer that cannot be finished must end short of
 its Content-Length, which happens when the callable returns without its last message.
@@ -40,7 +41,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 OCTETS: Final = "application/octet-stream"
-# Longer than a burst of boots, far below iPXE's 120 s; iPXE obeys it (BOOTING.md).
+# Longer than a burst of boots, far below iPXE's 120 s; iPXE obeys it (docs/firmware.md#chaining).
 RETRY_AFTER_S: Final = 5
 
 # Of a file, handed to sendfile with one message.  A lease is renewed after each: even over a link

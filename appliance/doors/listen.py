@@ -1,8 +1,9 @@
 """The listening sockets, made by us or by systemd: their connections inherit options set on them.
 
 On port 3000, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a FIN
-(facts.md §4: 39 s against never), and on 20001 that of a monitor which is gone or reads no more.
-A box that loads a kernel may be busy for longer than that, so the other ports have none of it.
+(docs/firmware.md#waiting: 39 s against never), and on 20001 that of a monitor which is gone or
+reads no more.  A box that loads a kernel may be busy for longer than that, so the other ports have
+none of it.
 """
 
 from __future__ import annotations

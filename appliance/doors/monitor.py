@@ -1,5 +1,6 @@
-"""`/filter` on port 20001: what happens to jobs, as it happens, by WebSocket (protocol.md §9).
+"""`/filter` on port 20001: what happens to jobs, as it happens, by WebSocket.
 
+docs/wire.md#the-monitor specifies it.
 The client says once which messages it wants, as one JSON object, and hears those from then on.
 Nothing is looked up for it: it is told what the scheduler itself was told, once the disk knows it.
 What is said here can be read by anybody in the lab, as results can; no document's text and no

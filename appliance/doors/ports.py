@@ -1,4 +1,4 @@
-"""Which door stands on which port (design.md §7)."""
+"""Which door stands on which port (docs/wire.md#ports)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What machines that run virtual testboxes say of them: names, MACs and queues (protocol.md §3).
+"""What machines that run virtual testboxes say of them: names, MACs and queues.
 
+docs/wire.md#providers specifies the requests.
 Who may say it: `asking.is_trusted`.  A name in a hosts file is the operator's: over the wire only
 what was said over the wire can be changed, and what a hosts file leaves open can be added.  A file
 that names disks leaves nothing open, since its box's disks are wiped.
@@ -66,7 +67,7 @@ def with_queues(name: str, fields: Fields, queues: list[str]) -> Fields:
     fields = _said(fields, "queues", queues)
     archs = {arch for arch in ARCHS for queue in queues if queue.endswith(f".{arch}")}
     if len(archs) == 1 and _open(fields, "arch", fields.get("arch")):
-        fields = _said(fields, "arch", archs.pop())  # vm-2p8g.aarch64 (protocol.md §5.5)
+        fields = _said(fields, "arch", archs.pop())  # vm-2p8g.aarch64 (docs/wire.md#queues)
     return fields
 
 

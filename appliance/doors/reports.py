@@ -1,7 +1,7 @@
 """The small requests on port 3000, through Quart: reports of testboxes and a sign of life.
 
 `/~<user>/cgi-bin/<verb>`, and `/~<user>/<token>/cgi-bin/<verb>` for clients that obey the
-HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (protocol.md §3).
+HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (docs/wire.md#reports).
 
 The token is a secret of its attempt, given with job.cgz to the card of its box alone: who has it
 speaks for that attempt, from whichever address, since a job may report from a container or by
@@ -70,7 +70,8 @@ class Small(QuartTrio):
 def make_app(reports: Reports, providers: Providers, network: Network) -> QuartTrio:
     """The Quart application."""
     app = Small(__name__, static_folder=None)
-    # Both would cut long answers without a word (facts.md §4); each door has limits of its own.
+    # Both would cut long answers without a word (docs/firmware.md#libraries); each door has limits
+    # of its own.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
@@ -98,7 +99,7 @@ def make_app(reports: Reports, providers: Providers, network: Network) -> QuartT
 
 
 def _verbs(reports: Reports) -> dict[str, Verb]:
-    """What stands behind cgi-bin/, and what each is answered (protocol.md §3)."""
+    """What stands behind cgi-bin/, and what each is answered (docs/wire.md#reports)."""
 
     def done(report: Callable[[Source, Mapping[str, str]], Awaitable[None]]) -> Verb:
         async def verb(source: Source, query: Mapping[str, str]) -> str:

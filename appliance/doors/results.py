@@ -1,4 +1,4 @@
-"""Results come in by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (protocol.md §4).
+"""Results come in by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (docs/wire.md#uploads).
 
 Newer clients POST a form: the file goes beside the name in the path, under its own name.  Mostly
 these are hosts of virtual boxes, which upload what the console of a box said.

@@ -1,5 +1,6 @@
-"""`/ws/boot...`: the boot wait of virtual boxes and containers, by WebSocket (protocol.md §2).
+"""`/ws/boot...`: the boot wait of virtual boxes and containers, by WebSocket.
 
+docs/wire.md#websockets specifies it.
 The same seat, the same wait and the same script as over HTTP; only the words around it differ:
 
     /ws/boot.ipxe/mac/<mac>              2021: before the script the host is asked for memory, and

@@ -1,5 +1,6 @@
-"""Jobs over the network, as LKP's `submit` sends them (protocol.md §5): one job, JSON, a POST.
+"""Jobs over the network, as LKP's `submit` sends them: one job, JSON, a POST.
 
+docs/wire.md#submitting-a-job specifies it.
 A failure is 202 with the reason in JSON: clients read no other.  `Idempotency-Key: <8 to 64 letters
 and digits>` may name a submit; said again, it finds the same job.
 """

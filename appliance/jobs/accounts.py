@@ -31,7 +31,7 @@ def hashed(token: str, salt: str | None = None) -> str:
 
 
 def verify(accounts: Mapping[str, Account], said: Mapping[str, Any]) -> str:
-    """The user whose account `said` proves (protocol.md §5.2).
+    """The user whose account `said` proves (docs/wire.md#accounts).
 
     Raises BadRequest for a field that is missing, Refused for a wrong one: which, nobody learns.
     """

@@ -124,7 +124,7 @@ class Facts:
 
     @functools.cached_property
     def served(self) -> tuple[str, ...]:
-        """The queues it works for, its own name first (protocol.md §5.5)."""
+        """The queues it works for, its own name first (docs/wire.md#queues)."""
         return tuple(dict.fromkeys([self.name, group_of(self.name), *self.queues]))
 
     def crash_memory(self, system: str) -> str:
@@ -139,7 +139,7 @@ class Facts:
 
 
 def crash_memory(memory_gb: int | None, system: str) -> str:
-    """crashkernel= by a host's memory (protocol.md §1.4).
+    """crashkernel= by a host's memory (docs/wire.md#the-boot-script).
 
     Only Red Hat's kernels and their kin understand `auto`; others get a size, or by how much there
     is where nobody says it.

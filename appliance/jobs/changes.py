@@ -31,7 +31,7 @@ def _interned(words: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Pinned:
-    """The image's files as they were at submit (protocol.md §1.6); URL paths, or whole URLs."""
+    """The image's files as they were at submit (docs/wire.md#files); URL paths, or whole URLs."""
 
     kernel: str = attrs.field(converter=once)  # many jobs share them
     initrds: tuple[str, ...] = attrs.field(converter=_interned)

@@ -14,11 +14,11 @@ import attrs
 
 # Of config.Waits, those that a hosts file or a document may choose for itself.
 DEADLINES: Final = ("boot", "boot_max", "post_run", "manual_check", "return_to_lobby")
-RUNTIME_MAX_S: Final = 30 * 86400  # protocol.md §5.2: borrow time cannot exceed 30 days
+RUNTIME_MAX_S: Final = 30 * 86400  # docs/wire.md#required-fields: borrow time cannot exceed 30 days
 
 PACKAGES_MAX: Final = 100  # of one job; clients send one, and each is looked for on the disk
 
-ALONE: Final = "cs-localhost"  # the cluster of a job that is alone (protocol.md §5.7)
+ALONE: Final = "cs-localhost"  # the cluster of a job that is alone (docs/wire.md#clusters)
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}\Z")
 _BOX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}\Z")
@@ -32,12 +32,12 @@ _DOCKER: Final = re.compile(
 _DURATION: Final = re.compile(r"([0-9]{1,9})\s*([smhdw]?)\Z")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
-_BOOT_PARAMETER: Final = re.compile(r"bp[0-9]*_")  # protocol.md §1.4: the prefix goes
+_BOOT_PARAMETER: Final = re.compile(r"bp[0-9]*_")  # docs/wire.md#the-boot-script: the prefix goes
 
 
 @attrs.frozen
 class Package:
-    """One repository of pkg_data: two archives under /srv/upload-files (protocol.md §5.9)."""
+    """One repository of pkg_data: two archives under /srv/upload-files (docs/wire.md#packages)."""
 
     repo: str
     tag: str
@@ -198,7 +198,7 @@ def secrets(value: Any) -> dict[str, str]:
     kept = {}
     for name, secret in value.items():
         text = single(secret)
-        # the client's reader takes `name: value` lines and unquotes nothing (protocol.md §5.8)
+        # the client's reader takes `name: value` lines and unquotes nothing (docs/wire.md#secrets)
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)) or not text.isprintable():
             raise ValueError("must map plain names to values on one line")
         kept[str(name)] = text

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
 Jobs that run together: the nodes of a cluster tell how far they are, and wait for each other
-(`lkp-cluster-sync`, protocol.md §5.7).
+(`lkp-cluster-sync`, docs/wire.md#clusters).
 
 A cluster is the jobs of one submit whose documents name the same `cluster`.  What a node says is
 kept with its job and belongs to the attempt that said it: a node that is run again begins anew,

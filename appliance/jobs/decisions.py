@@ -33,12 +33,14 @@ from appliance.jobs.document import LOCAL, Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 
-# Reports whose word is a stage; any other word is a verdict (protocol.md §3, append-var).
+# Reports whose word is a stage; any other word is a verdict (docs/wire.md#reports).
 HOLD_WORDS: Final = ("manual_check", "renew")
-LOCAL_BOOT_S: Final = 3600.0  # a root that is copied to the box's own disk first (design.md §5)
+# The root is copied to the box's own disk first (docs/wire.md#stages-and-deadlines).
+LOCAL_BOOT_S: Final = 3600.0
 HOLD_SECONDS: Final = 3600.0  # of a stage with a word of the job's own, such as on_fail
-BORROW_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows a box for longer
-PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (protocol.md §4)
+# Nobody borrows a box for longer (docs/wire.md#stages-and-deadlines).
+BORROW_MAX_S: Final = 30 * 86400.0
+PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (docs/wire.md#uploads)
 
 
 def asked(
@@ -51,7 +53,7 @@ def asked(
     untold: bool = False,
     sent_back: bool = False,
 ) -> list[Change]:
-    """A box asks for work: it has rebooted, so whatever it held is lost (design.md §5).
+    """A box asks for work: it has rebooted, so whatever it held is lost (DESIGN.md#a-jobs-life).
 
     `untold`: it was never told what it is offered, so that is not lost but goes back; `sent_back`:
     because we had sent the box back by then.
@@ -339,12 +341,12 @@ def is_current(job: Job, attempt: Attempt) -> bool:
 
 
 def iso(moment: float) -> str:
-    """A moment as the field writes it, in UTC and saying so (protocol.md §5.3)."""
+    """A moment as the field writes it, in UTC and saying so (docs/wire.md#ids-and-times)."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
 def result_root(document: Document, job_id: str, now: float) -> str:
-    """Where a job's results go (protocol.md §4); on disk under srv."""
+    """Where a job's results go (docs/wire.md#uploads); on disk under srv."""
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     system = f"{document.os}-{document.os_version}-{document.arch}"
     parameters = _parameters(document.body.fields.get("pp") if document.body else None)
@@ -373,12 +375,12 @@ def _sane(value: Any) -> str:
 
 
 def attempt_root(job: Job, number: int) -> str:
-    """Where the results of attempt `number` lie (design.md §5, Fence)."""
+    """Where the results of attempt `number` lie (docs/wire.md#uploads)."""
     return places.attempt_root(job.result_root, number)
 
 
 def renewed(job: Job, seconds: float, now: float) -> list[Change]:
-    """More time for a running job (protocol.md §5.6).
+    """More time for a running job (docs/wire.md#stages-and-deadlines).
 
     Raises Refused where it does not run, or would go on for longer than anybody may borrow a box;
     BadRequest for seconds that are none.

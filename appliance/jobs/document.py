@@ -29,23 +29,25 @@ OS_MOUNTS: Final = ("cifs", "nfs", "initramfs", "container", "local")
 ARCHS: Final = ("aarch64", "x86_64")
 CONTAINER: Final = "container"
 LOCAL: Final = "local"
-# What os_version is for an os that is not the lab's own default (protocol.md §1.6).
+# What os_version is for an os that is not the lab's own default (docs/wire.md#files).
 OS_VERSIONS: Final = {
     "openeuler": "20.03", "centos": "7.6.1810", "debian": "sid", "ubuntu": "20.04", "fedora": "33",
 }  # fmt: skip
-DOCKER_IMAGE: Final = "centos:7"  # protocol.md §1.6
-LV_SIZE: Final = "10G"  # of a local root, in 2021 (protocol.md §1.4)
+DOCKER_IMAGE: Final = "centos:7"  # docs/wire.md#files
+LV_SIZE: Final = "10G"  # of a local root, in 2021 (docs/wire.md#the-boot-script)
 PROGRAMS_MAX: Final = 100  # whose files are looked for; the largest suites have some twenty
 PRIORITY_MAX: Final = 100  # either way; a band wide enough for people, small enough to print
 REBOOTS_MAX: Final = 100
-# Set by the server for every job: a client's own value is dropped, not believed (§5.1, §5.4).
+# Set by the server for every job: a client's own value is dropped, not believed
+# (docs/wire.md#submitting-a-job).
 SERVER_FIELDS: Final = frozenset(
     """id plugins added_by errid stats start_time end_time finish_time job_health job_stage
     job_state result_root result_service upload_dirs submit_time submit_date kernel_params
     initrds_uri LKP_SERVER LKP_CGI_PORT SCHED_HOST SCHED_PORT RESULT_WEBDAV_PORT HTTP_PREFIX
     my_token""".split()  # noqa: SIM905 - one word a line would be 25 lines
 )
-# Comments of a boot script, which hosts of virtual boxes read (protocol.md §1.4), and their values.
+# Comments of a boot script, which hosts of virtual boxes read (docs/wire.md#the-boot-script), and
+# their values.
 COMMENTS: Final = {
     "nr_nic": checks.count,
     "nr_disk": checks.count,
@@ -82,7 +84,7 @@ class Body:
 
     @property
     def programs(self) -> tuple[tuple[str, str], ...]:
-        """What it runs, each with its version (protocol.md §5.9); lkp itself is the first."""
+        """What it runs, each with its version (docs/wire.md#files); lkp itself is the first."""
         found = {"lkp": "latest"}
         for field in ("monitor", "monitors", "pp"):
             listed = self.fields.get(field)
@@ -126,7 +128,7 @@ class Document:
 
     @property
     def run_s(self) -> float:
-        """How long it may run, in seconds (protocol.md §5.6)."""
+        """How long it may run, in seconds (docs/wire.md#stages-and-deadlines)."""
         if self.timeout is not None:
             return float(self.timeout)
         return self.runtime + max(self.runtime / 8, 300) + math.sqrt(self.runtime)
@@ -143,20 +145,21 @@ class Document:
 
 
 def group_of(testbox: str) -> str:
-    """The tbox_group of a testbox: up to the first `.` or `--` (protocol.md §5.5)."""
+    """The tbox_group of a testbox: up to the first `.` or `--` (docs/wire.md#queues)."""
     return re.split(r"\.|--", testbox, maxsplit=1)[0]
 
 
 def line(queue: str, arch: str) -> str:
-    """The queue that is meant: of virtual boxes `<group>.<arch>` is `<group>` (protocol.md §5.5).
+    """The queue that is meant: of virtual boxes `<group>.<arch>` is `<group>`.
 
-    Nobody is matched across archs, so their name need not say it; clients of 2021 do.
+    Nobody is matched across archs, so their name need not say it; clients of 2021 do
+    (docs/wire.md#queues).
     """
     return queue.removesuffix(f".{arch}") if queue.startswith(_VIRTUAL) else queue
 
 
 def is_container(testbox: str | None) -> bool:
-    """Whether a testbox, or a group of them, is made of containers (protocol.md §1.6)."""
+    """Whether a testbox, or a group of them, is made of containers (docs/wire.md#files)."""
     return testbox is not None and testbox.startswith("dc-")
 
 
@@ -175,8 +178,8 @@ def parse(
 ) -> Document:
     """The document that YAML `text` says; `name` is its file's name, without path.
 
-    `before` gives values where the text has none, `after` overrides it (protocol.md §9).
-    Raises BadDocument with every mistake.
+    `before` gives values where the text has none, `after` overrides it
+    (docs/wire.md#defaults-and-overrides).  Raises BadDocument with every mistake.
     """
     found = examine(text, name, defaults, before or {}, after or {})
     if found.problems:
@@ -275,7 +278,8 @@ def _system(
         default_version = None if own else OS_VERSIONS.get(system)
     version = r.take("os_version", checks.word, default_version or defaults.os_version)
     if os_mount == LOCAL and not version.endswith("-iso"):
-        version += "-iso"  # the image of an installation, not of a network root (protocol.md §1.6)
+        # The image of an installation, not of a network root (docs/wire.md#files).
+        version += "-iso"
     return {"os": system, "os_version": version, "os_mount": os_mount, "docker_image": image}
 
 
@@ -296,7 +300,10 @@ def _comments(r: Reading) -> tuple[str, ...]:
 
 
 def _volumes(r: Reading, document: Document) -> str:
-    """The words of 2021 about a local root: all keys are there, empty or not (protocol.md §1.4)."""
+    """The words of 2021 about a local root (docs/wire.md#the-boot-script).
+
+    All keys are there, empty or not.
+    """
     version = document.os_version.replace("-", "_")
     volume = f"/dev/mapper/os-{document.os}_{document.arch}_{version}_"
     source, boot, own = (
@@ -320,7 +327,7 @@ def _something_to_run(r: Reading, body: Body) -> None:
 
 
 def dump(fields: Mapping[str, Any]) -> str:
-    """`fields` as the simple block-style YAML that clients read line by line (protocol.md §6)."""
+    """`fields` as block-style YAML, which clients read line by line (docs/wire.md#jobcgz)."""
     text: str = yaml.dump(
         dict(fields),
         Dumper=yaml.CSafeDumper,

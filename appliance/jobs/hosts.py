@@ -2,7 +2,7 @@
 
 The file's name is the testbox's (`taishan200--a108` or `taishan200--a108.yaml`).  lkp's own files
 name no MAC: such a file describes a box that has none yet, or a kind of virtual box, which
-`vm-2p8g` does for every `vm-2p8g.<host>-1` (protocol.md §1.4).
+`vm-2p8g` does for every `vm-2p8g.<host>-1` (docs/wire.md#the-boot-script).
 
 Beside them is a folder with one file per testbox for dnsmasq (dhcp-hostsdir), which reads each as
 soon as it is there.

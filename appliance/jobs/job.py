@@ -7,7 +7,7 @@ through `advance`; anything that is not in its table raises IllegalMove and chan
        ^---------'----------'          '--- Held (manual_check, renew, on_fail) ---^
 
 An attempt is one try of the job on one testbox.  A box that falls silent, or that asks for work
-again (so it has rebooted), loses its attempt; who is to blame decides what follows (design.md §5):
+again (it has rebooted) loses its attempt; who is to blame decides the rest (DESIGN.md#a-jobs-life):
 
 * lost before every file of the script was fetched: nobody; the job goes back to its queue;
 * lost after that, before the first report: one more attempt, then `boot_failed`; none with a
@@ -29,12 +29,12 @@ import attrs
 
 from appliance.errors import IllegalMove
 
-# One more attempt after a boot that was lost with everything fetched (design.md §5, Blame).
+# One more attempt after a boot that was lost with everything fetched (DESIGN.md#a-jobs-life).
 BOOT_LOSSES_MAX: Final = 2
 
 # Runs of a job with `retry: true` that may be lost: one that crashes its box each time ends.
 RUNS_LOST_MAX: Final = 5
-# A job that so many testboxes lost is no longer handed out (design.md §5).
+# A job that so many testboxes lost is no longer handed out (DESIGN.md#a-jobs-life).
 BOXES_MAX: Final = 10
 
 SUCCESS: Final = "success"
@@ -372,7 +372,7 @@ def _queued(attempt: Attempt) -> Queued:
 
 
 def _judged(attempt: Attempt, health: str) -> Attempt:
-    """First writer wins, but a borrower's `return` overrides (protocol.md §3, lkp-post-run)."""
+    """First writer wins, but a borrower's `return` overrides (docs/wire.md#reports)."""
     if attempt.health is not None and health != "return":
         return attempt
     return attrs.evolve(attempt, health=SUCCESS if health == "finished" else health)
@@ -386,7 +386,7 @@ def _close(attempt: Attempt, reason: str) -> Finished:
 
 
 def stage(state: State) -> str:
-    """The field's own word for the state (protocol.md §5.6); "offered" is ours."""
+    """The field's own word for the state (docs/wire.md#stages-and-deadlines); "offered" is ours."""
     match state:
         case Queued():
             return "submit"

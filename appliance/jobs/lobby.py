@@ -2,7 +2,7 @@
 
 The seat owns the whole wait: the deadline, a job handed over, and "the same box asked again" all
 end the one scope it sleeps in.  With two scopes, a hand-over and a deadline on the same tick lose
-the job (style.md, habit 4: 215 of 400 seeds).  The scope covers no send: between two sleeps a
+the job (DESIGN.md#one-cancel-scope-for-one-wait).  The scope covers no send: between two sleeps a
 comment line goes out, and what happened meanwhile is found before the next sleep.
 """
 

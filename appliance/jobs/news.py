@@ -1,6 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What a change means to people who watch: the messages of the monitor socket (protocol.md §9).
+What a change means to people who watch: the messages of the monitor's socket
+(docs/wire.md#the-monitor).
 
 A message is one flat map; which of its keys there are depends on what happened:
 

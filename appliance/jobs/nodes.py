@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
 One document for several machines becomes one for each, as the original does it with a
-`cluster_spec` (protocol.md §5.7).  `cluster` has how they wait for each other.
+`cluster_spec` (docs/wire.md#clusters).  `cluster` has how they wait for each other.
 
     cluster_spec: {ip0: 1, nodes: {rack-7: {roles: [server], macs: ["44:67:47:d7:6d:14"]}}}
     if role server: {...}                  the roles that the job has something to do for

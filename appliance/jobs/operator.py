@@ -25,12 +25,12 @@ from appliance.jobs.changes import (
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
-RESERVED_MAX_S: Final = 30 * 86400.0  # protocol.md §5.2: nobody borrows for longer
+RESERVED_MAX_S: Final = 30 * 86400.0  # docs/wire.md#stages-and-deadlines: nobody borrows for longer
 _ITSELF: Final = "the appliance"
 
 
 def suspects(store: Store, names: Iterable[str], now: float) -> list[Change]:
-    """Those of the boxes that get no more jobs (design.md §5)."""
+    """Those of the boxes that get no more jobs (DESIGN.md#a-bad-box-doesnt-eat-the-queue)."""
     return [
         Quarantined(box.name, why, _ITSELF, now)
         for box in (store.boxes[name] for name in names if name in store.boxes)

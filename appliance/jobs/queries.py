@@ -2,9 +2,9 @@
 
 A query is a map: each of its keys must be a key of the message, or an expression that finds one;
 each value, or one of several in a list, must be the message's or find something in it
-(protocol.md §9).  Expressions are RE2's: the time they take grows with their compiled size and with
-the text, and both are bounded here, before anything is matched.  A word without any special
-character is looked for as it is, which costs next to nothing.
+(docs/wire.md#the-monitor).  Expressions are RE2's: the time they take grows with their compiled
+size and with the text, and both are bounded here, before anything is matched.  A word without any
+special character is looked for as it is, which costs next to nothing.
 """
 
 from __future__ import annotations

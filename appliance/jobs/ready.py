@@ -7,8 +7,9 @@ pile, boxes that have the same tags in another, and piles are compared, not jobs
 Between two calls of `pairs` nothing fits that has not changed since, so a new job is held only
 against the boxes, and a new box only against the jobs.
 
-Among the jobs that fit a box: priority, then submitters in turn, then age (design.md §5).  Who was
-served by a box has had a turn in all queues of that box, and in no other queue.
+Among the jobs that fit a box: priority, then submitters in turn, then age
+(DESIGN.md#who-gets-what).  Who was served by a box has had a turn in all queues of that box, and in
+no other queue.
 """
 
 from __future__ import annotations

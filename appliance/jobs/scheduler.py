@@ -1,8 +1,8 @@
 """Joins store, journal and lobby: the verbs of the appliance.
 
-Every change goes one way (design.md §4): a plain function decides, the store applies at once, the
-journal keeps, and only then does anything leave the process.  The first two happen in `_change`,
-which never awaits; what follows from them is left to `dispatch` or to the caller, after
+Every change goes one way (DESIGN.md#decide-keep-act): a plain function decides, the store applies
+at once, the journal keeps, and only then does anything leave the process.  The first two happen in
+`_change`, which never awaits; what follows from them is left to `dispatch` or to the caller, after
 `journal.durable`.
 """
 

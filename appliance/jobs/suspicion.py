@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-A bad box doesn't eat the queue (design.md §5): what is held against a testbox, and when it is
-enough to give it no more jobs until a person has looked at it.
+What is held against a testbox, and when it is enough to give it no more jobs until a person has
+looked at it (DESIGN.md#a-bad-box-doesnt-eat-the-queue).
 
 Two things are.  Boots lost in a row, of different jobs: unless the job was lost by other boxes too
 and its image has never run on another, for then the job or the image is at fault.  And jobs that
@@ -20,7 +20,7 @@ from appliance.jobs.box import Box
 from appliance.jobs.changes import RESTARTED, Job
 from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Queued, Running
 
-LOST_MAX: Final = 3  # boots of different jobs lost in a row: design.md §5
+LOST_MAX: Final = 3  # boots of different jobs lost in a row
 QUICK_MAX: Final = 5  # quick failures in a row; a suite may well have two flaky jobs side by side
 QUICK_S: Final = 60.0  # a job that fails for a reason of its own has hardly begun by then
 _BOXES_KEPT: Final = 2  # of an image or suite: one of them is another than the one in question

@@ -112,7 +112,7 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
 
 
 def testbox(store: Store, seats: Seats, box: Box, now: float, deadline: str) -> dict[str, Any]:
-    """A box as `get_testbox` tells it: the field's own names (protocol.md §3)."""
+    """A box as `get_testbox` tells it: the field's own names (docs/wire.md#reports)."""
     state, since = _doing(store, seats, box, now)
     return {
         "testbox": box.name,

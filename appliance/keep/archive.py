@@ -1,9 +1,9 @@
 """What memory need not hold: the bodies of documents, and jobs that are over.
 
 One SQLite file beside the journal, in WAL mode, each transaction synced.  The order is everything
-(design.md §4): a body or a job is committed here first; then the journal is told (Filed, Archived),
-and only that takes it out of memory.  A crash in between leaves it in both places, and putting it
-here again changes nothing.
+(DESIGN.md#memory-follows-active-work): a body or a job is committed here first; then the journal is
+told (Filed, Archived), and only that takes it out of memory.  A crash in between leaves it in both
+places, and putting it here again changes nothing.
 """
 
 from __future__ import annotations

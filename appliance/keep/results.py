@@ -29,7 +29,7 @@ _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 T = TypeVar("T")
 
 ASIDE: Final = ".removed"  # under the results: what is on its way out
-# suite, day, testbox or queue, system, parameters, job (protocol.md §4).
+# suite, day, testbox or queue, system, parameters, job (docs/wire.md#uploads).
 _DEPTH: Final = 6
 _DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written

@@ -1,7 +1,8 @@
 """A testbox made of QEMU: real firmware, a network card without ROM, a serial line.
 
 The card has no boot ROM, so that the firmware's own PXE asks and both DHCP stages are real
-(facts.md §2); legacy BIOS is the exception, it can't PXE without the card's ROM.
+(docs/firmware.md#emulated-boxes); legacy BIOS is the exception, it can't PXE without the card's
+ROM.
 """
 
 from __future__ import annotations

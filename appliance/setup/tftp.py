@@ -1,4 +1,4 @@
-"""Lays out the tftp root: iPXE under the seed's names, and the first scripts of this lab.
+"""Lays out the tftp root: iPXE under Compass-CI's names, and the first scripts of this lab.
 
 No iPXE is part of this project: the binaries are those of Debian's `ipxe` package.
 """
@@ -148,7 +148,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _answer_to_the_seeds_root(root: Path) -> None:
-    """Makes absolute names of the seed's, /tftpboot/ipxe/..., work below any tftp root.
+    """Makes absolute names of Compass-CI's, /tftpboot/ipxe/..., work below any tftp root.
 
     dnsmasq reads an absolute name that doesn't begin with its root as relative to it.
     """

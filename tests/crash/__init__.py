@@ -1,4 +1,4 @@
-"""kill -9 under load, hundreds of times (style.md, habit 15): the real process on loopback.
+"""kill -9 under load, hundreds of times (DESIGN.md#how-we-know): the real process on loopback.
 
 starter       forks `appliance serve` from a process that has imported it already
 load          submitters and testboxes on real sockets, and what they were told

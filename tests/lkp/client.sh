@@ -1,7 +1,8 @@
 #!/bin/sh
-# A client that talks as LKP's of 2021 does, written from the facts of its wire (protocol.md):
-# real wget and curl, nothing escaped but % + & # ? and blanks, `&&` for what is empty, `//` in the
-# paths of uploads, Expect: 100-continue, the cookie JOBID, no retry, and no look at an answer.
+# A client that talks as LKP's of 2021 does, written from the facts of its wire
+# (docs/wire.md#reports): real wget and curl, nothing escaped but % + & # ? and blanks, `&&` for
+# what is empty, `//` in the paths of uploads, Expect: 100-continue, the cookie JOBID, no retry, and
+# no look at an answer.
 #
 #   client.sh ADDRESS SCHEDULER MAC    run the job that waits for the box at ADDRESS
 #

@@ -84,7 +84,7 @@ def tag(clone):
 
 
 def pack(archive, scratch):
-    """The archive that a lab has for a tag (protocol.md §5.9), from files as they are there."""
+    """The archive that a lab has for a tag (docs/wire.md#packages), made of its files."""
     source = scratch / "root/lkp/lkp/src"
     subprocess.run(["git", "clone", "-q", CHECKOUT, source], check=True)
     shutil.rmtree(source / ".git")

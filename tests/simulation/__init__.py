@@ -1,4 +1,4 @@
-"""A whole lab in one process, in virtual time, from one seed (style.md, habit 15).
+"""A whole lab in one process, in virtual time, from one seed (DESIGN.md#how-we-know).
 
 determinism   one seed, one history: Trio's shuffles, and what else could differ
 weather       what goes wrong in one run, drawn from the seed

@@ -1,7 +1,7 @@
 """A testbox: power, POST, iPXE's loop, a boot, a job, its reports, and the reboot.
 
-iPXE's rules are those of facts.md §1: a connection that breaks sends it round its loop, which
-begins with imgfree; what it fetched before is gone.
+iPXE's rules are those of docs/firmware.md#chaining: a connection that breaks sends it round its
+loop, which begins with imgfree; what it fetched before is gone.
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ class Size:
     punctual: int = 6  # jobs that come on the very tick at which something else happens
 
 
-# A whole lab: boxes of Debian 13's iPXE, which waits half an hour in silence (facts.md §1), so that
-# the server says little; each loses power once a day at the worst.  The server and its disk have
-# trouble up to three times an hour.
+# A whole lab: boxes of Debian 13's iPXE, which waits half an hour in silence
+# (docs/firmware.md#waiting), so that the server says little; each loses power once a day at the
+# worst.  The server and its disk have trouble up to three times an hour.
 WORKING: Final = Size(
     boxes=300, hours=6.0, jobs=50, people=6, drip=900.0, watchdog=math.inf, often=0.02,
     troubles=0.3, journal_bytes=(200_000, 1_000_000, 4_000_000),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.simulation.server import Server
 
 SERVER: Final = "10.255.0.1"
-SEEN_DEAD_S: Final = 60.0  # by then a seat whose box lost power is free (facts.md §4)
-WATCHDOG_S: Final = 120.0  # iPXE 2.0 gives up without a body byte (facts.md §1)
+SEEN_DEAD_S: Final = 60.0  # by then a seat whose box lost power is free (docs/firmware.md#waiting)
+WATCHDOG_S: Final = 120.0  # iPXE 2.0 gives up without a body byte (docs/firmware.md#waiting)
 KEEPALIVE_S: Final = 15.0  # iPXE sends one so often; a server without the connection resets it
 SEND_S: Final = (None, 0.0, 0.5)  # that a send may take; None: not even a turn of the loop
 _JOB: Final = re.compile(r"/job_initrd_tmpfs/([^/]+)/job\.cgz")

@@ -2,7 +2,7 @@
 # dracut's side of the module: what goes into an initramfs.lkp.  Sourced by dracut, never run.
 #
 # It stands on dracut's base alone.  dracut's own network, cifs and nfs modules differ from release
-# to release, know neither the seed's root=cifs:// nor an overlay, and ask one card after the other:
+# to release, know neither the wire's root=cifs:// nor an overlay, and ask one card after the other:
 # a box with an unplugged card and one that nobody answers took them more than four minutes.
 #
 # The kernel's modules are not in here: modules-<kernel version>.cgz follows as the second initrd.
