@@ -19,6 +19,7 @@ holds them to it.
     floods        pure   which lines are said, and which are only counted
     turns                work that anybody may ask for: a few at once, one of an address
     run                  the nurseries: what starts, in which order it stops
+    threads              work in a thread that leaves nothing behind when it fails
     pulse                how late the event loop is
     systemd              ready, alive, stopping; the sockets that systemd holds for us
 

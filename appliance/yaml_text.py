@@ -11,7 +11,7 @@ is never more than what its aliases stand for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -22,6 +22,10 @@ DEPTH_MAX: Final = 32  # of nested lists and maps; LKP documents use five
 VALUES_MAX: Final = 20_000
 BYTES_MAX: Final = 2**20  # of a text that no other limit holds: a hosts file has some hundred
 
+NUMBER_CHARS_MAX: Final = 100  # of what may be a number, or any word but text
+
+# PyYAML's own, by another name: it resolves no path.
+_tag_of: Final[Callable[..., Any]] = yaml.CSafeLoader.resolve
 _PLAIN_INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _CORE: Final = "tag:yaml.org,2002:"
 # What YAML can say besides, and nobody here understands.
@@ -38,6 +42,13 @@ class Loader(yaml.CSafeLoader):
     `2021-09-23` is a version, not a day; and a number is one only if it would be printed as it was
     written: 22.10 is a version too, 52:54:00:12:34:56 a MAC and not a count of seconds, 010 no 8.
     """
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+        """The tag of a node.  What is longer than any number is text, and is not asked whether it
+        is one: of a megabyte of `1:1:1` Python's expressions remember seventy."""
+        if kind is yaml.ScalarNode and len(value) > NUMBER_CHARS_MAX:
+            implicit = (False, False)
+        return str(_tag_of(self, kind, value, implicit))
 
 
 def _int(loader: Loader, node: yaml.ScalarNode) -> int | str:

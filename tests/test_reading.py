@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import tracemalloc
 
 import pytest
 import yaml
@@ -341,3 +342,18 @@ def test_load_reads_a_small_text_and_refuses_a_deep_one():
     assert {"mac": "52:54:00:12:34:56"} == yaml_text.load("mac: 52:54:00:12:34:56\n")
     with pytest.raises(yaml.YAMLError, match="nested more than"):
         yaml_text.load("[" * 10**5)
+
+
+def test_a_long_text_is_not_asked_whether_it_is_a_number():
+    """Python's expressions remember 70 MB of a megabyte of `1:1:1`, and hold the interpreter."""
+    text = "1" + ":1" * 200_000
+    tracemalloc.start()
+    try:
+        said = reading.read(f"x: {text}\n", {}, {}).fields["x"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert text == said
+    assert most < 20 * len(text)
+    assert 7 == reading.read("x: 7\n", {}, {}).fields["x"]

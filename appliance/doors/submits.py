@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 import trio
 
-from appliance import json_text, yaml_text
+from appliance import json_text, threads, yaml_text
 from appliance.doors.asgi import Receive, Scope, Send, answer
 from appliance.doors.bodies import HungUp, Stalled, TooLarge, gather
 from appliance.doors.room import Place, Room
@@ -92,7 +92,7 @@ class Submits:
             if not said.get(field) and not (field == "testbox" and said.get("tbox_group")):
                 raise BadRequest(f"Missing required job key: '{field}'.")
         await self._keep_packages(said)
-        papers = await trio.to_thread.run_sync(self._papers, said, limiter=intake.READERS)
+        papers = await threads.run(partial(self._papers, said), limiter=intake.READERS)
         row = {"message": "", "job_state": "submit"}
         return [
             {"job_id": job.id, **row, "result_root": f"/srv{job.result_root}"}
@@ -179,7 +179,7 @@ async def _read(scope: Scope, receive: Receive, place: Place) -> dict[str, Any]:
     try:
         await gather(scope, partial(place.wait, receive), take, BODY_BYTES_MAX, BODY_S)
         place.arrives = False
-        said = await trio.to_thread.run_sync(reader.value, limiter=_PARSING)
+        said = await threads.run(reader.value, limiter=_PARSING)
     except BadRequest as error:
         raise BadRequest(f"the body {error}") from error
     if not isinstance(said, dict):

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 import trio
 
+from appliance import threads
 from appliance.boot import own_ipxe
 from appliance.errors import ApplianceError, BadRequest, NoSpace, NotFound, Refused
 from appliance.jobs import box as boxes
@@ -77,7 +78,7 @@ class Testboxes:
 
     async def _add_all(self, text: str, replace: bool) -> dict[str, Any]:
         """Raises BadRequest with every mistake and its line; then nothing was added."""
-        rows = await trio.to_thread.run_sync(inventory.parse, text)
+        rows = await threads.run(partial(inventory.parse, text))
         ready, problems = [], []
         for row in rows:
             try:
@@ -128,7 +129,7 @@ class Testboxes:
         box, text = self._box(str(arguments["host"])), str(arguments["text"])
         path, paths = self._path(box), self._scheduler.config.paths
         check = partial(hosts.check, path, text, self._scheduler.config.defaults.queue)
-        facts = await trio.to_thread.run_sync(check)
+        facts = await threads.run(check)
         if facts.ipxe is not None:
             await trio.to_thread.run_sync(own_ipxe.find, paths.tftp, box.name, facts.ipxe)
         if await _text(path) != str(arguments["before"]):

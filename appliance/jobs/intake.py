@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from appliance import threads
 from appliance.boot import ipxe, plan
 from appliance.errors import ApplianceError, BadDocument, BadImage, BadRequest, Problem, Refused
 from appliance.jobs import decisions, document
@@ -140,7 +141,7 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned,
         document.examine, paper.text, paper.name, config.defaults, paper.before, paper.after
     )
     at_once = size <= READ_AT_ONCE_BYTES and not paper.has_aliases
-    found = read() if at_once else await trio.to_thread.run_sync(read, limiter=READERS)
+    found = read() if at_once else await threads.run(read, limiter=READERS)
     fits, problems, lines = found.document, found.problems, found.lines
     wrong = {problem.field for problem in problems}
     try:
