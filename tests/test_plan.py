@@ -305,6 +305,17 @@ def test_an_uninstall_removes_what_was_made_and_leaves_what_is_the_operators():
     assert any("systemctl reset-failed" in command[-1] for command in commands(steps))
 
 
+@pytest.mark.parametrize("there", [None, (Owner(), 0o755)])
+def test_no_local_user_but_those_of_the_group_reaches_an_images_own_su(there):
+    """Programs of images are setuid, as boxes need them, and may be anybody's."""
+    folders = BARE.folders if there is None else {**BARE.folders, Path("/srv/os"): there}
+    steps = plan.install(wish(), attrs.evolve(BARE, folders=folders), program(), PLACES)
+    [made] = [step.do for step in steps if getattr(step.do, "path", None) == Path("/srv/os")]
+
+    assert isinstance(made, Folder)
+    assert (0o750, "appliance") == (made.mode, made.owner.group)
+
+
 def test_a_purge_removes_of_srv_only_what_an_install_made():
     there = {**BARE.folders, Path("/srv/os"): (Owner(), 0o755)}
     before = attrs.evolve(BARE, folders=there)

@@ -211,7 +211,8 @@ def _wanted_folders(config: Config, places: Places) -> list[tuple[Folder, str]]:
         (Folder(paths.state, 0o711, SERVER), "the server's state"),
         (Folder(paths.dhcp_hosts, owner=SERVER), "known boxes, told to dnsmasq"),
         (Folder(paths.srv), "images, files and results"),
-        (Folder(paths.srv / "os"), served),
+        # An image's own `su` is root's here, too: no local user but those of the group comes to it.
+        (Folder(paths.srv / "os", 0o750, Owner(group=SERVER.group)), served),
         (Folder(paths.srv / "initrd"), served),
         (Folder(paths.srv / "kernel"), served),
         (Folder(paths.srv / "upload-files", owner=SERVER), "what clients send with their jobs"),
