@@ -18,18 +18,19 @@ from appliance.errors import ApplianceError
 T = TypeVar("T")
 
 
-async def run(work: Callable[[], T], *, limiter: trio.CapacityLimiter | None = None) -> T:
-    """What `work` returns, or raises, without the frames in which it was raised.
-
-    For work that fails by what strangers sent; what fails by a fault of ours keeps its frames.
+async def run(
+    work: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None
+) -> T:
+    """What `work` returns, or raises: without the frames in which it was raised, where the world
+    is to blame (ApplianceError, OSError); a fault of ours keeps its frames.
     """
-    done = await trio.to_thread.run_sync(partial(_caught, work), limiter=limiter)
+    done = await trio.to_thread.run_sync(partial(_caught, work, *args), limiter=limiter)
     if not isinstance(done, _Failed):
         return done
     try:
         raise done.error
     finally:
-        del done  # this frame is in the error's traceback
+        del done, work, args  # this frame is in the error's traceback
 
 
 class _Failed:
@@ -39,11 +40,12 @@ class _Failed:
         self.error = error
 
 
-def _caught(work: Callable[[], T]) -> T | _Failed:
+def _caught(work: Callable[..., T], *args: object) -> T | _Failed:
     try:
-        return work()
-    except ApplianceError as error:
-        cause = error.__cause__
-        if cause is not None:
-            cause.__traceback__ = None
-        return _Failed(error.with_traceback(None))
+        return work(*args)
+    except (ApplianceError, OSError) as error:
+        one: BaseException | None = error
+        while one is not None:
+            one.__traceback__ = None
+            one = one.__cause__ or one.__context__
+        return _Failed(error)

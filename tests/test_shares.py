@@ -72,6 +72,16 @@ def test_an_address_that_has_its_part_loses_what_asks_for_nothing_and_first_the_
         places.enter("10.0.0.9", Kind.OTHER, READS, nobody)
 
 
+def test_for_one_that_reads_a_file_two_that_wait_make_room():
+    places, cut = Places(Shares(control=16, lab=32, others=16)), []
+    for number in range(4):
+        note(places.enter("10.0.0.9", Kind.OTHER, WAITS, lambda n=number: cut.append(n)), idle=True)
+    places.enter("10.0.0.9", Kind.OTHER, READS, nobody)
+
+    assert [0, 1] == cut
+    assert (0, 4) == places.used
+
+
 def full_of_strangers(limit=4096):
     """Places of which strangers hold all that they may; who was cut, by address."""
     made = Shares.of(limit)

@@ -135,6 +135,22 @@ def test_no_function_is_longer_than_a_screen():
     assert [] == long
 
 
+# Who starts threads otherwise: the journal's, whose errors end the process; Hypercorn's own; those
+# of a start; and the demo, which is no server.
+THREADS_OF_THEIR_OWN = {"threads", "keep/disk", "doors/connections", "run", "setup/demo"}
+
+
+def test_what_fails_in_a_thread_leaves_nothing_behind():
+    """An error that comes out of trio's threads refers to itself, and to what its frames held."""
+    found = {
+        name
+        for name in TREES
+        if "to_thread.run_sync" in (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    }
+
+    assert THREADS_OF_THEIR_OWN == found
+
+
 def test_no_file_is_longer_than_its_reader():
     lengths = {
         name: len((ROOT / f"{name}.py").read_text(encoding="utf-8").splitlines()) for name in TREES

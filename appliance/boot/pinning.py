@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import trio
 
+from appliance import threads
 from appliance.boot import images
 from appliance.errors import BadImage
 from appliance.jobs.changes import Pinned
@@ -55,7 +56,7 @@ class ImageFolder:
         boot = await self._boot(image)
         packages: tuple[str, ...] = ()
         if document.packages:
-            packages = await trio.to_thread.run_sync(self._packages, document)
+            packages = await threads.run(self._packages, document)
         return _pinned(document, boot, packages)
 
     async def _boot(self, image: _Image) -> images.Boot:
@@ -66,7 +67,7 @@ class ImageFolder:
             if now - at <= FRESH_S:
                 return known
         try:  # whoever comes meanwhile takes what was known
-            boot = await trio.to_thread.run_sync(images.resolve, self._srv, *image)
+            boot = await threads.run(images.resolve, self._srv, *image)
         except BadImage:
             self._found.pop(image, None)
             raise
@@ -85,7 +86,7 @@ class ImageFolder:
             deps=pinned.deps,
             pkgs=pinned.pkgs,
         )
-        return await trio.to_thread.run_sync(self._missing, boot, pinned.packages)
+        return await threads.run(self._missing, boot, pinned.packages)
 
     def _packages(self, document: Document) -> tuple[str, ...]:
         paths: list[str] = []

@@ -15,6 +15,7 @@ from typing import Any, Final
 import trio
 
 import appliance
+from appliance import threads
 from appliance.errors import NoSpace, Refused
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import archive_file, backup, records
@@ -43,7 +44,7 @@ class Backups:
         copy = config.paths.state / _COPY
         async with self._turn:
             with trio.CancelScope(shield=True):  # a thread has it; else it would be left behind
-                await trio.to_thread.run_sync(_remove, copy)
+                await threads.run(_remove, copy)
             try:
                 async with self._scheduler.archive.still:
                     image = records.image_of(store, 0)
@@ -56,7 +57,7 @@ class Backups:
                 raise NoSpace(f"{error.filename or copy}: {error.strerror}") from error
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(_remove, copy)
+                    await threads.run(_remove, copy)
         await event({"file": f"{backup.STATE}/{backup.SNAPSHOT}"})
         await _pieces(records.snapshot(image), event)
         async for name, path in _others(config.paths.hosts, config.paths.state):
@@ -78,7 +79,7 @@ async def _pieces(pieces: Iterator[bytes], event: Event) -> None:
                 break
         return b"".join(parts)
 
-    while data := await trio.to_thread.run_sync(read):
+    while data := await threads.run(read):
         await event({"data": data})
 
 
@@ -99,7 +100,7 @@ async def _others(hosts: Path, state: Path) -> AsyncIterator[tuple[str, Path]]:
             found.append((f"{backup.STATE}/{leases.name}", leases))
         return found
 
-    for each in await trio.to_thread.run_sync(look):
+    for each in await threads.run(look):
         yield each
 
 

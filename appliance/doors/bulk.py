@@ -26,7 +26,7 @@ import h11
 import structlog
 import trio
 
-from appliance import addresses
+from appliance import addresses, threads
 from appliance.doors.asgi import App
 from appliance.doors.entrance import Entrance
 from appliance.doors.http import late, no_http
@@ -34,7 +34,7 @@ from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
 from appliance.doors.shares import Full, Place, note
 from appliance.doors.warm import Warm, Which
-from appliance.turns import ONE_SLICE
+from appliance.turns import ONE_SLICE, READS
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
 IDLE_S: Final = 30.0
@@ -157,6 +157,7 @@ async def _question(
         try:
             while (event := http.next_event()) is h11.NEED_DATA:
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
+                await READS.turn()
                 if len(data) > SMALL_BYTES:
                     async with ONE_SLICE:
                         pass  # to look through it may take a millisecond
@@ -299,7 +300,7 @@ class _Exchange:
             here = self._server.warm.holds(file, which, offset, count)
             sent = call() if here else 0
         if not here:
-            sent = await trio.to_thread.run_sync(call, limiter=self._server.limiter)
+            sent = await threads.run(call, limiter=self._server.limiter)
         if sent == 0:
             raise OSError(errno.ENODATA, "the file has become shorter")
         return sent

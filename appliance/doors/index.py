@@ -18,6 +18,7 @@ from urllib.parse import quote_from_bytes
 import structlog
 import trio
 
+from appliance import threads
 from appliance.doors import pages
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.opening import LeavesRoots, parse_path
@@ -89,7 +90,7 @@ class Index:
         """Raises NotFound, OSError, and NotADirectoryError for what is perhaps a file."""
         plain = not scope["raw_path"].endswith(b"/")
         look = partial(pages.open_folder, self._root, names[1:], may_be_file=plain)
-        return await trio.to_thread.run_sync(look, limiter=self._openers)
+        return await threads.run(look, limiter=self._openers)
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, names: list[bytes], folder: pages.Folder
@@ -145,7 +146,7 @@ class _Reader:
         self._since = math.inf
         if self._turn is None:
             self._turn = await self._turns.begin(self._client)
-        found = await trio.to_thread.run_sync(self._folder.piece, limiter=self._readers)
+        found = await threads.run(self._folder.piece, limiter=self._readers)
         self._since = trio.current_time()
         if not self._folder.holds:
             self.rest()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import appliance
+from appliance import threads
 from appliance.doors.asgi import Receive, Scope, Send, answer
 from appliance.doors.operators import Disks, disks
 from appliance.jobs import overview
@@ -61,7 +62,7 @@ class Metrics:
         places: dict[str, Path] = {"state": paths.state, "srv": paths.srv}
         free = await self._look(places)
         if _LIBRARY not in sys.modules:
-            await trio.to_thread.run_sync(importlib.import_module, _LIBRARY)
+            await threads.run(importlib.import_module, _LIBRARY)
         return _text(partial(_families, scheduler, seen, free))
 
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 import trio
 
+from appliance import threads
 from appliance.errors import BadRequest, NotFound, Refused
 
 # Of a file at once, where the kernel does not send from it.  A client that does not read holds two
@@ -127,9 +128,7 @@ class OpenFile:
         except OSError as error:
             if error.errno not in _ASK_A_THREAD:
                 raise
-        return await trio.to_thread.run_sync(
-            os.pread, self.descriptor, length, offset, limiter=self.limiter
-        )
+        return await threads.run(os.pread, self.descriptor, length, offset, limiter=self.limiter)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -145,7 +144,7 @@ class RealDisk:
     async def open(self, root: str, names: list[bytes]) -> OpenFile:
         # In a thread: every name on the way may need a directory block from the disk.
         try:
-            return await trio.to_thread.run_sync(self._open, root, names, limiter=self._limiter)
+            return await threads.run(self._open, root, names, limiter=self._limiter)
         except FileNotFoundError as error:
             raise Gone("no such file") from error
         except OSError as error:

@@ -14,6 +14,7 @@ import trio
 
 import appliance
 from appliance import log as logs
+from appliance import threads
 from appliance.boot import image_gc
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import overview, restart
@@ -141,7 +142,7 @@ def pinned(store: Store) -> set[str]:
 
 async def disks(places: dict[str, Path]) -> list[dict[str, Any]]:
     """One row for each file system; what anybody may take of it, not root's own reserve."""
-    return await trio.to_thread.run_sync(_disks, places)
+    return await threads.run(_disks, places)
 
 
 def _disks(places: dict[str, Path]) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-import trio
 
+from appliance import threads
 from appliance.doors.arguments import check
 from appliance.doors.backups import Backups
 from appliance.doors.operators import Disks, Operators, disks
@@ -172,7 +172,7 @@ class People:
         job = await self._scheduler.find(str(arguments["job"]))
         attempt = job.attempts[-1] if job.attempts else None
         root = self._root(job, attempt)
-        files = await trio.to_thread.run_sync(_files, root)
+        files = await threads.run(_files, root)
         lacking = attempt.refused if attempt is not None else None
         return {
             "root": str(root),
@@ -187,7 +187,7 @@ class People:
         root = self._root(job, job.attempts[-1] if job.attempts else None)
         offset = int(arguments.get("offset") or 0)
         read = partial(_read_part, root, str(arguments["path"]), offset)
-        data, size = await trio.to_thread.run_sync(read)
+        data, size = await threads.run(read)
         end = offset + len(data)
         return {"data": data, "size": size, "next": end if end < size else None}
 

@@ -1,9 +1,9 @@
 """What machines that run virtual testboxes say of them: names, MACs and queues.
 
 docs/wire.md#providers specifies the requests.
-Who may say it: `admission.is_trusted`.  A name in a hosts file is the operator's: over the wire only
-what was said over the wire can be changed, and what a hosts file leaves open can be added.  A file
-that names disks leaves nothing open, since its box's disks are wiped.
+Who may say it: `admission.is_trusted`.  A name in a hosts file is the operator's: over the wire
+only what was said over the wire can be changed, and what a hosts file leaves open can be added.  A
+file that names disks leaves nothing open, since its box's disks are wiped.
 
 What is said is kept in the box's hosts file; `from_providers` lists the keys that came this way.
 """
@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from appliance import threads
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.jobs import box as boxes
 from appliance.jobs import hosts
@@ -173,11 +174,11 @@ class Providers:
         """What stands in the box's hosts file; empty without one."""
         boxes.check_name(name)
         folder = self._scheduler.config.paths.hosts
-        return await trio.to_thread.run_sync(hosts.fields, folder, name)
+        return await threads.run(hosts.fields, folder, name)
 
     async def _register(self, name: str, fields: Fields) -> None:
         config = self._scheduler.config
-        kind = await trio.to_thread.run_sync(hosts.kind, config.paths.hosts, name)
+        kind = await threads.run(hosts.kind, config.paths.hosts, name)
         facts = boxes.facts(name, {**kind, **fields}, config.defaults.queue)
 
         async def write() -> None:
@@ -203,6 +204,6 @@ class Providers:
 
 async def _on_disk(change: partial[Any]) -> None:
     try:
-        await trio.to_thread.run_sync(change)
+        await threads.run(change)
     except OSError as error:
         raise NoSpace(f"{error.filename}: {error.strerror}") from error

@@ -20,8 +20,8 @@ from typing import Final
 
 import attrs
 import structlog
-import trio
 
+from appliance import threads
 from appliance.config import Config, Limits
 from appliance.doors.admission import Admission, is_trusted
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
@@ -319,7 +319,7 @@ class Results:
                 if root not in self._used:  # another upload has had it counted meanwhile
                     folder = self._config.paths.srv / root[1:]
                     await self._make_way(folder)
-                    size, names = await trio.to_thread.run_sync(results.used, folder)
+                    size, names = await threads.run(results.used, folder)
                     self._used.setdefault(root, _Used(size, names))
             finally:
                 turn.give_back()
@@ -332,7 +332,7 @@ class Results:
     async def _make_way(self, folder: Path) -> None:
         """Its name is the server's: what an older server let a box or a person call so, moves."""
         with contextlib.suppress(OSError):  # then there is no folder, and the upload is told so
-            if aside := await trio.to_thread.run_sync(results.make_way, folder):
+            if aside := await threads.run(results.make_way, folder):
                 log.warning("a file had the name of a folder of results", is_now=str(aside))
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from appliance import threads
 from appliance.errors import (
     ApplianceError,
     BadRequest,
@@ -38,7 +39,7 @@ async def tidy(scheduler: Scheduler) -> None:
     srv, gone = scheduler.config.paths.srv, [0, 0]
     for root in roots:
         try:
-            count, size = await trio.to_thread.run_sync(results.drop_parts, srv / root[1:])
+            count, size = await threads.run(results.drop_parts, srv / root[1:])
         except OSError as error:
             log.warning("half-written results stay", root=root, why=error.strerror)
             continue
@@ -117,26 +118,26 @@ class Retention:
         """One job's; None where somebody was quicker, while another's files were removed."""
         root = self._root(job)
         if dry_run:
-            freed, _ = await trio.to_thread.run_sync(results.used, root)
+            freed, _ = await threads.run(results.used, root)
         else:
             async with self._turn():
                 now = await self._scheduler.find(job.id)
                 if now.kept or now.swept is not None:
                     return None
-                aside = await trio.to_thread.run_sync(results.set_aside, root, self._folder)
+                aside = await threads.run(results.set_aside, root, self._folder)
                 try:
                     await self._scheduler.mark(now, Swept(job.id, self._scheduler.clock.now()))
                 except ApplianceError:
                     await self._put_back(now)
                     raise
             await self._scheduler.settle(list)
-            freed = await trio.to_thread.run_sync(results.remove, aside)
+            freed = await threads.run(results.remove, aside)
             log.info("results removed", job=job.id, bytes=freed)
         return {"job": job.id, "root": str(root), "bytes": freed}
 
     async def _tidy(self) -> None:
         """What an earlier sweep left out of sight goes, or goes back where its job has it yet."""
-        for aside in await trio.to_thread.run_sync(results.set_apart, self._folder):
+        for aside in await threads.run(results.set_apart, self._folder):
             async with self._turn():
                 try:
                     job = await self._scheduler.find(aside.name)
@@ -147,12 +148,12 @@ class Retention:
                     await self._put_back(job)
                     continue
             await self._scheduler.settle(list)  # it may be marked in memory only
-            await trio.to_thread.run_sync(results.remove, aside)
+            await threads.run(results.remove, aside)
 
     async def _drop_parts(self) -> None:
         """Once: what this process writes, it finishes or removes."""
         if not self._looked_everywhere:
-            files, size = await trio.to_thread.run_sync(results.drop_parts, self._folder)
+            files, size = await threads.run(results.drop_parts, self._folder)
             self._looked_everywhere = True
             if files:
                 log.info("half-written results removed", files=files, bytes=size)
@@ -162,7 +163,7 @@ class Retention:
         root = self._root(job)
         aside = self._folder / results.ASIDE / root.name
         try:
-            await trio.to_thread.run_sync(results.put_back, aside, root)
+            await threads.run(results.put_back, aside, root)
         except OSError as error:
             raise NoSpace(
                 f"{aside} does not go back to its place: {error.strerror}; it is not removed"

@@ -183,16 +183,14 @@ class Places:
     def enter(self, who: str, kind: Kind, cost: int, cut: Callable[[], None]) -> Place:
         """A place for a connection of `who`.  Raises Full; another may be cut for it."""
         crowd = self._others if kind is Kind.OTHER else self._lab
-        held, most = crowd.held(who), self._shares.most(kind)
-        if held + cost > most:
-            if (idle := crowd.idlest(who)) is None or idle.cost < cost:
+        while crowd.held(who) + cost > self._shares.most(kind):
+            if (idle := crowd.idlest(who)) is None:
                 raise Full(f"{who} has as many connections open as one address may")
             self._cut(idle)
-        elif crowd.used + cost > crowd.size:
-            while crowd.used + cost > crowd.size:
-                if crowd.greatest <= held + cost:
-                    raise Full(_FULL)
-                self._cut(crowd.worst())
+        while crowd.used + cost > crowd.size:
+            if crowd.greatest <= crowd.held(who) + cost:
+                raise Full(_FULL)
+            self._cut(crowd.worst())
         place = Place(who, cost, cut, crowd)
         crowd.add(place)
         return place

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import trio
 
 from appliance import threads
 from appliance.boot import own_ipxe
@@ -66,7 +65,7 @@ class Testboxes:
         there = self._scheduler.store.boxes.get(facts.name)
         has = list(there.facts.macs) if there is not None and there.facts is not None else []
         with contextlib.suppress(BadRequest):  # what is no MAC goes, and is no loss
-            fields = await trio.to_thread.run_sync(hosts.fields, folder, facts.name)
+            fields = await threads.run(hosts.fields, folder, facts.name)
             has += hosts.macs_in(fields)
         gone = [mac for mac in dict.fromkeys(has) if mac not in facts.macs]
         if gone and not replace:
@@ -101,10 +100,10 @@ class Testboxes:
             folder = config.paths.hosts
             return {**hosts.kind(folder, name), **hosts.fields(folder, name), **changed}
 
-        fields = await trio.to_thread.run_sync(read)
+        fields = await threads.run(read)
         facts = boxes.facts(name, fields, config.defaults.queue)
         if facts.ipxe is not None:
-            await trio.to_thread.run_sync(own_ipxe.find, config.paths.tftp, name, facts.ipxe)
+            await threads.run(own_ipxe.find, config.paths.tftp, name, facts.ipxe)
         return facts
 
     async def _add(self, facts: boxes.Facts, fields: Arguments) -> tuple[boxes.Box, Path]:
@@ -131,7 +130,7 @@ class Testboxes:
         check = partial(hosts.check, path, text, self._scheduler.config.defaults.queue)
         facts = await threads.run(check)
         if facts.ipxe is not None:
-            await trio.to_thread.run_sync(own_ipxe.find, paths.tftp, box.name, facts.ipxe)
+            await threads.run(own_ipxe.find, paths.tftp, box.name, facts.ipxe)
         if await _text(path) != str(arguments["before"]):
             raise Refused(f"{path} was changed by somebody else meanwhile: edit that")
         box, file = await self._keep(facts, partial(hosts.put_text, paths.hosts, box.name, text))
@@ -149,11 +148,11 @@ class Testboxes:
 
         async def keep() -> None:
             try:
-                where.append(await trio.to_thread.run_sync(write))
+                where.append(await threads.run(write))
             except OSError as error:
                 raise NoSpace(f"{error.filename or paths.hosts}: {error.strerror}") from error
             try:
-                await trio.to_thread.run_sync(hosts.announce, paths, facts)
+                await threads.run(hosts.announce, paths, facts)
             except OSError as error:  # the next start tells it
                 log.warning("dnsmasq was not told", host=facts.name, why=str(error))
 
@@ -166,8 +165,8 @@ class Testboxes:
 
         await self._scheduler.unregister(box, user)
         try:
-            await trio.to_thread.run_sync(hosts.remove, paths.hosts, box.name)
-            await trio.to_thread.run_sync(hosts.forget, paths, box.name)
+            await threads.run(hosts.remove, paths.hosts, box.name)
+            await threads.run(hosts.forget, paths, box.name)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}"
             raise NoSpace(f"{why}: at the next start {box.name} is known again") from error
@@ -226,7 +225,7 @@ class Testboxes:
 async def _text(path: Path) -> str:
     """Raises NotFound where it cannot be read."""
     try:
-        return await trio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
+        return await threads.run(partial(path.read_text, encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise NotFound(f"{path}: {error}") from error
 

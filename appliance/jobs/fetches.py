@@ -15,9 +15,8 @@ from functools import partial
 from typing import Final
 
 import attrs
-import trio
 
-from appliance import addresses
+from appliance import addresses, threads
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
@@ -164,7 +163,7 @@ class Fetches:
         try:
             if (kept := packed.find(job.id, key)) is not None:  # another has asked meanwhile
                 return kept
-            data = await trio.to_thread.run_sync(make)
+            data = await threads.run(make)
             self._check_current(job, attempt)
             packed.keep(job.id, attempt.token, key, data)
             return data

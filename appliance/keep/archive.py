@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
+from appliance import threads
 from appliance.errors import BadState, NotFound
 from appliance.jobs.changes import Job, Mark, marked
 from appliance.jobs.document import Body
@@ -229,7 +230,7 @@ class Archive:
                 await trio.lowlevel.checkpoint()
                 return work(connection, *args)
             turn = self._turns[id(connection)]
-            return await trio.to_thread.run_sync(work, connection, *args, limiter=turn)
+            return await threads.run(work, connection, *args, limiter=turn)
         except soundness.ERRORS as error:
             raise soundness.trouble(error) from error
 

@@ -11,8 +11,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-import trio
-
+from appliance import threads
 from appliance.errors import BadRequest
 from appliance.jobs.checks import Package
 from appliance.json_text import Long
@@ -26,7 +25,7 @@ def place(srv: Path, package: Package) -> Path:
 
 async def keep(srv: Path, package: Package, content: str | Long) -> None:
     """Keep base64 `content`, durably.  Raises BadRequest where its md5 is wrong, and NoSpace."""
-    data = await trio.to_thread.run_sync(_decoded, content, package)
+    data = await threads.run(_decoded, content, package)
     path = place(srv, package)
     if await is_there(srv, package):
         return
@@ -37,7 +36,7 @@ async def keep(srv: Path, package: Package, content: str | Long) -> None:
 
 async def is_there(srv: Path, package: Package) -> bool:
     """Whether the file of that name is the one that is meant."""
-    return await trio.to_thread.run_sync(_fits, place(srv, package), package.md5)
+    return await threads.run(_fits, place(srv, package), package.md5)
 
 
 def _decoded(content: str | Long, package: Package) -> bytes:

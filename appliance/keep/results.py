@@ -16,9 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-import trio
-
-from appliance import trees
+from appliance import threads, trees
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.keep.disk import NO_ROOM, sync_folder
 from appliance.turns import in_slices
@@ -106,7 +104,7 @@ async def make_folder(folder: Path) -> bool:
 
 async def _in_thread(path: Path, work: Callable[[], T]) -> T:
     try:
-        return await trio.to_thread.run_sync(work)
+        return await threads.run(work)
     except OSError as error:
         if error.errno in _NAME:
             raise Refused(f"{path.name}: {error.strerror}") from error

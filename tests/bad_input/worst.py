@@ -94,7 +94,7 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
     named = {f"{method} {short}, {what}": data for what, data in sent.items()}
     question = asked(line, *head)
     return [
-        *(Attack(door, what, once(data), who, CROWD) for what, data in named.items()),
+        *(Attack(door, what, once(data), who, CROWD, seconds=1.0) for what, data in named.items()),
         Attack(door, f"{method} {short}, by all at once", lambda: iter([b"", question]), who, MANY),
     ]
 
