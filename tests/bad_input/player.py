@@ -2,7 +2,7 @@
 
 WORDS: {"server", "ports", "control", "who", "only", "addresses", "mac", "verbs"}.  It prints one
 line of JSON for each attack: what it was, the worst lateness of the server's loop so far (as the
-server says), and the most memory that the server has had.
+server says), the server's memory behind it, and how much more it has had in between.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class Player:
         assert now is not None
         assert most is not None
         return int(now[1]) * 1024, int(most[1]) * 1024
+
+    def calm(self) -> int:
+        """The server's memory now, in bytes; the most that it has had is counted anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc(5)
+        return self.memory()[0]
 
     async def connect(self, attack: Attack) -> trio.SocketStream:
         """A connection to the attack's door, from the next of the addresses."""
@@ -177,6 +182,7 @@ async def main(words: dict[str, Any]) -> None:
     for attack in attacks:
         if words["only"] and attack.name not in words["only"]:
             continue
+        before, began = player.calm(), trio.current_time()
         print(json.dumps({"begun": attack.name}), flush=True)
         async with trio.open_nursery() as nursery:
             if attack.meanwhile:
@@ -187,8 +193,9 @@ async def main(words: dict[str, Any]) -> None:
         await trio.sleep(SETTLE_S)
         status = await player.ask("status")
         now, most = player.memory()
-        row = {"name": attack.name, "late": status["late"], "now": now, "most": most}
-        print(json.dumps(row), flush=True)
+        took = round(trio.current_time() - began, 1)
+        row = {"name": attack.name, "late": status["late"], "now": now, "more": most - before}
+        print(json.dumps({**row, "took": took}), flush=True)
 
 
 if __name__ == "__main__":
