@@ -16,7 +16,7 @@ import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
-CLIENTS, CROWD, MANY = 8, 50, 400
+CLIENTS, CROWD, MANY = 8, 30, 300
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
 ACCOUNT = {
@@ -94,7 +94,7 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
     named = {f"{method} {short}, {what}": data for what, data in sent.items()}
     question = asked(line, *head)
     return [
-        *(Attack(door, what, once(data), who, CROWD, seconds=1.0) for what, data in named.items()),
+        *(Attack(door, what, once(data), who, CROWD, seconds=0.7) for what, data in named.items()),
         Attack(door, f"{method} {short}, by all at once", lambda: iter([b"", question]), who, MANY),
     ]
 
