@@ -24,6 +24,7 @@ from hypercorn.config import Config
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
+from appliance import threads
 from appliance.doors.files import Files, send_bytes
 from appliance.doors.opening import CHUNK_BYTES, Bytes, Gone, OpenFile, RealDisk
 from appliance.doors.sending import STALL_S
@@ -426,21 +427,21 @@ async def test_a_server_in_trouble_asks_to_come_back(wire, ledger, monkeypatch, 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP])
 async def test_what_is_not_in_memory_is_read_in_a_thread(wire, monkeypatch, number) -> None:
-    threads = []
+    ran = []
 
     def not_cached(*args):
         raise OSError(number, "planted")
 
-    async def run_sync(call, *args, **kwargs):
-        threads.append(call.__name__)
+    async def run(call, *args, **kwargs):
+        ran.append(call.__name__)
         return call(*args)
 
     monkeypatch.setattr(os, "preadv", not_cached)
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(threads, "run", run)
     answer = await fetch(wire, "GET", URL)
 
     assert KERNEL == answer.body
-    assert ["_open", "pread"] == threads
+    assert ["_open", "pread"] == ran
 
 
 async def test_a_large_file_comes_in_pieces_and_leaves_no_descriptor(wire, srv, ledger) -> None:
