@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from appliance.jobs.changes import HISTORY_MAX
 from appliance.jobs.job import Offered
 from tests import lab as labs
 from tests.lab import KEY, PINNED, open_lab
@@ -65,6 +66,24 @@ async def runs_and_is_gone(lab):
     await lab.report(await fetches_everything(lab), "job_state=running")
 
 
+async def has_run_at_once_and_is_gone(lab):
+    """It says that a job's work is over which it never began, and asks for the next one."""
+    await lab.report(await fetches_everything(lab), "job_state=post_run")
+
+
+async def has_run_what_it_never_fetched(lab):
+    """The same, of a script that it never booted."""
+    await lab.report(await given(lab), "job_state=post_run")
+
+
+async def says_too_much_to_remember(lab):
+    """So much that the moment at which the job began has no room in its history."""
+    job = await fetches_everything(lab)
+    await lab.report(job, "job_state=running")
+    for n in range(HISTORY_MAX):
+        await lab.report(job, f"job_stage=on_{n % 2}", "set-job-stage")
+
+
 async def closes_what_it_never_ran(lab):
     """It is done before it has begun."""
     await lab.report(await given(lab), "", "lkp-post-run")
@@ -84,6 +103,7 @@ async def misses_a_file(lab):
 AT_ONCE = [fetches_nothing, fetches_its_job, says_failed_before_it_ran]  # it rests from the first
 LATER = [
     hangs_up, asks_again_and_again, fetches_everything, runs_and_is_gone,
+    has_run_at_once_and_is_gone, has_run_what_it_never_fetched, says_too_much_to_remember,
     closes_what_it_never_ran, misses_a_file,
 ]  # fmt: skip
 

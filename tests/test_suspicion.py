@@ -44,11 +44,12 @@ class Room:
         self.store.apply(Moved(name, jobs.Lapse("silent"), self.now))
         return name
 
-    def run(self, box, name=None, health="success", seconds=5.0):
+    def run(self, box, name=None, health="success", seconds=5.0, begin=None, end=None):
         """It runs a job to its end."""
         name = name or self.job()
         self.boot(box, name)
-        for event in (jobs.Begin(self.now + 1e6), jobs.Close(health)):
+        begin = begin or jobs.Begin(self.now + 1e6)
+        for event in (begin, end or jobs.Close(health)):
             self.store.apply(Moved(name, event, self.now))
             self.now += seconds
         return name
@@ -168,14 +169,30 @@ def test_a_suite_that_passes_nowhere_else_is_no_fault_of_the_box():
     assert "" == room.against("box-0")
 
 
-@pytest.mark.parametrize(
-    ("health", "seconds"), [("success", 5.0), ("failed", QUICK_S), ("cancel", 5.0)]
-)
-def test_a_job_that_passes_or_takes_its_time_or_is_cancelled_ends_the_row(health, seconds):
+@pytest.mark.parametrize("how", [
+    {"health": "cancel"},
+    {"begin": jobs.Wrap(NOW + 1e6), "health": "failed"},
+    {"begin": jobs.Wrap(NOW + 1e6), "end": jobs.Asked(NOW + 1e6, NOW)},
+], ids=["says cancel", "is over before it ran", "is over and gone"])  # fmt: skip
+def test_no_word_of_the_box_keeps_a_quick_failure_from_being_counted(how):
+    room = Room()
+    room.run("box-1")
+    for _ in range(QUICK_MAX):
+        room.run("box-0", **how)
+
+    assert "pass elsewhere" in room.against("box-0")
+
+
+@pytest.mark.parametrize("how", [
+    {"health": "success"},
+    {"health": "failed", "seconds": QUICK_S},
+    {"end": jobs.Cancel("ann")},
+], ids=["passes", "takes its time", "is cancelled"])  # fmt: skip
+def test_a_job_that_passes_or_takes_its_time_or_is_cancelled_ends_the_row(how):
     room = Room()
     room.run("box-1")
     quick_failures(room, QUICK_MAX - 1)
-    room.run("box-0", health=health, seconds=seconds)
+    room.run("box-0", **how)
     quick_failures(room, QUICK_MAX - 1)
 
     assert "" == room.against("box-0")

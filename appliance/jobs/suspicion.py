@@ -23,6 +23,7 @@ from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Queued
 LOST_MAX: Final = 3  # boots of different jobs lost in a row
 QUICK_MAX: Final = 5  # quick failures in a row; a suite may well have two flaky jobs side by side
 QUICK_S: Final = 60.0  # a job that fails for a reason of its own has hardly begun by then
+_RAN: Final = ("running", "post_run")  # a box may say the second without the first
 _BOXES_KEPT: Final = 2  # of an image or suite: one of them is another than the one in question
 _NAMES_MAX: Final = 1000  # images and suites remembered; the oldest is forgotten first
 
@@ -47,7 +48,7 @@ def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at
     if new.state.health == jobs.SUCCESS:
         box.quick = ()
         _remember(evidence.passed, new.document.suite, box.name)
-    elif new.state.health != "cancel" and 0 <= at - began(new) < QUICK_S:
+    elif not isinstance(event, jobs.Cancel) and 0 <= at - began(new) < QUICK_S:
         box.quick = (*box.quick[-QUICK_MAX + 1 :], (new.id, new.document.suite))
     else:
         box.quick = ()
@@ -64,10 +65,16 @@ def _note_loss(box: Box, old: Job) -> None:
 
 
 def began(job: Job) -> float:
-    """When its newest attempt began to run; a restart or a renewal since is another moment."""
-    number = job.attempt.number if job.attempt is not None else 0
-    running = (m.at for m in job.history if (m.stage, m.attempt) == ("running", number))
-    return next(running, 0.0)
+    """When its newest attempt was first said to run, or to have run.
+
+    A restart or a renewal since is another moment.  Where the box never said so, or so much since
+    that its job's history has no room for it, the attempt ran since its offer at the longest.
+    """
+    if job.attempt is None:
+        return 0.0
+    number = job.attempt.number
+    ran = (m.at for m in job.history if m.stage in _RAN and m.attempt == number)
+    return next(ran, job.attempt.began)
 
 
 def _remember(names: OrderedDict[str, dict[str, None]], name: str, box: str) -> None:
