@@ -228,6 +228,21 @@ async def test_a_neighbour_at_its_own_address_does_nothing_for_another_box(tmp_p
         assert before == seen(lab, job)
 
 
+@pytest.mark.parametrize("act", ["/boot.", "/ws/", GPXELINUX])
+@pytest.mark.parametrize(("there", "status"), [(True, 503), (False, 200)])
+async def test_nobody_behind_a_router_asks_for_a_box_that_is_on_a_link_of_ours(
+    tmp_path, act, there, status
+):
+    """A box that was moved behind one is not to be seen on the link any more."""
+    async with open_lab(config(tmp_path)) as lab:
+        job = await at_work(lab, act)
+        lab.neighbours.routed.add(ELSEWHERE)
+        if not there:
+            nobody(lab)
+
+        assert status == await ACTS[act](lab, job, ELSEWHERE)
+
+
 async def test_who_asked_as_itself_at_a_taken_address_does_not_shut_its_owner_out(tmp_path):
     async with open_lab(config(tmp_path)) as lab:
         job = await at_work(lab, "")

@@ -5,7 +5,8 @@ any time: so wherever somebody acts as a box, be it with a question, for its job
 or an upload, the card that has the address *now* must be the box's.  What holds elsewhere:
 
 * loopback, this server's own addresses, and `network.providers` act for virtual boxes;
-* behind a router no card is to be seen, and the address alone counts;
+* behind a router no card is to be seen, and the address alone counts; but nobody there asks in the
+  name of a box that is on a link of ours;
 * where the kernel does not say, nobody acts.
 
 Must not: remember what it found.
@@ -13,11 +14,13 @@ Must not: remember what it found.
 
 from __future__ import annotations
 
+import contextlib
+
 import structlog
 
 from appliance import addresses
 from appliance.config import Network
-from appliance.doors.neighbours import Neighbours, OnLink
+from appliance.doors.neighbours import Neighbours, OnLink, Routed
 from appliance.errors import Refused, Unproven
 from appliance.jobs.box import Box, Identity
 
@@ -45,16 +48,36 @@ class Admission:
         if card is not None and card not in _cards(box):
             raise Refused(f"{client} is {card} now, which is no card of {box.name}'s")
 
-    def check_question(self, who: Identity, box: Box | None) -> None:
+    def check_question(self, who: Identity, box: Box | None, *, there: bool) -> None:
         """Raises Refused where `who` is neither the card that asks nor another of the same `box`.
 
-        Raises Unproven where that cannot be told.
+        `there`: the box works, or has asked lately.  Raises Unproven where that cannot be told.
         """
         card = self._card(who.address)
+        if card is None and there and box is not None and self._is_far(who.address):
+            self._check_moved(who, box)
         if card is None or card == who.mac:
             return
         if box is None or not {card, who.mac} <= set(_cards(box)):
             raise Refused(f"{who.address} is {card}, and asks for {who.mac}")
+
+    def _check_moved(self, who: Identity, box: Box) -> None:
+        """Raises Refused where `box` is on a link of ours, and so is not who asks from afar."""
+        if box.address is None or box.address == who.address:
+            return
+        with contextlib.suppress(Unproven):  # then nothing says that it is there still
+            if self._card(box.address) in _cards(box):
+                why = f"{box.name} is on a link of ours, at {box.address}"
+                raise Refused(f"{who.address} is behind a router, and {why}")
+
+    def _is_far(self, client: str) -> bool:
+        """Whether `client` is behind a router, and no provider."""
+        if not self._network.check_neighbour or addresses.is_in(client, self._network.providers):
+            return False
+        try:
+            return isinstance(self._neighbours.place(client), Routed)
+        except OSError:
+            return False
 
     def is_registered(self, box: Box, client: str) -> bool:
         """Whether `client`, at whatever address, has a card that the hosts file gives to `box`.

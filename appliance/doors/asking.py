@@ -91,7 +91,9 @@ class Usher:
             who = boxes.identity(self._mac(asked), client, asked.query)
             self._check_known(who)
             before = self._scheduler.store.box_of(who)
-            self._admission.check_question(who, before)
+            now = self._scheduler.clock.now()
+            there = before is not None and boxes.is_there(before, now)
+            self._admission.check_question(who, before, there=there)
             claimed = before.uuid if before is not None else None
             seat = self._scheduler.sit(who, server, asked.ipxe)
         except (BadRequest, NotFound, Refused, Unproven) as error:
