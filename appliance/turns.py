@@ -30,43 +30,6 @@ _LOOKS: Final = 64  # items between two looks at the clock
 ONE_SLICE: Final = trio.Lock()
 
 
-# Connections whose bytes are looked at in one round: each may take a millisecond, and another in
-# the next round for its answer.
-READS_MAX: Final = 16
-
-
-class Rounds:
-    """So many may go on in each round of the loop; the others do so in the rounds after it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = self._left = most
-        self._waiting = trio.lowlevel.ParkingLot()
-        self._ends: trio.lowlevel.TrioToken | None = None  # the loop that will end this round
-
-    async def turn(self) -> None:
-        """Wait for one; without a wait of any kind where there is one."""
-        token = trio.lowlevel.current_trio_token()
-        if self._ends is not token:
-            self._begin(token)
-        if self._left and not self._waiting:
-            self._left -= 1
-        else:
-            await self._waiting.park()
-
-    def _begin(self, token: trio.lowlevel.TrioToken) -> None:
-        self._left, self._ends = self._most, token
-        token.run_sync_soon(self._end)
-
-    def _end(self) -> None:
-        token, self._ends = self._ends, None
-        if self._waiting and token is not None:
-            self._begin(token)
-            self._left -= len(self._waiting.unpark(count=self._most))
-
-
-READS: Final = Rounds(READS_MAX)
-
-
 class Turns:
     """At most `at_once`, one of an address."""
 

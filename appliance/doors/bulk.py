@@ -34,7 +34,7 @@ from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
 from appliance.doors.shares import Full, Place, note
 from appliance.doors.warm import Warm, Which
-from appliance.turns import ONE_SLICE, READS
+from appliance.turns import ONE_SLICE
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
 IDLE_S: Final = 30.0
@@ -157,7 +157,6 @@ async def _question(
         try:
             while (event := http.next_event()) is h11.NEED_DATA:
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
-                await READS.turn()
                 if len(data) > SMALL_BYTES:
                     async with ONE_SLICE:
                         pass  # to look through it may take a millisecond

@@ -33,7 +33,7 @@ from appliance.doors.entrance import Entrance
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 from appliance.doors.sending import Owed, TakesNothing
 from appliance.doors.shares import Full, Place, note
-from appliance.turns import ONE_SLICE, READS
+from appliance.turns import ONE_SLICE
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
@@ -188,7 +188,6 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             while (data := await self.idle_task.read(self.stream)) is not None:
-                await READS.turn()
                 if len(data) > SMALL_BYTES:
                     async with ONE_SLICE:
                         pass  # to look through it, and to answer, may take milliseconds

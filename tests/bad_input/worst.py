@@ -16,7 +16,7 @@ import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
-CLIENTS, CROWD, MANY = 8, 30, 300
+CLIENTS, CROWD, MANY = 8, 30, 150
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
 ACCOUNT = {
