@@ -195,6 +195,17 @@ def test_the_scripts_are_whole(script: Path) -> None:
     assert subprocess.run([shell, "-n", script], check=False).returncode == 0
 
 
+def test_a_second_card_that_comes_up_later_does_not_answer_for_the_first(tmp_path: Path) -> None:
+    text = (MODULE / "root.sh").read_text()
+    function = text[text.index("quiet_others() {") : text.index("configure() {")]
+    done = sh(
+        f"ARP={tmp_path} APPLIANCE={tmp_path}/none; cards() {{ :; }}; {function} quiet_others e0"
+    )
+
+    assert "1\n" == (tmp_path / "arp_ignore").read_text(), done.stderr
+    assert "2\n" == (tmp_path / "arp_announce").read_text()
+
+
 def chosen(
     place: Path, asked_from: str, leases: dict[str, str], cards: str, waited_s: int = 0
 ) -> str:

@@ -46,7 +46,8 @@ class Admission:
         """
         card = self._card(client)
         if card is not None and card not in _cards(box):
-            raise Refused(f"{client} is {card} now, which is no card of {box.name}'s")
+            add = f"`appliance host add {box.name}` with all its MACs, if it is one of them"
+            raise Refused(f"{client} is {card} now, which is no card of {box.name}'s; {add}")
 
     def check_question(self, who: Identity, box: Box | None, *, there: bool) -> None:
         """Raises Refused where `who` is neither the card that asks nor another of the same `box`.

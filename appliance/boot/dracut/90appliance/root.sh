@@ -110,8 +110,12 @@ why_no_network() {
     echo "no network card has a driver${BOOTIF:+ and the address $BOOTIF}"
 }
 
-# The others go down again: two addresses in one network would answer for each other.
+# The others go down again: two addresses in one network would answer for each other.  Should the
+# system or the job bring one up, it answers for its own address alone: the server knows a box by
+# the card that answers, and takes nothing from an address at which another one does.
 quiet_others() {
+    echo 1 > "${ARP:=/proc/sys/net/ipv4/conf/all}/arp_ignore"
+    echo 2 > "$ARP/arp_announce"
     for client in "$APPLIANCE"/*.client; do
         read -r pid < "$client" && kill "$pid" 2> /dev/null
     done
