@@ -254,6 +254,8 @@ def parse(text: str, name: str) -> Config:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(_syntax(str(error), text, name)) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of 4,300 digits
+        raise BadConfig(f"{name}: it is no TOML that can be read: {error}") from error
     file = _File(name, text)
     config: Config = _section(Config, table, file, "")
     for key, (pattern, right) in _SHAPES.items():

@@ -249,6 +249,42 @@ async def test_no_number_of_a_job_is_given_again_after_a_restore(tmp_path, file,
     assert "lab.9" not in there.jobs
 
 
+@pytest.mark.parametrize("writes", range(6))
+async def test_a_restore_that_is_broken_off_starts_no_server_and_forgets_no_number(
+    tmp_path, file, writes, monkeypatch
+):
+    """A kill after the old state was moved aside left an empty lab, which gave lab.1 again."""
+    config, toml = labs.config(tmp_path / "new"), tmp_path / "new.toml"
+    with backup.opened(file) as found:
+        backup.restore(config, found, toml, replace=False)
+    disk = StateFolder(config.paths.state)
+    store, journal = await journals.restore(disk)
+    job = attrs.evolve(store.job("lab.8"), id="lab.12", number=12, key="key12")
+    journal.append([Submitted(job)])
+    await journal.write()
+    disk.close()
+    put, left = backup._put, [writes]
+
+    def put_or_die(path, *rest):
+        if path.name != replay.RESTORING:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        put(path, *rest)
+
+    with monkeypatch.context() as during:
+        during.setattr(backup, "_put", put_or_die)
+        with backup.opened(file) as found, pytest.raises(KeyboardInterrupt):
+            backup.restore(config, found, toml, replace=True)
+    with pytest.raises(BadState, match="restore was broken off"):
+        await found_in(config)
+
+    with backup.opened(file) as found:
+        backup.restore(config, found, toml, replace=True)
+    there, _, _ = await found_in(config)
+    assert 12 == there.counter
+
+
 async def test_a_second_restore_of_the_same_changes_no_hosts_file(tmp_path, file):
     config = labs.config(tmp_path / "new")
     with backup.opened(file) as found:

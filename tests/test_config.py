@@ -215,3 +215,11 @@ def test_a_mistake_is_told_with_its_line(text, line, said):
 
     assert found.startswith(f"a.toml:{line}: ")
     assert said in found
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 9999, "{a=" * 999 + "1", "9" * 5000], ids=["lists", "tables", "digits"]
+)
+def test_what_no_parser_comes_back_from_is_no_configuration(value):
+    with pytest.raises(BadConfig, match="no TOML that can be read"):
+        config.parse(f"lab = {value}", "appliance.toml")

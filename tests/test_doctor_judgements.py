@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import attrs
 import pytest
 
 from appliance.config import Config, Network, Space, Waits
-from appliance.setup.doctor import boxes, dhcp, doors, files, findings, machine, ports, wire
+from appliance.setup.doctor import boxes, dhcp, doors, files, findings, machine, ports, wire, worlds
 from appliance.setup.doctor.dhcp import Asked, Offer
 from appliance.setup.doctor.ports import Listener, Owner, Wanted
 
@@ -407,3 +410,19 @@ def test_the_ports_are_those_of_the_configuration():
     assert {3000, 8001, 8800, 3080, 20007, 20001, 67, 69, 445, 2049} == {
         each.port for each in ports.wanted(moved)
     }
+
+
+def test_a_process_may_call_itself_what_it_likes():
+    """Any local user's, whose name was no UTF-8, ended `doctor` with a trace."""
+    code = (
+        "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0);"
+        " print(flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert "\ufffd\ufffd" == worlds._called(str(other.pid))
+        worlds._confs(Config())
+        other.stdin.close()

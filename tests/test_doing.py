@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from appliance import trees
 from appliance.errors import Refused
 from appliance.setup import doing
 from appliance.setup.actions import (
@@ -141,3 +142,21 @@ def test_a_folder_with_something_in_it_is_not_removed_as_empty(tmp_path):
 def test_an_owner_that_is_not_there_is_named(tmp_path):
     with pytest.raises(Refused, match="nobody-of-that-name"):
         doing.do(Write(tmp_path / "file", "", owner=Owner("nobody-of-that-name")))
+
+
+def test_a_folder_that_its_owner_nested_deeply_is_removed(tmp_path):
+    """`uninstall --purge` ended with a trace, half-way."""
+    (tmp_path / "state").mkdir()
+    here = os.open(tmp_path / "state", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=here)
+        deeper = os.open("a", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    try:
+        doing.do(Remove(tmp_path / "state"))
+        assert not (tmp_path / "state").exists()
+    finally:
+        if (tmp_path / "state").exists():
+            trees.remove(tmp_path / "state")

@@ -91,3 +91,11 @@ def test_one_that_fails_half_way_leaves_the_old_one(tmp_path, target):
         plain.put(target, pieces())
     assert b"somebody's" == target.read_bytes()
     assert ["target"] == os.listdir(tmp_path)
+
+
+def test_a_file_of_holes_that_no_memory_holds_is_an_error_with_words(tmp_path):
+    """`state check` ended with a trace where the owner of the state had made one."""
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(OSError, match="larger than the memory"):
+        plain.read(tmp_path / "file")

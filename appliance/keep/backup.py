@@ -223,10 +223,14 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
             named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
             raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
         with owner.acting(state):
-            before = offline.counter(state, config.lab)
+            # One that was broken off has moved some of the state, or all of it, aside.
+            places = (state, *state.glob(f"{ASIDE}*"))
+            before = max(offline.counter(place, config.lab) for place in places)
         with owner.acting(found):
             newest = results.newest_number(found, config.lab)
         backup.store.counter = max(backup.store.counter, before, newest)
+        with owner.acting(state):
+            _put(state / replay.RESTORING, [])
         aside = _move_aside(state, there) if there else None
         with owner.acting(state):
             for name in backup.names(STATE):
@@ -242,6 +246,9 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
             # As an install has it: the server's group may read it, and accounts are in it.
             whose = (0, state.stat().st_gid) if os.geteuid() == 0 else None
             _put(configuration, _pieces(backup, CONFIGURATION), 0o640, whose)
+        with owner.acting(state):
+            (state / replay.RESTORING).unlink()
+            sync_folder(state)
     return aside
 
 

@@ -62,6 +62,8 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
         names = await disk.names()
     except OSError as error:
         raise BadState(f"the state folder cannot be read: {_why(error)}") from error
+    if replay.RESTORING in names:
+        raise BadState(f"{replay.RESTORING}: {replay.BROKEN_OFF}")
     files = replay.files_among(names)
     with _no_garbage():
         state, end = await _read(disk, files)

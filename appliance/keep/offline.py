@@ -57,6 +57,8 @@ async def repair(folder: Path, found: Survey) -> Path:
     SyncFailed; what is there then is as before, or repaired.
     """
     with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
+        if replay.RESTORING in await disk.names():
+            raise BadState(f"{folder / replay.RESTORING}: {replay.BROKEN_OFF}")
         names = [file.name for file in found.files]
         for name in (*names, *rescue.files(folder), archive.MENDED):
             if what := plain.kind(folder / name):

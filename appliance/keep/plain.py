@@ -53,10 +53,12 @@ def open_(path: Path, flags: int, mode: int = _OWNER_ONLY, *, follow: bool = Fal
 def read(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:
     """The whole file.  Raises OSError, also for one of more than `most` bytes."""
     with open(open_(path, os.O_RDONLY, follow=follow), "rb") as file:
-        if most is None:
-            return file.read()
-        data = file.read(most + 1)
-    if len(data) > most:
+        try:
+            data = file.read() if most is None else file.read(most + 1)
+        except MemoryError as error:  # one with holes is as large as its owner likes
+            why = "is larger than the memory of this machine"
+            raise OSError(errno.EFBIG, why, str(path)) from error
+    if most is not None and len(data) > most:
         raise OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
     return data
 

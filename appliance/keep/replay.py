@@ -20,6 +20,10 @@ from appliance.jobs.store import Store
 from appliance.keep import frames, records
 from appliance.keep.frames import Part
 
+# There from before a restore moves the first file aside until its last is written: what lies there
+# meanwhile is part of one state, or of two.
+RESTORING: Final = "restoring"
+BROKEN_OFF: Final = "a restore was broken off: say the same `appliance restore --yes` again"
 NAME: Final = re.compile(r"(snapshot|journal)-(\d{6,})\Z")
 HELP: Final = "`appliance state repair` says what can be saved"
 

@@ -19,7 +19,7 @@ from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, owner, plain, sealed, soundness
+from appliance.keep import archive, archive_file, owner, plain, replay, sealed, soundness
 from appliance.keep.disk import sync_folder
 from appliance.keep.survey import Damage
 
@@ -37,6 +37,8 @@ def damage(folder: Path, store: Store) -> Damage | None:
     Raises DiskTrouble where it cannot be told: another program holds the file, say.
     """
     filed = [job for job in store.jobs.values() if job.document.body is None]
+    if os.path.lexists(folder / replay.RESTORING):
+        return Damage(replay.RESTORING, None, replay.BROKEN_OFF)
     if what := plain.kind(folder / archive.MENDED):
         return Damage(archive_file.NAME, None, f"{what} is in the way of {archive.MENDED}")
     if (folder / archive.MENDED).exists():

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from appliance import trees
 from appliance.errors import Refused
 from appliance.keep import plain
 from appliance.setup import actions, debian
@@ -159,7 +160,7 @@ def _unpack(action: actions.Unpack) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        trees.remove(path)  # the state is somebody else's, who may have nested it deeply
     else:
         path.unlink(missing_ok=True)
 

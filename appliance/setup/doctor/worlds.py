@@ -127,7 +127,7 @@ def _owners(inodes: set[str], server_pid: int | None) -> dict[str, list[ports.Ow
             links = [
                 os.readlink(f"/proc/{entry}/fd/{fd}") for fd in os.listdir(f"/proc/{entry}/fd")
             ]
-            name = Path(f"/proc/{entry}/comm").read_text().strip()
+            name = _called(entry)
         except OSError:
             continue  # gone, or somebody else's and we are not root
         held = {link[8:-1] for link in links if link.startswith("socket:[")} & inodes
@@ -138,6 +138,11 @@ def _owners(inodes: set[str], server_pid: int | None) -> dict[str, list[ports.Ow
         for inode in held:
             owners.setdefault(inode, []).append(ports.Owner(pid, name, ours))
     return owners
+
+
+def _called(pid: str) -> str:
+    """What a process calls itself: any bytes, as its user likes.  Raises OSError."""
+    return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
 
 
 def _conf_of(pid: int) -> Path | None:
@@ -179,7 +184,7 @@ def _confs(config: Config) -> dict[str, Path]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                name = Path(f"/proc/{entry}/comm").read_text().strip()
+                name = _called(entry)
             except OSError:
                 continue
             if name in CONFIGURATIONS and (conf := _conf_of(int(entry))) is not None:
