@@ -126,3 +126,13 @@ async def test_an_empty_place_is_as_old_as_its_message(autojump_clock):
         assert 86 == room.taken
         with pytest.raises(NoRoom):
             slow.hold(41)
+
+
+async def test_one_that_holds_nothing_is_not_asked_for_room_for_ever(autojump_clock):
+    """A question without its body, and a room that is full of what has arrived."""
+    room = Room(100, 100)
+    with room.place("a") as whole, room.place("a"), room.place("a") as late:
+        whole.hold(100)
+        whole.arrives = False
+        with pytest.raises(NoRoom):
+            late.hold(1)

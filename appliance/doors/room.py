@@ -52,8 +52,10 @@ class Room:
         own = [other for other in self._places if other.who == place.who]
         for places, most in ((own, self._each), (list(self._places), self._most)):
             while sum(other.size for other in places) + more > most:
-                heaviest = max(places, key=Place.weight)
-                if heaviest is place:  # what has arrived is lighter
+                # One that holds nothing would make no room, however often it gave way.
+                able = [one for one in places if one.arrives and (one.size or one is place)]
+                heaviest = max(able, key=Place.weight, default=place)
+                if heaviest is place:
                     raise NoRoom(GAVE_WAY)
                 heaviest.give_way()
 
