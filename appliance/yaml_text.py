@@ -5,7 +5,8 @@ YAML from outside: measured before it is built.
 A few hundred bytes can say endless lists: each alias stands for all that its anchor has, and a
 merge (`<<`) copies it.  So a text is first walked through event by event, where nothing is built,
 and every alias counts as much as what it stands for.  That bounds merges, too: what a merge copies
-is never more than what its aliases stand for.
+is never more than what its aliases stand for.  A long text has many aliases, too: where the value
+is written down, each of them is the whole text again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ DEPTH_MAX: Final = 32  # of nested lists and maps; LKP documents use five
 # Names and values of one text, aliases written out; a matrix of LKP's has some hundred.
 VALUES_MAX: Final = 20_000
 BYTES_MAX: Final = 2**20  # of a text that no other limit holds: a hosts file has some hundred
+# Of the text that all aliases stand for: as much again as the largest document has itself.
+COPIED_MAX: Final = 2**20
 
 NUMBER_CHARS_MAX: Final = 100  # of what may be a number, or any word but text
 
@@ -91,12 +94,19 @@ class Budget:
     """How many names and values may still be read: of one text, or of several together."""
 
     left: int = VALUES_MAX
+    copies: int = COPIED_MAX  # characters that aliases may stand for
 
     def spend(self, values: int) -> None:
         """Raises TooLarge where there are not so many left."""
         self.left -= values
         if self.left < 0:
             raise TooLarge(f"holds more than {VALUES_MAX} values")
+
+    def copy(self, characters: int) -> None:
+        """Raises TooLarge where aliases stand for more text than is left."""
+        self.copies -= characters
+        if self.copies < 0:
+            raise TooLarge(f"its aliases stand for more than {COPIED_MAX} characters")
 
 
 def load(text: str, budget: Budget | None = None) -> Any:
@@ -118,26 +128,32 @@ def measure(text: str, budget: Budget) -> None:
     libyaml composes by recursion in C: 100 kB of `[` end the process, and the time they take
     grows with their square.  Events come one by one, so this stops at the first one too many.
     """
-    sizes: dict[str, int] = {}  # of what each anchor stands for
-    open_ones: list[tuple[str | None, int]] = []  # lists and maps not ended, as each began
+    sizes: dict[str, tuple[int, int]] = {}  # of what each anchor stands for: values, characters
+    open_ones: list[tuple[str | None, int, int]] = []  # lists and maps not ended, as each began
+    said = 0  # characters so far, aliases written out
     for event in _events(text):
         if isinstance(event, yaml.CollectionEndEvent):
-            anchor, began = open_ones.pop()
+            anchor, began, before = open_ones.pop()
             if anchor is not None:
-                sizes[anchor] = began - budget.left
+                sizes[anchor] = began - budget.left, said - before
         elif isinstance(event, yaml.AliasEvent):
             named = event.anchor or ""
-            if any(anchor == named for anchor, _ in open_ones):
-                said = f"*{named[:40]} stands for something that it is in itself"
+            if any(anchor == named for anchor, _, _ in open_ones):
+                why = f"*{named[:40]} stands for something that it is in itself"
                 where: Any = event.start_mark  # libyaml's marks are as good
-                raise yaml.MarkedYAMLError(None, None, said, where)
-            budget.spend(sizes.get(named, 1))  # one without an anchor is the composer's to refuse
+                raise yaml.MarkedYAMLError(None, None, why, where)
+            values, copied = sizes.get(named, (1, 0))  # without an anchor: the composer refuses it
+            budget.spend(values)
+            budget.copy(copied)
+            said += copied
         elif isinstance(event, yaml.NodeEvent):
             budget.spend(1 if open_ones else 0)  # the text itself is no value in it
             if isinstance(event, yaml.CollectionStartEvent):
-                open_ones.append((event.anchor, budget.left + 1))
-            elif event.anchor is not None:
-                sizes[event.anchor] = 1
+                open_ones.append((event.anchor, budget.left + 1, said))
+            elif isinstance(event, yaml.ScalarEvent):
+                said += len(event.value)
+                if event.anchor is not None:
+                    sizes[event.anchor] = 1, len(event.value)
         if len(open_ones) > DEPTH_MAX:
             raise TooLarge(f"nested more than {DEPTH_MAX} deep")
 

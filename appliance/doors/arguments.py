@@ -15,6 +15,11 @@ from appliance.errors import BadRequest
 Shape = tuple[str, Callable[[Any], bool]]  # in words, and as a test
 
 _NUMBER_MAX: Final = 1e15  # seconds or bytes: what is larger is no moment and no file
+# Of a document's name, which is kept with its job for good and shown with it: a file has no longer.
+NAME_BYTES_MAX: Final = 255
+# In a list that each job is compared with, one word after the other.  There are nine healths and
+# some ten stages.
+FILTER_MAX: Final = 32
 
 
 def _is_text(value: Any) -> bool:
@@ -38,6 +43,10 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_filter(value: Any) -> bool:
+    return _are_texts(value) and len(value) <= FILTER_MAX
+
+
 def _are_words(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, [*value.keys(), *value.values()]))
 
@@ -50,9 +59,13 @@ def _is_paper(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and _is_text(value.get("text"))
-        and _is_text(value.get("name", ""))
+        and _is_name(value.get("name", ""))
         and all(_are_words(value.get(key) or {}) for key in ("defaults", "overrides"))
     )
+
+
+def _is_name(value: Any) -> bool:
+    return _is_text(value) and len(value) <= NAME_BYTES_MAX >= len(value.encode())
 
 
 _TEXT: Final[Shape] = ("text", _is_text)
@@ -60,7 +73,11 @@ _NUMBER: Final[Shape] = ("a number", _is_number)
 _WHOLE: Final[Shape] = ("a whole number, 0 or more", _is_whole)
 _TRUTH: Final[Shape] = ("true or false", _is_truth)
 _TEXTS: Final[Shape] = ("a list of texts", _are_texts)
-_PAPERS: Final[Shape] = ("a list of {name, text, defaults, overrides}", _are_papers)
+_FILTER: Final[Shape] = (f"a list of at most {FILTER_MAX} words", _is_filter)
+_PAPERS: Final[Shape] = (
+    f"a list of {{name, text, defaults, overrides}}; a name has at most {NAME_BYTES_MAX} bytes",
+    _are_papers,
+)
 
 SHAPES: Final[Mapping[str, Shape]] = {
     "documents": _PAPERS,
@@ -95,10 +112,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
     ),
     **dict.fromkeys(("limit", "offset"), _WHOLE),
     **dict.fromkeys(("since", "until", "seconds", "older"), _NUMBER),
+    **dict.fromkeys(("health", "state"), _FILTER),
     **dict.fromkeys(("wait", "on", "dry_run", "replace"), _TRUTH),
-    **dict.fromkeys(
-        ("health", "state", "macs", "queues", "tags", "console", "rootfs_disk"), _TEXTS
-    ),
+    **dict.fromkeys(("macs", "queues", "tags", "console", "rootfs_disk"), _TEXTS),
 }
 
 

@@ -15,6 +15,7 @@ import contextlib
 import grp
 import os
 import pwd
+import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -56,6 +57,11 @@ _KINDS: Final = {
     errors.IllegalMove: "refused",
 }
 
+# Of a message whose verb waits, perhaps for days, while its memory is others': it names a job.
+WAITING_BYTES_MAX: Final = 2**12
+HANG_UP_S: Final = 2.0  # between two looks whether a client that has sent more is still there
+TOLD_MAX: Final = 16  # are told at once why they find no place; each has a file open for LINGER_S
+
 _WAITS: Final = {"wait", "drain", "watch"}  # what they change is decided before they wait
 
 Say = Callable[[bytes], Awaitable[None]]
@@ -86,10 +92,11 @@ async def serve(
         owed = Owed()
 
         room = Room(GATHERED_BYTES_MAX, int(MESSAGE.held))
+        told = trio.CapacityLimiter(TOLD_MAX)
 
         async def connection(stream: trio.SocketStream) -> None:
             talk = partial(_talk, stream, owed, scheduler, people, room)
-            await _caller(stream, scheduler, talk, callers)
+            await _caller(stream, scheduler, talk, callers, told)
 
         await trio.serve_listeners(connection, [listener])
         raise AssertionError("serve_listeners never completes")
@@ -135,6 +142,7 @@ async def _caller(
     scheduler: Scheduler,
     talk: Callable[[str], Awaitable[None]],
     callers: Callers | None,
+    told: trio.CapacityLimiter,
 ) -> None:
     """Let who calls talk, or turn them away."""
     user = _peer(stream)
@@ -145,7 +153,11 @@ async def _caller(
         callers.enter(user)
     except Full as why:
         log.warning("control connection refused", user=user, why=str(why))
-        await _turn_away(stream, scheduler, why)
+        if told.available_tokens < 1:
+            stream.socket.close()
+            return
+        async with told:
+            await _turn_away(stream, scheduler, why)
         return
     try:
         await talk(user)
@@ -203,7 +215,7 @@ async def _connection(
                 if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
                     raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
                 async for request in requests:
-                    await _answer(stream, say, people, user, request)
+                    await _answer(stream, say, people, place, request)
             except (errors.BadRequest, NoRoom) as error:
                 log.warning("control connection refused", user=user, why=str(error))
                 await say(cbor2.dumps({"error": _error(error)}))
@@ -212,14 +224,18 @@ async def _connection(
 
 
 async def _answer(
-    stream: trio.SocketStream, say: Say, people: People, user: str, request: Any
+    stream: trio.SocketStream, say: Say, people: People, place: Place, request: Any
 ) -> None:
+    user = place.who
+
     async def event(what: dict[str, Any]) -> None:
         await say(cbor2.dumps({"event": what}))
 
     try:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             raise errors.BadRequest("a request is a map with a verb")
+        if request["verb"] in _WAITS and place.size > WAITING_BYTES_MAX:
+            raise errors.BadRequest(f"{request['verb']}: more is said than it needs")
         arguments = {key: value for key, value in request.items() if key != "verb"}
         work = partial(people.do, request["verb"], arguments, user, event)
         result = await (_while_there(stream, work) if request["verb"] in _WAITS else work())
@@ -252,8 +268,9 @@ async def _while_there(
                 more = await stream.socket.recv(1, socket.MSG_PEEK)  # the next request stays
             except OSError:
                 more = b""
-            if not more:
-                nursery.cancel_scope.cancel()
+            if more:
+                await _hung_up(stream)
+            nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
         try:
@@ -266,6 +283,14 @@ async def _while_there(
     if result is None:
         raise trio.BrokenResourceError("the client hung up")
     return result
+
+
+async def _hung_up(stream: trio.SocketStream) -> None:
+    """Returns when nothing more will come than what waits to be read."""
+    look = select.poll()
+    look.register(stream.socket.fileno(), select.POLLRDHUP)
+    while not look.poll(0):  # noqa: ASYNC110 - trio waits for what can be read, and that is there
+        await trio.sleep(HANG_UP_S)
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Each verb takes plain values and returns plain values (the shapes stand in `jobs
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ from appliance.keep.archive import Listed, Wanted
 
 READ_BYTES: Final = 2**20  # of a result file in one answer
 JOBS_SHOWN: Final = 1000  # by default; `limit` asks for more
+_NO_PATH: Final = (errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 _SAME_KEY: Final = "this key made these jobs before; what was sent now was not looked at"
 
 # What is answered was read in memory, which is ahead of the disk for as long as a write takes.
@@ -266,9 +268,18 @@ def _utf8(path: str) -> str:
 
 
 def _read_part(root: Path, path: str, offset: int) -> tuple[bytes, int]:
-    real = (root / path).resolve()
-    if not real.is_relative_to(root.resolve()) or not real.is_file():
-        raise NotFound(f"no result {path[:200]!r}; see `results` for what there is")
-    with real.open("rb") as file:
-        file.seek(max(offset, 0))
-        return file.read(READ_BYTES), os.fstat(file.fileno()).st_size
+    lacking = NotFound(f"no result {path[:200]!r}; see `results` for what there is")
+    try:
+        real = (root / path).resolve()
+        if not real.is_relative_to(root.resolve()) or not real.is_file():
+            raise lacking
+        with real.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(offset, size))  # no file system has all the offsets that a number has
+            return file.read(READ_BYTES), size
+    except ValueError as error:  # a NUL byte
+        raise lacking from error
+    except OSError as error:
+        if error.errno not in _NO_PATH:
+            raise
+        raise lacking from error
