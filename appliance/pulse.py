@@ -13,9 +13,9 @@ import trio
 
 from appliance.jobs.measures import Lateness
 
-# Between two looks.  A stall that begins within it is seen as that much shorter; twenty looks a
-# second cost an idle server a thousandth of a core.
-PULSE_S: Final = 0.05
+# Between two looks.  A stall that begins within it is seen as that much shorter; fifty looks a
+# second cost an idle server a few thousandths of a core.
+PULSE_S: Final = 0.02
 # From here on a stall has a line in the log: a person who presses Enter notices it.
 NOTABLE_S: Final = 1.0
 

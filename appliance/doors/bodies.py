@@ -17,7 +17,7 @@ from werkzeug.sansio import multipart
 from appliance.doors.asgi import Receive, Scope
 from appliance.errors import BadRequest
 from appliance.keep.results import HIDDEN
-from appliance.turns import ONE_SLICE
+from appliance.turns import own_round
 
 STALL_S: Final = 300.0  # between two pieces; a disk of the client's that hiccups is back by then
 HEAD_BYTES_MAX: Final = 2**16  # of a form before its file: some headers of some hundred bytes
@@ -129,8 +129,7 @@ class Form:
                 if self._more:
                     data, self._more = await _piece(self._receive)
                 if data != b"":
-                    async with ONE_SLICE:
-                        pass  # to find the parts in it may take milliseconds
+                    await own_round()  # to find the parts in it may take milliseconds
                     self._decoder.receive_data(data)
         except (ValueError, RequestEntityTooLarge) as error:
             raise BadRequest("this is no form") from error

@@ -28,20 +28,20 @@ import trio
 
 from appliance import addresses, threads
 from appliance.doors.asgi import App
+from appliance.doors.connections import SMALL_BYTES
 from appliance.doors.entrance import Entrance
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
 from appliance.doors.shares import Full, Place, note
 from appliance.doors.warm import Warm, Which
-from appliance.turns import ONE_SLICE
+from appliance.turns import own_round
 
 # A kept-alive connection without a question, and the time a question may take to arrive.
 IDLE_S: Final = 30.0
 # After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
 LINGER_S: Final = 2.0
 HEAD_BYTES_MAX: Final = 16 * 1024
-SMALL_BYTES: Final = 4 * 1024  # of a question; a longer one waits for a round of its own
 _PIPELINED_BYTES_MAX: Final = 64 * 1024
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
@@ -155,11 +155,12 @@ async def _question(
     with trio.move_on_after(IDLE_S) as scope:
         server.idle.add(scope)
         try:
+            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (event := http.next_event()) is h11.NEED_DATA:
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
-                if len(data) > SMALL_BYTES:
-                    async with ONE_SLICE:
-                        pass  # to look through it may take a millisecond
+                held += len(data)
+                if held > SMALL_BYTES:
+                    await own_round()  # to look through it may take milliseconds
                 http.receive_data(data)
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))

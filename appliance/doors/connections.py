@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import h11
 import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
@@ -33,14 +34,15 @@ from appliance.doors.entrance import Entrance
 from appliance.doors.http import Buffer, Handshake, Http, Stream
 from appliance.doors.sending import Owed, TakesNothing
 from appliance.doors.shares import Full, Place, note
-from appliance.turns import ONE_SLICE
+from appliance.turns import own_round
 
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
 
-# A question of a box or a client fits; what is longer is looked through in a round of its own.
-SMALL_BYTES: Final = 2**12
+# A question of a box or a client fits, and takes a quarter of a millisecond; what is longer is
+# looked through in a round of its own.
+SMALL_BYTES: Final = 2**10
 
 _Address = tuple[str, int] | None
 
@@ -145,9 +147,11 @@ class Connection(TCPServer):
         except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
             log.warning("connection cut", client=self._client, why=_reason(error))
         finally:
-            await self.idle_task.stop()
-            await self._close()
-            self._leave()
+            try:
+                await self.idle_task.stop()
+                await self._close()
+            finally:  # also where the server's stop cuts that short
+                self._leave()
             # The two refer to each other.  When thousands of boxes come back at once, what is left
             # of their connections would have Python look through all others for garbage.
             vars(self).pop("protocol", None)
@@ -187,16 +191,21 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (data := await self.idle_task.read(self.stream)) is not None:
-                if len(data) > SMALL_BYTES:
-                    async with ONE_SLICE:
-                        pass  # to look through it, and to answer, may take milliseconds
+                if held + len(data) > SMALL_BYTES:
+                    await own_round()  # to look through it, and to answer, may take milliseconds
                 await self.protocol.handle(RawData(data))
+                held = held + len(data) if self._awaits_head() else 0
                 if not data:
                     break
             else:
                 await self._give_up()
         await self.protocol.handle(Closed())
+
+    def _awaits_head(self) -> bool:
+        http = self.protocol.protocol
+        return isinstance(http, Http) and http.connection.their_state is h11.IDLE
 
     async def _give_up(self) -> None:
         """No request came; what came of one is answered."""

@@ -34,7 +34,7 @@ from appliance.doors.room import NoRoom, Place, Room
 from appliance.doors.sending import Owed
 from appliance.doors.shares import Callers, Full
 from appliance.jobs.scheduler import Scheduler
-from appliance.turns import ONE_SLICE
+from appliance.turns import own_round
 
 PROTOCOL: Final = 1
 PIECE_BYTES: Final = 2**13  # read in some ten milliseconds, whatever they are
@@ -314,8 +314,7 @@ async def _messages(stream: trio.SocketStream, place: Place) -> AsyncGenerator[A
     decoder = cbor_items.Decoder(MESSAGE)
     while data := await place.wait(partial(stream.receive_some, PIECE_BYTES)):
         if len(data) > SMALL_BYTES:
-            async with ONE_SLICE:
-                pass  # to decode it may take milliseconds
+            await own_round()  # to decode it may take milliseconds
         for message, held in decoder.feed(data):
             place.hold(held)
             place.arrives = False  # while it is answered

@@ -27,7 +27,7 @@ from hypercorn.protocol.ws_stream import (
 from wsproto.connection import ConnectionState
 from wsproto.events import Message, TextMessage
 
-from appliance.turns import ONE_SLICE
+from appliance.turns import own_round
 
 # Of what came of a WebSocket, looked through before others get their turn: 170 frames without a
 # word, at 6 us each.  All that one read brings, 30 ms, held the loop for as long as clients liked.
@@ -132,8 +132,7 @@ class Handshake(WSStream):
             if self.closed:
                 break
             piece = event.data[start : start + FRAMES_BYTES]
-            async with ONE_SLICE:
-                pass  # what follows, up to its first wait, is this round's
+            await own_round()  # what follows, up to its first wait, is this round's
             await super().handle(Data(stream_id=self.stream_id, data=piece))
             self.buffer.check()  # it was told; its seat is not kept until it goes
         if self.closed and self.connection.state is ConnectionState.OPEN:  # nobody said goodbye

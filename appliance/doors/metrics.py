@@ -121,7 +121,7 @@ def _families(scheduler: Scheduler, seen: Overview, free: list[dict[str, Any]]) 
     yield histogram("dispatch_seconds", what, measures.dispatch)
     what = "From a write of the journal to the end of its sync."
     yield histogram("journal_sync_seconds", what, measures.syncs)
-    what = "How late the event loop was, looked at twenty times a second."
+    what = "How late the event loop was, looked at fifty times a second."
     yield histogram("loop_late_seconds", what, measures.late)
     worst = {"": measures.late.worst}
     yield gauge("loop_late_worst_seconds", "The latest it was since the start.", "", worst)

@@ -39,7 +39,7 @@ class Player:
         self.words = words
         self.addresses = itertools.cycle(words["addresses"])
         self.pid = 0
-        self.missing, self.all_here = 0, trio.Event()  # clients that are not connected yet
+        self.missing, self.all_here = 0, trio.Event()  # clients that are not as far yet
 
     async def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One verb over the command line's socket."""
@@ -92,15 +92,15 @@ class Player:
                 answered = trio.Event()
                 if attack.reads:
                     nursery.start_soon(_hear, stream, answered, nursery.cancel_scope)
-                self.missing -= 1
-                if not self.missing:
-                    self.all_here.set()
-                for number, piece in enumerate(attack.pieces()):
+                for piece in attack.pieces():
                     if piece:
                         await stream.send_all(piece)
                         continue
+                    self.missing -= attack.together
+                    if not self.missing:
+                        self.all_here.set()
                     with trio.move_on_after(ANSWER_S):
-                        await (answered if number else self.all_here).wait()
+                        await (self.all_here if attack.together else answered).wait()
                 await trio.sleep_forever()  # until nobody is there any more, or the time is over
 
     async def play(self, attack: Attack, seconds: float) -> None:

@@ -2,8 +2,8 @@
 
 The real process in a network of its own; strangers and a testbox are other machines there, each
 with several addresses.  How late its loop was, the server says itself.  A machine that is busy
-with other things makes any loop late, so an attack that goes over the bound is played again, alone
-and against a new server: what the server does itself, it does each time.
+with other things makes any loop late, so an attack that goes over the bound is played again against
+a new server: what the server does itself, it does each time.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ async def doors() -> set[str]:
     """Every door of the program, by what it answers."""
     found = set()
     async with open_lab() as lab:
+        assert {*lab.wire.app._by_port} == {getattr(lab.config.ports, name) for name in PORTS}
         for name in PORTS:
             app = lab.wire.app._by_port[getattr(lab.config.ports, name)]
             if not isinstance(app, Paths):
@@ -179,14 +180,15 @@ async def test_the_worst_input_stalls_nobody_and_fills_no_memory(who, srv, tmp_p
     found, kept = await measured(tmp_path / "0", srv, who, verbs)
     for name, (late, more) in sorted(found.items(), key=lambda item: -item[1][0])[:20]:
         print(f"{late * 1000:6.0f} ms {more / 2**20:6.1f} MiB  {name}")
-    bad = over(found)
+    bad, names = over(found), list(found)
     for n in range(1, AGAIN + 1):
         if 0 < len(bad) <= AGAIN_MAX:
-            again = {}
-            for k, name in enumerate(bad):
-                again |= (await measured(tmp_path / f"{n}-{k}", srv, who, verbs, [name]))[0]
-            print(again)
-            bad = over(again)
+            # Behind a record of the loop's, a lesser one is not seen: those are played again, too.
+            late = [names.index(name) for name in bad if found[name][0] > STALL_S]
+            names = [*bad, *names[min(late, default=len(names)) :]]
+            found, _ = await measured(tmp_path / f"{n}", srv, who, verbs, names)
+            print({name: found[name] for name in over(found)})
+            bad, names = over(found), list(found)
 
     assert [] == bad
     assert kept < KEPT_BYTES

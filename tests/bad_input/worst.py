@@ -1,6 +1,6 @@
 """The worst that a grammar can say at each door within its limits: long, deep, many, slow, unread.
 
-Each Attack is what several clients do at once.  `ATTACKS` has every door of the program;
+Each Attack is what several clients do at once.  All of them together have each of the doors;
 test_stall.py fails where one is missing, so that a new door is held to the same bounds.
 """
 
@@ -16,7 +16,7 @@ import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
-CLIENTS, CROWD, MANY = 8, 30, 150
+CLIENTS, CROWD, MANY = 8, 30, 400
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
 ACCOUNT = {
@@ -35,11 +35,12 @@ class Attack:
 
     door: str
     what: str
-    pieces: Callable[[], Iterator[bytes]]  # b"": an answer is waited for; first: all the others
+    pieces: Callable[[], Iterator[bytes]]  # b"": an answer is waited for
     who: str = STRANGER
     clients: int = CLIENTS
     reads: bool = True  # False: they take nothing
     seconds: float = 3.0
+    together: bool = False  # b"": all the others are waited for
     meanwhile: str = ""  # another attack's `what`, which goes on during this one
 
     @property
@@ -92,10 +93,17 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
     }
     short = path.split("?")[0].split("/")[-1][:20]
     named = {f"{method} {short}, {what}": data for what, data in sent.items()}
-    question = asked(line, *head)
+    question, full = asked(line, *head), sent["a head full of headers"]
+    moments = {
+        "by all at once": lambda: iter([b"", question]),
+        "heads that end at once": lambda: iter([full[:-2], b"", full[-2:]]),
+    }
     return [
         *(Attack(door, what, once(data), who, CROWD, seconds=0.7) for what, data in named.items()),
-        Attack(door, f"{method} {short}, by all at once", lambda: iter([b"", question]), who, MANY),
+        *(
+            Attack(door, f"{method} {short}, {what}", moment, who, MANY, together=True)
+            for what, moment in moments.items()
+        ),
     ]
 
 
