@@ -21,6 +21,10 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT: Final = b"text/plain; charset=utf-8"
+# In one request; curl sends five, a browser behind two proxies thirty.  A head has room for three
+# thousand, which take 200 kB for as long as their request waits for anything.
+HEADERS_MAX: Final = 100
+_WANTED: Final = "ask for a path, which begins with a slash: GET /name HTTP/1.1"
 
 
 class Doors:
@@ -35,6 +39,9 @@ class Doors:
             await _lifespan(receive, send)
         elif not scope["raw_path"].startswith(b"/"):
             await _no_path(scope, receive, send)
+        elif len(scope["headers"]) > HEADERS_MAX:
+            why = f"a request has at most {HEADERS_MAX} headers"
+            await _refuse(scope, receive, send, 431, "too many headers", why)
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
         elif (door := self._by_port.get(scope["server"][1])) is not None:
@@ -98,12 +105,18 @@ async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
 
     h11 lets them through, and to Quart an empty path is a mistake of ours.
     """
-    why = "ask for a path, which begins with a slash: GET /name HTTP/1.1"
-    log.warning("no path", client=scope["client"][0], target=scope["path"][:100], why=why)
+    await _refuse(scope, receive, send, 400, "no path", _WANTED)
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, what: str, why: str
+) -> None:
+    """Answer before any door is asked; `what` is its line in the log."""
+    log.warning(what, client=scope["client"][0], target=scope["path"][:100], why=why)
     if scope["type"] == "websocket":
         await no_socket(scope, receive, send)
     else:
-        await answer(send, 400, why)
+        await answer(send, status, why)
 
 
 async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.doors.asgi import HEADERS_MAX
 from tests.lab import open_lab
 
 from .strangers import STRANGER, exchange
@@ -56,3 +57,18 @@ async def test_a_websocket_that_names_no_path_is_refused_at_every_door(autojump_
             answer = await exchange(lab, STRANGER, [sent.encode()], ("10.0.0.1", port))
 
             assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 400 ")), (port, answer)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_request_with_too_many_headers_is_431_at_every_door(autojump_clock, more):
+    """With as many as there may be, each door answers as it would without."""
+    async with open_lab() as lab:
+        for port in doors(lab):
+            head = ["host: x", "connection: close"]
+            head += ["a: b"] * (HEADERS_MAX - len(head) + more)
+            sent = "GET /none HTTP/1.1\r\n" + "".join(f"{line}\r\n" for line in head) + "\r\n"
+            answer = await exchange(lab, STRANGER, [sent.encode()], ("10.0.0.1", port))
+
+            assert answer.startswith(b"HTTP/1.1 431 ") == bool(more), (port, answer)
+            if more:
+                assert b"at most 100 headers" in answer
