@@ -101,6 +101,8 @@ class Player:
                         self.all_here.set()
                     with trio.move_on_after(ANSWER_S):
                         await (self.all_here if attack.together else answered).wait()
+                if attack.who == GROUP and attack.reads:
+                    await stream.send_eof()  # the server ends it then; else it waits for more
                 await trio.sleep_forever()  # until nobody is there any more, or the time is over
 
     async def play(self, attack: Attack, seconds: float) -> None:

@@ -311,7 +311,7 @@ def verb(name: str) -> list[Attack]:
         Attack(door, "many words", once(_said(verb=name, **many, state=["x"] * 200_000)), GROUP),
         Attack(door, "in a row",
                once(cbor2.dumps({"appliance": 1}) + cbor2.dumps({"verb": name}) * 500),
-               GROUP, reads=False),
+               GROUP, reads=False, seconds=1.0),
     ]  # fmt: skip
 
 
