@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import attrs
 import pytest
 
 from appliance.config import Config, Network, Space, Waits
-from appliance.setup.doctor import boxes, dhcp, doors, files, findings, machine, ports, wire, worlds
+from appliance.setup.doctor import (
+    boxes,
+    dhcp,
+    doors,
+    files,
+    findings,
+    host,
+    machine,
+    ports,
+    wire,
+    worlds,
+)
 from appliance.setup.doctor.dhcp import Asked, Offer
 from appliance.setup.doctor.ports import Listener, Owner, Wanted
 
@@ -426,3 +439,20 @@ def test_a_process_may_call_itself_what_it_likes():
         assert "\ufffd\ufffd" == worlds._called(str(other.pid))
         worlds._confs(Config())
         other.stdin.close()
+
+
+def test_a_folder_that_is_open_to_the_servers_group_alone_is_closed_to_others_only():
+    """As an install leaves /srv/os."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:  # whose parents everybody may enter
+        outer = Path(made) / "os"
+        inner = outer / "boot"
+        inner.mkdir(parents=True)
+        Path(made).chmod(0o755)
+        outer.chmod(0o750)
+        gid = outer.stat().st_gid
+
+        assert outer == host.closed(inner)
+        assert outer == host.closed(inner, gid + 1)
+        assert None is host.closed(inner, gid)
+        outer.chmod(0o705)
+        assert outer == host.closed(inner, gid)

@@ -289,12 +289,11 @@ def test_strangers_who_hold_all_that_they_may_stop_neither_the_state_nor_people_
     with ExitStack() as stack:
         for number in range(2 * CROWD):
             port = sorted(server.ports.values())[number % len(server.ports)]
-            sock = socket.create_connection(
-                ("127.0.0.1", port), 10, source_address=(f"127.0.0.{2 + number % 20}", 0)
-            )
-            stack.enter_context(sock)
-            if number % 2:
-                with suppress(ConnectionError):  # it may have been refused already
+            source = (f"127.0.0.{2 + number % 20}", 0)
+            with suppress(ConnectionError):  # it may be refused before we have looked
+                sock = socket.create_connection(("127.0.0.1", port), 10, source_address=source)
+                stack.enter_context(sock)
+                if number % 2:
                     sock.sendall(b"PUT /result/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
         for _ in range(8):
             door = stack.enter_context(socket.socket(socket.AF_UNIX))

@@ -15,6 +15,7 @@ from appliance.jobs import decisions
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Quarantined
 from appliance.jobs.job import Finished
+from appliance.jobs.outbox import HandOver
 from tests import lab as labs
 from tests.disks import MemoryDisk as Disk
 from tests.lab import PINNED, open_lab
@@ -336,6 +337,19 @@ async def test_a_job_whose_image_vanished_fails_with_that_reason_and_the_box_get
         assert ("incomplete", f"its image is gone: {PINNED.kernel}") == ending(lab, job)
         lab.images.gone = []
         following = await lab.submit(key="another0")
+
+        assert f"/{following.id}/" in (await answer.rest()).decode()
+
+
+async def test_a_hand_over_whose_job_was_archived_while_the_disk_was_stuck_is_let_go(
+    autojump_clock,
+):
+    async with open_lab() as lab:
+        await lab.know()
+        answer = await lab.ask()
+        lab.scheduler.outbox.offer(HandOver("box", "lab.99", number=1, position=0))
+        await wait_all_tasks_blocked()
+        following = await lab.submit()
 
         assert f"/{following.id}/" in (await answer.rest()).decode()
 

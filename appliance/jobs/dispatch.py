@@ -13,6 +13,7 @@ import trio
 
 from appliance.errors import ApplianceError
 from appliance.jobs import decisions
+from appliance.jobs.changes import Job
 from appliance.jobs.job import Offered
 from appliance.jobs.outbox import HandOver
 from appliance.jobs.scheduler import Scheduler
@@ -32,11 +33,21 @@ async def hand_over(
     raise AssertionError("the hand-overs never end")
 
 
+def _offered(scheduler: Scheduler, hand_over: HandOver) -> Job | None:
+    """The job, unless its offer is over: while a disk was stuck it may even have been archived."""
+    job = scheduler.store.jobs.get(hand_over.job)
+    if job is None or not isinstance(job.state, Offered):
+        return None
+    return job if job.state.attempt.number == hand_over.number else None
+
+
 async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
-    job = scheduler.store.jobs[hand_over.job]
+    job = _offered(scheduler, hand_over)
+    if job is None:
+        return
     gone = await scheduler.images.missing(job.pinned)
-    job = scheduler.store.jobs[hand_over.job]  # it may have moved while a thread looked
-    if not isinstance(job.state, Offered) or job.state.attempt.number != hand_over.number:
+    job = _offered(scheduler, hand_over)  # it may have moved while a thread looked
+    if job is None:
         return
     now = scheduler.clock.now()
     if gone:

@@ -60,7 +60,7 @@ def test_power_that_goes_right_after_job_cgz_finds_the_job_booting(seen):
     assert not any("/vmlinuz-" in detail for detail in steps(seen, 1))  # so not everything
 
 
-def test_nobody_is_to_blame_for_that_and_the_box_backs_off_for_half_a_minute(seen):
+def test_nobody_is_to_blame_for_that_and_the_box_backs_off_for_half_a_minute_or_one(seen):
     assert ("submit", None, None) == (
         seen.back["stage"], seen.back["health"], seen.back["box"],
     )  # fmt: skip
@@ -68,7 +68,8 @@ def test_nobody_is_to_blame_for_that_and_the_box_backs_off_for_half_a_minute(see
     lost, offered = moments(seen, "submit")[2], moments(seen, "offered")[2]
     assert (2, "its testbox asked again") == (lost["attempt"], lost["what"])
     assert (3, "box") == (offered["attempt"], offered["box"])
-    assert PAUSE_S <= offered["at"] - lost["at"] < 2 * PAUSE_S
+    # Twice as long where the first loss, soon after its job's first report, was the first in a row.
+    assert PAUSE_S <= offered["at"] - lost["at"] < 4 * PAUSE_S
 
 
 def test_each_attempt_has_a_number_and_a_token_of_its_own(seen):

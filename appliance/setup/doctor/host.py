@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import resource
 import shutil
@@ -20,6 +21,7 @@ from appliance.setup import tftp
 from appliance.setup.doctor import files, findings, machine, worlds
 from appliance.setup.doctor.findings import Finding
 from appliance.setup.doctor.worlds import CONFIGURATIONS, World
+from appliance.setup.site import SERVER
 
 CHECKER_S: Final = 20.0  # testparm looks up its own host's name
 
@@ -92,15 +94,29 @@ def _tftp_file(path: Path, name: str) -> files.TftpFile:
         return files.TftpFile(name, trouble=trouble)
     if not stat.st_mode & 0o004:
         return files.TftpFile(name, stat.st_size, "is not readable by dnsmasq's user")
-    if closed := _closed(path.parent):
-        return files.TftpFile(name, stat.st_size, f"lies in {closed}, which is closed to others")
+    if outer := closed(path.parent):
+        return files.TftpFile(name, stat.st_size, f"lies in {outer}, which is closed to others")
     return files.TftpFile(name, stat.st_size, "" if stat.st_size else "is empty")
 
 
-def _closed(folder: Path) -> Path | None:
-    """The outermost folder on the way that only its owner may enter."""
+def closed(folder: Path, gid: int | None = None) -> Path | None:
+    """The outermost folder on the way that others may not enter, but for those of the group `gid`.
+
+    Raises OSError.
+    """
+
+    def entered(found: os.stat_result) -> bool:
+        return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH))
+
     way = (*reversed(folder.parents), folder)
-    return next((one for one in way if not one.stat().st_mode & 0o001), None)
+    return next((one for one in way if not entered(one.stat())), None)
+
+
+def _servers_group() -> int | None:
+    try:
+        return grp.getgrnam(SERVER.group).gr_gid
+    except KeyError:  # not installed
+        return None
 
 
 def configurations(world: World) -> list[Finding]:
@@ -171,8 +187,9 @@ def image_states(world: World) -> list[Finding]:
         folder = srv / image.snapshot[1:]
         if not problems:
             problems += rootfs.flaws(folder)
-        if closed := _closed(folder / "boot"):
-            problems.append(f"{closed} is not readable by others")
+        # An install opens /srv/os to the server's group alone.
+        if outer := closed(folder / "boot", _servers_group()):
+            problems.append(f"{outer} is not readable by others")
         kernel = image.kernels[0] if image.kernels else "none"
         states.append(files.ImageState(image.name, kernel, tuple(problems)))
     found = files.images(states, str(srv))
