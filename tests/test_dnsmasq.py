@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from appliance.boot import dnsmasq
-from appliance.config import Config, Network, Paths
+from appliance.config import Config, Network, Paths, Segment
 from appliance.errors import BadConfig, BadRequest
 
 TFTPBOOT = Path(__file__).parents[1] / "tftpboot"
@@ -130,6 +130,15 @@ def test_without_an_address_nothing_is_offered_by_http():
 
 
 HOSTILE = ("lab0\ndhcp-script=/tmp/x", "lab0,lo", 'la"b', "lab 0", "lab0\r", "lab0\x00", "läb0")
+
+
+def test_a_netmask_that_is_none_is_blamed_where_it_stands():
+    segment = Segment(
+        netmask="255.0.255.0", dhcp_range=("172.29.0.10", "172.29.0.99"), router="172.29.0.1"
+    )
+    bad = lab(more={"lab2": segment})
+    with pytest.raises(BadConfig, match=r"^network\.more\.lab2\.netmask = '255\.0\.255\.0'"):
+        dnsmasq.configuration(bad)
 
 
 @pytest.mark.parametrize("word", HOSTILE)

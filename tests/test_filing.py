@@ -152,6 +152,22 @@ async def test_jobs_lists_memory_and_archive_as_one(autojump_clock):
         assert [] == await ids(since=lab.scheduler.clock.now() + 1)
 
 
+async def test_whatever_word_a_job_ended_with_it_failed_if_it_was_no_success(autojump_clock):
+    words = ["success", "a word of its own", "soft_timeout", "success", "cancel", "OOM"]
+    async with open_lab(SMALL) as lab:
+        for n, word in enumerate(words):
+            job = await lab.submit(key=f"{n:016}")
+            now = lab.scheduler.clock.now()
+            lab.scheduler.change([*decisions.failed(job, word, "so it said", now)])
+        await filed(lab)
+        await lab.submit(key="f" * 16)  # which has not ended
+
+        answer = await lab.people.do("jobs", {"failed": True}, "ann", None)
+
+        assert len(lab.scheduler.store.jobs) < len(words)
+        assert ["lab.6", "lab.5", "lab.3", "lab.2"] == [row["id"] for row in answer["jobs"]]
+
+
 async def test_a_repeated_submit_finds_the_job_that_was_archived(autojump_clock):
     async with open_lab(SMALL) as lab:
         first = await over(lab, 1)

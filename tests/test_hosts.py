@@ -145,3 +145,29 @@ async def test_a_mac_that_two_files_name_is_told_once_at_a_start(tmp_path):
 
     told = [line["why"] for line in lines if line["log_level"] in ("error", "warning")]
     assert [f"rack-8: {labs.MAC} belongs to rack-7 already"] == told
+
+
+BY_HAND = """\
+# the one by the window; ask ann first
+mac: 52:54:00:00:00:01  # left port
+memory: 4G
+"""
+
+
+def test_a_change_of_a_hosts_file_leaves_what_a_person_wrote_beside_it(tmp_path):
+    (tmp_path / "rack-7").write_text(BY_HAND)
+
+    path = hosts.write(tmp_path, "rack-7", {"memory": "8G", "tags": ["ssd"]})
+
+    assert tmp_path / "rack-7" == path
+    assert BY_HAND.replace("4G", "8G") + "tags:\n- ssd\n" == path.read_text()
+
+
+def test_a_hosts_file_that_cannot_be_changed_in_place_is_written_anew_and_it_is_said(tmp_path):
+    (tmp_path / "rack-7").write_text("<<: {memory: 4G}  # a merge\nmac: 52:54:00:00:00:01\n")
+
+    with structlog.testing.capture_logs() as log:
+        path = hosts.put(tmp_path, "rack-7", {"mac": "52:54:00:00:00:01"})
+
+    assert "mac: '52:54:00:00:00:01'\n" == path.read_text()
+    assert ["rack-7"] == [line["host"] for line in log if "comments" in line["event"]]

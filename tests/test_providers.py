@@ -271,3 +271,18 @@ async def test_a_virtual_box_serves_the_queues_of_its_provider(autojump_clock, q
 
         assert gets == (lab.stage(job) == "offered")
         await box.hang_up()
+
+
+async def test_what_a_person_wrote_in_a_hosts_file_outlives_what_a_provider_registers(tmp_path):
+    (tmp_path / "hosts").mkdir()
+    there = tmp_path / "hosts" / f"{NAME}.yaml"
+    there.write_text("# ann's; do not touch\nfrom_providers: [mac, queues]\nmemory: 2G  # enough\n")
+    async with open_lab(config(tmp_path)) as lab:
+        await done(lab, f"/set_host_mac?hostname={NAME}&mac={MAC}")
+        await done(lab, f"/set_host_mac?hostname={NAME}&mac={OTHER}")
+        await done(lab, f"/del_host_mac?mac={MAC}")
+
+    text = there.read_text()
+    assert text.startswith("# ann's; do not touch\nfrom_providers: [mac, queues")
+    assert "memory: 2G  # enough\n" in text
+    assert ["52:54:00:00:00:02"] == yaml.safe_load(text)["mac"]

@@ -214,6 +214,21 @@ def test_a_lost_boot_avoids_its_box_while_another_is_there():
     assert "lab.1" == store.next_for(store.box("box-2")).id
 
 
+@pytest.mark.parametrize(("park", "waits_for_it"), [(1800.0, True), (600.0, False), (60.0, False)])
+def test_a_box_is_taken_to_be_there_for_two_of_the_waits_that_are_configured(park, waits_for_it):
+    store = a_store()
+    store.park = park
+    store.apply(Known(facts("box-2", OTHER), NOW))
+    offered(store)
+    make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
+    make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW, WAITS, 9))
+
+    seen(store, "box-2", OTHER, "10.0.0.6", NOW - 3000)
+
+    assert waits_for_it == (store.next_for(store.box("box-1")) is None)
+
+
 def test_a_box_that_went_away_since_is_waited_for_no_longer():
     """Else the job would wait for it for ever, while the box that lost it asks every half hour."""
     store = a_store()

@@ -32,7 +32,9 @@ DATA = frozenset(
     """__future__ abc base64 binascii collections collections.abc contextlib csv dataclasses
     datetime difflib email.utils enum functools gzip hashlib heapq io ipaddress itertools json math
     operator re shlex stat string struct textwrap types typing urllib.parse zlib
-    attrs cattrs cattrs.preconf.cbor2 cattrs.strategies cbor2 google_crc32c yaml""".split()  # noqa: SIM905
+    attrs cattrs cattrs.preconf.cbor2 cattrs.strategies cbor2 google_crc32c yaml
+    ruamel.yaml ruamel.yaml.comments ruamel.yaml.error ruamel.yaml.scalarstring
+    ruamel.yaml.util""".split()  # noqa: SIM905
 )
 # Types of the configuration are data; `appliance.config` itself reads files, so it is not pure.
 CONFIG_TYPES = frozenset(
@@ -221,6 +223,7 @@ DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "quart_trio": "quart-trio",
     "re2": "google-re2",
+    "ruamel": "ruamel-yaml",
     "yaml": "pyyaml",
 }
 

@@ -134,7 +134,7 @@ def _leases(config: Config) -> list[str]:
         f"dhcp-hostsdir={_path(config.paths.dhcp_hosts, 'paths.state')}",
         f"dhcp-lease-max={LEASES_MAX}",
     ]
-    netmask = _netmask(network.netmask)
+    netmask = _netmask(network.netmask, "network.netmask")
     if network.dhcp_range is None:
         # The network has other people's machines in it: only known testboxes are answered.
         ranges = [f"dhcp-range={_network(config, netmask)},proxy", *_segments(config)]
@@ -160,7 +160,7 @@ def _segments(config: Config) -> list[str]:
         key = f"network.more.{name}"
         if not _LABEL.match(name):
             raise BadConfig(f"{key}: {name!r} should be one word of letters, digits and -")
-        netmask = _netmask(segment.netmask)
+        netmask = _netmask(segment.netmask, f"{key}.netmask")
         if (segment.dhcp_range is None) != (config.network.dhcp_range is None):
             raise BadConfig(f"{key}: either every network has a dhcp_range, or none (proxyDHCP)")
         if segment.dhcp_range is None:
@@ -253,13 +253,11 @@ def _optional(text: str, key: str) -> str:
     return f",{_address(text, key)}" if text else ""
 
 
-def _netmask(text: str) -> ipaddress.IPv4Address:
+def _netmask(text: str, key: str) -> ipaddress.IPv4Address:
     try:
         return ipaddress.IPv4Network(f"0.0.0.0/{text}").netmask
     except ValueError as error:
-        raise BadConfig(
-            f"network.netmask = {text!r} should be a netmask, such as 255.255.255.0"
-        ) from error
+        raise BadConfig(f"{key} = {text!r} should be a netmask, such as 255.255.255.0") from error
 
 
 def _network(config: Config, netmask: ipaddress.IPv4Address) -> ipaddress.IPv4Address:

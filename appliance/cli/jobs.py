@@ -13,13 +13,10 @@ from appliance.cli import show as shows
 from appliance.cli.show import echo, secho
 from appliance.cli.wire import connect
 
-_FAILED = ["failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
-           "soft_timeout"]  # fmt: skip
-
 
 @click.command()
 @click.option("--mine", is_flag=True, help="Only those I submitted.")
-@click.option("--failed", is_flag=True, help="Only those that did not succeed.")
+@click.option("--failed", is_flag=True, help="Only those that ended otherwise than as a success.")
 @click.option("--stage", multiple=True, help="submit, offered, boot, running, post_run, finish.")
 @click.option("--box", help="Only those of this testbox.")
 @click.option("--queue", help="Only those of this queue.")
@@ -34,7 +31,7 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
         answer = server.ask(
             "jobs",
             user=getpass.getuser() if mine else None,
-            health=_FAILED if failed else None,
+            failed=failed,
             state=list(wanted["stage"]),
             box=wanted["box"],
             queue=wanted["queue"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,6 @@ import click
 from appliance.printable import printable
 
 _COLOURS = {"success": "green", "parked": "green", "running": "cyan", "cancel": "yellow"}
-_BAD = {"failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM"}
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
@@ -35,10 +34,17 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         for n, heading in enumerate(headings)
     ]
     secho(_line(headings, widths), bold=True)
-    for row in cells:
-        line = _line(row, widths)
-        word = next((word for word in row if word in _COLOURS or word in _BAD), None)
-        secho(line, fg=_COLOURS.get(word, "red") if word else None)
+    for row, shown in zip(rows, cells, strict=True):
+        line = _line(shown, widths)
+        secho(line, fg=_colour(dict(zip(headings, row, strict=True))))
+
+
+def _colour(row: Mapping[str, Any]) -> str | None:
+    """A job's by its health, which can be any word; of other rows by the words that are known."""
+    if row.get("HEALTH"):
+        return _COLOURS.get(row["HEALTH"], "red")
+    words = (word for word in row.values() if isinstance(word, str))
+    return next((_COLOURS[word] for word in words if word in _COLOURS), None)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

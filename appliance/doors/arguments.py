@@ -113,7 +113,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     **dict.fromkeys(("limit", "offset"), _WHOLE),
     **dict.fromkeys(("since", "until", "seconds", "older"), _NUMBER),
     **dict.fromkeys(("health", "state"), _FILTER),
-    **dict.fromkeys(("wait", "on", "dry_run", "replace"), _TRUTH),
+    **dict.fromkeys(("wait", "on", "dry_run", "replace", "failed"), _TRUTH),
     **dict.fromkeys(("macs", "queues", "tags", "console", "rootfs_disk"), _TEXTS),
 }
 

@@ -92,7 +92,9 @@ class Usher:
             self._check_known(who)
             before = self._scheduler.store.box_of(who)
             now = self._scheduler.clock.now()
-            there = before is not None and boxes.is_there(before, now)
+            there = before is not None and boxes.is_there(
+                before, now, self._scheduler.config.waits.park
+            )
             self._admission.check_question(who, before, there=there)
             claimed = before.uuid if before is not None else None
             seat = self._scheduler.sit(who, server, asked.ipxe)

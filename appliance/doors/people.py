@@ -25,7 +25,7 @@ from appliance.errors import BadRequest, BadState, NotFound, Refused
 from appliance.jobs import decisions, intake, views
 from appliance.jobs.changes import Job
 from appliance.jobs.intake import Paper
-from appliance.jobs.job import Attempt, Finished
+from appliance.jobs.job import SUCCESS, Attempt, Finished
 from appliance.jobs.scheduler import Scheduler
 from appliance.keep import results
 from appliance.keep.archive import Listed, Wanted
@@ -236,6 +236,7 @@ def _fits(job: Job, wanted: Arguments) -> bool:
     return (
         wanted.get("user") in (None, job.submitter)
         and (not wanted.get("health") or row["health"] in wanted["health"])
+        and (not wanted.get("failed") or row["health"] not in (None, SUCCESS))
         and (not wanted.get("state") or row["stage"] in wanted["state"])
         and wanted.get("box") in (None, row["box"])
         and wanted.get("queue") in (None, row["queue"])
@@ -251,6 +252,7 @@ def _of_the_archive(wanted: Arguments) -> Wanted | None:
     return Wanted(
         wanted.get("user"),
         tuple(wanted.get("health") or ()),
+        bool(wanted.get("failed")),
         wanted.get("box"),
         wanted.get("queue"),
         float(wanted.get("since") or 0.0),

@@ -35,7 +35,7 @@ _JUNK_UUIDS: Final = frozenset(
     ]
 )
 STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
-PRESENT_S: Final = 3600.0  # an idle box asks every half hour; after two it is not there
+PRESENT_MIN_S: Final = 1200.0  # a server tests its memory for ten minutes; it may do so twice
 _IPXE_OPERATORS: Final = frozenset([";", "&&", "||"])  # between two commands of a line
 CRASHKERNEL_AUTO: Final = frozenset(["centos", "openeuler", "rhel"])
 CRASHKERNEL_SMALL: Final = "128M"  # of up to 8 GB
@@ -334,9 +334,14 @@ class Box:
         return self.boots[-1].began if self.boots else 0.0
 
 
-def is_there(box: Box, at: float) -> bool:
+def present_for(park: float) -> float:
+    """The seconds after its last question for which a box is taken to be there: two waits."""
+    return max(2 * park, PRESENT_MIN_S)
+
+
+def is_there(box: Box, at: float, park: float) -> bool:
     """Whether the box works, or has asked not long before `at`, or since."""
-    return box.job is not None or box.asked > at - PRESENT_S
+    return box.job is not None or box.asked > at - present_for(park)
 
 
 def inherit(box: Box, other: Box) -> None:

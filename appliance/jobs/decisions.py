@@ -18,7 +18,7 @@ from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
 from appliance.jobs import misses, places
-from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
+from appliance.jobs.box import STRANGER, Box, Facts, Identity, Step, present_for
 from appliance.jobs.changes import (
     Change,
     Forgotten,
@@ -67,7 +67,7 @@ def asked(
         strangers = [other for other in store.boxes.values() if other.name.startswith(STRANGER)]
         if len(strangers) >= unknown_max:
             oldest = min(strangers, key=lambda other: other.asked)
-            if oldest.asked > now - max(PRESENT_S, 2 * waits.park):
+            if oldest.asked > now - present_for(waits.park):
                 raise Refused(f"{unknown_max} unknown boxes are waiting already; see `hosts`")
             changes.append(Forgotten(oldest.name))
         return [*changes, Seen(STRANGER + who.mac.replace(":", "-"), who, now)]

@@ -10,6 +10,7 @@ soon as it is there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any, Final
 import structlog
 import yaml
 
-from appliance import yaml_text
+from appliance import yaml_edit, yaml_text
 from appliance.boot import dnsmasq, own_ipxe
 from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
@@ -161,12 +162,22 @@ def macs_in(fields: Mapping[str, Any]) -> list[str]:
 
 
 def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
-    """The file of a box durably says this and nothing else.  Raises OSError."""
-    return put_text(folder, name, document.dump(whole))
+    """The file of a box durably says this and nothing else; a person's comments and order stay.
+
+    Raises OSError.
+    """
+    path = path_of(folder, name)
+    text = None
+    if path.exists():
+        with contextlib.suppress(UnicodeDecodeError):
+            text = yaml_edit.changed(_text(path), whole)
+        if text is None:
+            log.warning("comments in a hosts file are lost: it is written anew", host=name)
+    return put_text(folder, name, document.dump(whole) if text is None else text)
 
 
 def put_text(folder: Path, name: str, text: str) -> Path:
-    """The same, as a person has written it.  Raises OSError."""
+    """The file of a box is durably `text`, as a person has written it.  Raises OSError."""
     make_folders(folder)
     path = path_of(folder, name)
     beside = path.with_name(f".{path.name}.new")

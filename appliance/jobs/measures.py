@@ -22,9 +22,10 @@ SYNC_BOUNDS: Final = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.5, 2.0
 # How late the event loop was: below 10 ms nobody sees it, 100 ms is the most that one stranger's
 # request may cost all others, a minute is systemd's watchdog.
 LATE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0)
+# Those that have a label; a job may end as any other word, which is counted as OTHER.
 HEALTHS: Final = frozenset(
     ["success", "failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
-     "cancel"]
+     "cancel", "soft_timeout"]
 )  # fmt: skip
 PLACES: Final = frozenset(["os", "initrd", "kernel", "upload-files", "result"])
 OTHER: Final = "other"  # what boxes and documents make up has no label of its own

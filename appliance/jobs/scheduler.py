@@ -66,6 +66,7 @@ class Scheduler:
         link_gbits: float = 1.0,
     ) -> None:
         self.config, self.store, self.images, self.clock = config, store, images, clock
+        store.park = config.waits.park
         self.lobby, self.watchers = Lobby(), Watchers()
         self.measures = measures.Measures(journal.syncs)
         self._journal = journal

@@ -14,6 +14,7 @@ import itertools
 
 import attrs
 
+from appliance.config import Waits
 from appliance.errors import NotFound
 from appliance.jobs import job as jobs
 from appliance.jobs import registry, suspicion
@@ -52,6 +53,7 @@ class Store:
     archived: int = 0  # jobs that only the archive has
     clocked: Clocked | None = None  # what a run's clocks said last
     moment: float = 0.0  # of the newest change, as that run counts
+    park: float = attrs.field(default=Waits().park, init=False)  # seconds of an idle box's wait
     ready: Ready = attrs.field(init=False)
     _registry: Registry = attrs.field(init=False)
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -164,9 +166,11 @@ class Store:
         return box_name not in state.avoid or not self._another(self.jobs[job_id], state, box_name)
 
     def _another(self, job: Job, state: Queued, box_name: str) -> bool:
-        now = self.boxes[box_name].asked  # it sat down then; it asks every half hour
+        now = self.boxes[box_name].asked  # it sat down then; it asks once in each wait
         return any(
-            is_there(other, now) and other.takes_jobs and registry.serves(other).take(job.needs)
+            is_there(other, now, self.park)
+            and other.takes_jobs
+            and registry.serves(other).take(job.needs)
             for name in self.serving(job.match_key)
             if name not in state.avoid
             for other in [self.boxes[name]]

@@ -21,7 +21,7 @@ from appliance import threads
 from appliance.errors import BadState, NotFound
 from appliance.jobs.changes import Job, Mark, marked
 from appliance.jobs.document import Body
-from appliance.jobs.job import Finished
+from appliance.jobs.job import SUCCESS, Finished
 from appliance.jobs.store import Store
 from appliance.keep import soundness
 from appliance.keep.archive_file import connect, copy, transaction
@@ -41,6 +41,7 @@ class Wanted:
 
     user: str | None = None
     health: tuple[str, ...] = ()
+    failed: bool = False  # only those that ended otherwise than as a success
     box: str | None = None
     queue: str | None = None
     since: float = 0.0  # submitted then or later, UTC seconds
@@ -197,6 +198,8 @@ class Archive:
         if wanted.health:
             marks = ", ".join("?" * len(wanted.health))
             terms.append((f"health IN ({marks})", wanted.health))
+        if wanted.failed:
+            terms.append(("health != ?", (SUCCESS,)))
         if wanted.box is not None:
             terms.append(("box = ?", (wanted.box,)))
         if wanted.queue is not None:

@@ -1,0 +1,107 @@
+"""Pure: no clock, no socket, no await.
+
+Changes some keys of a YAML mapping that a person wrote; comments, order, quotes and anchors of the
+rest stay.  ruamel.yaml reads and writes it; PyYAML, as everywhere, says what a text means.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
+from ruamel.yaml.util import load_yaml_guess_indent
+
+from appliance import yaml_text
+
+CHARACTERS_MAX: Final = 2**16  # of a text; ruamel.yaml takes 10 s for a million, in Python
+_PLAIN_MAX: Final = 100  # characters of a word without quotes; each is read twice before
+_WIDTH: Final = 10_000  # characters of a line: as long as a person wrote it, no line is broken
+
+
+def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
+    """`text` so that it says `wanted`: a mapping with exactly these keys and values.
+
+    None where that cannot be done in place: the text is no mapping, or a key comes from a merge
+    (`<<`), or ruamel.yaml reads it otherwise than PyYAML, or it has more than CHARACTERS_MAX.
+    Whoever asks then writes it anew.
+    """
+    if len(text) > CHARACTERS_MAX:
+        return None
+    writer = YAML()
+    writer.preserve_quotes = True
+    writer.width = _WIDTH
+    try:
+        before = yaml_text.load(text)
+        tree, indent, offset = load_yaml_guess_indent(text, yaml=writer)
+    except (yaml.YAMLError, YAMLError, ValueError, IndexError):  # IndexError: its guess at a `-`
+        return None
+    if not isinstance(before, dict) or not isinstance(tree, CommentedMap):
+        return None
+    gone = [key for key in tree if key not in wanted]
+    if gone and not tree.fa.flow_style():
+        # ruamel.yaml would take the comment of the next key along.
+        try:
+            return changed(_without(text, tree, gone), wanted)
+        except KeyError:  # it comes from a merge, and has no line of its own
+            return None
+    for key in gone:
+        del tree[key]
+    for key, value in wanted.items():
+        if key not in before or not _same(before[key], value):
+            tree[key] = _plain(value)
+    writer.indent(mapping=2, sequence=indent or 2, offset=offset or 0)
+    made = io.StringIO()
+    try:
+        writer.dump(tree, made)
+        after = yaml_text.load(made.getvalue())
+    except (yaml.YAMLError, YAMLError, ValueError):
+        return None
+    return made.getvalue() if _same(after, dict(wanted)) else None
+
+
+def _without(text: str, tree: CommentedMap, gone: Sequence[Any]) -> str:
+    """`text` without the lines of some keys of its block mapping; comments behind them stay."""
+    lines = text.splitlines(keepends=True)
+    starts = sorted(tree.lc.key(key)[0] for key in tree)
+    for start in sorted((tree.lc.key(key)[0] for key in gone), reverse=True):
+        end = min((other for other in starts if other > start), default=len(lines))
+        while end > start + 1 and (not (line := lines[end - 1].strip()) or line.startswith("#")):
+            end -= 1
+        del lines[start:end]
+    return "".join(lines) or "{}\n"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, and of the same types: 1, 1.0 and true are three values."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _plain(value: Any) -> Any:
+    """As ruamel.yaml writes it so that PyYAML reads it: `yes` and `012` are texts in YAML 1.2."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return SingleQuotedScalarString(value) if isinstance(value, str) and _quoted(value) else value
+
+
+def _quoted(word: str) -> bool:
+    """Whether any reader of YAML 1.1 could take it for something else: a MAC is a number to some."""
+    if len(word) > _PLAIN_MAX:
+        return True
+    try:
+        return not word == yaml_text.load(word) == yaml.safe_load(word)
+    except (yaml.YAMLError, ValueError):
+        return True
