@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def _quoted(word: str) -> bool:
-    """Whether any reader of YAML 1.1 could take it for something else: a MAC is a number to some."""
+    """Whether a reader of YAML 1.1 could take it for something else: a MAC is a number to some."""
     if len(word) > _PLAIN_MAX:
         return True
     try:
