@@ -7,7 +7,7 @@ holds them to it.
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
     yaml_text     pure   YAML from outside: measured before it is built
-    yaml_edit     pure   changes keys of a YAML text, and leaves what a person wrote around them
+    yaml_edit     pure   changes keys of a YAML text; what a person wrote beside them stays
     json_text     pure   JSON from outside: measured as it arrives
     cbor_items    pure   the control socket's CBOR, item by item as it arrives
     printable     pure   what strangers wrote, as a terminal may show it
