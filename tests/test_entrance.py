@@ -317,7 +317,8 @@ def test_strangers_who_hold_all_that_they_may_stop_neither_the_state_nor_people_
     assert 0 == ended
     assert "Traceback" not in log
     assert "EMFILE" not in log
-    assert log.count("connection refused") <= 20 * 4  # three of an address, and a number
+    periods = 2  # a crowd of 1,200 may take longer than one to come
+    assert log.count("connection refused") <= periods * 20 * 4  # three of an address, and a number
     assert "more like this" in log
     assert log.count("\n") < 2 * CROWD / 2  # what the half of them did that said something
     assert kernel.startswith(b"HTTP/1.1 200 ")

@@ -263,17 +263,19 @@ async def files_are_gone(keep: Path, evidence: Evidence) -> None:
     async with stage(keep, evidence) as on:
         boot = next(on.lab.inside.path(on.lab.config.paths.srv / "os").glob("*/*/*-*/boot"))
         failures = 0
-        jobs = [await on.submit(text) for text in (CANNOT_BOOT, CANNOT_BOOT, LOOKS_AROUND)]
-        for job, pattern in zip(jobs, ("modules-*.cgz", "vmlinuz-*"), strict=False):
-            file = next(boot.glob(pattern))
-            on.cues[f"job={job} "] = lambda file=file: file.rename(file.with_name("away"))
         await on.lab.power_on(on.box)
-        for job, pattern in zip(jobs, ("modules-*.cgz", "vmlinuz-*"), strict=False):
+        # One after the other: a box that comes back while a file is away would lose the next one.
+        for number, pattern in enumerate(("modules-*.cgz", "vmlinuz-*"), 1):
+            file = next(boot.glob(pattern))
+            handed_over = f'event="script handed over" job=lab.{number} '
+            on.cues[handed_over] = lambda file=file: file.rename(file.with_name("away"))
+            job = await on.submit(CANNOT_BOOT)
             failures = 1 + await on.box.line("No script from .* asking again", after=failures)
             await on.over(job, "incomplete")
             (boot / "away").rename(on_disk(boot, pattern))
-        await on.over(jobs[2])
-        evidence.stdout = await on.lab.run("results", jobs[2], "cat", "stdout", check=False)
+        job = await on.submit(LOOKS_AROUND)
+        await on.over(job)
+        evidence.stdout = await on.lab.run("results", job, "cat", "stdout", check=False)
 
 
 def on_disk(boot: Path, pattern: str) -> Path:
