@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.jobs.changes import HISTORY_MAX
 from appliance.jobs.job import Offered
 from tests import lab as labs
+from tests.disks import MemoryDisk
 from tests.lab import KEY, PINNED, open_lab
 
 QUEUED = 60
@@ -52,6 +53,7 @@ async def fetches_its_job(lab):
     """And no more."""
     job = await given(lab)
     await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+    return job
 
 
 async def fetches_everything(lab):
@@ -94,6 +96,34 @@ async def says_failed_before_it_ran(lab):
     await lab.report(await given(lab), "job_state=failed")
 
 
+async def passes_what_it_never_fetched(lab):
+    """Three words, and a job is over that nobody ran."""
+    job = await given(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "", "lkp-post-run")
+
+
+async def passes_with_its_job_alone(lab):
+    """It has job.cgz, and nothing to run it with."""
+    job = await fetches_its_job(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "job_state=finished")
+
+
+async def fails_what_it_never_fetched(lab):
+    """A verdict, of whatever word."""
+    job = await given(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "job_state=failed")
+
+
+async def gives_back_what_it_never_fetched(lab):
+    """As a borrower does, or whoever cancels."""
+    job = await given(lab)
+    await lab.report(job, "job_state=post_run")
+    await lab.report(job, "job_health=cancel", "lkp-post-run")
+
+
 async def misses_a_file(lab):
     """The file is gone indeed, and is there again when the next job is looked at."""
     await given(lab)
@@ -104,7 +134,8 @@ AT_ONCE = [fetches_nothing, fetches_its_job, says_failed_before_it_ran]  # it re
 LATER = [
     hangs_up, asks_again_and_again, fetches_everything, runs_and_is_gone,
     has_run_at_once_and_is_gone, has_run_what_it_never_fetched, says_too_much_to_remember,
-    closes_what_it_never_ran, misses_a_file,
+    closes_what_it_never_ran, passes_what_it_never_fetched, passes_with_its_job_alone,
+    fails_what_it_never_fetched, gives_back_what_it_never_fetched, misses_a_file,
 ]  # fmt: skip
 
 
@@ -197,3 +228,47 @@ async def test_a_job_that_ends_on_the_box_ends_the_row(autojump_clock):
         await runs_and_is_gone(lab)
         await given(lab)
         assert began == trio.current_time()
+
+
+async def test_who_has_run_for_a_minute_has_run_whatever_was_fetched(autojump_clock):
+    """From a cache that asks nobody, say."""
+    async with open_lab() as lab:
+        await lab.know()
+        began = trio.current_time()
+        for n in range(4):
+            await lab.submit(key=f"{KEY}{n:03}")
+            await lives(lab, await given(lab), 60)
+
+        assert began + 4 * 60 == trio.current_time()
+
+
+async def test_a_kernel_from_elsewhere_is_not_ours_to_serve(autojump_clock):
+    """What the document's own server gives, nobody here sees."""
+    async with open_lab() as lab:
+        await lab.know()
+        began = trio.current_time()
+        for n in range(4):
+            await lab.submit("script: x\nkernel_uri: http://10.9.9.9/mine\n", key=f"{KEY}{n:03}")
+            job = await given(lab)
+            await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+            await lab.get("/runner.cgz")
+            for path in PINNED.initrds:
+                lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+            await lives(lab, job, 1)
+
+        assert began + 4 == trio.current_time()
+
+
+async def test_a_box_whose_fetches_a_restart_may_have_forgotten_is_not_blamed(autojump_clock):
+    """It was killed before the disk knew what had been fetched."""
+    disk = MemoryDisk()
+    async with open_lab(disk=disk) as lab:
+        await lab.know()
+        await lab.submit()
+        job = await fetches_its_job(lab)
+        await trio.sleep(1)
+    async with open_lab(disk=disk, restarted=True) as lab:
+        await lives(lab, job, 1)
+        await lab.ask()
+
+        assert 0 == lab.scheduler.store.box("box-1").misses

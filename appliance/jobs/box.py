@@ -22,6 +22,7 @@ from appliance.jobs import checks
 from appliance.jobs.document import ARCHS, group_of, is_container
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
+DETAIL_MAX: Final = 200  # characters of one step: a path, or what a report says
 STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
 
 _MAC: Final = re.compile(r"[0-9a-fA-F]{2}([:-]?)(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
@@ -354,6 +355,14 @@ def shifted(boot: BootLog, seconds: float) -> BootLog:
     """The boot as a clock tells it that was moved by so many seconds since."""
     steps = [attrs.evolve(step, at=step.at + seconds) for step in boot.steps]
     return attrs.evolve(boot, began=boot.began + seconds, steps=steps)
+
+
+def fetched(box: Box, job: str, attempt: int) -> set[str]:
+    """The paths of what the box has had for this attempt, in its boot under way; cut as kept."""
+    boot = box.boot
+    if boot is None or (boot.job, boot.attempt) != (job, attempt):
+        return set()
+    return {step.detail for step in boot.steps if step.what == "file"}
 
 
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:

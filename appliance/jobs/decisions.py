@@ -18,7 +18,7 @@ from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
 from appliance.jobs import misses, places
-from appliance.jobs.box import PRESENT_S, STRANGER, Box, Facts, Identity, Step
+from appliance.jobs.box import DETAIL_MAX, PRESENT_S, STRANGER, Box, Facts, Identity, Step
 from appliance.jobs.changes import (
     Change,
     Forgotten,
@@ -324,7 +324,7 @@ def step(
 ) -> Stepped:
     """Something to remember of the box's boot under way."""
     number = job.attempt.number if job and job.attempt else None
-    moment = Step(round(now, 3), what, detail[:200], size, seconds)
+    moment = Step(round(now, 3), what, detail[:DETAIL_MAX], size, seconds)
     return Stepped(box.name, moment, job.id if job else None, number)
 
 

@@ -20,6 +20,7 @@ from appliance import addresses, threads
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
+from appliance.jobs import box as boxes
 from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
@@ -206,15 +207,10 @@ class AtDoor:
 
 def _told(box: Box, job: Job, wanted: set[Named]) -> set[Named]:
     """What it fetched of this boot before the server restarted."""
-    boot = box.boot
-    if (
-        boot is None
-        or job.attempt is None
-        or (boot.job, boot.attempt) != (job.id, job.attempt.number)
-    ):
+    if job.attempt is None:
         return set()
-    paths = {step.detail for step in boot.steps if step.what == "file"}
-    return {(port, path) for port, path in wanted if path in paths}
+    paths = boxes.fetched(box, job.id, job.attempt.number)
+    return {(port, path) for port, path in wanted if path[: boxes.DETAIL_MAX] in paths}
 
 
 def pack(
