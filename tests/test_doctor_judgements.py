@@ -20,6 +20,7 @@ from appliance.setup.doctor import (
     host,
     machine,
     ports,
+    providers,
     wire,
     worlds,
 )
@@ -456,3 +457,32 @@ def test_a_folder_that_is_open_to_the_servers_group_alone_is_closed_to_others_on
         assert None is host.closed(inner, gid)
         outer.chmod(0o705)
         assert outer == host.closed(inner, gid)
+
+
+# ---- providers
+
+
+@pytest.mark.parametrize(
+    ("entry", "card", "routed", "level", "said"),
+    [
+        ("10.0.0.9", None, False, "warning", 'providers = ["10.0.0.9 MAC"]'),
+        ("10.0.0.9", "52:54:00:00:00:09", False, "warning", '"10.0.0.9 52:54:00:00:00:09"'),
+        ("10.0.0.0/24", None, False, "warning", "one entry for each machine"),
+        ("10.0.0.9", "52:54:00:00:00:01", False, "error", "the testbox box-1's"),
+        ("10.0.0.9", None, True, "ok", "behind a router"),
+        ("10.0.0.9 52:54:00:00:00:09", None, False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:09", "52:54:00:00:00:09", False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:01", "52:54:00:00:00:01", False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:09", "52:54:00:00:00:08", False, "error", "00:08 has its"),
+        ("10.0.0.9 52:54:00:00:00:09", None, True, "error", 'providers = ["10.0.0.9"]'),
+    ],
+)
+def test_a_provider_that_anybody_can_be_is_told_with_what_to_write(
+    entry, card, routed, level, said
+):
+    owners = {"52:54:00:00:00:01": "box-1"}
+    found = providers.judge(entry, card, owners, routed=routed)
+
+    assert level == found.level
+    assert said in f"{found.found} {found.mend}"
+    assert complete(found)

@@ -23,7 +23,7 @@ import structlog
 
 from appliance import threads
 from appliance.config import Config, Limits
-from appliance.doors.admission import Admission, is_trusted
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
 from appliance.doors.opening import parse_path
@@ -159,7 +159,7 @@ class Results:
         root, attempt = max(fits, key=lambda fit: len(fit[0]))  # attempt-2 lies inside attempt 1's
         if scope["method"] == "POST" and url == root:
             raise Refused("a form is posted to a name below the result root")
-        if not self._is_from(attempt, scope["client"][0]) and not _is_host(self._config, scope):
+        if not self._is_from(attempt, scope["client"][0]) and not self._is_host(scope):
             raise Refused(f"{job_id} is not {scope['client'][0]}'s")
         if not decisions.may_upload(self._scheduler.store, job, attempt):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
@@ -189,6 +189,17 @@ class Results:
             self._admission.check(box, client)
             return True
         return self._admission.is_registered(box, client)
+
+    def _is_host(self, scope: Scope) -> bool:
+        """Whether a form comes from a machine that runs virtual boxes.  Raises Unproven."""
+        if scope["method"] != "POST":
+            return False
+        try:
+            self._admission.check_trusted(scope["client"][0], str(scope["server"][0]))
+        except Refused as error:
+            log.info("no host of virtual boxes", client=scope["client"][0], why=str(error))
+            return False
+        return True
 
     async def _make_folder(
         self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path
@@ -351,13 +362,6 @@ async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> No
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
     await answer(send, status, str(error), _CLOSE)
-
-
-def _is_host(config: Config, scope: Scope) -> bool:
-    """Whether a form comes from a machine that runs virtual boxes."""
-    return scope["method"] == "POST" and is_trusted(
-        config.network, scope["client"][0], str(scope["server"][0])
-    )
 
 
 def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import attrs
 
+from appliance import addresses
 from appliance.boot import ipxe
 from appliance.errors import BadRequest
 from appliance.jobs import checks
@@ -25,7 +26,6 @@ BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
 DETAIL_MAX: Final = 200  # characters of one step: a path, or what a report says
 STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
 
-_MAC: Final = re.compile(r"[0-9a-fA-F]{2}([:-]?)(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
 # SMBIOS UUIDs that whole series of boards share: empty, erased, and an example never filled in.
 _JUNK_UUIDS: Final = frozenset(
     [
@@ -48,12 +48,10 @@ _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_6
 
 def normal_mac(text: str) -> str:
     """`text` as aa:bb:cc:dd:ee:ff.  Raises BadRequest: six pairs of hex digits are wanted."""
-    if not _MAC.match(text):
-        raise BadRequest(
-            f"{text[:40]!r} is no MAC address: six pairs of hex digits, - or : between"
-        )
-    digits = re.sub(r"[:-]", "", text).lower()
-    return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+    try:
+        return addresses.card(text)
+    except ValueError as error:
+        raise BadRequest(f"{error}: six pairs of hex digits, - or : between") from error
 
 
 def container_name(text: str) -> str:

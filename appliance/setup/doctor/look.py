@@ -30,6 +30,7 @@ def look(config: Config, say: Callable[[str], None] = lambda what: None) -> list
             ("configurations", host.configurations),
             ("images", host.image_states),
             ("doors", network.reached),
+            ("providers", network.claimed),
             ("testboxes", network.parked),
         ):
             say(what)
