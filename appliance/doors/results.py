@@ -159,9 +159,10 @@ class Results:
         root, attempt = max(fits, key=lambda fit: len(fit[0]))  # attempt-2 lies inside attempt 1's
         if scope["method"] == "POST" and url == root:
             raise Refused("a form is posted to a name below the result root")
-        if not self._is_from(attempt, scope["client"][0]) and not self._is_host(scope):
-            raise Refused(f"{job_id} is not {scope['client'][0]}'s")
-        if not decisions.may_upload(self._scheduler.store, job, attempt):
+        no_host = self._no_host(scope)
+        if no_host and not self._is_from(attempt, scope["client"][0]):
+            raise Refused(f"{job_id} is not {scope['client'][0]}'s: {no_host}")
+        if not decisions.may_upload(self._scheduler.store, job, attempt, host=not no_host):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
         path = self._config.paths.srv / url[1:]
         await results.check_inside(path, self._config.paths.srv / "result")
@@ -190,16 +191,18 @@ class Results:
             return True
         return self._admission.is_registered(box, client)
 
-    def _is_host(self, scope: Scope) -> bool:
-        """Whether a form comes from a machine that runs virtual boxes.  Raises Unproven."""
+    def _no_host(self, scope: Scope) -> str:
+        """Why a form comes from no machine that runs virtual boxes; empty: it does.
+
+        Raises Unproven.
+        """
         if scope["method"] != "POST":
-            return False
+            return "its box puts files, and hosts of virtual boxes post forms"
         try:
             self._admission.check_trusted(scope["client"][0], str(scope["server"][0]))
         except Refused as error:
-            log.info("no host of virtual boxes", client=scope["client"][0], why=str(error))
-            return False
-        return True
+            return str(error)
+        return ""
 
     async def _make_folder(
         self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path

@@ -266,14 +266,16 @@ def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved
     return [Moved(job.id, jobs.RefuseUpload(reason), now, f"upload refused: {reason}")]
 
 
-def may_upload(store: Store, job: Job, attempt: Attempt) -> bool:
-    """Whether its box holds the job, or `attempt` was what it held last: it has not asked since.
+def may_upload(store: Store, job: Job, attempt: Attempt, *, host: bool = False) -> bool:
+    """Whether its box holds `attempt`, or held it last: it has not asked since.
 
-    An older attempt's results are kept however late they come; another job's box brings none.
+    An older attempt's results are kept however late they come, but not from what its box runs
+    today, be it another attempt of the same job.  A `host` of virtual boxes brings both.
     """
-    if store.box(attempt.box).job == job.id:
+    box = store.box(attempt.box)
+    if box.job == job.id and (host or is_current(job, attempt)):
         return True
-    boot = store.box(attempt.box).boot
+    boot = box.boot
     return boot is not None and boot.job == job.id and boot.attempt == attempt.number
 
 
