@@ -51,12 +51,12 @@ def asked(
     unknown_max: int,
     *,
     untold: bool = False,
-    sent_back: bool = False,
+    excused: bool = False,
 ) -> list[Change]:
     """A box asks for work: it has rebooted, so whatever it held is lost (DESIGN.md#a-jobs-life).
 
-    `untold`: it was never told what it is offered, so that is not lost but goes back; `sent_back`:
-    because we had sent the box back by then.
+    `untold`: it was never told what it is offered, so that is not lost but goes back; `excused`:
+    because we had sent the box back by then, or its host has no memory for it.
 
     Where it is unknown and `unknown_max` such boxes are there already, one that has not asked for
     long is forgotten; raises Refused without such a one.
@@ -74,7 +74,7 @@ def asked(
     job = store.job(box.job) if box.job is not None else None
     if job is not None and untold and isinstance(job.state, Offered):
         number = job.state.attempt.number
-        changes += undelivered(store, job.id, number, now, waits, sent_back=sent_back)
+        changes += undelivered(store, job.id, number, now, waits, excused=excused)
     elif job is not None:
         event = jobs.Asked(now + waits_of(job, waits).return_to_lobby, now)
         changes += lost(store, job, event, now, waits)
@@ -100,17 +100,17 @@ def is_offered(store: Store, job_id: str, number: int) -> bool:
 
 
 def undelivered(
-    store: Store, job_id: str, number: int, now: float, waits: Waits, *, sent_back: bool = False
+    store: Store, job_id: str, number: int, now: float, waits: Waits, *, excused: bool = False
 ) -> list[Change]:
     """The box left before its script was sent: the job goes back at once.
 
-    `sent_back`: it was we who had ended its wait.
+    `excused`: it was we who had ended its wait, or its host looked for memory in vain.
     """
     if not is_offered(store, job_id, number):
         return []
     event = jobs.Undelivered()
     moved = Moved(job_id, event, now, "the box left before it was told")
-    if sent_back:
+    if excused:
         return [moved]
     return [moved, *misses.after(store, store.jobs[job_id], event, now, waits)]
 
