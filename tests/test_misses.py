@@ -272,3 +272,91 @@ async def test_a_box_whose_fetches_a_restart_may_have_forgotten_is_not_blamed(au
         await lab.ask()
 
         assert 0 == lab.scheduler.store.box("box-1").misses
+
+
+OWN = "script: x\nkernel_uri: http://10.9.9.9/mine\n"
+
+
+async def does_not_boot_it(lab):
+    """It has all that we serve of a job with a kernel from elsewhere."""
+    job = await given(lab)
+    await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+    await lab.get("/runner.cgz")
+    for path in PINNED.initrds:
+        lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+    return job
+
+
+async def panics_at_once(lab):
+    """The same, and it says that it runs."""
+    await lab.report(await does_not_boot_it(lab), "job_state=running")
+
+
+@pytest.mark.parametrize("loses", [does_not_boot_it, panics_at_once], ids=named)
+async def test_a_developers_own_kernels_never_idle_a_box_for_long(autojump_clock, loses):
+    """One after the other does not boot, and the next may."""
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(9):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        moments = []
+        for _ in range(8):
+            await loses(lab)
+            moments.append(trio.current_time())
+        await lives(lab, await does_not_boot_it(lab), 1)
+
+        assert [0, 0, 30, 60, 90, 120, 150, 180] == [round(at) for at in moments]
+        assert 0 == lab.scheduler.store.box("box-1").misses
+
+
+async def test_a_kernel_of_ones_own_that_does_not_boot_costs_others_nothing(autojump_clock):
+    """What somebody else loses next begins a row that is no longer for it."""
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(6):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        for _ in range(6):
+            await does_not_boot_it(lab)
+        await lab.submit(user="bob", key="another0")
+        await fetches_everything(lab)
+        began = trio.current_time()
+        await lab.submit(user="bob", key="another1")
+        await given(lab)
+
+        assert 30 == round(trio.current_time() - began)
+
+
+async def test_own_kernels_of_several_people_lost_in_a_row_are_the_boxs_fault(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(QUEUED):
+            await lab.submit(OWN, user="ann" if n % 2 else "bob", key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, does_not_boot_it)
+
+        assert 2 <= all_given(lab) <= GIVEN_MAX
+
+
+async def test_a_bad_box_takes_no_more_than_two_jobs_a_minute_from_a_developer(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(QUEUED):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, does_not_boot_it)
+
+        assert all_given(lab) <= 2 + WATCHED_S / 30
+
+
+async def test_a_kernel_from_elsewhere_gets_no_second_boot_either(autojump_clock):
+    """We gave all that was ours to give, and it did not boot."""
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit(OWN)
+        await does_not_boot_it(lab)
+        assert lab.scheduler.store.job(job.id).state.loaded
+        await (await lab.ask()).hang_up()
+        state = lab.scheduler.store.job(job.id).state
+
+        assert "boot_failed" == state.health
+        assert "its own kernel did not boot" in state.reason

@@ -298,7 +298,7 @@ class Box:
     address: str | None = None  # it asked from here last
     since: float = 0.0  # when it last changed what it does
     job: str | None = None  # the job whose attempt it holds
-    misses: int = 0  # boots in a row lost before everything was fetched
+    misses: int = 0  # boots and jobs lost in a row (jobs/misses.py)
     backoff_until: float = 0.0
     lost: tuple[str, ...] = ()  # the jobs whose boots it lost in a row
     quick: tuple[tuple[str, str], ...] = ()  # (job, suite) of those that failed in a row, quickly

@@ -81,6 +81,11 @@ class Fetches:
     def _wanted(self, job: Job) -> set[Named]:
         return {(file.port, file.path) for file in plan.files_of(self._scheduler.config, job)}
 
+    def _ours(self, job: Job) -> set[Named]:
+        """Those of them that we serve: what a document has elsewhere, nobody here sees fetched."""
+        files = plan.files_of(self._scheduler.config, job)
+        return {(file.port, file.path) for file in files if file.host is None}
+
     def _got_it(
         self, box: Box, job: Job, file: Named, size: int, seconds: float, wanted: set[Named]
     ) -> None:
@@ -95,7 +100,7 @@ class Fetches:
         changes: list[Change] = [
             decisions.step(box, now, "file", file[1], size, round(seconds, 3), job)
         ]
-        if got >= wanted:
+        if got >= self._ours(job):
             changes += decisions.loaded(
                 self._scheduler.store, job, now, self._scheduler.config.waits
             )

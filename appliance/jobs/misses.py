@@ -8,6 +8,9 @@ job does not eat the queue, whatever it loses them by.
     within moments of its job's first report   likewise
     the same with a last word, if its files    likewise
       were never served: words alone
+    a kernel of the submitter's own, once it   the shortest rest, and the row grows no longer,
+      was served, if the same person's own       so somebody who tries kernels is not kept from
+      was lost before                            trying the next; those of several people count
     later, or closed by the box itself         the row is over
 
 What a person ends, or the server by itself, is no loss of the box's.
@@ -42,7 +45,10 @@ def after(store: Store, job: Job, event: jobs.Event, now: float, waits: Waits) -
         return [Missed(box.name, 0.0)] if box.misses else []
     unloaded = jobs.is_loading(state) and not attempt.reboots
     at_once = unloaded and isinstance(event, jobs.Asked | jobs.Lapse)
-    return [Missed(box.name, now + _pause(box, waits, at_once=at_once))]
+    pause = _pause(box, waits, at_once=at_once)
+    if box.misses and _is_own_kernels(box, job) and _is_same_persons(store, box, job):
+        return [Missed(box.name, now + min(pause, waits.backoff_first), counts=False)]
+    return [Missed(box.name, now + pause)]
 
 
 def _ran(box: Box, job: Job, event: jobs.Event, now: float) -> bool:
@@ -65,6 +71,20 @@ def _is_served(box: Box, job: Job) -> bool:
     assert job.attempt is not None
     got = boxes.fetched(box, job.id, job.attempt.number)
     return {path[: boxes.DETAIL_MAX] for path in plan.own_paths(job)} <= got
+
+
+def _is_own_kernels(box: Box, job: Job) -> bool:
+    """Whether it is a kernel of the submitter's own that did not boot, or not for a minute."""
+    return job.document.rules.own_kernel and _is_served(box, job)
+
+
+def _is_same_persons(store: Store, box: Box, job: Job) -> bool:
+    """Whether what the box lost before was the same person's, and with a kernel of its own, too."""
+    earlier = (boot.job for boot in reversed(box.boots[:-1]) if boot.job is not None)
+    before = store.jobs.get(next(earlier, ""))
+    if before is None:  # it is in the archive: long ago
+        return False
+    return before.submitter == job.submitter and before.document.rules.own_kernel
 
 
 def _pause(box: Box, waits: Waits, *, at_once: bool) -> float:
