@@ -254,6 +254,7 @@ async def test_a_kernel_from_elsewhere_is_not_ours_to_serve(autojump_clock):
             await lab.get("/runner.cgz")
             for path in PINNED.initrds:
                 lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+            await wait_all_tasks_blocked()
             await lives(lab, job, 1)
 
         assert began + 4 == trio.current_time()
@@ -284,6 +285,7 @@ async def does_not_boot_it(lab):
     await lab.get("/runner.cgz")
     for path in PINNED.initrds:
         lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+    await wait_all_tasks_blocked()
     return job
 
 
