@@ -182,6 +182,7 @@ holds them to it.
       doctor/firewall  pure   what would drop what comes in
       doctor/machine   pure   limits, leases, disks
       doctor/files     pure   iPXE, configurations, images
+      doctor/providers  pure   what says that machines of virtual boxes are who they are
       doctor/boxes     pure   the iPXE of parked boxes, and what is known about it
 """
 

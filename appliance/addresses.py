@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import attrs
+
+_CARD: Final = re.compile(r"[0-9a-fA-F]{2}([:-]?)(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -50,6 +55,43 @@ def network(text: str) -> Network:
         if first is not None:
             return ipaddress.ip_network(f"{first}/{found.prefixlen - _MAPPED_BITS}")
     return found
+
+
+def card(text: str) -> str:
+    """The MAC address `text` as aa:bb:cc:dd:ee:ff.  Raises ValueError."""
+    if not _CARD.match(text):
+        raise ValueError(f"{text[:40]!r} is no MAC address")
+    digits = re.sub(r"[:-]", "", text).lower()
+    return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+
+
+@attrs.frozen
+class Machine:
+    """Where a machine is, or several are, and which cards it has; none named: any."""
+
+    network: Network
+    cards: tuple[str, ...] = ()
+
+
+def machine(text: str) -> Machine:
+    """The one in `10.0.0.9`, `10.0.0.9 52:54:00:00:00:09` or `10.0.0.0/24`.  Raises ValueError."""
+    words = text.split()
+    return Machine(network(words[0] if words else ""), tuple(card(word) for word in words[1:]))
+
+
+@functools.lru_cache(1000)  # as below
+def machines(texts: tuple[str, ...]) -> tuple[Machine, ...]:
+    """All of them."""
+    return tuple(machine(text) for text in texts)
+
+
+def machines_at(address: str, texts: tuple[str, ...]) -> list[Machine]:
+    """Those of `texts` that an address, in its normal form, may be."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return []
+    return [each for each in machines(texts) if found in each.network]
 
 
 @functools.lru_cache(1000)  # configurations: a server has one, its tests some

@@ -76,8 +76,9 @@ class Network:
     router: str = ""  # DHCP option 3; empty: none, boxes then see the lab only
     dns: str = ""  # DHCP option 6; empty: none
     check_neighbour: bool = True  # who acts as a box must have its card, as far as the kernel sees
-    # Addresses or networks of machines that run virtual testboxes: they may register boxes and
-    # ask in their name.  The lab server itself always may.
+    # Machines that run virtual testboxes: they may register boxes and ask in their name.  Each an
+    # address with its cards ("10.0.0.9 52:54:00:00:00:09"), or an address or network alone, which
+    # anybody can take but a registered box.  The lab server itself always may.
     providers: tuple[str, ...] = ()
     more: Mapping[str, Segment] = attrs.field(factory=dict)  # further networks, by a name
 
@@ -267,9 +268,12 @@ def parse(text: str, name: str) -> Config:
     _check_ports(config.ports, file)
     for text in config.network.providers:
         try:
-            addresses.network(text)
+            addresses.machine(text)
         except ValueError:
-            right = "an address or a network such as 10.0.0.0/24"
+            right = (
+                'an address, better with its card as in "10.0.0.9 52:54:00:00:00:09",'
+                " or a network such as 10.0.0.0/24"
+            )
             where = file.at("network.providers")
             raise BadConfig(f"{where}: network.providers: {text!r} must be {right}") from None
     for user, account in config.accounts.items():

@@ -40,7 +40,7 @@ from appliance.doors import (
     retention,
     shares,
 )
-from appliance.doors.admission import is_trusted
+from appliance.doors.admission import is_named
 from appliance.doors.asgi import Doors
 from appliance.doors.entrance import Entrance
 from appliance.doors.neighbours import Kernel
@@ -234,7 +234,7 @@ def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
         box = scheduler.store.box_at(client)
         if addresses.is_own(client, server):
             return "the server itself", Kind.HOST
-        if is_trusted(config.network, client, server):
+        if is_named(config.network, client, server):
             return client, Kind.HOST
         return client, Kind.BOX if box is not None and box.known else Kind.OTHER
 

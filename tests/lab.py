@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from appliance.clock import Clock
 from appliance.config import Config, Network, Paths
@@ -112,6 +113,7 @@ class Lab:
         assert 200 == (await self.get("/runner.cgz", client)).status
         for path in [PINNED.kernel, *PINNED.initrds]:
             self.fetches.done(client, path, 1000, 1.0)
+        await wait_all_tasks_blocked()  # the last byte arrives before it is accounted for
 
     @property
     def fetches(self) -> Any:

@@ -158,6 +158,7 @@ async def test_the_checks_of_a_card_hold_in_every_form(tmp_path, ends):
 async def test_who_is_trusted_is_so_in_every_form(tmp_path, ends, status):
     chosen = checking(tmp_path, providers=("10.9.0.0/16", "2001:db8:9::/48"))
     async with open_lab(chosen) as lab:
+        lab.neighbours.cards |= dict.fromkeys(("10.9.0.7", "2001:db8:9::7"), "52:54:00:00:00:99")
         answer = await get(lab, f"/set_host_mac?hostname=vm-1&mac={HEX}", ends, method="PUT")
 
         assert status == answer.status

@@ -215,6 +215,91 @@ async def test_where_no_card_can_be_seen_the_address_alone_counts(tmp_path, act,
         assert way == "routed" or lab.neighbours.asked in ([], [BOX] * len(lab.neighbours.asked))
 
 
+HOST_CARD, HOST = "52:54:00:00:00:99", "10.9.0.7"
+REGISTERS = "/set_host_mac?hostname=vm-1&mac=52:54:00:00:01:01"
+
+
+async def as_provider(lab, client=HOST):
+    """What only a machine that runs virtual boxes may: register one, and ask in its name."""
+    return (
+        await send(lab, "PUT", REGISTERS, client),
+        await send(lab, "GET", ASK, client),
+        await send(lab, "GET", f"{GPXELINUX}?hostname=box-1", client),
+    )
+
+
+ALL, NOTHING, NOT_NOW = (200, 200, 200), (403, 503, 503), (503, 503, 503)
+
+
+@pytest.mark.parametrize(
+    ("entry", "card", "may"),
+    [
+        (HOST, HOST_CARD, ALL),
+        (HOST, THIEF, ALL),  # nobody can tell: doctor warns
+        (HOST, SECOND, NOTHING),  # a testbox's, that has taken the address
+        (HOST, None, NOT_NOW),
+        ("10.9.0.0/16", HOST_CARD, ALL),
+        ("10.9.0.0/16", SECOND, NOTHING),
+        (f"{HOST} {HOST_CARD}", HOST_CARD, ALL),
+        (f"{HOST} 52-54-00-00-00-98 {HOST_CARD.upper()}", HOST_CARD, ALL),
+        (f"{HOST} {HOST_CARD}", THIEF, NOTHING),
+        (f"{HOST} {HOST_CARD}", SECOND, NOTHING),
+        (f"{HOST} {HOST_CARD}", None, NOT_NOW),
+        (f"{HOST} {SECOND}", SECOND, ALL),  # the operator says that this box runs virtual ones
+        (f"10.9.0.8 {HOST_CARD}", HOST_CARD, NOTHING),
+    ],
+)
+async def test_a_provider_is_known_by_its_card(tmp_path, entry, card, may):
+    async with open_lab(config(tmp_path, providers=(entry,))) as lab:
+        await lab.know()
+        await lab.know("box-2", SECOND)
+        lab.neighbours.cards[HOST] = card
+
+        assert may == await as_provider(lab)
+
+
+async def test_a_provider_behind_a_router_is_known_by_its_address_alone(tmp_path):
+    async with open_lab(config(tmp_path, providers=(HOST,))) as lab:
+        await lab.know()
+        lab.neighbours.routed.add(HOST)
+
+        assert ALL == await as_provider(lab)
+
+
+async def test_a_card_that_cannot_be_seen_behind_a_router_is_not_taken_for_there(tmp_path):
+    async with open_lab(config(tmp_path, providers=(f"{HOST} {HOST_CARD}",))) as lab:
+        await lab.know()
+        await lab.ask()
+        lab.neighbours.routed.add(HOST)
+
+        assert NOTHING == await as_provider(lab)
+
+
+async def test_who_is_refused_is_told_what_to_write(tmp_path):
+    async with open_lab(config(tmp_path, providers=("10.9.0.0/16",))) as lab:
+        await lab.know("box-2", SECOND)
+        lab.neighbours.cards[HOST] = SECOND
+        for method, path in (("PUT", REGISTERS), ("GET", ASK)):
+            answer = await fakes.fetch(
+                lab.wire, method, path, client=(HOST, 4000), server=SCHEDULER
+            )
+            assert f'providers = ["{HOST} {SECOND}"]' in answer.body.decode()
+
+
+@pytest.mark.parametrize("act", ACTS)
+async def test_a_testbox_among_the_providers_acts_for_itself_alone(tmp_path, act):
+    """Its virtual boxes' network may have others in it."""
+    async with open_lab(config(tmp_path, providers=("10.0.0.0/24",))) as lab:
+        job = await at_work(lab, act)
+        await lab.know("box-2", THIEF)
+        lab.neighbours.cards[ELSEWHERE] = THIEF
+        before = seen(lab, job)
+        await ACTS[act](lab, job, ELSEWHERE)
+
+        assert before == seen(lab, job)
+        assert await ACTS[act](lab, job, BOX) in (200, 201)
+
+
 @pytest.mark.parametrize("act", ACTS)
 async def test_a_neighbour_at_its_own_address_does_nothing_for_another_box(tmp_path, act):
     async with open_lab(config(tmp_path)) as lab:

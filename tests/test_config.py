@@ -70,7 +70,10 @@ def test_every_kind_of_value_is_taken():
         ("[network]\ndhcp_range = ['10.0.0.1']", "should be a list of two strings"),
         ("[network]\ndhcp_range = [1, 2]", "should be a list of two strings"),
         ("[network]\nproviders = '10.0.0.1'", "should be a list of strings"),
-        ("[network]\nproviders = ['10.0.0.1', 'rack']", "'rack' must be an address or a network"),
+        ("[network]\nproviders = ['10.0.0.1', 'rack']", "'rack' must be an address, better with"),
+        ("[network]\nproviders = ['10.0.0.1 52:54']", 'as in "10.0.0.9 52:54:00:00:00:09"'),
+        ("[network]\nproviders = ['']", "providers: '' must be"),
+        ("[network]\nproviders = ['52:54:00:00:00:01']", "'52:54:00:00:00:01' must be"),
         ("[network", "a.toml:1: Expected "),
         ("lab = 'a'\nlab = 'b'", "a.toml:2: Cannot overwrite a value"),
     ],
@@ -173,7 +176,12 @@ def test_the_places_that_follow_from_others():
 
 
 def test_providers_are_any_number_of_addresses_and_networks():
-    for written in ([], ["10.0.0.1"], ["10.0.0.1/24", "fe80::1", "10.1.0.0/16"]):
+    for written in (
+        [],
+        ["10.0.0.1"],
+        ["10.0.0.1 52:54:00:00:00:01 52-54-00-00-00-02"],
+        ["10.0.0.1/24", "fe80::1", "10.1.0.0/16"],
+    ):
         parsed = config.parse(f"[network]\nproviders = {written}", "a.toml")
 
         assert tuple(written) == parsed.network.providers

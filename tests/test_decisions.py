@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from appliance.boot import plan
 from appliance.config import Defaults, Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import box as boxes
@@ -105,6 +106,9 @@ def test_a_box_that_ends_a_job_is_forgiven():
     make(store, decisions.asked(store, Identity(MAC, ADDRESS), NOW, WAITS, 10))
     offered(store)
     make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
+    job = store.job("lab.1")
+    files = plan.own_paths(job)
+    make(store, [decisions.step(store.box("box-1"), NOW, "file", path, job=job) for path in files])
     make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
     make(store, decisions.reported(store.job("lab.1"), "running", NOW, WAITS))
     assert 1 == store.box("box-1").misses

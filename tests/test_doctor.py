@@ -213,7 +213,8 @@ async def test_in_proxy_mode_a_known_box_is_asked_for(keep):
 def test_without_root_or_network_it_says_what_it_could_not_look_at(tmp_path, monkeypatch):
     file = tmp_path / "appliance.toml"
     paths = Paths(*(tmp_path / name for name in ("srv", "state", "run", "hosts", "tftp")))
-    file.write_text(labs.toml(Config(paths=paths, network=Network(interface="nosuch0"))))
+    network = Network(interface="nosuch0", providers=("127.0.0.1",))
+    file.write_text(labs.toml(Config(paths=paths, network=network)))
 
     done = CliRunner().invoke(group, ["--config", str(file), "doctor", "--json"])
 
@@ -226,6 +227,7 @@ def test_without_root_or_network_it_says_what_it_could_not_look_at(tmp_path, mon
     assert "skipped" == found["DHCP servers on nosuch0"]["level"]
     assert found["DHCP servers on nosuch0"]["found"]
     assert "skipped" == found["doors"]["level"]
+    assert "is this server itself" == found["provider 127.0.0.1"]["found"]
 
 
 def test_a_configuration_that_cannot_be_read_is_exit_code_2(tmp_path):

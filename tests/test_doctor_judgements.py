@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import attrs
@@ -20,6 +23,7 @@ from appliance.setup.doctor import (
     host,
     machine,
     ports,
+    providers,
     wire,
     worlds,
 )
@@ -456,3 +460,74 @@ def test_a_folder_that_is_open_to_the_servers_group_alone_is_closed_to_others_on
         assert None is host.closed(inner, gid)
         outer.chmod(0o705)
         assert outer == host.closed(inner, gid)
+
+
+# ---- providers
+
+
+@pytest.mark.parametrize(
+    ("entry", "card", "routed", "level", "said"),
+    [
+        ("10.0.0.9", None, False, "warning", 'providers = ["10.0.0.9 MAC"]'),
+        ("10.0.0.9", "52:54:00:00:00:09", False, "warning", '"10.0.0.9 52:54:00:00:00:09"'),
+        ("10.0.0.0/24", None, False, "warning", "one entry for each machine"),
+        ("10.0.0.9", "52:54:00:00:00:01", False, "error", "the testbox box-1's"),
+        ("10.0.0.9", None, True, "ok", "behind a router"),
+        ("10.0.0.9 52:54:00:00:00:09", None, False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:09", "52:54:00:00:00:09", False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:01", "52:54:00:00:00:01", False, "ok", "by its card"),
+        ("10.0.0.9 52:54:00:00:00:09", "52:54:00:00:00:08", False, "error", "00:08 has its"),
+        ("10.0.0.9 52:54:00:00:00:09", None, True, "error", 'providers = ["10.0.0.9"]'),
+    ],
+)
+def test_a_provider_that_anybody_can_be_is_told_with_what_to_write(
+    entry, card, routed, level, said
+):
+    owners = {"52:54:00:00:00:01": "box-1"}
+    found = providers.judge(entry, card, owners, routed=routed)
+
+    assert level == found.level
+    assert said in f"{found.found} {found.mend}"
+    assert complete(found)
+
+
+# ---- the clock
+
+
+@pytest.mark.parametrize(
+    ("ahead", "synchronised", "level", "said"),
+    [
+        (0.0, True, ["ok"], "is kept right"),
+        (-86400.0, True, ["ok"], "is kept right"),  # nothing was written since yesterday
+        (59.0, True, ["ok"], "is kept right"),
+        (86400.0, True, ["error"], "the clock went back by 1 days: the state has newer records"),
+        (0.0, False, ["warning"], "nothing keeps it right"),
+        (7200.0, False, ["error", "warning"], "the clock went back by 2 hours"),
+        (0.0, None, ["skipped"], "does not say"),
+        (None, True, ["skipped"], "cannot be seen"),
+        (None, None, ["skipped", "skipped"], "cannot be seen"),
+    ],
+)
+def test_a_clock_that_may_be_wrong_is_told(ahead, synchronised, level, said):
+    found = machine.clock(ahead, synchronised=synchronised)
+
+    assert level == levels(found)
+    assert said in found[0].found
+    assert all(complete(finding) for finding in found)
+
+
+def test_the_clock_is_compared_with_the_newest_file_of_the_state(tmp_path):
+    for name, moment in (("snapshot-000001", 1000.0), ("journal-000001", time.time() + 5000)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (moment, moment))
+
+    assert host._ahead(tmp_path) == pytest.approx(5000, abs=60)
+    assert 0 == host._ahead(tmp_path / "none")
+
+
+def test_what_the_kernel_says_of_its_clock_is_what_timedatectl_reads_too():
+    """STA_UNSYNC and a return value of TIME_ERROR say the same, in the same answer."""
+    room = ctypes.create_string_buffer(host.TIMEX_BYTES)
+    said = ctypes.CDLL(None).adjtimex(room)
+
+    assert host._synchronised() == (None if said < 0 else said != 5)

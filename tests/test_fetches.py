@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 
+import attrs
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
@@ -15,6 +16,7 @@ from appliance.boot import plan
 from appliance.jobs.job import Finished
 from tests import fakes
 from tests import lab as labs
+from tests.disks import MemoryDisk
 from tests.lab import PINNED, open_lab
 
 BOX, PORTS = "10.0.0.5", labs.config().ports
@@ -134,4 +136,22 @@ async def test_bytes_from_a_door_that_the_script_does_not_name_are_none_of_its_f
         assert not lab.scheduler.store.job(job.id).state.loaded
         for path in (PINNED.kernel, *PINNED.initrds):
             assert 200 == await ask(lab, "GET", path, PORTS.os)
+        assert lab.scheduler.store.job(job.id).state.loaded
+
+
+async def test_a_restart_knows_what_was_fetched_by_however_long_a_path(autojump_clock, monkeypatch):
+    """What is kept of a path is cut; the whole of it is what the box asks for."""
+    deep = f"/os/debian/{'x' * 250}/vmlinuz"
+    monkeypatch.setattr(labs, "PINNED", attrs.evolve(PINNED, kernel=deep))
+    disk = MemoryDisk()
+    async with open_lab(disk=disk) as lab:
+        job = await offered(lab)
+        lab.fetches.done(BOX, deep, 1000, 1.0)
+        await wait_all_tasks_blocked()
+    async with open_lab(disk=disk, restarted=True) as lab:
+        assert 200 == await ask(lab, "GET", f"/job_initrd_tmpfs/{job.id}/job.cgz", PORTS.scheduler)
+        assert 200 == await ask(lab, "GET", plan.RUNNER, PORTS.scheduler)
+        for path in PINNED.initrds:
+            lab.fetches.done(BOX, path, 1000, 1.0)
+
         assert lab.scheduler.store.job(job.id).state.loaded

@@ -220,6 +220,13 @@ async def test_what_the_client_has_already_is_not_sent_again(wire, ledger) -> No
 
         assert (304, b"") == (again.status, again.body)
         assert first.headers["etag"] == again.headers["etag"]
+    assert [("done", BOX[0], URL, 0)] * 2 == [row[:4] for row in ledger.rows]
+
+
+async def test_who_only_looks_has_nothing(wire, ledger) -> None:
+    first = await fetch(wire, "HEAD", URL)
+    await fetch(wire, "HEAD", URL, {"if-none-match": first.headers["etag"]})
+
     assert [] == ledger.rows
 
 

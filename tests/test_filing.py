@@ -208,7 +208,9 @@ async def test_a_late_report_of_an_archived_job_is_kept_and_moves_nothing(autoju
         await filed(lab)
         assert job.id not in lab.scheduler.store.jobs
         before = await lab.scheduler.find(job.id)
-        reports = Reports(lab.scheduler, Admission(lab.config.network, lab.neighbours).check)
+        reports = Reports(
+            lab.scheduler, Admission(lab.config.network, lab.neighbours, lambda card: None).check
+        )
         await reports.append(Source(token, "10.0.0.9"), {"job_state": "finished"})
 
         assert before == await lab.scheduler.find(job.id)

@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.jobs.changes import HISTORY_MAX
 from appliance.jobs.job import Offered
 from tests import lab as labs
+from tests.disks import MemoryDisk
 from tests.lab import KEY, PINNED, open_lab
 
 QUEUED = 60
@@ -52,6 +53,7 @@ async def fetches_its_job(lab):
     """And no more."""
     job = await given(lab)
     await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+    return job
 
 
 async def fetches_everything(lab):
@@ -94,6 +96,34 @@ async def says_failed_before_it_ran(lab):
     await lab.report(await given(lab), "job_state=failed")
 
 
+async def passes_what_it_never_fetched(lab):
+    """Three words, and a job is over that nobody ran."""
+    job = await given(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "", "lkp-post-run")
+
+
+async def passes_with_its_job_alone(lab):
+    """It has job.cgz, and nothing to run it with."""
+    job = await fetches_its_job(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "job_state=finished")
+
+
+async def fails_what_it_never_fetched(lab):
+    """A verdict, of whatever word."""
+    job = await given(lab)
+    await lab.report(job, "job_state=running")
+    await lab.report(job, "job_state=failed")
+
+
+async def gives_back_what_it_never_fetched(lab):
+    """As a borrower does, or whoever cancels."""
+    job = await given(lab)
+    await lab.report(job, "job_state=post_run")
+    await lab.report(job, "job_health=cancel", "lkp-post-run")
+
+
 async def misses_a_file(lab):
     """The file is gone indeed, and is there again when the next job is looked at."""
     await given(lab)
@@ -104,7 +134,8 @@ AT_ONCE = [fetches_nothing, fetches_its_job, says_failed_before_it_ran]  # it re
 LATER = [
     hangs_up, asks_again_and_again, fetches_everything, runs_and_is_gone,
     has_run_at_once_and_is_gone, has_run_what_it_never_fetched, says_too_much_to_remember,
-    closes_what_it_never_ran, misses_a_file,
+    closes_what_it_never_ran, passes_what_it_never_fetched, passes_with_its_job_alone,
+    fails_what_it_never_fetched, gives_back_what_it_never_fetched, misses_a_file,
 ]  # fmt: skip
 
 
@@ -197,3 +228,137 @@ async def test_a_job_that_ends_on_the_box_ends_the_row(autojump_clock):
         await runs_and_is_gone(lab)
         await given(lab)
         assert began == trio.current_time()
+
+
+async def test_who_has_run_for_a_minute_has_run_whatever_was_fetched(autojump_clock):
+    """From a cache that asks nobody, say."""
+    async with open_lab() as lab:
+        await lab.know()
+        began = trio.current_time()
+        for n in range(4):
+            await lab.submit(key=f"{KEY}{n:03}")
+            await lives(lab, await given(lab), 60)
+
+        assert began + 4 * 60 == trio.current_time()
+
+
+async def test_a_kernel_from_elsewhere_is_not_ours_to_serve(autojump_clock):
+    """What the document's own server gives, nobody here sees."""
+    async with open_lab() as lab:
+        await lab.know()
+        began = trio.current_time()
+        for n in range(4):
+            await lab.submit("script: x\nkernel_uri: http://10.9.9.9/mine\n", key=f"{KEY}{n:03}")
+            job = await given(lab)
+            await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+            await lab.get("/runner.cgz")
+            for path in PINNED.initrds:
+                lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+            await wait_all_tasks_blocked()
+            await lives(lab, job, 1)
+
+        assert began + 4 == trio.current_time()
+
+
+async def test_a_box_whose_fetches_a_restart_may_have_forgotten_is_not_blamed(autojump_clock):
+    """It was killed before the disk knew what had been fetched."""
+    disk = MemoryDisk()
+    async with open_lab(disk=disk) as lab:
+        await lab.know()
+        await lab.submit()
+        job = await fetches_its_job(lab)
+        await trio.sleep(1)
+    async with open_lab(disk=disk, restarted=True) as lab:
+        await lives(lab, job, 1)
+        await lab.ask()
+
+        assert 0 == lab.scheduler.store.box("box-1").misses
+
+
+OWN = "script: x\nkernel_uri: http://10.9.9.9/mine\n"
+
+
+async def does_not_boot_it(lab):
+    """It has all that we serve of a job with a kernel from elsewhere."""
+    job = await given(lab)
+    await lab.get(f"/job_initrd_tmpfs/{job.id}/job.cgz")
+    await lab.get("/runner.cgz")
+    for path in PINNED.initrds:
+        lab.fetches.done("10.0.0.5", path, 1000, 1.0)
+    await wait_all_tasks_blocked()
+    return job
+
+
+async def panics_at_once(lab):
+    """The same, and it says that it runs."""
+    await lab.report(await does_not_boot_it(lab), "job_state=running")
+
+
+@pytest.mark.parametrize("loses", [does_not_boot_it, panics_at_once], ids=named)
+async def test_a_developers_own_kernels_never_idle_a_box_for_long(autojump_clock, loses):
+    """One after the other does not boot, and the next may."""
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(9):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        moments = []
+        for _ in range(8):
+            await loses(lab)
+            moments.append(trio.current_time())
+        await lives(lab, await does_not_boot_it(lab), 1)
+
+        assert [0, 0, 30, 60, 90, 120, 150, 180] == [round(at) for at in moments]
+        assert 0 == lab.scheduler.store.box("box-1").misses
+
+
+async def test_a_kernel_of_ones_own_that_does_not_boot_costs_others_nothing(autojump_clock):
+    """What somebody else loses next begins a row that is no longer for it."""
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(6):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        for _ in range(6):
+            await does_not_boot_it(lab)
+        await lab.submit(user="bob", key="another0")
+        await fetches_everything(lab)
+        began = trio.current_time()
+        await lab.submit(user="bob", key="another1")
+        await given(lab)
+
+        assert 30 == round(trio.current_time() - began)
+
+
+async def test_own_kernels_of_several_people_lost_in_a_row_are_the_boxs_fault(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(QUEUED):
+            await lab.submit(OWN, user="ann" if n % 2 else "bob", key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, does_not_boot_it)
+
+        assert 2 <= all_given(lab) <= GIVEN_MAX
+
+
+async def test_a_bad_box_takes_no_more_than_two_jobs_a_minute_from_a_developer(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        for n in range(QUEUED):
+            await lab.submit(OWN, key=f"{KEY}{n:03}")
+        with trio.move_on_after(WATCHED_S):
+            await goes_on(lab, does_not_boot_it)
+
+        assert all_given(lab) <= 2 + WATCHED_S / 30
+
+
+async def test_a_kernel_from_elsewhere_gets_no_second_boot_either(autojump_clock):
+    """We gave all that was ours to give, and it did not boot."""
+    async with open_lab() as lab:
+        await lab.know()
+        job = await lab.submit(OWN)
+        await does_not_boot_it(lab)
+        assert lab.scheduler.store.job(job.id).state.loaded
+        await (await lab.ask()).hang_up()
+        state = lab.scheduler.store.job(job.id).state
+
+        assert "boot_failed" == state.health
+        assert "its own kernel did not boot" in state.reason

@@ -17,10 +17,12 @@ from appliance.config import Limits, Network
 from appliance.doors import bodies
 from appliance.doors import results as uploads
 from appliance.doors.results import NAMES_MAX
+from appliance.jobs import decisions
+from appliance.jobs import job as jobs
 from appliance.keep import results
 from tests import fakes
 from tests import lab as labs
-from tests.lab import open_lab
+from tests.lab import ASK, open_lab
 
 UPLOAD = ("10.0.0.1", 3080)
 
@@ -437,6 +439,42 @@ async def test_results_may_come_until_the_box_asks_again_and_not_after(tmp_path)
 
 
 async def test_each_attempt_uploads_to_its_own_place_however_late(tmp_path):
+    """Its box was given up on, and is alive; another has the job by now."""
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        await lab.know("box-2", "52:54:00:00:00:02")
+        job = await lab.submit("script: x\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await send(lab, "PUT", f"{job.result_root}/log", b"one", cookie=job.id)
+        scheduler, lapse = lab.scheduler, jobs.Lapse("nothing heard")
+        now, waits = scheduler.clock.now(), scheduler.config.waits
+        held = scheduler.store.job(job.id)
+        await scheduler.keep(decisions.lost(scheduler.store, held, lapse, now, waits))
+        other = ASK.replace("00-01", "00-02")
+        await (await lab.ask(other, "10.0.0.6")).rest()
+        root = f"{job.result_root}/attempt-2"
+        old = await send(lab, "PUT", f"{job.result_root}/more", b"late", cookie=job.id)
+        new = await send(lab, "PUT", f"{root}/log", b"two", "10.0.0.6", job.id)
+        taken = [
+            await send(lab, "PUT", f"{job.result_root}/log", b"forged", "10.0.0.6", job.id),
+            await send(lab, "PUT", f"{root}/log", b"forged", cookie=job.id),
+        ]
+        shown = await lab.people.do("host-show", {"host": "box-1"}, "root", None)
+
+        assert [201, 201] == [old.status, new.status]
+        assert [403, 403] == [answer.status for answer in taken]
+        assert {"log": b"one", "more": b"late", "attempt-2/log": b"two"} == kept(lab, job)
+        assert "offered" == lab.stage(job)
+        steps = [step["detail"] for step in shown["boots"][-1]["steps"]]
+        assert "late: more (of attempt 1)" == steps[-1]
+
+
+@pytest.mark.parametrize("method", ["PUT", "MKCOL", "POST"])
+async def test_a_box_that_is_given_the_job_again_does_not_write_into_its_first_attempt(
+    tmp_path, method
+):
+    """What it runs now is another run, and may want to look better than it did."""
     async with open_lab(labs.config(tmp_path)) as lab:
         await lab.know()
         job = await lab.submit("script: x\nretry: true\n")
@@ -445,16 +483,47 @@ async def test_each_attempt_uploads_to_its_own_place_however_late(tmp_path):
         await lab.report(job, "job_state=running")
         await send(lab, "PUT", f"{job.result_root}/log", b"one", cookie=job.id)
         await (await lab.ask()).rest()
-        old = await send(lab, "PUT", f"{job.result_root}/more", b"late", cookie=job.id)
-        root = f"{job.result_root}/attempt-2"
-        new = await send(lab, "PUT", f"{root}/log", b"two", cookie=job.id)
-        shown = await lab.people.do("host-show", {"host": "box-1"}, "root", None)
+        body, kind = (form("log", b"forged"), FORM) if method == "POST" else (b"forged", {})
+        old = await send(lab, method, f"{job.result_root}/log", body, cookie=job.id, **kind)
+        path = f"{job.result_root}/attempt-2/log"
+        new = await send(lab, "PUT", path, b"two", cookie=job.id)
 
-        assert [201, 201] == [old.status, new.status]
-        assert {"log": b"one", "more": b"late", "attempt-2/log": b"two"} == kept(lab, job)
-        assert "offered" == lab.stage(job)
-        steps = [step["detail"] for step in shown["boots"][-1]["steps"]]
-        assert ["late: more (of attempt 1)", "log"] == steps[-2:]
+        assert [403, 201] == [old.status, new.status]
+        assert b"attempt 1 of lab.1 is over" in old.body
+        assert {"log": b"one", "attempt-2/log": b"two"} == kept(lab, job)
+
+
+async def test_an_upload_that_was_under_way_when_its_box_asked_again_is_kept(tmp_path):
+    async with open_lab(labs.config(tmp_path)) as lab:
+        job = await running(lab)
+        stream = lab.wire.connect(("10.0.0.5", 5000), UPLOAD)
+        head = f"PUT {job.result_root}/a HTTP/1.1\r\nHost: x\r\nCookie: JOBID={job.id}\r\n"
+        await stream.send_all(head.encode() + b"Content-Length: 6\r\n\r\nhalf")
+        while not parts(lab):
+            await wait_all_tasks_blocked(0.01)
+        await (await lab.ask()).hang_up()
+        await stream.send_all(b"ed")
+        with trio.fail_after(5):
+            told = await stream.receive_some(1000)
+
+        assert told.startswith(b"HTTP/1.1 201 ")
+        assert {"a": b"halfed"} == kept(lab, job)
+
+
+async def test_a_host_sends_the_console_of_an_attempt_whose_box_has_the_job_again(tmp_path):
+    """It runs them, and says which was which."""
+    async with open_lab(labs.config(tmp_path)) as lab:
+        await lab.know()
+        job = await lab.submit("script: x\nretry: true\n")
+        await (await lab.ask()).rest()
+        await lab.fetched_all(job)
+        await lab.report(job, "job_state=running")
+        await (await lab.ask()).rest()
+        body = form("dmesg", b"one")
+        sent = await send(lab, "POST", f"{job.result_root}/x", body, "10.0.0.1", job.id, **FORM)
+
+        assert 200 == sent.status
+        assert {"dmesg": b"one"} == kept(lab, job)
 
 
 NAMES = [  # below the job's result root, in which attempts have theirs

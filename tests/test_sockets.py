@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors.sockets import MEMORY_S
+from appliance.jobs.lobby import TRIED_S
 from tests import fakes
 from tests import lab as labs
 from tests.lab import HYPHENS, KEY, SCHEDULER, open_lab
@@ -188,6 +189,54 @@ async def test_a_host_that_hangs_up_instead_of_finding_memory_gives_the_job_back
         assert "submit" == lab.stage(job)
         assert before == len(lab.wire.nursery.child_tasks)
         assert 0 == trio.current_time()
+
+
+async def gives_up_after(lab, way, seconds):
+    """A host that finds no memory for so long; whether there was a job at once."""
+    began = trio.current_time()
+    socket = await parked(lab)
+    while (message := await socket.next()) is not None and message != REQUEST:
+        pass
+    waited = trio.current_time() - began
+    if way == "says nothing":
+        await rest(socket)
+    elif way == "hangs up":
+        await trio.sleep(seconds)
+        await socket.hang_up()
+        await wait_all_tasks_blocked()
+    else:
+        await trio.sleep(seconds)  # and asks again, the next time round
+    return waited
+
+
+@pytest.mark.parametrize("way", ["says nothing", "hangs up", "asks again"])
+async def test_a_host_that_looked_for_memory_in_vain_is_not_blamed(autojump_clock, way):
+    """It never took the job: it may ask for it as often as it likes."""
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        job = await lab.submit()
+        waits = [await gives_up_after(lab, way, TRIED_S) for _ in range(6)]
+
+        assert [0] * 6 == waits
+        assert 0 == lab.scheduler.store.box("box-1").misses
+        assert () == lab.scheduler.store.box("box-1").lost
+        socket = await parked(lab)
+        await socket.say(await socket.next())
+        assert f"/{job.id}/" in (await socket.next())["response"]
+
+
+@pytest.mark.parametrize("way", ["hangs up", "asks again"])
+async def test_a_host_that_does_not_look_for_memory_rests_like_any_other(autojump_clock, way):
+    async with open_lab() as lab:
+        await lab.know(arch="x86_64")
+        for n in range(20):
+            await lab.submit(key=f"{KEY}{n:03}")
+        with trio.move_on_after(1000):
+            while True:
+                await gives_up_after(lab, way, 1)
+
+        given = sum(len(job.attempts) for job in lab.scheduler.store.jobs.values())
+        assert 2 <= given <= 7  # at 0, 0, 30, 90, 210, 450 and 930 s (test_misses)
 
 
 async def test_one_box_has_one_seat_in_whichever_way_it_asks(autojump_clock):

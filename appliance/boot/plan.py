@@ -118,15 +118,28 @@ class File:
 
 def files_of(config: Config, job: Job) -> set[File]:
     """The files that a job's script names, as a box asks for them."""
-    pinned = job.pinned
-    urls = [*filter(None, [pinned.kernel]), *pinned.initrds, *pinned.packages]
-    if job.document.os_mount == "initramfs":
-        urls += [*pinned.deps, *pinned.pkgs]
-    files = {_file(config, url) for url in urls}
+    files = {_file(config, url) for url in _urls(job)}
     files.add(File(config.ports.scheduler, job_cgz_path(job)))
     if not job.document.packages:
         files.add(File(config.ports.scheduler, RUNNER))
     return files
+
+
+def own_paths(job: Job) -> set[str]:
+    """The paths of those that we serve, whatever the document says: one from elsewhere is not ours.
+
+    job.cgz is always among them.
+    """
+    paths = {url for url in _urls(job) if url.startswith("/")} | {job_cgz_path(job)}
+    return paths if job.document.packages else paths | {RUNNER}
+
+
+def _urls(job: Job) -> list[str]:
+    pinned = job.pinned
+    urls = [*filter(None, [pinned.kernel]), *pinned.initrds, *pinned.packages]
+    if job.document.os_mount == "initramfs":  # others fetch these once they run
+        urls += [*pinned.deps, *pinned.pkgs]
+    return urls
 
 
 def _file(config: Config, url: str) -> File:

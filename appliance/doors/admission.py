@@ -4,7 +4,8 @@ A box is known by its MAC, and HTTP shows an address alone.  Any box can take an
 any time: so wherever somebody acts as a box, be it with a question, for its job.cgz, with a report
 or an upload, the card that has the address *now* must be the box's.  What holds elsewhere:
 
-* loopback, this server's own addresses, and `network.providers` act for virtual boxes;
+* loopback, this server's own addresses, and `network.providers` act for virtual boxes: a provider
+  by the card that its entry names, or, where it names none, by any but a registered box's;
 * behind a router no card is to be seen, and the address alone counts; but nobody there asks in the
   name of a box that is on a link of ours;
 * where the kernel does not say, nobody acts.
@@ -15,29 +16,69 @@ Must not: remember what it found.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
 from appliance import addresses
 from appliance.config import Network
-from appliance.doors.neighbours import Neighbours, OnLink, Routed
+from appliance.doors.neighbours import Neighbours, OnLink, Place, Routed
 from appliance.errors import Refused, Unproven
 from appliance.jobs.box import Box, Identity
 
 log = structlog.get_logger()
 
 
-def is_trusted(network: Network, client: str, server: str) -> bool:
-    """Whether `client` is the lab server itself, or one of `network.providers`."""
-    return addresses.is_own(client, server) or addresses.is_in(client, network.providers)
+Owner = Callable[[str], str | None]  # the registered box that has a card, if one has
+
+
+def is_named(network: Network, client: str, server: str) -> bool:
+    """Whether `client` is the lab server itself, or at an address of `network.providers`.
+
+    Whoever has taken such an address is there, too: see Admission.check_trusted.
+    """
+    at = addresses.machines_at(client, network.providers)
+    return addresses.is_own(client, server) or bool(at)
 
 
 class Admission:
     """Asks for the card at an address, where `network.check_neighbour` is on."""
 
-    def __init__(self, network: Network, neighbours: Neighbours) -> None:
+    def __init__(self, network: Network, neighbours: Neighbours, owner: Owner) -> None:
         self._network = network
         self._neighbours = neighbours
+        self._owner = owner
+
+    def check_trusted(self, client: str, server: str) -> None:
+        """Raises Refused for anybody but the lab server itself and `network.providers`.
+
+        Raises Unproven where that cannot be told.
+        """
+        if addresses.is_own(client, server):
+            return
+        if not addresses.machines_at(client, self._network.providers):
+            raise Refused("network.providers does not name it")
+        if self._network.check_neighbour:
+            place = self._place(client)
+            card = place.card if isinstance(place, OnLink) else None
+            if why := self._no_provider(client, card):
+                raise Refused(why)
+
+    def _no_provider(self, client: str, card: str | None) -> str:
+        """Why `client` is no provider; empty: it is one.  `card` is None behind a router."""
+        at = addresses.machines_at(client, self._network.providers)
+        if not at:
+            return "network.providers does not name it"
+        cards = [each for machine in at for each in machine.cards]
+        if card in cards:
+            return ""
+        if all(machine.cards for machine in at):
+            seen = f"it is {card} now" if card else "no card is to be seen behind a router"
+            return f"{seen}, and network.providers says {', '.join(cards)}"
+        if card is not None and (name := self._owner(card)) is not None:
+            right = f'providers = ["{client} {card}"]'
+            return f"{card} is the testbox {name}'s; if {name} runs virtual boxes: {right}"
+        return ""
 
     def check(self, box: Box, client: str) -> None:
         """Raises Refused where `client`, which has the box's address, has no card of the box's.
@@ -60,7 +101,13 @@ class Admission:
         if card is None or card == who.mac:
             return
         if box is None or not {card, who.mac} <= set(_cards(box)):
-            raise Refused(f"{who.address} is {card}, and asks for {who.mac}")
+            raise Refused(f"{who.address} is {card}, and asks for {who.mac}{self._hint(who, card)}")
+
+    def _hint(self, who: Identity, card: str) -> str:
+        """What an operator should know of one who asks for others from a provider's address."""
+        if not addresses.machines_at(who.address, self._network.providers):
+            return ""
+        return f"; no provider: {self._no_provider(who.address, card)}"
 
     def _check_moved(self, who: Identity, box: Box) -> None:
         """Raises Refused where `box` is on a link of ours, and so is not who asks from afar."""
@@ -73,12 +120,13 @@ class Admission:
 
     def _is_far(self, client: str) -> bool:
         """Whether `client` is behind a router, and no provider."""
-        if not self._network.check_neighbour or addresses.is_in(client, self._network.providers):
+        if not self._network.check_neighbour or addresses.is_loopback(client):
             return False
         try:
-            return isinstance(self._neighbours.place(client), Routed)
-        except OSError:
+            routed = isinstance(self._place(client), Routed)
+        except Unproven:
             return False
+        return routed and bool(self._no_provider(client, None))
 
     def is_registered(self, box: Box, client: str) -> bool:
         """Whether `client`, at whatever address, has a card that the hosts file gives to `box`.
@@ -103,8 +151,13 @@ class Admission:
         """
         if not self._network.check_neighbour or addresses.is_loopback(client):
             return None
-        if addresses.is_in(client, self._network.providers):
+        place = self._place(client)
+        if not isinstance(place, OnLink):
             return None
+        return place.card if self._no_provider(client, place.card) else None
+
+    def _place(self, client: str) -> Place:
+        """Where `client` is; with its card, where it is on a link of ours.  Raises Unproven."""
         if addresses.is_link_local(client):
             raise Unproven(f"{client} is a link-local address, which says nothing of who has it")
         try:
@@ -112,11 +165,9 @@ class Admission:
         except OSError as error:
             why = error.strerror or str(error)
             raise Unproven(f"whose card is at {client} cannot be told: {why}") from error
-        if not isinstance(place, OnLink):
-            return None
-        if place.card is None:
+        if isinstance(place, OnLink) and place.card is None:
             raise Unproven(f"whose card is at {client} cannot be told: the kernel has no entry now")
-        return place.card
+        return place
 
 
 def _cards(box: Box) -> tuple[str, ...]:

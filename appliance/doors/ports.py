@@ -22,12 +22,10 @@ def make_doors(
 ) -> tuple[dict[int, App | Paths], dict[int, App | Paths]]:
     """By port: the doors that talk, which Hypercorn serves, and those that only give files."""
     config = scheduler.config
-    admission = Admission(config.network, neighbours)
+    admission = Admission(config.network, neighbours, scheduler.store.registered)
     fetches = Fetches(scheduler, admission.check, admission.acts)
     srv, ports = config.paths.srv, config.ports
-    small = reports.make_app(
-        Reports(scheduler, admission.check), Providers(scheduler), config.network
-    )
+    small = reports.make_app(Reports(scheduler, admission.check), Providers(scheduler), admission)
     read = Index(
         "/result", srv / "result", Files({"/result": srv / "result"}, fetches.at(ports.results))
     )

@@ -1,7 +1,7 @@
 """What machines that run virtual testboxes say of them: names, MACs and queues.
 
 docs/wire.md#providers specifies the requests.
-Who may say it: `admission.is_trusted`.  A name in a hosts file is the operator's: over the wire
+Who may say it: `Admission.check_trusted`.  A name in a hosts file is the operator's: over the wire
 only what was said over the wire can be changed, and what a hosts file leaves open can be added.  A
 file that names disks leaves nothing open, since its box's disks are wiped.
 

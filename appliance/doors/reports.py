@@ -22,8 +22,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from appliance import json_text
-from appliance.config import Network
-from appliance.doors.admission import is_trusted
+from appliance.doors.admission import Admission
 from appliance.doors.providers import Providers
 from appliance.errors import (
     ApplianceError,
@@ -67,7 +66,7 @@ class Small(QuartTrio):
         await super().asgi_app(shown, receive, send)
 
 
-def make_app(reports: Reports, providers: Providers, network: Network) -> QuartTrio:
+def make_app(reports: Reports, providers: Providers, admission: Admission) -> QuartTrio:
     """The Quart application."""
     app = Small(__name__, static_folder=None)
     # Both would cut long answers without a word (docs/firmware.md#libraries); each door has limits
@@ -78,7 +77,7 @@ def make_app(reports: Reports, providers: Providers, network: Network) -> QuartT
 
     _add_cgi(app, _verbs(reports))
     _add_questions(app, reports)
-    _add_providers(app, providers, network)
+    _add_providers(app, providers, admission)
 
     @app.get("/")
     async def alive() -> Response:
@@ -162,7 +161,7 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
         return _json(await reports.testbox(request.args.to_dict()))
 
 
-def _add_providers(app: QuartTrio, providers: Providers, network: Network) -> None:
+def _add_providers(app: QuartTrio, providers: Providers, admission: Admission) -> None:
     """What machines that run virtual boxes say of them; others are refused."""
 
     async def present(query: Mapping[str, str]) -> str:
@@ -179,9 +178,11 @@ def _add_providers(app: QuartTrio, providers: Providers, network: Network) -> No
     @app.put(f"/<any({','.join(map(repr, verbs))}):verb>")
     async def provider(verb: str) -> Response:
         server = request.scope["server"][0]  # type: ignore[index] # Hypercorn always has it
-        if not is_trusted(network, _client(), str(server)):
-            who = "the lab server and network.providers"
-            raise Refused(f"{_client()} may not register testboxes, only {who} may")
+        try:
+            admission.check_trusted(_client(), str(server))
+        except Refused as error:
+            who = "only the lab server and network.providers may"
+            raise Refused(f"{_client()} may not register testboxes, {who}: {error}") from error
         return _text(await verbs[verb](request.args.to_dict()))
 
     @app.get("/heart-beat")

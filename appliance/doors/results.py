@@ -23,7 +23,7 @@ import structlog
 
 from appliance import threads
 from appliance.config import Config, Limits
-from appliance.doors.admission import Admission, is_trusted
+from appliance.doors.admission import Admission
 from appliance.doors.asgi import App, Receive, Scope, Send, answer
 from appliance.doors.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
 from appliance.doors.opening import parse_path
@@ -159,9 +159,10 @@ class Results:
         root, attempt = max(fits, key=lambda fit: len(fit[0]))  # attempt-2 lies inside attempt 1's
         if scope["method"] == "POST" and url == root:
             raise Refused("a form is posted to a name below the result root")
-        if not self._is_from(attempt, scope["client"][0]) and not _is_host(self._config, scope):
-            raise Refused(f"{job_id} is not {scope['client'][0]}'s")
-        if not decisions.may_upload(self._scheduler.store, job, attempt):
+        no_host = self._no_host(scope)
+        if no_host and not self._is_from(attempt, scope["client"][0]):
+            raise Refused(f"{job_id} is not {scope['client'][0]}'s: {no_host}")
+        if not decisions.may_upload(self._scheduler.store, job, attempt, host=not no_host):
             raise Refused(f"attempt {attempt.number} of {job_id} is over")
         path = self._config.paths.srv / url[1:]
         await results.check_inside(path, self._config.paths.srv / "result")
@@ -189,6 +190,19 @@ class Results:
             self._admission.check(box, client)
             return True
         return self._admission.is_registered(box, client)
+
+    def _no_host(self, scope: Scope) -> str:
+        """Why a form comes from no machine that runs virtual boxes; empty: it does.
+
+        Raises Unproven.
+        """
+        if scope["method"] != "POST":
+            return "its box puts files, and hosts of virtual boxes post forms"
+        try:
+            self._admission.check_trusted(scope["client"][0], str(scope["server"][0]))
+        except Refused as error:
+            return str(error)
+        return ""
 
     async def _make_folder(
         self, scope: Scope, send: Send, job: Job, attempt: Attempt, root: str, path: Path
@@ -351,13 +365,6 @@ async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> No
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
     await answer(send, status, str(error), _CLOSE)
-
-
-def _is_host(config: Config, scope: Scope) -> bool:
-    """Whether a form comes from a machine that runs virtual boxes."""
-    return scope["method"] == "POST" and is_trusted(
-        config.network, scope["client"][0], str(scope["server"][0])
-    )
 
 
 def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:

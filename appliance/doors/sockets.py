@@ -105,13 +105,14 @@ class Sockets:
     ) -> str | None:
         """The script, once the box's host has the memory; None where it has not, or too late."""
         await send(_text(_REQUEST))
-        has = False
+        has, seat.looks_since = False, trio.current_time()
         with trio.move_on_after(MEMORY_S):
             has = await _until_said(_REQUEST["type"], receive)
             if not has:
                 seat.hang_up()
         assert seat.handed is not None
         if has and decisions.is_offered(self._scheduler.store, *seat.handed):
+            seat.looks_since = None
             return script
         self._scheduler.undelivered(seat)
         if not seat.hung_up:

@@ -16,15 +16,16 @@ from typing import Any, Final
 
 import attrs
 
+from appliance import addresses
 from appliance.boot import ipxe
 from appliance.errors import BadRequest
 from appliance.jobs import checks
 from appliance.jobs.document import ARCHS, group_of, is_container
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
+DETAIL_MAX: Final = 200  # characters of one step: a path, or what a report says
 STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
 
-_MAC: Final = re.compile(r"[0-9a-fA-F]{2}([:-]?)(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
 # SMBIOS UUIDs that whole series of boards share: empty, erased, and an example never filled in.
 _JUNK_UUIDS: Final = frozenset(
     [
@@ -47,12 +48,10 @@ _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_6
 
 def normal_mac(text: str) -> str:
     """`text` as aa:bb:cc:dd:ee:ff.  Raises BadRequest: six pairs of hex digits are wanted."""
-    if not _MAC.match(text):
-        raise BadRequest(
-            f"{text[:40]!r} is no MAC address: six pairs of hex digits, - or : between"
-        )
-    digits = re.sub(r"[:-]", "", text).lower()
-    return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+    try:
+        return addresses.card(text)
+    except ValueError as error:
+        raise BadRequest(f"{error}: six pairs of hex digits, - or : between") from error
 
 
 def container_name(text: str) -> str:
@@ -299,7 +298,7 @@ class Box:
     address: str | None = None  # it asked from here last
     since: float = 0.0  # when it last changed what it does
     job: str | None = None  # the job whose attempt it holds
-    misses: int = 0  # boots in a row lost before everything was fetched
+    misses: int = 0  # boots and jobs lost in a row (jobs/misses.py)
     backoff_until: float = 0.0
     lost: tuple[str, ...] = ()  # the jobs whose boots it lost in a row
     quick: tuple[tuple[str, str], ...] = ()  # (job, suite) of those that failed in a row, quickly
@@ -359,6 +358,14 @@ def shifted(boot: BootLog, seconds: float) -> BootLog:
     """The boot as a clock tells it that was moved by so many seconds since."""
     steps = [attrs.evolve(step, at=step.at + seconds) for step in boot.steps]
     return attrs.evolve(boot, began=boot.began + seconds, steps=steps)
+
+
+def fetched(box: Box, job: str, attempt: int) -> set[str]:
+    """The paths of what the box has had for this attempt, in its boot under way; cut as kept."""
+    boot = box.boot
+    if boot is None or (boot.job, boot.attempt) != (job, attempt):
+        return set()
+    return {step.detail for step in boot.steps if step.what == "file"}
 
 
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:

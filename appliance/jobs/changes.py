@@ -191,10 +191,11 @@ class Seen:
 
 @attrs.frozen
 class Missed:
-    """A box lost a boot before it had everything, or (until 0) proved well again."""
+    """A box lost a boot or a job, and rests; or (until 0) it proved well again."""
 
     box: str
     until: float
+    counts: bool = True  # False: the row of what it lost is no longer for it
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from appliance.config import Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import job as jobs
 from appliance.jobs import misses, places
-from appliance.jobs.box import STRANGER, Box, Facts, Identity, Step, present_for
+from appliance.jobs.box import DETAIL_MAX, STRANGER, Box, Facts, Identity, Step, present_for
 from appliance.jobs.changes import (
     Change,
     Forgotten,
@@ -51,12 +51,12 @@ def asked(
     unknown_max: int,
     *,
     untold: bool = False,
-    sent_back: bool = False,
+    excused: bool = False,
 ) -> list[Change]:
     """A box asks for work: it has rebooted, so whatever it held is lost (DESIGN.md#a-jobs-life).
 
-    `untold`: it was never told what it is offered, so that is not lost but goes back; `sent_back`:
-    because we had sent the box back by then.
+    `untold`: it was never told what it is offered, so that is not lost but goes back; `excused`:
+    because we had sent the box back by then, or its host has no memory for it.
 
     Where it is unknown and `unknown_max` such boxes are there already, one that has not asked for
     long is forgotten; raises Refused without such a one.
@@ -74,7 +74,7 @@ def asked(
     job = store.job(box.job) if box.job is not None else None
     if job is not None and untold and isinstance(job.state, Offered):
         number = job.state.attempt.number
-        changes += undelivered(store, job.id, number, now, waits, sent_back=sent_back)
+        changes += undelivered(store, job.id, number, now, waits, excused=excused)
     elif job is not None:
         event = jobs.Asked(now + waits_of(job, waits).return_to_lobby, now)
         changes += lost(store, job, event, now, waits)
@@ -100,17 +100,17 @@ def is_offered(store: Store, job_id: str, number: int) -> bool:
 
 
 def undelivered(
-    store: Store, job_id: str, number: int, now: float, waits: Waits, *, sent_back: bool = False
+    store: Store, job_id: str, number: int, now: float, waits: Waits, *, excused: bool = False
 ) -> list[Change]:
     """The box left before its script was sent: the job goes back at once.
 
-    `sent_back`: it was we who had ended its wait.
+    `excused`: it was we who had ended its wait, or its host looked for memory in vain.
     """
     if not is_offered(store, job_id, number):
         return []
     event = jobs.Undelivered()
     moved = Moved(job_id, event, now, "the box left before it was told")
-    if sent_back:
+    if excused:
         return [moved]
     return [moved, *misses.after(store, store.jobs[job_id], event, now, waits)]
 
@@ -266,14 +266,16 @@ def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved
     return [Moved(job.id, jobs.RefuseUpload(reason), now, f"upload refused: {reason}")]
 
 
-def may_upload(store: Store, job: Job, attempt: Attempt) -> bool:
-    """Whether its box holds the job, or `attempt` was what it held last: it has not asked since.
+def may_upload(store: Store, job: Job, attempt: Attempt, *, host: bool = False) -> bool:
+    """Whether its box holds `attempt`, or held it last: it has not asked since.
 
-    An older attempt's results are kept however late they come; another job's box brings none.
+    An older attempt's results are kept however late they come, but not from what its box runs
+    today, be it another attempt of the same job.  A `host` of virtual boxes brings both.
     """
-    if store.box(attempt.box).job == job.id:
+    box = store.box(attempt.box)
+    if box.job == job.id and (host or is_current(job, attempt)):
         return True
-    boot = store.box(attempt.box).boot
+    boot = box.boot
     return boot is not None and boot.job == job.id and boot.attempt == attempt.number
 
 
@@ -324,7 +326,7 @@ def step(
 ) -> Stepped:
     """Something to remember of the box's boot under way."""
     number = job.attempt.number if job and job.attempt else None
-    moment = Step(round(now, 3), what, detail[:200], size, seconds)
+    moment = Step(round(now, 3), what, detail[:DETAIL_MAX], size, seconds)
     return Stepped(box.name, moment, job.id if job else None, number)
 
 

@@ -59,7 +59,7 @@ async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
     if seat is None:
         store, waits, back = scheduler.store, scheduler.config.waits, hand_over.sent_back
         scheduler.change(
-            decisions.undelivered(store, job.id, hand_over.number, now, waits, sent_back=back)
+            decisions.undelivered(store, job.id, hand_over.number, now, waits, excused=back)
         )
         return
     try:

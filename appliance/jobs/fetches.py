@@ -20,6 +20,7 @@ from appliance import addresses, threads
 from appliance.boot import cgz, lkp, plan
 from appliance.config import Config
 from appliance.errors import BadState, NotFound, Refused
+from appliance.jobs import box as boxes
 from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
@@ -80,6 +81,11 @@ class Fetches:
     def _wanted(self, job: Job) -> set[Named]:
         return {(file.port, file.path) for file in plan.files_of(self._scheduler.config, job)}
 
+    def _ours(self, job: Job) -> set[Named]:
+        """Those of them that we serve: what a document has elsewhere, nobody here sees fetched."""
+        files = plan.files_of(self._scheduler.config, job)
+        return {(file.port, file.path) for file in files if file.host is None}
+
     def _got_it(
         self, box: Box, job: Job, file: Named, size: int, seconds: float, wanted: set[Named]
     ) -> None:
@@ -94,7 +100,7 @@ class Fetches:
         changes: list[Change] = [
             decisions.step(box, now, "file", file[1], size, round(seconds, 3), job)
         ]
-        if got >= wanted:
+        if got >= self._ours(job):
             changes += decisions.loaded(
                 self._scheduler.store, job, now, self._scheduler.config.waits
             )
@@ -206,15 +212,10 @@ class AtDoor:
 
 def _told(box: Box, job: Job, wanted: set[Named]) -> set[Named]:
     """What it fetched of this boot before the server restarted."""
-    boot = box.boot
-    if (
-        boot is None
-        or job.attempt is None
-        or (boot.job, boot.attempt) != (job.id, job.attempt.number)
-    ):
+    if job.attempt is None:
         return set()
-    paths = {step.detail for step in boot.steps if step.what == "file"}
-    return {(port, path) for port, path in wanted if path in paths}
+    paths = boxes.fetched(box, job.id, job.attempt.number)
+    return {(port, path) for port, path in wanted if path[: boxes.DETAIL_MAX] in paths}
 
 
 def pack(

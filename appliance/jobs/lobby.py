@@ -21,6 +21,8 @@ ASKED_AGAIN: Final = "asked again"
 DISMISSED: Final = "dismissed"
 WAITED: Final = "waited"
 HUNG_UP: Final = "hung up"
+# A host that looked for memory so long and found none is not to blame; sooner, it did not look.
+TRIED_S: Final = 10.0
 
 
 @attrs.define(eq=False)
@@ -36,6 +38,7 @@ class Seat:
     handed: tuple[str, int] | None = None  # the job and attempt that the script is about
     _sent_away: str | None = None
     leaving: bool = False  # its turn to be sent back has come; whoever waited gives that back
+    looks_since: float | None = None  # its host was asked for memory then; trio's time
     hung_up: bool = False  # even if a script had been handed by then: it was not delivered
 
     def hand(self, script: str, job: str, number: int) -> None:
@@ -59,6 +62,12 @@ class Seat:
     def open(self) -> bool:
         """Whether a script can still be handed."""
         return self._script is None and self._sent_away is None
+
+    @property
+    def tried(self) -> bool:
+        """Whether its host has looked for memory, in vain so far."""
+        since = self.looks_since
+        return since is not None and trio.current_time() - since >= TRIED_S
 
     async def wait(
         self,
@@ -142,6 +151,13 @@ class Lobby:
     def _stir(self) -> None:
         self.stirred.set()
         self.stirred = trio.Event()
+
+    def looking(self, box: str, handed: tuple[str, int]) -> Seat | None:
+        """The seat of `box` whose host looks for memory for what it was handed."""
+        seat = self._seats.get(box)
+        if seat is None or seat.looks_since is None or seat.handed != handed:
+            return None
+        return seat
 
     def seat(self, box: str) -> Seat | None:
         """The open seat of `box`."""

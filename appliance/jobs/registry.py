@@ -98,9 +98,9 @@ class Registry:
                 self._know(facts, at)
             case Seen():
                 self._see(change)
-            case Missed(name, until):
+            case Missed(name, until, counts):
                 box = self.boxes[name]
-                box.misses = box.misses + 1 if until else 0
+                box.misses = box.misses + counts if until else 0
                 box.backoff_until = until
             case Stepped(name, step, job_id, number):
                 remember(self.boxes[name], step, job_id, number)

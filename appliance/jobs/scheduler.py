@@ -234,10 +234,11 @@ class Scheduler:
         """
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
-        untold = self._untold(who)
+        untold, looking = self._untold(who), self._looking(who)
+        excused = looking.tried if looking is not None else untold is not None and untold.sent_back
         changes = decisions.asked(
             self.store, who, now, self.config.waits, limit,
-            untold=untold is not None, sent_back=untold is not None and untold.sent_back,
+            untold=untold is not None or looking is not None, excused=excused,
         )  # fmt: skip
         made = self._make(changes)
         box = self.store.box_of(who)
@@ -259,6 +260,14 @@ class Scheduler:
             return None
         return self.outbox.untold(job.id, job.attempt.number)
 
+    def _looking(self, who: Identity) -> Seat | None:
+        """Where the box was handed what it holds, if its host still looks for memory."""
+        box = self.store.box_of(who)
+        job = self.store.jobs[box.job] if box is not None and box.job else None
+        if box is None or job is None or job.attempt is None:
+            return None
+        return self.lobby.looking(box.name, (job.id, job.attempt.number))
+
     def leave(self, seat: Seat) -> None:
         """The box is told, or gone."""
         if self.lobby.leave(seat):
@@ -269,7 +278,8 @@ class Scheduler:
         """The box hung up before what it was handed was whole."""
         if seat.handed is not None:
             now, waits = self.clock.now(), self.config.waits
-            self.change(decisions.undelivered(self.store, *seat.handed, now, waits))
+            handed, excused = seat.handed, seat.tried
+            self.change(decisions.undelivered(self.store, *handed, now, waits, excused=excused))
 
     def script(self, job: Job, box: Box, reached: str) -> str:
         """What `box` is told to boot `job`.  Raises Refused where it would not fit."""

@@ -97,6 +97,11 @@ class Store:
         """The box that this is."""
         return self._registry.of(identity)
 
+    def registered(self, card: str) -> str | None:
+        """The known box that has a card, if one has."""
+        box = self._registry.of(Identity(card, ""))
+        return box.name if box is not None and box.known else None
+
     def said_to_be(self, box: Box) -> Box | None:
         """The known box that an unknown one says it is, by a UUID."""
         return self._registry.said_to_be(box)

@@ -57,11 +57,17 @@ def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at
 def _note_loss(box: Box, old: Job) -> None:
     attempt = old.attempt
     if isinstance(old.state, Offered | Booting) and attempt is not None and not attempt.reboots:
-        if any((m.what, m.attempt) == (RESTARTED, attempt.number) for m in old.history):
+        if met_restart(old):
             return  # its files stopped coming because we did
         own = old.document.rules.own_kernel and jobs.is_loaded(old.state)
         if attempt.health is None and not own and old.id not in box.lost:
             box.lost = (*box.lost[-2 * LOST_MAX :], old.id)
+
+
+def met_restart(job: Job) -> bool:
+    """Whether the server restarted while the newest attempt was to boot."""
+    number = job.attempt.number if job.attempt is not None else None
+    return any((m.what, m.attempt) == (RESTARTED, number) for m in job.history)
 
 
 def began(job: Job) -> float:

@@ -29,7 +29,7 @@ address = {address}
 # DHCP options 3 and 6 for testboxes; empty: they see the lab only.
 # router = ""
 # dns = ""
-# Machines that run virtual testboxes, and may register them: addresses or networks.
+# Machines that run virtual testboxes, and may register them: "ADDRESS MAC", or networks.
 # providers = []
 """
 _TAIL: Final = """

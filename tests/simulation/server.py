@@ -100,7 +100,7 @@ class Server:
         await nursery.start(dispatch.hand_over, self.scheduler)
         await nursery.start(reaper.reap, self.scheduler)
         await nursery.start(filing.file, self.scheduler)
-        admission = Admission(config.network, Kernel())
+        admission = Admission(config.network, Kernel(), lambda card: None)
         self.fetches = Fetches(self.scheduler, admission.check, admission.acts)
         self.reports = Reports(self.scheduler, admission.check)
         self.boots = Boots(self.scheduler, Usher(self.scheduler, admission))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import resource
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,9 @@ from appliance.setup.doctor.findings import Finding
 from appliance.setup.doctor.worlds import CONFIGURATIONS, World
 from appliance.setup.site import SERVER
 
+TIMEX_BYTES: Final = 512  # struct timex has 208; the rest is room for what a kernel adds
+TIMEX_TO_STATUS: Final = "@I4li"  # modes, offset, freq, maxerror, esterror, status
+STA_UNSYNC: Final = 0x40  # linux/timex.h
 CHECKER_S: Final = 20.0  # testparm looks up its own host's name
 
 
@@ -47,6 +53,32 @@ def limits(world: World) -> list[Finding]:
         found.append(machine.transfers(conf, worlds.open_files_of(pid) if pid else None))
         found.append(machine.leases(conf, world.boxes))
     return found
+
+
+def clock(world: World) -> list[Finding]:
+    """Whether the clock is kept right, and is not behind what the state has."""
+    return machine.clock(_ahead(world.config.paths.state), synchronised=_synchronised())
+
+
+def _ahead(state: Path) -> float | None:
+    """Seconds by which the newest file of the state is ahead of the clock; None: not to be seen."""
+    try:
+        with os.scandir(state) as entries:
+            ends = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+    except FileNotFoundError:
+        return 0.0  # there is no state yet
+    except OSError:
+        return None
+    return max(ends, default=0.0) - time.time()
+
+
+def _synchronised() -> bool | None:
+    """What adjtimex(2) says of the clock; None: it may not be asked here."""
+    room = ctypes.create_string_buffer(TIMEX_BYTES)  # of zeros: nothing is changed
+    if ctypes.CDLL(None).adjtimex(room) < 0:
+        return None
+    status: int = struct.unpack_from(TIMEX_TO_STATUS, room)[-1]
+    return not status & STA_UNSYNC
 
 
 def disks(world: World) -> list[Finding]:

@@ -26,10 +26,12 @@ def look(config: Config, say: Callable[[str], None] = lambda what: None) -> list
             ("ports", network.owners),
             ("limits", host.limits),
             ("disks", host.disks),
+            ("clock", host.clock),
             ("iPXE", host.ipxe),
             ("configurations", host.configurations),
             ("images", host.image_states),
             ("doors", network.reached),
+            ("providers", network.claimed),
             ("testboxes", network.parked),
         ):
             say(what)

@@ -1,6 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What the machine must have room for: neighbours, open files, transfers, leases, the disk.
+What the machine must have room for: neighbours, open files, transfers, leases, the disk.  And
+whether its clock is right, as far as that can be told.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 import attrs
 
 from appliance.config import Config, Space, Waits
+from appliance.jobs.restart import STEP_S, told
 from appliance.setup.doctor import findings
 from appliance.setup.doctor.findings import Finding
 
@@ -146,6 +148,37 @@ def disk(room: Room, space: Space, upload_bytes: int | None) -> list[Finding]:
         named = f"{room.inodes_free} of {room.inodes} inodes free"
         return [findings.warning(looked_at, named, "no new file can be made without one", mend)]
     return [findings.ok(looked_at, found)]
+
+
+def clock(ahead: float | None, *, synchronised: bool | None) -> list[Finding]:
+    """`ahead`: seconds by which the newest record of the state is ahead of the clock.
+
+    None: that cannot be told; so with the kernel's word that something keeps the clock right.
+    """
+    looked_at, found = "clock", []
+    if ahead is None:
+        found.append(
+            findings.skipped(looked_at, "the state's files cannot be seen", "sudo appliance doctor")
+        )
+    elif ahead >= STEP_S:
+        moved = told(-ahead)
+        means = "deadlines hold, but dates are wrong: of jobs, results, reservations and accounts"
+        mend = "timedatectl set-ntp true; then systemctl restart appliance"
+        found.append(
+            findings.error(looked_at, f"{moved}: the state has newer records", means, mend)
+        )
+    if synchronised is None:
+        found.append(
+            findings.skipped(looked_at, "the kernel does not say whether it is kept right")
+        )
+    elif not synchronised:
+        means = (
+            "it may be wrong, and leap: reservations end by it, and over a reboot nothing else"
+            " says how long the server was off"
+        )
+        mend = "timedatectl set-ntp true, or apt install chrony"
+        found.append(findings.warning(looked_at, "nothing keeps it right", means, mend))
+    return found or [findings.ok(looked_at, "is kept right")]
 
 
 def _number(conf: str, key: str, default: int) -> int:

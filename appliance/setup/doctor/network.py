@@ -9,6 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from appliance import addresses
+from appliance.doors.neighbours import Kernel, OnLink, Own, Routed
+from appliance.jobs import hosts
 from appliance.setup.doctor import (
     asking,
     boxes,
@@ -17,6 +20,7 @@ from appliance.setup.doctor import (
     firewall,
     machine,
     ports,
+    providers,
     wire,
     worlds,
 )
@@ -181,6 +185,33 @@ def _knock(each: ports.Wanted, address: str) -> doors.Knock:
     except OSError as error:
         trouble = error.strerror or str(error)
     return doors.Knock(name, address, each.port, trouble, each.needed)
+
+
+def claimed(world: World) -> list[Finding]:
+    """What says that the machines that run virtual boxes are who they are."""
+    config = world.config
+    if not config.network.check_neighbour:
+        return []
+    named, _ = hosts.read_all(config.paths.hosts, config.defaults.queue)
+    owners = {mac: facts.name for facts in named for mac in facts.macs}
+    kernel = Kernel()
+    try:
+        return [_claim(entry, kernel, owners) for entry in config.network.providers]
+    finally:
+        kernel.close()
+
+
+def _claim(entry: str, kernel: Kernel, owners: dict[str, str]) -> Finding:
+    network = addresses.machine(entry).network
+    first = network[min(1, network.num_addresses - 1)]  # a network's own address is nobody's
+    try:
+        place = kernel.place(str(first))
+    except OSError as error:
+        return findings.skipped(f"provider {entry}", error.strerror or str(error))
+    if isinstance(place, Own):
+        return findings.ok(f"provider {entry}", "is this server itself")
+    card = place.card if isinstance(place, OnLink) else None
+    return providers.judge(entry, card, owners, routed=isinstance(place, Routed))
 
 
 def parked(world: World) -> list[Finding]:
