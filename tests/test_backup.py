@@ -364,14 +364,15 @@ def changed(file, name, data, **more):
     [
         (b"[" * 100_000, "no backup that can be read"),
         (b'{"a":' * 100_000, "no backup that can be read"),
-        (b"[]", "a backup of a newer program, or none"),
+        (b"[]", "says no version"),
+        (json.dumps({**ABOUT, "version": 2}).encode(), "was written by a newer appliance"),
         (b"7" * 10_000, "no whole backup"),
         (b"\xff", "no whole backup"),
         (b" " * (2**20 + 1), "1048577 bytes, more than the 1048576"),
         (json.dumps({**ABOUT, "jobs": "x"}).encode(), "must have numbers for jobs, archived, box"),
         (json.dumps({"version": 1}).encode(), "must have numbers for jobs, archived, boxes"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_a_list_of_contents_that_is_none_is_refused_in_a_line(file, about, word):
     changed(file, backup.ABOUT, about)

@@ -20,18 +20,20 @@ from typing import Any, Final
 import attrs
 
 from appliance.config import Config
-from appliance.errors import BadState, Refused
+from appliance.errors import BadState, NewerState, Refused
 from appliance.jobs.store import Store
 from appliance.keep import (
     archive,
     archive_file,
     frames,
+    heads,
     offline,
     owner,
     plain,
     records,
     replay,
     results,
+    versions,
 )
 from appliance.keep.disk import StateFolder, new_folder, sync_folder
 
@@ -136,11 +138,18 @@ def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
         about = json.loads(found.read(ABOUT))
     except (RuntimeError, struct.error) as error:  # encrypted; packed otherwise; nested too deeply
         raise BadState(f"{path}: no backup that can be read: {error}") from error
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise BadState(f"{path}: a backup of a newer program, or none")
+    if not isinstance(about, dict) or type(about.get("version")) is not int:
+        raise BadState(f"{path}: no backup: {ABOUT} in it says no version")
+    if about["version"] > VERSION:
+        raise NewerState(f"{path}: was written by a newer appliance; nothing was changed")
     if not all(type(about.get(key)) is int for key in _COUNTS):
         raise BadState(f"{path}: {ABOUT} in it must have numbers for {', '.join(_COUNTS)}")
-    store = replay.load_snapshot(found.read(f"{STATE}/{SNAPSHOT}"), SNAPSHOT).store
+    if (rows := f"{STATE}/{archive_file.NAME}") in found.namelist():
+        with found.open(rows) as source:
+            version = heads.of_archive(source.read(heads.ARCHIVE_BYTES))
+        versions.check(version, f"{path}: {archive_file.NAME}", "archive")
+    data = found.read(f"{STATE}/{SNAPSHOT}")
+    store = replay.load_snapshot(data, f"{path}: {SNAPSHOT}").store
     return Backup(found, {"made": "", **about}, store)
 
 

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, frames, owner, plain, records, replay, rescue
+from appliance.keep import (
+    archive,
+    archive_file,
+    frames,
+    owner,
+    plain,
+    records,
+    replay,
+    rescue,
+)
 from appliance.keep.disk import StateFolder, lock, new_folder, sync_folder
 from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey, survey
@@ -26,7 +35,8 @@ from appliance.keep.survey import Contents, Survey, survey
 def reading(folder: Path) -> Iterator[Contents]:
     """The state files in `folder`; no server may use it meanwhile, and root is its owner.
 
-    Raises NotFound without such a folder, BadState where a server runs, OSError, Refused.
+    Raises NotFound without such a folder, BadState where a server runs or a later program wrote it,
+    OSError, Refused.
     """
     if not folder.is_dir():
         raise NotFound(f"{folder}: there is no state; see `[paths] state` in the configuration")

@@ -20,7 +20,7 @@ from appliance.jobs import job as jobs
 from appliance.jobs.box import BootLog, Box
 from appliance.jobs.changes import Change, Clocked, Job
 from appliance.jobs.store import Store
-from appliance.keep import frames
+from appliance.keep import frames, versions
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ def dump_image(image: Image) -> Iterator[bytes]:
 
 
 def _clock_of(image: Image) -> dict[str, Any]:
-    """What the clocks said, if they ever did: earlier versions wrote nothing down."""
+    """What the clocks said, if they ever did: version 1 wrote nothing down."""
     if image.clocked is None:
         return {}
     return {_CLOCK: [_converter.unstructure(image.clocked), image.moment]}
@@ -140,7 +140,7 @@ def _clock_of(image: Image) -> dict[str, Any]:
 
 def snapshot(image: Image) -> Iterator[bytes]:
     """The bytes of a snapshot file, in pieces."""
-    yield frames.SNAPSHOT % frames.VERSION
+    yield frames.SNAPSHOT % versions.VERSION
     for number, payload in enumerate(dump_image(image)):
         yield frames.frame(payload, number)
 
