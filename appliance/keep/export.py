@@ -156,6 +156,8 @@ def _check_top(value: Any, name: str) -> None:
         number = value[key]
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise BadState(f"{name}: $.{key}: must be a whole number, {what}")
+        if number > records.GIVEN_MAX:
+            raise BadState(f"{name}: $.{key}: must be at most {records.GIVEN_MAX}")
     if not isinstance(value["drained"], str):
         raise BadState(f"{name}: $.drained: must be a name, or empty")
     for key in ("jobs", "boxes"):
@@ -231,6 +233,8 @@ def _check_references(counter: int, jobs: list[Job], boxes: list[Box], name: str
     known = {box.name for box in boxes}
     holders: dict[str, str] = {}
     for n, job in enumerate(jobs):
+        if job.number < 1:
+            raise BadState(f"{name}: $.jobs[{n}].number: must be at least 1")
         if job.number > counter:
             raise BadState(
                 f"{name}: $.counter: must be at least {job.number}, the number of {job.id}"
