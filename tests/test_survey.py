@@ -291,3 +291,22 @@ async def test_the_golden_history_is_told_whole(autojump_clock):
     store = await history(disk)
 
     assert records.dump_store(store) == records.dump_store(survey(disk.files).store)
+
+
+async def test_a_number_far_beyond_the_others_costs_no_look_for_each_between(autojump_clock):
+    files, _, _ = await lab(steps=6)
+    far = f"journal-{10**12}"
+    found = survey({**files, far: b""})
+    missing = [damage.file for damage in found.damage if damage.why == "is missing"]
+
+    assert [f"journal-{n:06}" for n in range(3, 13)] == missing
+    assert [far] == [file.name for file in found.files if file.name == far and file.used]
+
+
+async def test_files_are_used_by_their_whole_number(autojump_clock):
+    files, _, _ = await lab(steps=6)
+    moved = {name.replace("000002", "1000002"): data for name, data in files.items()}
+    found = survey({**moved, "journal-000009": b""})
+    used = {file.name for file in found.files if file.used}
+
+    assert {"snapshot-1000002", "journal-1000002"} == used
