@@ -582,3 +582,11 @@ def test_root_restores_no_configuration_into_somebody_elses_folder(open_path):
 
     assert before == lying(toml.parent)
     assert not mine.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"SQLite format 3\0" + bytes(200)])
+async def test_what_is_no_archive_is_refused_before_it_takes_the_place_of_one(file, data):
+    changed(file, f"state/{archive_file.NAME}", data)
+
+    with pytest.raises(BadState, match="in it is no archive of the appliance"), backup.opened(file):
+        pass

@@ -150,6 +150,8 @@ def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
     if (rows := f"{STATE}/{archive_file.NAME}") in found.namelist():
         with found.open(rows) as source:
             version = heads.of_archive(source.read(heads.ARCHIVE_BYTES))
+        if not version:
+            raise BadState(f"{path}: {archive_file.NAME} in it is no archive of the appliance")
         versions.check(version, f"{path}: {archive_file.NAME}", "archive")
     data = found.read(f"{STATE}/{SNAPSHOT}")
     store = replay.load_snapshot(data, f"{path}: {SNAPSHOT}").store
