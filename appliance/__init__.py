@@ -128,6 +128,8 @@ holds them to it.
       retention          those about results that have grown old
 
     keep/                how it survives
+      versions    pure   the number of the state's format, and what each one brought
+      heads              which version wrote what lies there, before anything is opened
       frames      pure   the frames of state files: whole, torn or damaged
       records     pure   what stands in them: changes, or a store in pieces
       replay      pure   the way back from files to the store

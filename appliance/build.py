@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 import appliance
+from appliance.keep import versions
 
 FACTS: Final = "build.json"
 PACKAGE: Final = Path(appliance.__file__).parent
@@ -47,6 +48,19 @@ def facts() -> Build:
     except FileNotFoundError:
         read = {"commit": "", "glibc": ""}
     return Build(appliance.__version__, read["commit"], platform.python_version(), read["glibc"])
+
+
+def reads(inside: Path) -> int:
+    """The latest version of the state that the built program reads whose files lie in `inside`.
+
+    Those from before there were two do not say.
+    """
+    try:
+        said = json.loads((inside / appliance.__name__ / FACTS).read_text())
+    except FileNotFoundError:
+        return versions.FIRST
+    number: int = said.get("state", versions.FIRST)
+    return number
 
 
 def is_built() -> bool:

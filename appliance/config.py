@@ -8,6 +8,7 @@ refused with the file, the line, the key and the nearest known key, never ignore
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import os
 import re
@@ -26,6 +27,13 @@ from appliance.toml_lines import lines_of
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
+_SHOWN_CHARS: Final = 200  # of a wrong value
+# Of the file: accounts are its only long part, and a hundred and fifty characters each.
+BYTES_MAX: Final = 2**20
+PARTS_MAX: Final = 20  # of a dotted key; ours have three
+# Possessive, and only from where a part begins: linear in the text.
+_PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{PARTS_MAX}}}")
 
 # Words that end up in URLs, in paths and in every job: pattern, and what would be right.
 _SHAPES: Final = {
@@ -235,7 +243,8 @@ def load(path: Path | None = None) -> Config:
     chosen = path_of(path)
     required = path is not None or "APPLIANCE_CONFIG" in os.environ
     try:
-        text = chosen.read_text(encoding="utf-8")
+        with chosen.open(encoding="utf-8") as file:
+            text = file.read(BYTES_MAX + 1)
     except FileNotFoundError as error:
         if not required:
             return Config()
@@ -251,6 +260,7 @@ def load(path: Path | None = None) -> Config:
 
 def parse(text: str, name: str) -> Config:
     """The Config that TOML `text` says; `name` is the file's name for messages."""
+    _measure(text, name)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -264,7 +274,7 @@ def parse(text: str, name: str) -> Config:
         for part in key.split("."):
             value = getattr(value, part)
         if not re.fullmatch(pattern, value):
-            raise BadConfig(f"{file.at(key)}: {key} = {value!r} must be {right}")
+            raise BadConfig(f"{file.at(key)}: {key} = {_said(value)} must be {right}")
     _check_ports(config.ports, file)
     for text in config.network.providers:
         try:
@@ -281,6 +291,15 @@ def parse(text: str, name: str) -> Config:
     return config
 
 
+def _measure(text: str, name: str) -> None:
+    """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
+    if len(text) > BYTES_MAX:
+        raise BadConfig(f"{name}: is larger than {BYTES_MAX} characters")
+    if (found := _LONG_KEY.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        raise BadConfig(f"{name}:{line}: a key of more than {PARTS_MAX} parts")
+
+
 @attrs.frozen
 class _File:
     """The text that is read, for messages."""
@@ -290,8 +309,12 @@ class _File:
 
     def at(self, *keys: str) -> str:
         """`file:line` of the first of `keys` that it has."""
-        lines = lines_of(self.text)
-        return next((f"{self.name}:{lines[key]}" for key in keys if key in lines), self.name)
+        found = (f"{self.name}:{self._lines[key]}" for key in keys if key in self._lines)
+        return next(found, self.name)
+
+    @functools.cached_property
+    def _lines(self) -> Mapping[str, int]:
+        return lines_of(self.text)
 
 
 def _syntax(said: str, text: str, name: str) -> str:
@@ -394,8 +417,14 @@ def _value(wanted: Any, value: Any, file: _File, key: str) -> Any:
         bool: "true or false",
     }
     raise BadConfig(
-        f"{file.at(key)}: {key} = {value!r} should be {words.get(wanted, _strings(wanted))}"
+        f"{file.at(key)}: {key} = {_said(value)} should be {words.get(wanted, _strings(wanted))}"
     )
+
+
+def _said(value: Any) -> str:
+    """A value as a message has it: its beginning, where it is long."""
+    said = repr(value)
+    return said if len(said) <= _SHOWN_CHARS else f"{said[:_SHOWN_CHARS]}..."
 
 
 def _strings(wanted: Any) -> str:

@@ -63,6 +63,10 @@ class BadState(ApplianceError):
     """State files that are not ours, newer than us, or damaged; names file and offset."""
 
 
+class NewerState(BadState):
+    """State files of a later program, which nobody here may change, repair or leave out."""
+
+
 class DiskTrouble(ApplianceError):
     """The disk does not take the state now; nothing was decided, ask again with the same key."""
 

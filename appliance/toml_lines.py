@@ -35,6 +35,8 @@ class _Walk:
     text: str
     at: int = 0
     lines: dict[str, int] = attrs.field(factory=dict)
+    _line: int = attrs.field(default=1, init=False)  # that of the character at `_counted`
+    _counted: int = attrs.field(default=0, init=False)
 
     def document(self) -> None:
         table: tuple[str, ...] = ()
@@ -58,7 +60,8 @@ class _Walk:
 
     def _key(self, table: tuple[str, ...]) -> tuple[str, ...]:
         """A dotted key below `table`, whose parts stand here unless they stood before."""
-        line = self.text.count("\n", 0, self.at) + 1
+        self._line += self.text.count("\n", self._counted, self.at)
+        self._counted, line = self.at, self._line
         path = table
         while True:
             self._skip(_BLANK)

@@ -9,15 +9,17 @@ import tracemalloc
 import zipfile
 
 import attrs
+import cbor2
 import pytest
 import trio
 
 from appliance.config import Limits
 from appliance.doors.backups import Backups
-from appliance.errors import BadState, Refused
+from appliance.errors import BadConfig, BadState, Refused
 from appliance.jobs import filing, hosts
 from appliance.jobs.changes import Drained, Submitted
-from appliance.keep import archive_file, backup, replay
+from appliance.jobs.store import Store
+from appliance.keep import archive_file, backup, frames, records, replay, versions
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive, Wanted
 from appliance.keep.disk import StateFolder
@@ -364,14 +366,15 @@ def changed(file, name, data, **more):
     [
         (b"[" * 100_000, "no backup that can be read"),
         (b'{"a":' * 100_000, "no backup that can be read"),
-        (b"[]", "a backup of a newer program, or none"),
+        (b"[]", "says no version"),
+        (json.dumps({**ABOUT, "version": 2}).encode(), "was written by a newer appliance"),
         (b"7" * 10_000, "no whole backup"),
         (b"\xff", "no whole backup"),
         (b" " * (2**20 + 1), "1048577 bytes, more than the 1048576"),
         (json.dumps({**ABOUT, "jobs": "x"}).encode(), "must have numbers for jobs, archived, box"),
         (json.dumps({"version": 1}).encode(), "must have numbers for jobs, archived, boxes"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_a_list_of_contents_that_is_none_is_refused_in_a_line(file, about, word):
     changed(file, backup.ABOUT, about)
@@ -422,3 +425,168 @@ def test_one_that_was_broken_off_leaves_the_older_one(tmp_path):
 
     assert b"older" == file.read_bytes()
     assert ["lab.zip"] == os.listdir(tmp_path)
+
+
+# ---- what a restore finds out before it changes anything
+
+
+def packed(path, *, configuration=None, head=None, hosts_files=(), about=None):
+    """A backup of a lab without jobs; `head` is the snapshot's first record."""
+    snapshot = b"".join(records.snapshot(records.image_of(Store(), 0)))
+    if head is not None:
+        snapshot = frames.SNAPSHOT % versions.VERSION + frames.frame(cbor2.dumps(head), 0)
+    with backup.Writer(path) as writer:
+        writer.add(f"state/{backup.SNAPSHOT}", [snapshot])
+        if configuration is not None:
+            writer.add(backup.CONFIGURATION, [configuration])
+        for name in hosts_files:
+            writer.add(f"hosts/{name}", [b"mac: []\n"])
+        writer.finish({"jobs": 0, "archived": 0, "boxes": 0, **(about or {})})
+    return path
+
+
+def a_lab(tmp_path):
+    """A server with a state, a configuration and a hosts file of its own, and all that is there."""
+    config = labs.config(tmp_path / "there")
+    for path in (config.paths.state, config.paths.hosts):
+        path.mkdir(parents=True)
+    (config.paths.state / "snapshot-000007").write_bytes(b"the state that is there")
+    (config.paths.hosts / "box-1.yaml").write_text("mac: []\n")
+    toml = tmp_path / "there/appliance.toml"
+    toml.write_text("# mine\n")
+    return config, toml
+
+
+def lying(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def refused(config, toml, file):
+    """Why a restore of it is refused; nothing is changed by it."""
+    before = lying(toml.parent)
+    with (
+        pytest.raises((BadState, BadConfig, Refused)) as caught,
+        backup.opened(file) as found,
+    ):
+        backup.restore(config, found, toml, replace=True)
+    assert before == lying(toml.parent)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"a = [", "appliance.toml:1: Invalid value"),
+        (b"lab = 'two words'", "must be one word of letters"),
+        (b"colour = 1", "unknown key colour"),
+        (b"a='\xff'", "is no UTF-8"),
+        (b".".join([b"a"] * 20_000) + b"=1", "a key of more than 20 parts"),
+    ],
+    ids=range(5),
+)
+def test_a_configuration_that_no_server_would_start_with_is_refused_with_its_line(
+    tmp_path, text, why
+):
+    config, toml = a_lab(tmp_path)
+    said = refused(config, toml, packed(tmp_path / "lab.zip", configuration=text))
+
+    assert why in said
+    assert "lab.zip: appliance.toml" in said
+
+
+HEAD = {"counter": 0, "drained": "", "archived": 0, "jobs": 0, "boxes": 0, "next": 0}
+
+
+@pytest.mark.parametrize("key", ["counter", "archived", "jobs", "boxes", "next"])
+@pytest.mark.parametrize("number", [2**70, 2**63, 10**15, -1])
+def test_numbers_that_no_lab_reaches_are_no_state(tmp_path, key, number):
+    config, toml = a_lab(tmp_path)
+    said = refused(config, toml, packed(tmp_path / "lab.zip", head={**HEAD, key: number}))
+
+    assert f"{key} = {number} is no number that a lab reaches" in said
+
+
+def test_the_largest_number_that_a_lab_may_reach_is_restored(tmp_path):
+    config, toml = a_lab(tmp_path)
+    file = packed(tmp_path / "lab.zip", head={**HEAD, "counter": 10**12})
+    with backup.opened(file) as found:
+        backup.restore(config, found, toml, replace=True)
+        assert 10**12 == found.store.counter
+
+
+@pytest.mark.parametrize("key", ["jobs", "archived", "boxes"])
+def test_a_backup_of_fewer_jobs_than_none_is_none(tmp_path, key):
+    config, toml = a_lab(tmp_path)
+    said = refused(config, toml, packed(tmp_path / "lab.zip", about={key: -3}))
+
+    assert "must have numbers for jobs, archived, boxes" in said
+
+
+@pytest.mark.parametrize("name", ["x" * 251, "x" * 300, "é" * 126])
+def test_a_hosts_file_whose_name_no_disk_takes_is_refused_before_the_state_is_replaced(
+    tmp_path, name
+):
+    config, toml = a_lab(tmp_path)
+    said = refused(config, toml, packed(tmp_path / "lab.zip", hosts_files=[name]))
+
+    assert "a name of more than 250 bytes" in said
+
+
+def test_a_hosts_file_with_the_longest_name_is_restored(tmp_path):
+    config, toml = a_lab(tmp_path)
+    with backup.opened(packed(tmp_path / "lab.zip", hosts_files=["x" * 250])) as found:
+        backup.restore(config, found, toml, replace=True)
+
+    assert (config.paths.hosts / ("x" * 250)).is_file()
+
+
+@pytest.mark.parametrize("where", ["hosts", "configuration"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_the_state_is_replaced(tmp_path, where):
+    config, toml = a_lab(tmp_path)
+    if where == "hosts":
+        folder = config.paths.hosts / "box-9"
+    else:
+        toml.unlink()
+        folder = toml
+    folder.mkdir()
+    file = packed(tmp_path / "lab.zip", configuration=CONFIG, hosts_files=["box-9"])
+    said = refused(config, toml, file)
+
+    assert f"nothing was changed; {folder}: is a folder" in said
+
+
+def test_a_hosts_file_whose_name_has_no_room_aside_is_named_before_the_state_is_replaced(tmp_path):
+    config, toml = a_lab(tmp_path)
+    long = config.paths.hosts / ("y" * 250)
+    long.write_text("mac: []\n")
+    said = refused(config, toml, packed(tmp_path / "lab.zip"))
+
+    assert f"nothing was changed; {long}: its name is too long to be kept aside" in said
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away")
+def test_root_restores_no_configuration_into_somebody_elses_folder(open_path):
+    config, toml = a_lab(open_path)
+    mine = open_path / "theirs/appliance.toml"
+    mine.parent.mkdir()
+    os.chown(mine.parent, 65534, 65534)
+    file = packed(open_path / "lab.zip", configuration=CONFIG)
+    before = lying(toml.parent)
+    with pytest.raises(Refused, match="theirs: belongs to nobody"), backup.opened(file) as found:
+        backup.restore(config, found, mine, replace=True)
+
+    assert before == lying(toml.parent)
+    assert not mine.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"SQLite format 3\0" + bytes(200)])
+async def test_what_is_no_archive_is_refused_before_it_takes_the_place_of_one(file, data):
+    changed(file, f"state/{archive_file.NAME}", data)
+
+    with pytest.raises(BadState, match="in it is no archive of the appliance"), backup.opened(file):
+        pass

@@ -10,7 +10,9 @@ import pytest
 from appliance import config
 from appliance.config import Config, Network
 from appliance.errors import BadConfig
+from appliance.jobs import accounts
 from appliance.jobs.document import ARCHS, OS_MOUNTS
+from appliance.toml_lines import lines_of
 
 
 def refused(text):
@@ -231,3 +233,48 @@ def test_a_mistake_is_told_with_its_line(text, line, said):
 def test_what_no_parser_comes_back_from_is_no_configuration(value):
     with pytest.raises(BadConfig, match="no TOML that can be read"):
         config.parse(f"lab = {value}", "appliance.toml")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".".join(["a"] * 20_000),
+        " . ".join(["'a'", '"b"'] * 11),
+        "[" + ".".join(["a-b"] * 21) + "]\nx",
+        "x = {" + ".".join(["a"] * 21),
+    ],
+    ids=["plain", "quoted", "table", "inline"],
+)
+def test_a_key_of_many_parts_is_refused_before_it_costs_their_square(key):
+    assert "a.toml:2: a key of more than 20 parts" == refused(f"lab = 'lab'\n{key} = 1\n")
+
+
+def test_a_comment_with_dots_and_a_long_number_are_no_key():
+    text = f"# {'.' * 200}\n# 1.2.3.4 and so on{'...' * 30}\nlab = 'lab'  # {'a' * 300}.b\n"
+
+    assert Config() == config.parse(text, "a.toml")
+
+
+def test_a_file_that_no_lab_needs_is_refused_unread(tmp_path):
+    assert "larger than 1048576 characters" in refused(" " * (2**20 + 1))
+    path = tmp_path / "a.toml"
+    with path.open("wb") as sparse:
+        sparse.truncate(2**40)  # a terabyte of holes
+    with pytest.raises(BadConfig, match="larger than 1048576"):
+        config.load(path)
+
+
+def test_a_long_value_is_not_told_to_its_end():
+    words = ", ".join(["'x'"] * 10_000)
+
+    assert len(refused(f"lab = [{words}]")) < 300
+
+
+def test_the_lines_are_looked_for_once_however_many_accounts_there_are(monkeypatch):
+    looked = []
+    monkeypatch.setattr(config, "lines_of", lambda text: looked.append(text) or lines_of(text))
+    account = f'my_email = "a@b.c"\nmy_name = "a"\nmy_token = "{accounts.hashed("x")}"\n'
+    text = "".join(f"[accounts.u{n}]\n{account}" for n in range(50))
+
+    assert 50 == len(config.parse(text, "a.toml").accounts)
+    assert 1 == len(looked)

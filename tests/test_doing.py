@@ -15,6 +15,7 @@ from appliance.setup.actions import (
     Remove,
     RemoveEmpty,
     Run,
+    StateBack,
     Step,
     Touch,
     Unpack,
@@ -160,3 +161,45 @@ def test_a_folder_that_its_owner_nested_deeply_is_removed(tmp_path):
     finally:
         if (tmp_path / "state").exists():
             trees.remove(tmp_path / "state")
+
+
+# ---- the state of before
+
+
+def a_state(folder, version, text):
+    folder.mkdir()
+    (folder / "journal-000001").write_text(f"appliance journal {version}\n{text}")
+
+
+@pytest.mark.parametrize(("now", "reads", "swapped"), [(2, 1, True), (1, 1, False), (2, 2, False)])
+def test_a_copy_takes_the_states_place_only_where_that_cannot_be_read(
+    tmp_path, now, reads, swapped
+):
+    state, copy, aside = (tmp_path / f"state{end}" for end in ("", "-before", "-after"))
+    a_state(state, now, "of now")
+    a_state(copy, 1, "of then")
+    back = StateBack(state, copy, aside, reads)
+    doing.do(back)
+    doing.do(back)  # it finds its work done
+
+    assert ("of then" if swapped else "of now") in (state / "journal-000001").read_text()
+    assert swapped == aside.exists()
+    assert "of then" in (copy / "journal-000001").read_text()
+    if swapped:
+        assert "of now" in (aside / "journal-000001").read_text()
+        assert 0o711 == state.stat().st_mode & 0o7777
+        doing.do(Run(("sh", "-c", back.undo)))
+        assert "of now" in (state / "journal-000001").read_text()
+
+
+def test_a_state_stays_where_it_is_while_there_is_no_copy_of_it_to_take_its_place(tmp_path):
+    state, aside = tmp_path / "state", tmp_path / "state-after"
+    a_state(state, 2, "of now")
+    a_state(aside, 1, "of a rollback before this")
+    back = StateBack(state, tmp_path / "nowhere", aside, 1)
+    with pytest.raises(Refused, match="nowhere"):
+        doing.do(back)
+    doing.do(Run(("sh", "-c", back.undo)))
+
+    assert "of now" in (state / "journal-000001").read_text()
+    assert ["state"] == [path.name for path in tmp_path.iterdir() if path.name != "state-after"]

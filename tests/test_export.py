@@ -84,10 +84,13 @@ def changed(path, value, seed=SEED):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["appliance state"], 2, "f: version 2 is newer than this program's"),
-        (["appliance state"], "1", 'f: $["appliance state"]: must be 1'),
+        (["appliance state"], 3, "f: was written by a newer appliance: export version 3"),
+        (["appliance state"], "1", 'f: $["appliance state"]: must be 2'),
         (["counter"], ..., "f: $: lacks 'counter'"),
         (["counter"], True, "f: $.counter: must be a whole number"),
+        (["counter"], 10**12 + 1, "f: $.counter: must be at most 1000000000000"),
+        (["archived"], 2**70, "f: $.archived: must be at most 1000000000000"),
+        (["jobs", 1, "number"], -1, "f: $.jobs[1].number: must be at least 1"),
         (["counter"], 0, "f: $.counter: must be at least 1, the number of lab.1"),
         (["jobs"], {}, "f: $.jobs: must be a list"),
         (["surprise"], 1, "f: $: unknown key 'surprise'; known: appliance state, counter"),

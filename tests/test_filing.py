@@ -480,9 +480,9 @@ def test_a_foreign_or_newer_archive_is_refused(tmp_path):
     path.unlink()
     archive_file.connect(path).close()
     with sqlite3.connect(path) as newer:
-        newer.execute("PRAGMA user_version = 2")
+        newer.execute("PRAGMA user_version = 3")
     newer.close()
-    with pytest.raises(BadState, match="version 2 is newer"):
+    with pytest.raises(BadState, match="version 3 is newer"):
         archive_file.connect(path)
 
 

@@ -96,7 +96,7 @@ def test_a_length_that_no_record_has_is_damage():
         (b"appliance journal 0\n", "not a journal"),
         (b"appliance journal -1\n", "not a journal"),
         (b"x" * 200 + b"\n", "not a journal"),
-        (b"appliance journal 2\n", "journal version 2 is newer than this program's"),
+        (b"appliance journal 3\n", "a newer appliance: journal version 3 is newer than this"),
         (b"appliance journal 99999\n", "is newer"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_header_that_is_not_ours_is_refused(data, word):
 
 
 def test_the_headers_and_frames_are_these_bytes():
-    assert b"appliance journal 1\n" == frames.JOURNAL % frames.VERSION
+    assert b"appliance journal 2\n" == frames.JOURNAL_HEADER
     assert 20 == frames.check_header(b"appliance journal 1\nrest", frames.JOURNAL, "f")
     # CRC32C of "123456789" is e3069283, as every catalogue of checksums says
     head = b"\x09\0\0\0" + bytes.fromhex("839206e3") + b"\x05" + bytes(7)

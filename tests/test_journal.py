@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.errors import BadState, Unknown
+from appliance.errors import BadState, NewerState, Unknown
 from appliance.jobs.changes import Drained
 from appliance.jobs.store import Store
-from appliance.keep import frames, records, survey
+from appliance.keep import frames, records, survey, versions
 from appliance.keep import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
@@ -287,8 +287,8 @@ async def test_nobody_waits_for_a_snapshot(autojump_clock, monkeypatch):
 async def test_a_journal_without_its_whole_header_was_only_just_made(autojump_clock, capsys):
     disk = MemoryDisk()
     store = await history(disk, steps=10)
-    header = frames.JOURNAL % frames.VERSION
-    for data in [*(header[:cut] for cut in range(len(header))), bytes(20)]:
+    headers = [frames.JOURNAL % version for version in (1, versions.VERSION)]
+    for data in [*(whole[:cut] for whole in headers for cut in range(len(whole))), bytes(20)]:
         capsys.readouterr()
         files = {**disk.files, "journal-000002": data}
         assert records.dump_store(store) == await as_kept(files)
@@ -376,9 +376,10 @@ async def test_a_new_journals_name_is_durable_though_its_first_write_was_refused
 async def test_files_of_a_newer_program_are_refused(autojump_clock, name):
     disk = MemoryDisk()
     await history(disk, steps=5)
-    disk.files[name] = disk.files[name].replace(b" 1\n", b" 2\n", 1)
+    disk.files[name] = disk.files[name].replace(b" 2\n", b" 3\n", 1)
     before = dict(disk.files)
-    with pytest.raises(BadState, match=f"{name}: {name[:-7]} version 2 is newer"):
+    said = f"{name}: was written by a newer appliance: {name[:-7]} version 3"
+    with pytest.raises(NewerState, match=said):
         await journals.restore(disk)
 
     assert before == disk.files  # and left as they were

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,13 @@ def test_a_file_of_holes_that_no_memory_holds_is_an_error_with_words(tmp_path):
         file.truncate(2**42)
     with pytest.raises(OSError, match="larger than the memory"):
         plain.read(tmp_path / "file")
+
+
+def test_a_file_that_is_too_large_is_not_read_at_all(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    tracemalloc.start()
+    with pytest.raises(OSError, match="is larger than 268435456 bytes"):
+        plain.read(tmp_path / "sparse", 2**28)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()

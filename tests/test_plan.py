@@ -375,3 +375,61 @@ def test_a_rollback_goes_back_to_the_version_before_and_a_second_one_forward_aga
     assert ("systemctl", "stop", *units.SOCKETS, units.SERVER) == first
     assert ("systemctl", "start", units.TARGET) == last
     assert state == any("appliance-before" in str(command) for command in commands(steps))
+
+
+# ---- versions of the state
+
+
+def rolled_back(found_state, found_copy, reads, *, state=False):
+    found = attrs.evolve(installed(), state=found_state, copy=found_copy)
+    old = attrs.evolve(program(), reads=reads)
+    return removal.refusal(wish().config, found, old, state=state)
+
+
+@pytest.mark.parametrize(
+    ("now", "copy", "reads", "state", "words"),
+    [
+        (1, 0, 1, False, ""),
+        (2, 1, 2, False, ""),
+        (1, 1, 2, False, ""),  # forward again
+        (0, 0, 1, False, ""),  # no state, or none that says its version
+        (2, 1, 1, True, ""),
+        (2, 1, 1, False, "`appliance install --rollback --with-state` goes back to the state"),
+        (3, 2, 1, True, "stay with the version that is installed"),
+        (2, 0, 1, False, "/var/lib/appliance-before has no state from before the upgrade"),
+    ],
+)
+def test_a_rollback_to_a_program_that_cannot_read_the_state_is_refused_with_what_to_do(
+    now, copy, reads, state, words
+):
+    why = rolled_back(now, copy, reads, state=state)
+
+    assert bool(words) == bool(why)
+    assert words in why
+    if words:
+        where = "/var/lib/appliance-before" if state else "/var/lib/appliance"
+        version = copy if state else now
+        said = f"{where}: version {version} of the state, and 1-aaa reads none above {reads}"
+        assert why.startswith(said)
+
+
+@pytest.mark.parametrize(("before", "after_it"), [(1, 2), (2, 2), (2, 3)])
+def test_an_upgrade_that_fails_gives_the_version_before_a_state_that_it_reads(before, after_it):
+    found = attrs.evolve(installed(), reads=before)
+    steps = plan.install(wish(), found, attrs.evolve(program("2-bbb"), reads=after_it), PLACES)
+    (restart,) = [step for step in steps if step.do == Run(("systemctl", "restart", units.SERVER))]
+
+    if before == after_it:
+        assert restart.undo is None
+        return
+    stop, back = restart.undo.actions
+    assert ("systemctl", "stop", *units.SOCKETS, units.SERVER) == stop.command
+    assert before == back.reads
+    assert ["/var/lib/appliance", "/var/lib/appliance-before", "/var/lib/appliance-after"] == [
+        str(path) for path in (back.state, back.copy, back.aside)
+    ]
+    # The version before is started once its links stand again, and that is after this.
+    undone = [step.undo for step in reversed(steps) if step.undo is not None]
+    links = next(n for n, undo in enumerate(undone) if isinstance(undo, Link))
+    assert undone.index(restart.undo) < links < len(undone) - 1
+    assert Run(("systemctl", "restart", units.SERVER)) in undone[-1].actions

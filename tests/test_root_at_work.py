@@ -12,7 +12,7 @@ import pytest
 
 from appliance.config import Config, Paths
 from appliance.errors import Refused
-from appliance.setup import doing, server
+from appliance.setup import doing, server, tftp
 from appliance.setup.actions import Folder, Owner, Touch
 from appliance.setup.doctor import host, worlds
 from tests import traps
@@ -224,3 +224,31 @@ def test_a_server_that_root_starts_does_nothing_in_anothers_folder(lab):
     assert "belongs to nobody" in ran.said
     assert "runuser -u nobody" in ran.said
     assert [] == list(Path(lab.state).iterdir())
+
+
+@pytest.mark.parametrize("moment", range(1, 8))
+def test_the_server_is_not_quick_enough_to_have_root_make_a_folder_elsewhere(
+    open_path, monkeypatch, moment
+):
+    """What it puts in the way lies there between one look of root's and what follows it."""
+    root, victim = open_path / "tftp", open_path / "victim"
+    root.mkdir()
+    victim.mkdir()
+    root.chmod(0o1777)
+    looks, planted = [], []
+    look = tftp.owner.check_roots
+
+    def and_then(folder):
+        look(folder)
+        looks.append(folder)
+        if len(looks) == moment and not os.path.lexists(root / "ipxe"):
+            (root / "ipxe").symlink_to(victim)
+            os.chown(root / "ipxe", USER, USER, follow_symlinks=False)
+            planted.append(folder)
+
+    monkeypatch.setattr(tftp.owner, "check_roots", and_then)
+    with contextlib.suppress(Refused):
+        tftp._replace(root / "ipxe/bin-x86_64-efi/snp.efi", b"iPXE")
+
+    assert [] == list(victim.iterdir())
+    assert planted or (root / "ipxe/bin-x86_64-efi/snp.efi").is_file()

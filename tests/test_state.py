@@ -16,10 +16,21 @@ import pytest
 import trio
 
 from appliance import cli
-from appliance.jobs.changes import Archived, Filed
+from appliance.errors import BadState
+from appliance.jobs.changes import Archived, Filed, Submitted
 from appliance.jobs.job import Booting, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, export, offline, records, rescue, survey
+from appliance.keep import (
+    archive,
+    archive_file,
+    export,
+    offline,
+    records,
+    replay,
+    rescue,
+    sealed,
+    survey,
+)
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive
 from appliance.keep.disk import StateFolder
@@ -536,3 +547,44 @@ def test_what_root_makes_belongs_to_the_user_whose_server_starts_with_it(run, op
     made = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
     assert {"lock", "snapshot-000003" if what == "repair" else "snapshot-000001"} <= made.keys()
     assert {(user, user)} == {(facts.st_uid, facts.st_gid) for facts in made.values()}
+
+
+def test_what_root_reads_of_a_state_has_a_limit_and_what_is_beyond_it_is_damage(
+    run, state, monkeypatch
+):
+    folder, _ = state
+    assert 0 == run("check")[0]
+    size = sum(path.stat().st_size for path in folder.iterdir() if "-" in path.name)
+    monkeypatch.setattr(offline, "STATE_BYTES_MAX", size)
+    assert 0 == run("check")[0]
+    with (folder / "journal-999999").open("wb") as sparse:
+        sparse.truncate(2**40)
+    monkeypatch.setattr(offline, "STATE_BYTES_MAX", 2**20)
+    code, out, err = run("check")
+
+    assert (1, "") == (code, err)
+    left = 2**20 - (folder / "journal-000002").stat().st_size
+    assert f"journal-999999: cannot be read: is larger than {left} bytes" in out
+
+
+@pytest.mark.parametrize("number", [-1, 0, 10**15, 2**62])
+def test_a_row_of_the_archive_with_a_number_that_no_job_has_is_damage(tmp_path, number):
+    job = next(job for job in rich.grow(1, 60)[0].jobs.values())
+    row = sealed.seal((number,), job.document.body, type(job.document.body))
+    good = sealed.seal((1,), job.document.body, type(job.document.body))
+
+    assert not sealed.is_whole(row)
+    assert sealed.is_whole(good)
+
+
+@pytest.mark.parametrize("number", [-3, 0, 10**15, 2**70])
+def test_a_job_with_a_number_that_no_lab_reaches_is_none_of_ours(number):
+    grown, _ = rich.grow(1, 60)
+    job = attrs.evolve(next(iter(grown.jobs.values())), number=number)
+    said = f"a job's number = {number} is no number that a lab reaches"
+    with pytest.raises(BadState, match=said):
+        records.load_changes(records.dump_changes([Submitted(job)]), "f")
+    store = Store({job.id: job}, dict(grown.boxes), 0)
+    data = b"".join(records.snapshot(records.image_of(store, 0)))
+    with pytest.raises(BadState, match=said):
+        replay.load_snapshot(data, "f")

@@ -6,7 +6,7 @@ import tomllib
 
 from appliance.config import Config
 from appliance.setup.lab import toml
-from appliance.toml_lines import lines_of
+from appliance.toml_lines import _Walk, lines_of
 
 TEXT = '''\
 # [not.a.table]
@@ -79,3 +79,22 @@ def test_every_key_of_a_whole_configuration_is_found():
     found = lines_of(text)
     assert {*keys(tomllib.loads(text))} == {*found}
     assert all(key.rpartition(".")[2] in lines[line - 1] for key, line in found.items())
+
+
+class _Counted(str):
+    """Text that knows how much of it was looked through for ends of lines."""
+
+    looked = 0
+
+    def count(self, sub, start=0, end=None):
+        self.looked += (len(self) if end is None else end) - start
+        return super().count(sub, start, end)
+
+
+def test_no_line_is_counted_twice():
+    text = _Counted("".join(f"[t{n}]\na.b = {{c = {n}}}\n" for n in range(500)))
+    walk = _Walk(text)
+    walk.document()
+
+    assert (1, 999) == (walk.lines["t0"], walk.lines["t499"])
+    assert text.looked <= len(text)

@@ -25,6 +25,7 @@ from appliance.jobs.job import SUCCESS, Finished
 from appliance.jobs.store import Store
 from appliance.keep import soundness
 from appliance.keep.archive_file import connect, copy, transaction
+from appliance.keep.archive_file import mark as mark_version
 from appliance.keep.sealed import CHECK_HELP, HELP, NAME, is_whole, named, seal, unseal
 
 MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
@@ -112,6 +113,7 @@ class Archive:
             missing = "is missing"
         if missing:
             raise BadState(f"{NAME}: {missing}; {HELP}")
+        await self._do(self._mine, mark_version)
         if self._path is not None and self._path.stat().st_size <= CHECKED_AT_START_BYTES:
             await self.read_through()
 

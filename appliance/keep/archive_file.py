@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from appliance.errors import BadState, DiskTrouble
-from appliance.keep import plain, sealed, soundness
+from appliance.keep import heads, plain, sealed, soundness, versions
 from appliance.keep.sealed import HELP
 
 NAME: Final = sealed.NAME
 _SQLITES: Final = ("", "-wal", "-shm", "-journal")  # behind the name: what SQLite may have there
 FILES: Final = tuple(NAME + ending for ending in _SQLITES)
-APPLICATION_ID: Final = 0x41504C41  # "APLA", at byte 68 of the file (sqlite.org/fileformat2.html)
-VERSION: Final = 1
 _MODE: Final = 0o600  # secrets of jobs; SQLite gives its log the same
 # SQLite waits so long for another program that holds the file, as a backup does for a moment.
 BUSY_S: Final = 5.0
@@ -36,8 +34,8 @@ CREATE INDEX job_by_key ON job (submitter, key);
 CREATE INDEX job_by_box ON job (box, number);
 CREATE INDEX job_to_sweep ON job (finished) WHERE stays = 0;
 CREATE TABLE attempt (token TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
+PRAGMA application_id = {heads.APPLICATION_ID};
+PRAGMA user_version = {versions.VERSION};
 COMMIT;
 """
 
@@ -47,6 +45,7 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
     where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
     if path != ":memory:":
         _check_files(path, mode)
+        heads.check(path.parent)
     try:
         if path != ":memory:" and mode == "rwc":
             # SQLite makes it for everybody to read.  One that exists is not opened here: to close
@@ -86,10 +85,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != APPLICATION_ID:
+    if tables and application != heads.APPLICATION_ID:
         raise BadState(f"{NAME}: is no archive of the appliance")
-    if version > VERSION:
-        raise BadState(f"{NAME}: version {version} is newer than this program's")
+    versions.check(version, NAME, "archive")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: the log is synced by each commit
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
@@ -114,6 +112,16 @@ def schema() -> list[tuple[str, str]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(_SCHEMA)
         return connection.execute(_OF_SCHEMA).fetchall()
+
+
+def mark(connection: sqlite3.Connection) -> None:
+    """From here on it holds what programs of this version write: no earlier one reads it.
+
+    The mark stands in the file itself, not in SQLite's log, where `heads` would not see it.
+    """
+    if connection.execute("PRAGMA user_version").fetchone() != (versions.VERSION,):
+        connection.execute(f"PRAGMA user_version = {versions.VERSION}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def copy(connection: sqlite3.Connection, path: Path) -> None:

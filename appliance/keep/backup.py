@@ -19,19 +19,22 @@ from typing import Any, Final
 
 import attrs
 
+from appliance import config as configs
 from appliance.config import Config
-from appliance.errors import BadState, Refused
+from appliance.errors import BadConfig, BadState, NewerState, Refused
 from appliance.jobs.store import Store
 from appliance.keep import (
     archive,
     archive_file,
     frames,
+    heads,
     offline,
     owner,
     plain,
     records,
     replay,
     results,
+    versions,
 )
 from appliance.keep.disk import StateFolder, new_folder, sync_folder
 
@@ -54,6 +57,8 @@ _BOMB_RATIO: Final = 200
 _STATE_NAMES: Final = frozenset([SNAPSHOT, archive_file.NAME, LEASES])
 _COUNTS: Final = ("jobs", "archived", "boxes")
 _COPY_BYTES: Final = 2**20
+# Of a file: Linux takes 255 (NAME_MAX), and while it is written it has five more, `.NAME.new`.
+_NAME_BYTES_MAX: Final = 250
 
 
 class Writer:
@@ -136,12 +141,35 @@ def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
         about = json.loads(found.read(ABOUT))
     except (RuntimeError, struct.error) as error:  # encrypted; packed otherwise; nested too deeply
         raise BadState(f"{path}: no backup that can be read: {error}") from error
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise BadState(f"{path}: a backup of a newer program, or none")
-    if not all(type(about.get(key)) is int for key in _COUNTS):
+    if not isinstance(about, dict) or type(about.get("version")) is not int:
+        raise BadState(f"{path}: no backup: {ABOUT} in it says no version")
+    if about["version"] > VERSION:
+        raise NewerState(f"{path}: was written by a newer appliance; nothing was changed")
+    if not all(type(about.get(key)) is int and about[key] >= 0 for key in _COUNTS):
         raise BadState(f"{path}: {ABOUT} in it must have numbers for {', '.join(_COUNTS)}")
-    store = replay.load_snapshot(found.read(f"{STATE}/{SNAPSHOT}"), SNAPSHOT).store
+    if (rows := f"{STATE}/{archive_file.NAME}") in found.namelist():
+        with found.open(rows) as source:
+            version = heads.of_archive(source.read(heads.ARCHIVE_BYTES))
+        if not version:
+            raise BadState(f"{path}: {archive_file.NAME} in it is no archive of the appliance")
+        versions.check(version, f"{path}: {archive_file.NAME}", "archive")
+    data = found.read(f"{STATE}/{SNAPSHOT}")
+    store = replay.load_snapshot(data, f"{path}: {SNAPSHOT}").store
+    if store.counter > records.GIVEN_MAX:
+        many = f"counter = {store.counter} is no number that a lab reaches"
+        raise BadState(f"{path}: {SNAPSHOT}: {many}")
+    if CONFIGURATION in found.namelist():
+        _check_configuration(found.read(CONFIGURATION), f"{path}: {CONFIGURATION}")
     return Backup(found, {"made": "", **about}, store)
+
+
+def _check_configuration(data: bytes, name: str) -> None:
+    """Raises BadConfig where no server would start with it."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{name}: is no UTF-8 (byte {error.start})") from error
+    configs.parse(text, name)
 
 
 def _check_name(whole: str, path: Path) -> None:
@@ -150,6 +178,10 @@ def _check_name(whole: str, path: Path) -> None:
     ours = name in _STATE_NAMES if folder == STATE else folder == HOSTS
     if whole not in (ABOUT, CONFIGURATION) and not (plain and ours):
         raise BadState(f"{path}: {whole[:200]!a} in it is no file's name in a backup")
+    if len(os.fsencode(name)) > _NAME_BYTES_MAX:
+        raise BadState(
+            f"{path}: {whole[:200]!a} in it has a name of more than {_NAME_BYTES_MAX} bytes"
+        )
 
 
 def _check_size(entry: zipfile.ZipInfo, path: Path) -> None:
@@ -219,6 +251,7 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
         disk = StateFolder(state)
     with contextlib.closing(disk):  # no server, from here on
         there = in_the_way(config, backup, configuration)
+        _check_places(config, backup, configuration, there)
         if there and not replace:
             named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
             raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
@@ -252,6 +285,27 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
     return aside
 
 
+def _check_places(config: Config, backup: Backup, configuration: Path, there: list[Path]) -> None:
+    """Raises Refused for what would stop a restore half-way."""
+    hosts, folders = config.paths.hosts, []
+    with owner.acting(hosts):
+        targets = [hosts / name for name in backup.names(HOSTS)]
+        folders += [path for path in targets if plain.kind(path) == plain.FOLDER]
+    if CONFIGURATION in backup.zip.namelist():
+        owner.check_roots(configuration.absolute().parent)
+        folders += [configuration] * (plain.kind(configuration) == plain.FOLDER)
+    for path in folders:
+        raise Refused(f"nothing was changed; {path}: is a folder, where a file belongs")
+    for path in there:
+        if path.parent != config.paths.state and len(os.fsencode(_aside(path))) > _NAME_BYTES_MAX:
+            raise Refused(f"nothing was changed; {path}: its name is too long to be kept aside")
+
+
+def _aside(path: Path) -> str:
+    """The name there of what is no state file."""
+    return f"{path.parent.name}-{path.name}"
+
+
 def _move_aside(state: Path, there: list[Path]) -> Path:
     with owner.acting(state):
         aside = new_folder(state, ASIDE)
@@ -264,7 +318,7 @@ def _move_aside(state: Path, there: list[Path]) -> Path:
         with owner.acting(path.parent):
             data = plain.read(path, follow=True)
         with owner.acting(state):
-            plain.put(aside / f"{path.parent.name}-{path.name}", [data])
+            plain.put(aside / _aside(path), [data])
             sync_folder(aside)
         with owner.acting(path.parent):
             path.unlink()

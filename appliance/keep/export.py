@@ -2,7 +2,7 @@
 
 The state as JSON for people, and back: exactly the same store.
 
-    {"appliance state": 1, "counter": 7, "drained": "", "archived": 0,
+    {"appliance state": 2, "counter": 7, "drained": "", "archived": 0,
      "jobs": [...], "boxes": [...]}
 
 JSON knows fewer values than a job document may hold; what it lacks is an object with one key:
@@ -25,12 +25,11 @@ from appliance.jobs.box import Box
 from appliance.jobs.changes import Clocked, Job
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
-from appliance.keep import records
+from appliance.keep import records, versions
 
-VERSION: Final = 1
 _FORMAT: Final = "appliance state"
 _KEYS: Final = (_FORMAT, "counter", "drained", "archived", "jobs", "boxes")
-_CLOCK: Final = "clock"  # may be absent: earlier versions wrote none down
+_CLOCK: Final = "clock"  # may be absent: version 1 wrote none down
 _SHOWN_MAX: Final = 10  # mistakes named at once
 # what cattrs calls the places in a list and in a class, as JSON has them
 _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a truth"}
@@ -39,7 +38,7 @@ _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string"
 def dump(store: Store) -> str:
     """The JSON of a store; equal text for equal stores."""
     value = {
-        _FORMAT: VERSION,
+        _FORMAT: versions.VERSION,
         "counter": store.counter,
         "drained": store.drained,
         "archived": store.archived,
@@ -140,12 +139,13 @@ def _no_constant(word: str) -> Any:
 
 def _check_top(value: Any, name: str) -> None:
     if not isinstance(value, dict) or _FORMAT not in value:
-        raise BadState(f'{name}: $: no export of the appliance: {{"{_FORMAT}": {VERSION}, ...}}')
+        raise BadState(
+            f'{name}: $: no export of the appliance: {{"{_FORMAT}": {versions.VERSION}, ...}}'
+        )
     version = value[_FORMAT]
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise BadState(f'{name}: $["{_FORMAT}"]: must be {VERSION}')
-    if version > VERSION:
-        raise BadState(f"{name}: version {version} is newer than this program's")
+        raise BadState(f'{name}: $["{_FORMAT}"]: must be {versions.VERSION}')
+    versions.check(version, name, "export")
     for key in _KEYS:
         if key not in value:
             raise BadState(f"{name}: $: lacks {key!r}")
@@ -156,6 +156,8 @@ def _check_top(value: Any, name: str) -> None:
         number = value[key]
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise BadState(f"{name}: $.{key}: must be a whole number, {what}")
+        if number > records.GIVEN_MAX:
+            raise BadState(f"{name}: $.{key}: must be at most {records.GIVEN_MAX}")
     if not isinstance(value["drained"], str):
         raise BadState(f"{name}: $.drained: must be a name, or empty")
     for key in ("jobs", "boxes"):
@@ -231,6 +233,8 @@ def _check_references(counter: int, jobs: list[Job], boxes: list[Box], name: str
     known = {box.name for box in boxes}
     holders: dict[str, str] = {}
     for n, job in enumerate(jobs):
+        if job.number < 1:
+            raise BadState(f"{name}: $.jobs[{n}].number: must be at least 1")
         if job.number > counter:
             raise BadState(
                 f"{name}: $.counter: must be at least {job.number}, the number of {job.id}"

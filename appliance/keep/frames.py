@@ -3,8 +3,10 @@
 The frames of state files.  A file is a header line, then records: a head of little-endian numbers,
 then the payload (`records`).
 
-    appliance journal 1\\n   a record for each write: the changes that shared it, in order
-    appliance snapshot 1\\n  one record that says how many jobs and boxes, then those, in pieces
+    appliance journal 2\\n   a record for each write: the changes that shared it, in order
+    appliance snapshot 2\\n  one record that says how many jobs and boxes, then those, in pieces
+
+The number is the state's version (`versions`).
 
     head: length of the payload, its CRC32C, the record's number (64 bit), CRC32C of these 16 bytes
 
@@ -27,10 +29,10 @@ import attrs
 import google_crc32c
 
 from appliance.errors import BadState
+from appliance.keep import versions
 
-VERSION: Final = 1
 JOURNAL: Final = b"appliance journal %d\n"
-JOURNAL_HEADER: Final = JOURNAL % VERSION  # of those that are written today
+JOURNAL_HEADER: Final = JOURNAL % versions.VERSION  # of those that are written today
 SNAPSHOT: Final = b"appliance snapshot %d\n"
 RECORD_BYTES_MAX: Final = 2**30  # a length beyond this is damage, not data
 SECTOR_BYTES: Final = 512  # disks write whole sectors; a lost one reads as zeros
@@ -157,13 +159,20 @@ def is_ours(data: bytes, header: bytes) -> bool:
     return bool(newline and re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind, line))
 
 
+def version_of(data: bytes, header: bytes, name: str) -> int:
+    """Of the program that wrote this file.  Raises BadState for one that is not ours."""
+    if not is_ours(data, header):
+        raise BadState(f"{name}: not a {kind_of(header)} of the appliance")
+    return int(data[: data.index(b"\n")].split()[-1])
+
+
 def check_header(data: bytes, header: bytes, name: str) -> int:
     """The offset of the first record.  Raises BadState for a file that is not ours, or newer."""
-    kind = kind_of(header)
-    if not is_ours(data, header):
-        raise BadState(f"{name}: not a {kind} of the appliance")
-    line = data[: data.index(b"\n")]
-    version = int(line.split()[-1])
-    if version > VERSION:
-        raise BadState(f"{name}: {kind} version {version} is newer than this program's")
-    return len(line) + 1
+    versions.check(version_of(data, header, name), name, kind_of(header))
+    return data.index(b"\n") + 1
+
+
+def is_begun(data: bytes, header: bytes) -> bool:
+    """Whether this is the beginning of such a file's header, of any version that we read."""
+    headers = (header % version for version in range(versions.FIRST, versions.VERSION + 1))
+    return any(len(data) < len(whole) and whole.startswith(data) for whole in headers)

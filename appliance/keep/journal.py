@@ -31,7 +31,7 @@ from appliance.errors import BadState, DiskTrouble, Unknown
 from appliance.jobs.changes import Change
 from appliance.jobs.measures import SYNC_BOUNDS, Histogram
 from appliance.jobs.store import Store
-from appliance.keep import frames, records, replay
+from appliance.keep import frames, records, replay, versions
 from appliance.keep.disk import BESIDE, NO_ROOM, Disk
 from appliance.keep.gate import Gate
 from appliance.keep.records import Image
@@ -66,10 +66,10 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
         raise BadState(f"{replay.RESTORING}: {replay.BROKEN_OFF}")
     files = replay.files_among(names)
     with _no_garbage():
-        state, end = await _read(disk, files)
-    fresh = files.snapshots == files.journals == (files.newest,) and end == len(
-        frames.JOURNAL_HEADER
-    )
+        found = await _read(disk, files)
+    state, end = found.state, found.end
+    lone = files.snapshots == files.journals == (files.newest,)
+    fresh = lone and end == len(frames.JOURNAL_HEADER) and found.oldest == versions.VERSION
     number = files.newest if fresh else files.newest + 1
     journal = Journal(disk, state, number, bytes_max or JOURNAL_BYTES_MAX)
     for name in names:
@@ -86,6 +86,8 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
             raise
         log.error("no room for a snapshot: going on behind the last journal", why=str(error))
         journal.go_on(files.newest, end)  # `space` shuts the gate, or the first write does
+        if found.newest < versions.VERSION:
+            await journal.go_behind()
     return state.store, journal
 
 
@@ -101,29 +103,41 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-async def _read(disk: Disk, files: replay.Files) -> tuple[State, int]:
-    """What `files` say, and where the newest journal's last whole record ends (0: it has none).
+@attrs.frozen
+class _Found:
+    """What the files of a folder say."""
 
-    Raises BadState.
-    """
+    state: State
+    end: int  # where the newest journal's last whole record ends; 0: it has none
+    oldest: int  # the lowest version of a file that was read
+    newest: int  # the version of the last one
+
+
+async def _read(disk: Disk, files: replay.Files) -> _Found:
+    """What `files` say.  Raises BadState."""
     if gap := files.gap():
         raise BadState(f"{gap}; {replay.HELP}")
-    state, end = State(), 0
+    state, end, seen = State(), 0, [versions.VERSION]
     if files.snapshots:
         name = replay.snapshot_name(files.start)
-        state = replay.load_snapshot(await _bytes_of(disk, name), name)
+        data = await _bytes_of(disk, name)
+        state = replay.load_snapshot(data, name)
+        seen.append(frames.version_of(data, frames.SNAPSHOT, name))
     for number in files.journals_from(files.start):
         name = replay.journal_name(number)
         newest = number == files.journals[-1]
         data = await _bytes_of(disk, name)
         torn = replay.replay(state, data, name, newest=newest)
         end = torn.start if torn is not None else len(data)
+        if end:
+            seen.append(frames.version_of(data, frames.JOURNAL, name))
         if torn is not None:
             size = torn.end - torn.start
             log.warning("dropped a torn last record", file=name, offset=torn.start, size=size)
     if files.lone:
         log.warning("no journal behind the snapshot", why=files.lone)
-    return state, end if files.journals[-1:] == (files.newest,) else 0
+    end = end if files.journals[-1:] == (files.newest,) else 0
+    return _Found(state, end, min(seen), seen[-1])
 
 
 async def _bytes_of(disk: Disk, name: str) -> bytes:
@@ -261,6 +275,19 @@ class Journal:
         self._number = self._begun = number
         self._size = end
         self.disk.go_on(replay.journal_name(number), end)
+
+    async def go_behind(self) -> None:
+        """Go on in a journal of today's version, behind an earlier one that is as it was.
+
+        No file holds what its version does not know.  Raises DiskTrouble without room for a line.
+        """
+        before, self._number = replay.journal_name(self._number), self._number + 1
+        try:
+            await self.disk.append(before, b"")  # what is torn goes: only the last may end so
+            await self.disk.append(replay.journal_name(self._number), frames.JOURNAL_HEADER)
+        except OSError as error:
+            raise DiskTrouble(f"the state cannot be written: {_why(error)}") from error
+        self._begun, self._size = self._number, 0
 
     async def begin(self) -> None:
         """Write a snapshot of the store as it is and start a journal behind it.

@@ -13,20 +13,35 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from appliance.errors import BadState, NotFound
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, frames, owner, plain, records, replay, rescue
+from appliance.keep import (
+    archive,
+    archive_file,
+    frames,
+    owner,
+    plain,
+    records,
+    replay,
+    rescue,
+)
 from appliance.keep.disk import StateFolder, lock, new_folder, sync_folder
 from appliance.keep.records import Image
 from appliance.keep.survey import Contents, Survey, survey
+
+# What root reads for somebody who owns the folder: two snapshots of a million jobs that wait, and
+# the journals beside them.
+STATE_BYTES_MAX: Final = 6 * 2**30
 
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[Contents]:
     """The state files in `folder`; no server may use it meanwhile, and root is its owner.
 
-    Raises NotFound without such a folder, BadState where a server runs, OSError, Refused.
+    Raises NotFound without such a folder, BadState where a server runs or a later program wrote it,
+    OSError, Refused.
     """
     if not folder.is_dir():
         raise NotFound(f"{folder}: there is no state; see `[paths] state` in the configuration")
@@ -41,10 +56,12 @@ def reading(folder: Path) -> Iterator[Contents]:
 
 def _contents(folder: Path) -> Contents:
     found: dict[str, bytes | OSError] = {}
+    left = STATE_BYTES_MAX
     for name in sorted(os.listdir(folder)):
         if replay.NAME.match(name):
             try:
-                found[name] = plain.read(folder / name)
+                found[name] = data = plain.read(folder / name, left)
+                left -= len(data)
             except OSError as error:
                 found[name] = error
     return found

@@ -18,8 +18,9 @@ _OWNER_ONLY: Final = 0o600
 # Of a pipe, an open waits for the other end without O_NONBLOCK; of a plain file it does nothing.
 _SAFE: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _RIGHT: Final = "where a plain file belongs"
+FOLDER: Final = "a folder"
 _KINDS: Final = {
-    stat.S_IFLNK: "a symlink", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe",
+    stat.S_IFLNK: "a symlink", stat.S_IFDIR: FOLDER, stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
 
@@ -51,16 +52,25 @@ def open_(path: Path, flags: int, mode: int = _OWNER_ONLY, *, follow: bool = Fal
 
 
 def read(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:
-    """The whole file.  Raises OSError, also for one of more than `most` bytes."""
+    """The whole file.  Raises OSError, also for one of more than `most` bytes, and reads none then.
+
+    One with holes is as large as its owner likes.
+    """
     with open(open_(path, os.O_RDONLY, follow=follow), "rb") as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise _too_large(path, most)
         try:
             data = file.read() if most is None else file.read(most + 1)
-        except MemoryError as error:  # one with holes is as large as its owner likes
+        except MemoryError as error:
             why = "is larger than the memory of this machine"
             raise OSError(errno.EFBIG, why, str(path)) from error
     if most is not None and len(data) > most:
-        raise OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
+        raise _too_large(path, most)
     return data
+
+
+def _too_large(path: Path, most: int) -> OSError:
+    return OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
 
 
 def put(

@@ -18,12 +18,18 @@ from cattrs.strategies import configure_tagged_union
 from appliance.errors import BadState
 from appliance.jobs import job as jobs
 from appliance.jobs.box import BootLog, Box
-from appliance.jobs.changes import Change, Clocked, Job
+from appliance.jobs.changes import Change, Clocked, Job, Submitted
 from appliance.jobs.store import Store
-from appliance.keep import frames
+from appliance.keep import frames, versions
 
 T = TypeVar("T")
 
+# Of a job, and of whatever is counted: a row's number in SQLite is at most 2^63, and nobody looks
+# for an id of more digits.
+NUMBER_MAX: Final = 10**15 - 1
+# What an import or a restore may bring, so that no lab gets to the end of its numbers: at a
+# thousand jobs a second this is thirty years.
+GIVEN_MAX: Final = 10**12
 PIECE: Final = 10  # jobs or boxes in one record of a snapshot: all that one flipped bit can cost
 
 
@@ -69,7 +75,17 @@ def dump_changes(changes: list[Change]) -> bytes:
 
 def load_changes(payload: bytes, name: str) -> list[Change]:
     """Raises BadState."""
-    return _structure(payload, list[Change], name)  # type: ignore[no-any-return]
+    changes: list[Change] = _structure(payload, list[Change], name)
+    for change in changes:
+        if isinstance(change, Submitted):
+            check_number("a job's number", change.job.number, name, least=1)
+    return changes
+
+
+def check_number(what: str, number: int, name: str, *, least: int = 0) -> None:
+    """Raises BadState for one that no lab reaches."""
+    if not least <= number <= NUMBER_MAX:
+        raise BadState(f"{name}: {what} = {number} is no number that a lab reaches")
 
 
 @attrs.frozen
@@ -132,7 +148,7 @@ def dump_image(image: Image) -> Iterator[bytes]:
 
 
 def _clock_of(image: Image) -> dict[str, Any]:
-    """What the clocks said, if they ever did: earlier versions wrote nothing down."""
+    """What the clocks said, if they ever did: version 1 wrote nothing down."""
     if image.clocked is None:
         return {}
     return {_CLOCK: [_converter.unstructure(image.clocked), image.moment]}
@@ -140,7 +156,7 @@ def _clock_of(image: Image) -> dict[str, Any]:
 
 def snapshot(image: Image) -> Iterator[bytes]:
     """The bytes of a snapshot file, in pieces."""
-    yield frames.SNAPSHOT % frames.VERSION
+    yield frames.SNAPSHOT % versions.VERSION
     for number, payload in enumerate(dump_image(image)):
         yield frames.frame(payload, number)
 
@@ -174,9 +190,15 @@ class Loading:
                 kind = tuple[Clocked, float]
                 self.clocked, self.moment = _made(parts.pop(_CLOCK), kind, self.name)
             self.drained = _made(parts.pop("drained"), str, self.name)
-            self.counts = _made(parts, dict[str, int], self.name)
+            counts: dict[str, int] = _made(parts, dict[str, int], self.name)
+            for key, number in counts.items():
+                check_number(key, number, self.name)
+            self.counts = counts
         elif parts.keys() == {"jobs"}:
-            self.jobs.update((job.id, job) for job in _made(parts["jobs"], list[Job], self.name))
+            jobs: list[Job] = _made(parts["jobs"], list[Job], self.name)
+            for job in jobs:
+                check_number("a job's number", job.number, self.name, least=1)
+            self.jobs.update((job.id, job) for job in jobs)
         elif parts.keys() == {"boxes"}:
             boxes = _made(parts["boxes"], list[Box], self.name)
             self.boxes.update((box.name, box) for box in boxes)

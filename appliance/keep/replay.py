@@ -135,9 +135,8 @@ def is_just_made(data: bytes) -> bool:
 
     No record stands in it then.  It may also have been emptied, so it is told of.
     """
-    header = frames.JOURNAL % frames.VERSION
-    begun = len(data) < len(header) and header.startswith(data)
-    return begun or (len(data) <= len(header) and not any(data))
+    empty = len(data) <= len(frames.JOURNAL_HEADER) and not any(data)
+    return empty or frames.is_begun(data, frames.JOURNAL)
 
 
 def _check(part: Part, number: int, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from appliance.errors import BadState, DiskTrouble
+from appliance.errors import BadState, DiskTrouble, NewerState
 from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
@@ -74,6 +74,8 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
             return f"{what} is in the way of {name}", _Left(set(), set())
     try:
         connection = _old(folder)
+    except NewerState:
+        raise
     except BadState as error:
         return str(error).removeprefix(f"{archive_file.NAME}: "), _Left(set(), set())
     broken: dict[str, list[int]] = {"job": [], "document": []}

@@ -29,7 +29,7 @@ T = TypeVar("T")
 ASIDE: Final = ".removed"  # under the results: what is on its way out
 # suite, day, testbox or queue, system, parameters, job (docs/wire.md#uploads).
 _DEPTH: Final = 6
-_DIGITS_MAX: Final = 15  # of a job's number; what is longer is somebody else's folder
+_DIGITS_MAX: Final = 12  # of a job's number; what is longer is somebody else's folder
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
 # What this process writes begins so.  Other files of that kind a killed one has left.
 _MINE: Final = f"{PART}{secrets.token_hex(4)}-"

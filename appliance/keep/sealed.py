@@ -40,6 +40,8 @@ def is_whole(row: Sequence[Any]) -> bool:
     *columns, sealed = row
     if not isinstance(sealed, bytes):  # of any type where the file is damaged
         return False
+    if not 0 < columns[0] <= records.NUMBER_MAX:  # no job has it, whoever wrote this row
+        return False
     return sealed[: CRC.size] == _sum(columns, sealed[CRC.size :])
 
 

@@ -24,6 +24,7 @@ from appliance.jobs.store import Store
 from appliance.keep import frames, records, replay, salvage
 from appliance.keep.frames import Part
 
+MISSING_MAX: Final = 10  # journals that are named of those missing in a row
 Contents = Mapping[str, bytes | OSError]  # by name; the error of a file that cannot be read
 
 
@@ -100,8 +101,14 @@ def _from(contents: Contents, files: replay.Files, start: int, lab: str) -> Surv
     if files.snapshots:
         surveyor.take_snapshot(replay.snapshot_name(start))
     there = files.journals_from(start)
-    for number in range(start, there[-1] + 1) if there and files.snapshots else there:
+    wanted = start
+    for number in there:
+        # Without a snapshot nothing says which journal is the first.
+        most = MISSING_MAX if files.snapshots else 0
+        for missing in range(wanted, min(number, wanted + most)):
+            surveyor.take_journal(replay.journal_name(missing), newest=False)
         surveyor.take_journal(replay.journal_name(number), newest=number == there[-1])
+        wanted = number + 1
     surveyor.end(files, start)
     return found
 
@@ -222,7 +229,8 @@ class _Surveyor:
             found.damage.insert(0, Damage("snapshot", None, gap, lost))
         for name in sorted(name for name in self._contents if replay.NAME.match(name)):
             data = self._contents[name]
-            used = int(name[-6:]) >= start if name.startswith("journal") else False
+            number = int(name.rpartition("-")[2])
+            used = number >= start if name.startswith("journal") else False
             used = used or name == replay.snapshot_name(start)
             size = len(data) if isinstance(data, bytes) else 0
             found.files.append(File(name, size, self._whole.get(name, 0), used))

@@ -141,6 +141,42 @@ class Settle:
 
 
 @attrs.frozen
+class StateBack:
+    """The copy of the state takes its place, where a program has to go on that reads less."""
+
+    state: Path
+    copy: Path
+    aside: Path  # where that of now is kept
+    reads: int  # the latest version of the state that this program reads
+
+    def __str__(self) -> str:
+        return (
+            f"put {self.copy} in the place of {self.state}, where the version before cannot read"
+            f" that any more, and keep it as {self.aside}"
+        )
+
+    @property
+    def command(self) -> str:
+        """For a shell: the state is where it was until all of its copy lies beside it."""
+        state, aside, new = self.state, self.aside, self._new
+        return (
+            f"rm -rf {new} {aside} && cp -a {self.copy} {new} && chmod 711 {new}"
+            f" && mv -T {state} {aside} && mv -T {new} {state}"
+        )
+
+    @property
+    def undo(self) -> str:
+        """For a shell: nothing is removed where the command did not come so far as to move it."""
+        state, aside = self.state, self.aside
+        back = f"rm -rf {state} && mv -T {aside} {state}"
+        return f"rm -rf {self._new}; [ ! -e {aside} ] || {{ {back}; }}"
+
+    @property
+    def _new(self) -> Path:
+        return self.state.with_name(self.state.name + "-back")
+
+
+@attrs.frozen
 class All:
     """Several, in order."""
 
@@ -151,7 +187,18 @@ class All:
 
 
 Action = (
-    Write | Touch | Folder | Link | Unpack | Remove | RemoveEmpty | Install | Run | Settle | All
+    Write
+    | Touch
+    | Folder
+    | Link
+    | Unpack
+    | Remove
+    | RemoveEmpty
+    | Install
+    | Run
+    | Settle
+    | StateBack
+    | All
 )
 
 

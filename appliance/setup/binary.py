@@ -15,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import appliance
 from appliance import build
+from appliance.keep import versions
 
 REPOSITORY: Final = Path(__file__).parents[2]
 WORK: Final = REPOSITORY / ".cache/binary"
@@ -67,14 +68,15 @@ def write_facts(files: Iterable[Path]) -> Path:
         "commit": os.environ["APPLIANCE_COMMIT"],
         "moment": _git("log", "-1", "--format=%cd", "--date=format:%Y%m%d%H%M%S"),
         "glibc": newest_glibc(files),
+        "state": versions.VERSION,
     }
     written.write_text(json.dumps(said))
     return written
 
 
-def read_facts() -> dict[str, str]:
+def read_facts() -> dict[str, Any]:
     """Those of the last build."""
-    found: dict[str, str] = json.loads((WORK / build.FACTS).read_text())
+    found: dict[str, Any] = json.loads((WORK / build.FACTS).read_text())
     return found
 
 

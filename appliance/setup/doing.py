@@ -18,7 +18,8 @@ from typing import Final
 
 from appliance import trees
 from appliance.errors import Refused
-from appliance.keep import plain
+from appliance.keep import heads, plain
+from appliance.keep import owner as owners
 from appliance.setup import actions, debian
 from appliance.setup.actions import Action, Owner, Step
 from appliance.setup.programs import SHOWN_LINES, run
@@ -94,9 +95,21 @@ def do(action: Action) -> None:
             run(command)
         case actions.Settle(units):
             _settle(units)
+        case actions.StateBack():
+            if state_version(action.state) > action.reads:
+                run(["sh", "-c", action.command])
         case actions.All(several):
             for each in several:
                 do(each)
+
+
+def state_version(folder: Path) -> int:
+    """Of the state in `folder`; 0 where it does not say one, or root may not look."""
+    try:
+        with owners.acting(folder):
+            return heads.newest(folder)
+    except (Refused, OSError):
+        return 0
 
 
 def _ids(path: Path, owner: Owner) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from appliance.boot import dnsmasq
 from appliance.config import Config, Network
 from appliance.doors import listen
 from appliance.errors import BadRequest, NotFound, Refused
+from appliance.keep import versions
 from appliance.setup import (
     debian,
     documents,
@@ -61,7 +62,7 @@ def install(asked: Asked, say: Say, *, dry_run: bool) -> bool:
     wish = _wish(asked)
     program = _program()
     found = _found(program, wish.config)
-    _check(wish, found)
+    _check(wish, found, program)
     if not asked.lease_anyway:
         _check_wires(wish, found, say)
     steps = plan.install(wish, found, program, PLACES)
@@ -87,6 +88,8 @@ def rollback(say: Say, *, state: bool, dry_run: bool) -> None:
         raise NotFound("no earlier version is kept here: nothing to go back to")
     old = _program_in(PLACES.lib / links[PLACES.previous])
     found = _found(old, config)
+    if why := removal.refusal(config, found, old, state=state):
+        _refuse([why])
     steps = removal.rollback(config, found, old, PLACES, state=state)
     if dry_run:
         for step in steps:
@@ -167,14 +170,16 @@ def _program() -> Program:
     """The running one."""
     source = build.unpacked()
     name = build.facts().name
-    return Program(name, source, LAUNCHER, _units_in(source), _documents(name))
+    reads = versions.VERSION
+    return Program(name, source, LAUNCHER, _units_in(source), _documents(name), reads)
 
 
 def _program_in(folder: Path) -> Program:
     """One that was unpacked earlier."""
     inside = folder / "_internal"
     name = folder.resolve().name
-    return Program(name, inside, LAUNCHER, _units_in(inside), _documents(name))
+    reads = build.reads(inside)
+    return Program(name, inside, LAUNCHER, _units_in(inside), _documents(name), reads)
 
 
 def _documents(name: str) -> dict[str, str]:
@@ -206,6 +211,9 @@ def _found(program: Program, config: Config) -> Found:
         active=frozenset(
             server.active([units.TARGET, *units.SOCKETS, units.SERVER, *units.DAEMONS.values()])
         ),
+        state=doing.state_version(config.paths.state),
+        copy=doing.state_version(plan.copy_of(config.paths.state)),
+        reads=build.reads(PLACES.current / "_internal"),
         tftp=tftp.is_laid_out(config),
     )
 
@@ -228,7 +236,7 @@ def _group(gid: int) -> str:
         return str(gid)
 
 
-def _check(wish: Wish, found: Found) -> None:
+def _check(wish: Wish, found: Found, program: Program) -> None:
     """Raises Refused with everything that stands against it."""
     paths = wish.config.paths
     written = [PLACES.lib, PLACES.command.parent, PLACES.units, PLACES.drop_ins, PLACES.config]
@@ -238,6 +246,11 @@ def _check(wish: Wish, found: Found) -> None:
     ]
     if found.links.get(PLACES.command, PLACES.command.name).rpartition("/")[2] != PROGRAM:
         wrong.append(f"{PLACES.command}: is there, and not ours; move it out of the way")
+    if found.state > program.reads:
+        wrong.append(
+            f"{paths.state}: was written by a newer appliance: version {found.state} of the state,"
+            f" and this program reads none above {program.reads}; install that one or a later one"
+        )
     missing = [name for name in wish.packages if name not in found.packages]
     if missing and not server.has_apt():
         wrong.append(

@@ -26,6 +26,7 @@ from appliance.setup.actions import (
     RemoveEmpty,
     Run,
     Settle,
+    StateBack,
     Step,
     Touch,
     Unpack,
@@ -127,7 +128,7 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
         is_new = wish.config.paths.tftp not in found.folders
         undo = Remove(wish.config.paths.tftp) if is_new else None
         plan.add("boxes load iPXE by TFTP, and iPXE loads boot.ipxe", laid, undo)
-    _running(plan, wish, before, upgrades=upgrades)
+    _running(plan, wish, before, upgrades=upgrades, program=program)
     made = [str(step.undo.path) for step in plan.steps if isinstance(step.undo, RemoveEmpty)]
     if plan.steps and (note := records.note(found.texts, places, plan.steps)) is not None:
         plan.add("the record will have all that stands there", Remove(note.path), note)
@@ -251,7 +252,9 @@ def _settings(plan: _Plan, wish: Wish, *, changed: bool) -> None:
             plan.reload = True
 
 
-def _running(plan: _Plan, wish: Wish, before: Mapping[str, Any], *, upgrades: bool) -> None:
+def _running(
+    plan: _Plan, wish: Wish, before: Mapping[str, Any], *, upgrades: bool, program: Program
+) -> None:
     reload = Run(("systemctl", "daemon-reload"))
     if plan.reload:
         plan.add("systemd reads the units", reload, None)
@@ -278,7 +281,7 @@ def _running(plan: _Plan, wish: Wish, before: Mapping[str, Any], *, upgrades: bo
         plan.add("the lab is open", Run(("systemctl", "start", units.TARGET)), before_it)
     due = plan.restart & plan.found.active
     if upgrades and units.SERVER in due:
-        _copying(plan, wish.config, reload)
+        _copying(plan, wish.config, reload, program)
         due -= {units.SERVER}
     if due:
         plan.add("with what is new", Run(("systemctl", "restart", *sorted(due))), None)
@@ -286,8 +289,11 @@ def _running(plan: _Plan, wish: Wish, before: Mapping[str, Any], *, upgrades: bo
         plan.add("all of them run", Settle((units.SERVER, *wish.daemons)), None)
 
 
-def _copying(plan: _Plan, config: Config, reload: Run) -> None:
-    """A restart of the server that copies its state while nobody has it."""
+def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None:
+    """A restart of the server that copies its state while nobody has it.
+
+    The version before goes on with that copy, should the new one fail with the state made its own.
+    """
     state = config.paths.state
     copy = copy_of(state)
     new = copy.with_name(copy.name + ".new")
@@ -296,7 +302,11 @@ def _copying(plan: _Plan, config: Config, reload: Run) -> None:
     plan.add(why, passing, Remove(passing.path))
     plan.add(why, reload, None)
     restart = Run(("systemctl", "restart", units.SERVER))
-    plan.add("the new version; sockets stay open, and boxes ask again", restart, None)
+    undo = None
+    if plan.found.reads < program.reads:
+        stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
+        undo = All((stop, state_back(state, plan.found.reads)))
+    plan.add("the new version; sockets stay open, and boxes ask again", restart, undo)
     plan.add("the next start copies nothing", Remove(passing.path), None)
     plan.add("the next start copies nothing", reload, None)
 
@@ -304,3 +314,13 @@ def _copying(plan: _Plan, config: Config, reload: Run) -> None:
 def copy_of(state: Path) -> Path:
     """Where the state as the version before left it is kept."""
     return state.with_name(state.name + "-before")
+
+
+def after_of(state: Path) -> Path:
+    """Where the state is kept that this copy has replaced."""
+    return state.with_name(state.name + "-after")
+
+
+def state_back(state: Path, reads: int) -> StateBack:
+    """Back to that copy, for a program that reads the state up to this version."""
+    return StateBack(state, copy_of(state), after_of(state), reads)

@@ -70,7 +70,7 @@ def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) 
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
-    for state in (paths.state, plan.copy_of(paths.state), _after(paths.state)):
+    for state in (paths.state, plan.copy_of(paths.state), plan.after_of(paths.state)):
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
@@ -103,9 +103,22 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
     return [*told, *records.brought(record)]
 
 
-def _after(state: Path) -> Path:
-    """Where a rollback with the state puts the one that it replaces."""
-    return state.with_name(state.name + "-after")
+def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
+    """Why `old` could not go on with the state that a rollback would give it, else nothing."""
+    now, copy = config.paths.state, plan.copy_of(config.paths.state)
+    what, version = (copy, found.copy) if state else (now, found.state)
+    if version <= old.reads:
+        return ""
+    said = f"{what}: version {version} of the state, and {old.name} reads none above {old.reads}"
+    if state:
+        return f"{said}: it would not start; stay with the version that is installed"
+    if not found.copy:
+        return f"{said}: it would not start, and {copy} has no state from before the upgrade"
+    return (
+        f"{said}: it would not start; `appliance install --rollback --with-state` goes back to the"
+        f" state as it was before the upgrade too, and keeps that of now, with all jobs since, as"
+        f" {plan.after_of(now)}"
+    )
 
 
 def rollback(
@@ -118,12 +131,10 @@ def rollback(
     steps.append(Step("nobody may have the state open", Run(stop), start))
     now = found.links[places.current]
     if state:
-        kept, copy = config.paths.state, plan.copy_of(config.paths.state)
-        aside = _after(kept)
-        swap = Run(("sh", "-c", f"rm -rf {aside} && mv {kept} {aside} && cp -a {copy} {kept}"
-                    f" && chmod 711 {kept}"))  # fmt: skip
-        back = Run(("sh", "-c", f"rm -rf {kept} && mv {aside} {kept}"))
-        steps.append(Step(f"the state of then; that of now is kept as {aside}", swap, back))
+        kept, aside = config.paths.state, plan.after_of(config.paths.state)
+        back = plan.state_back(kept, old.reads)
+        swap, unswap = (Run(("sh", "-c", command)) for command in (back.command, back.undo))
+        steps.append(Step(f"the state of then; that of now is kept as {aside}", swap, unswap))
     for name, text in old.units.items():
         path = places.units / name
         before = found.texts.get(path)

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from appliance.config import Config
+from appliance.keep import versions
 from appliance.setup import units
 from appliance.setup.actions import Owner
 
@@ -105,7 +106,8 @@ class Places:
 class Program:
     """The build that is installed: its name, where it lies unpacked, and its texts.
 
-    `documents`: man page and completions, by their place below the root.
+    `documents`: man page and completions, by their place below the root.  `reads`: the latest
+    version of the state that it reads (keep/versions.py).
     """
 
     name: str
@@ -113,6 +115,7 @@ class Program:
     launcher: str
     units: Mapping[str, str]
     documents: Mapping[str, str] = attrs.field(factory=dict)
+    reads: int = versions.FIRST
 
 
 Whose = tuple[Owner, int]  # a folder's owner and mode
@@ -128,6 +131,9 @@ class Found:
     folders: Mapping[Path, Whose] = attrs.field(factory=dict)  # those that exist
     active: frozenset[str] = frozenset()  # our units that run
     tftp: bool = False  # the tftp root is what this configuration makes of it
+    state: int = 0  # the version of the state that is there; 0: none is, or it does not say
+    copy: int = 0  # that of its copy from before the last upgrade
+    reads: int = versions.FIRST  # the latest that the program reads which is installed now
 
 
 @attrs.frozen

@@ -141,10 +141,21 @@ def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not at all: boxes may be loading the old one."""
-    owner.check_roots(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner.check_roots(path.parent)  # the server, which may add to the root, was not quicker
+    _make(path.parent)
     plain.put(path, [data], 0o644)  # dnsmasq reads it as a user of its own
+
+
+def _make(folder: Path) -> None:
+    """A folder of root's, whoever may add to those above it.
+
+    One by one, each looked at before anything is made in it: what the server puts in the way is
+    never walked through, and it cannot put anything in the place of what is root's.
+    """
+    for place in (*reversed(folder.parents), folder):
+        with contextlib.suppress(FileExistsError):
+            if not place.is_dir():
+                place.mkdir()
+        owner.check_roots(place)
 
 
 def _answer_to_the_seeds_root(root: Path) -> None:
