@@ -44,13 +44,15 @@ class Operators:
 
     def __init__(self, scheduler: Scheduler, disks: Disks) -> None:
         self._scheduler, self._disks = scheduler, disks
+        self._screen = trio.Lock()  # one is made in each round of the loop, however many look
 
     async def status(self) -> dict[str, Any]:
         """The lab in one screen."""
         scheduler = self._scheduler
-        seen = overview.overview(
-            scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
-        )
+        async with self._screen:
+            seen = overview.overview(
+                scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
+            )
         wrong = [*seen.wrong, *restart.wrong(scheduler.store, scheduler.clock.drift())]
         paths = scheduler.config.paths
         places = {"state": paths.state, "results": paths.srv / "result", "images": paths.srv / "os"}
