@@ -12,6 +12,7 @@ import structlog
 
 from appliance import floods
 from appliance import log as logs
+from appliance.doors import sending
 from appliance.floods import MORE, PERIOD_S, Floods
 
 
@@ -153,3 +154,15 @@ def test_a_request_that_fails_is_told_with_its_trace_and_three_times(written):
 
     assert 6 == text.count("Traceback")
     assert ["47", "47"] == re.findall(r"more=(\d+)", text)
+
+
+def test_a_client_that_is_cut_time_and_again_is_told_of_three_times_and_counted(written):
+    """The lines are counted here alone: nothing else remembers whom it has told of."""
+    for _ in range(100):
+        sending.tell("10.0.0.66", 300)
+        sending.tell("10.0.0.67", 300)
+    logs.tell_floods(all_of_them=True)
+    text = written.getvalue()
+
+    assert ["10.0.0.66", "10.0.0.67"] * 4 == re.findall(r"client=(\S+)", text)
+    assert ["97", "97"] == re.findall(r"more=(\d+)", text)
