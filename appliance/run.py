@@ -102,7 +102,9 @@ async def serve(
         token=partial(secrets.token_hex, 16),
         link_gbits=link_gbits(config.network.interface),
     )
-    logs.learn(partial(views.subject, store))
+    logs.learn(
+        partial(views.subject, store), partial(views.is_of_the_lab, store, config.network.address)
+    )
     scheduler.restarted()
     await _learn_hosts(scheduler)
     close = trio.Event()

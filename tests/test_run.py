@@ -50,7 +50,7 @@ class Server:
 @asynccontextmanager
 async def serving(tmp, disk=None):
     """`run.serve` on ports of its own, with its state in memory."""
-    disk, about = disk or MemoryDisk(), logs._about[:]
+    disk, about, is_known = disk or MemoryDisk(), logs._about[:], logs._floods.is_known
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in DOORS]
         for sock in sockets:
@@ -70,7 +70,7 @@ async def serving(tmp, disk=None):
                     opened.close.set()
         finally:
             connections.guard()  # it is the process's
-            logs._about[:] = about
+            logs._about[:], logs._floods.is_known = about, is_known
 
 
 async def test_what_clients_have_not_taken_is_counted_for_all_doors_together(tmp_path, monkeypatch):
@@ -102,6 +102,8 @@ async def test_a_start_removes_what_a_killed_server_left_half_written(tmp_path):
         facts = boxes.facts("box-1", {"mac": [labs.MAC]}, "default")
         await scheduler.register(facts, trio.lowlevel.checkpoint)
         (job,) = await intake.submit(scheduler, [Paper("x", "script: x\n")], "ann", labs.KEY)
+        assert not logs._floods.is_known("10.0.0.99")
+        assert logs._floods.is_known("127.0.0.1")  # of the lab: no stranger hides its lines
         assert job.id.encode() in (await server.get("scheduler", labs.ASK)).body
         root = server.config.paths.srv / job.result_root[1:]
     root.mkdir(parents=True)
