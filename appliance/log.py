@@ -93,9 +93,13 @@ def begin(*, verbose: bool) -> None:
     )  # fmt: skip
 
 
-def learn(about: About) -> None:
-    """From now on `about` says what else is known of an event's job or testbox."""
+def learn(about: About, is_known: Callable[[str], bool]) -> None:
+    """From now on `about` says what else is known of an event's job or testbox.
+
+    `is_known` says whether an address is one of the lab's: no stranger's lines hide its own.
+    """
     _about[:] = [about]
+    _floods.is_known = is_known
 
 
 def connect(path: Path) -> socket.socket | None:

@@ -15,6 +15,7 @@ import resource
 import secrets
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,7 @@ from appliance.doors.admission import is_named
 from appliance.doors.asgi import Doors
 from appliance.doors.entrance import Entrance
 from appliance.doors.neighbours import Kernel
+from appliance.doors.sending import Owed
 from appliance.doors.shares import Kind
 from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
@@ -100,12 +102,15 @@ async def serve(
         token=partial(secrets.token_hex, 16),
         link_gbits=link_gbits(config.network.interface),
     )
-    logs.learn(partial(views.subject, store))
+    logs.learn(
+        partial(views.subject, store), partial(views.is_of_the_lab, store, config.network.address)
+    )
     scheduler.restarted()
     await _learn_hosts(scheduler)
     close = trio.Event()
     last_orders = partial(_last_orders, scheduler, close)
     entrance, callers = _entrance(scheduler)
+    owed = Owed()
     async with trio.open_nursery() as behind:  # outlives the doors
         behind.start_soon(systemd.stay_alive)
         behind.start_soon(_tell_floods)
@@ -118,14 +123,16 @@ async def serve(
         behind.start_soon(retention.tidy, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
-            controlled = await doors.start(_controlled, scheduler, control_socket, callers)
+            at_control = partial(control.serve, made=control_socket, callers=callers, owed=owed)
+            controlled = await doors.start(_controlled, scheduler, at_control)
             talking, giving = ports.make_doors(scheduler, runner_cgz, Kernel())
             files = [sock for sock in sockets if sock.getsockname()[1] in giving]
+            others = [sock for sock in sockets if sock not in files]
+            give = partial(bulk.serve, stop=close.wait, entrance=entrance, owed=owed)
             patience = config.waits.shutdown_transfers
-            give = partial(bulk.serve, stop=close.wait, patience=patience, entrance=entrance)
-            await doors.start(give, Doors(giving), files)
+            await doors.start(partial(give, patience=patience), Doors(giving), files)
             app: Any = Doors(talking)  # Hypercorn has its own names for ASGI's maps
-            made = _hypercorn(config, [sock for sock in sockets if sock not in files], entrance)
+            made = _hypercorn(config, others, entrance, owed)
             http = partial(hypercorn.trio.serve, app, made, shutdown_trigger=last_orders)
             await doors.start(_then_cancel, http, controlled)
             behind.start_soon(pulse.watch, scheduler.measures.late)  # a start may take its time
@@ -164,15 +171,13 @@ async def _cut_late_transfers(config: Config, close: trio.Event) -> None:
 
 async def _controlled(
     scheduler: Scheduler,
-    made: socket.socket | None,
-    callers: shares.Callers,
+    at_control: Callable[..., Awaitable[object]],
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            serve_control = partial(control.serve, made=made, callers=callers)
-            await nursery.start(serve_control, scheduler, people.People(scheduler))
+            await nursery.start(at_control, scheduler, people.People(scheduler))
             task_status.started(scope)
 
 
@@ -243,9 +248,12 @@ def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
 
 
 def _hypercorn(
-    config: Config, sockets: list[socket.socket], entrance: Entrance | None = None
+    config: Config,
+    sockets: list[socket.socket],
+    entrance: Entrance | None = None,
+    owed: Owed | None = None,
 ) -> HypercornConfig:
-    connections.guard(entrance)
+    connections.guard(entrance, owed)
     made = HypercornConfig()
     made.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]  # hypercorn closes its own
     made.backlog = listen.BACKLOG

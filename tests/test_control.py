@@ -8,6 +8,7 @@ import io
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import cbor2
@@ -16,11 +17,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.doors import control
+from appliance.doors.shares import Callers
 from appliance.errors import BadImage, Refused
 from tests import lab as labs
 from tests.disks import Killed, MemoryDisk
 from tests.lab import KEY, open_lab
-from tests.stall import steps
+from tests.loop import STALL_S, rounds
 
 PAPER = {"name": "job.yaml", "text": "script: echo hi\n", "defaults": {}, "overrides": {}}
 SUBMIT = cbor2.dumps({"verb": "submit", "documents": [PAPER], "key": KEY})
@@ -210,7 +212,7 @@ def resident():
 @pytest.mark.parametrize("form", WORST)
 async def test_the_worst_messages_stop_no_loop_and_fill_no_memory(tmp_path, form):
     """Eight of them at once; each is answered with what is wrong."""
-    longest, answers = [0.0], []
+    answers = []
 
     async def send(lab):
         async with await connect(lab) as stream, trio.open_nursery() as nursery:
@@ -230,18 +232,16 @@ async def test_the_worst_messages_stop_no_loop_and_fill_no_memory(tmp_path, form
 
     async with open_door(tmp_path) as lab:
         before = resident()
-        watch = steps(longest)
-        trio.lowlevel.add_instrument(watch)
-        async with trio.open_nursery() as nursery:
-            for _ in range(8):
-                nursery.start_soon(send, lab)
-        trio.lowlevel.remove_instrument(watch)
+        with rounds() as seen:
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(send, lab)
         after = resident()
 
     assert 8 == len(answers)
     assert all(answer["error"]["message"] for answer in answers)
     assert after - before < 64 * 2**20
-    assert longest[0] < 0.1
+    assert seen.longest < STALL_S
 
 
 async def test_a_slow_message_gives_way_to_a_quick_one_where_there_is_no_room_for_both(
@@ -355,6 +355,94 @@ async def test_who_hangs_up_is_waited_for_no_longer(autojump_clock, tmp_path, mo
 
         assert tasks == trio.lowlevel.current_statistics().tasks_living
         assert bool(lab.scheduler.store.drained) is (verb == "drain")  # which was decided
+
+
+async def opened(lab, message):
+    """One who has said that and waits, and the number of tasks before."""
+    await wait_all_tasks_blocked()
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    stream = await connect(lab)
+    await stream.send_all(HELLO + message)
+    await wait_all_tasks_blocked()
+    assert tasks < trio.lowlevel.current_statistics().tasks_living
+    return stream, tasks
+
+
+@pytest.mark.parametrize("verb", ["wait", "watch"])
+@pytest.mark.parametrize("ends", ["hangs up", "says no more"])
+async def test_who_has_asked_for_more_and_hangs_up_is_waited_for_no_longer(
+    autojump_clock, tmp_path, verb, ends
+):
+    """What waits to be read hides the end from whoever waits for something to read."""
+    more = cbor2.dumps({"verb": "status"}) * 3
+    async with open_door(tmp_path) as lab:
+        job = await lab.submit()
+        message = cbor2.dumps({"verb": verb, "job": job.id})
+        stream, tasks = await opened(lab, message)
+        await stream.send_all(more)  # behind what the server has read
+        await trio.sleep(60)
+        assert tasks < trio.lowlevel.current_statistics().tasks_living
+        await (stream.aclose() if ends == "hangs up" else stream.send_eof())
+        await trio.sleep(5)
+
+        assert tasks == trio.lowlevel.current_statistics().tasks_living
+        assert 0 == len(lab.scheduler.watchers)
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("verb", ["wait", "drain", "watch"])
+async def test_who_waits_holds_no_more_than_a_job_is_named_with(
+    autojump_clock, tmp_path, monkeypatch, verb
+):
+    """It may wait for days, and the memory of messages is all callers'."""
+    monkeypatch.setattr(control, "_peer", lambda stream: "root")
+    async with open_door(tmp_path) as lab:
+        job = await lab.submit()
+        long = {"verb": verb, "job": job.id, "wait": True, "why": "x" * control.WAITING_BYTES_MAX}
+        answer = await ask(lab, long)
+        assert {
+            "kind": "bad-request",
+            "message": f"{verb}: more is said than it needs",
+        } == answer["error"]
+        assert not lab.scheduler.store.drained
+
+        async with await connect(lab) as stream:
+            short = {**long, "why": "x" * (control.WAITING_BYTES_MAX // 2)}
+            await stream.send_all(HELLO + cbor2.dumps(short))
+            await wait_all_tasks_blocked()
+            assert b"error" not in await stream.receive_some(2**16)
+            assert bool(lab.scheduler.store.drained) is (verb == "drain")
+
+
+async def test_a_crowd_of_callers_is_told_as_far_as_few_are_told_at_once(
+    autojump_clock, tmp_path, monkeypatch
+):
+    """Each has a file open while it is told; the others find the door shut."""
+    monkeypatch.setattr(control, "_peer", lambda stream: "ann")
+
+    async def heard(stream):
+        data = b""
+        with contextlib.suppress(trio.BrokenResourceError):
+            while more := await stream.receive_some():
+                data += more
+        return items(data)[1:]  # behind the greeting
+
+    config = labs.config(tmp_path)
+    async with open_lab(config) as lab, trio.open_nursery() as nursery:
+        await nursery.start(partial(control.serve, callers=Callers(0)), lab.scheduler, lab.people)
+        crowd = [await connect(lab) for _ in range(3 * control.TOLD_MAX)]
+        answers = [await heard(stream) for stream in crowd]  # and nobody hangs up
+        await trio.sleep(2 * control.LINGER_S)
+        later = await connect(lab)
+        again = await heard(later)
+        nursery.cancel_scope.cancel()
+    for stream in (*crowd, later):
+        await stream.aclose()
+
+    told = [answer for answer in answers if answer]
+    assert control.TOLD_MAX == len(told)
+    assert all("ann has 0 connections" in answer[0]["error"]["message"] for answer in told)
+    assert again == told[0]
 
 
 async def test_what_is_asked_while_another_verb_waits_is_answered_after_it(

@@ -9,10 +9,14 @@ import re
 
 import pytest
 import structlog
+from trio.testing import wait_all_tasks_blocked
 
 from appliance import floods
 from appliance import log as logs
-from appliance.floods import MORE, PERIOD_S, Floods
+from appliance.doors import sending
+from appliance.floods import MORE, PERIOD_S, Floods, Group
+from appliance.jobs import views
+from tests.lab import open_lab
 
 
 def line(event="upload refused", client="10.0.0.9", **fields):
@@ -80,16 +84,76 @@ def test_a_period_that_nobody_has_asked_about_yet_hides_no_first_line():
     assert [7] == [fields[MORE] for _, fields in made.over(3 * PERIOD_S)]
 
 
-def test_ten_thousand_addresses_take_no_more_memory_than_a_thousand():
+def test_ten_thousand_addresses_take_no_more_memory_than_three_hundred():
     made, said = Floods(), 0
     for number in range(10_000):
         said += made.takes(line(client=f"10.1.{number // 250}.{number % 250}"), "warning", 0.0)
     more = made.over(PERIOD_S)
 
-    assert floods.KINDS_MAX + 3 == said
+    assert floods.KINDS_MAX[Group.STRANGER] + 3 == said
     assert [("warning", floods.OTHERS, 10_000 - said)] == [
         (level, fields["client"], fields[MORE]) for level, fields in more
     ]
+
+
+BOX = line(client="10.0.0.5")
+LAB = {
+    "a testbox": BOX,
+    "a testbox, by another key": {"event": "job.cgz refused", "address": "10.0.0.5"},
+    "a user": {"event": "control connection refused", "user": "ann"},
+    "the server": {"event": "a request failed", "exc_info": ValueError("x")},
+    "a library": {"event": "x", "logger": "hypercorn", "exc_info": KeyError("x")},
+}
+
+
+@pytest.mark.parametrize("name", LAB)
+def test_no_crowd_of_strangers_hides_the_first_lines_about_the_lab(name):
+    """Two hundred and fifty addresses did it, with four kinds each."""
+    made = Floods()
+    made.is_known = {"10.0.0.5"}.__contains__
+    for number in range(5000):
+        stranger = {"client": f"10.1.{number // 250}.{number % 250}"}
+        made.takes(line("no HTTP", **stranger), "error", 0.0)
+        made.takes({**LAB[name], "address": "", **stranger}, "error", 0.0)
+    most = floods.SHOWN["error"] if "logger" not in LAB[name] else floods.LIBRARY_SHOWN
+    said = [made.takes(LAB[name], "error", 0.0) for _ in range(10)]
+
+    assert [True] * most + [False] * (10 - most) == said
+    assert [10 - most] == [
+        fields[MORE]
+        for _, fields in made.over(PERIOD_S)
+        if not str(fields.get("client", "")).startswith(("10.1.", floods.OTHERS))
+    ]
+
+
+def test_the_lab_and_the_server_have_an_end_too():
+    made = Floods()
+    made.is_known = lambda address: True
+    for number in range(30_000):
+        made.takes(line(client=f"{number}"), "warning", 0.0)
+        made.takes({"event": "x", "status": number, "exc_info": ValueError()}, "error", 0.0)
+
+    assert len(made) <= sum(floods.KINDS_MAX.values())
+    made.over(PERIOD_S)
+    assert 0 == len(made)
+    assert [True] * 9 == [made.takes(line(client=f"{n}"), "warning", PERIOD_S) for n in range(9)]
+
+
+async def test_the_lab_is_known_boxes_and_who_is_on_the_server(autojump_clock):
+    async with open_lab() as lab:
+        await lab.know()
+        await lab.ask()
+        await lab.ask("/boot.ipxe/mac/52-54-00-00-00-77", client="10.0.0.77")  # nobody's yet
+        await wait_all_tasks_blocked()
+        found = {
+            client: views.is_of_the_lab(lab.scheduler.store, "10.0.0.1", client)
+            for client in (
+                "10.0.0.5", "10.0.0.1", "127.0.0.9", "::1", "the command line of ann",
+                "10.0.0.77", "10.0.0.78", "fe80::1",
+            )
+        }  # fmt: skip
+
+    assert [True] * 5 + [False] * 3 == list(found.values())
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -153,3 +217,15 @@ def test_a_request_that_fails_is_told_with_its_trace_and_three_times(written):
 
     assert 6 == text.count("Traceback")
     assert ["47", "47"] == re.findall(r"more=(\d+)", text)
+
+
+def test_a_client_that_is_cut_time_and_again_is_told_of_three_times_and_counted(written):
+    """The lines are counted here alone: nothing else remembers whom it has told of."""
+    for _ in range(100):
+        sending.tell("10.0.0.66", 300)
+        sending.tell("10.0.0.67", 300)
+    logs.tell_floods(all_of_them=True)
+    text = written.getvalue()
+
+    assert ["10.0.0.66", "10.0.0.67"] * 4 == re.findall(r"client=(\S+)", text)
+    assert ["97", "97"] == re.findall(r"more=(\d+)", text)

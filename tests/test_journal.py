@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import random
 
+import cbor2
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.errors import BadState, NewerState, Unknown
-from appliance.jobs.changes import Drained
+from appliance.jobs.changes import Drained, Submitted
 from appliance.jobs.store import Store
 from appliance.keep import frames, records, survey, versions
 from appliance.keep import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
+from tests.loop import STALL_S, rounds
+from tests.test_decisions import a_job
 
 
 def copy(files):
@@ -348,6 +351,52 @@ async def test_what_is_too_much_for_one_record_becomes_several(autojump_clock, m
 
     assert 20 < disk.writes < len(made)
     assert records.dump_store(store) == await as_kept(disk.calls.after_kill())
+
+
+@pytest.mark.slow
+async def test_what_many_large_submits_brought_is_written_down_in_many_rounds():
+    """Eight of fifty thousand values each wait for one fsync: they took 300 ms of one round."""
+    disk = MemoryDisk()
+    store, journal = await journals.restore(disk)
+    text = "script: x\nx: [" + "[]," * 9_900 + "]\n"
+    for first in range(1, 40, 5):
+        submit = [Submitted(a_job(n, text=text)) for n in range(first, first + 5)]
+        for change in submit:
+            store.apply(change)
+        journal.append(submit)
+    before = disk.writes
+    with rounds() as seen:
+        await journal.write()
+
+    assert before + 1 == disk.writes
+    assert seen.longest < STALL_S / 2
+    assert records.dump_store(store) == await as_kept(disk.calls.after_kill())
+
+
+async def test_a_stop_while_changes_are_written_down_loses_none(autojump_clock, monkeypatch):
+    monkeypatch.setattr(journals, "ROUND_BYTES", 100)
+    disk = MemoryDisk()
+    store, journal = await journals.restore(disk)
+    _, made = rich.grow(4, 60)
+    for changes in made:
+        for change in changes:
+            store.apply(change)
+        journal.append(changes)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.write)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    await journal.write()
+
+    assert records.dump_store(store) == await as_kept(disk.calls.after_kill())
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 70_000])
+def test_changes_that_were_dumped_one_by_one_are_an_array(count):
+    whole = cbor2.loads(records.joined([cbor2.dumps(n) for n in range(count)]))
+
+    assert list(range(count)) == whole
 
 
 async def test_what_a_kill_left_of_a_snapshot_goes_with_the_next_start(autojump_clock):

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.jobs import queries, watching
+from appliance.jobs.watching import Group
 from tests import fakes
 from tests.lab import KEY, MAC, open_lab
 
@@ -201,7 +202,7 @@ async def test_who_does_not_read_is_told_how_much_it_missed(autojump_clock, monk
     """News are kept once for all who watch, and not once more for each who does not read."""
     monkeypatch.setattr(watching, "UNREAD_BYTES_MAX", 11_000)
     async with open_lab() as lab:
-        watcher = lab.scheduler.watchers.join()
+        watcher = lab.scheduler.watchers.join(Group.NETWORK, "10.0.0.9")
         watcher.ask(queries.Query({}))
         for n in range(5):
             await lab.submit(key=f"{KEY}{n}")
@@ -214,7 +215,7 @@ async def test_who_does_not_read_is_told_how_much_it_missed(autojump_clock, monk
 
 
 async def test_only_so_many_watch_at_once(autojump_clock, monkeypatch):
-    monkeypatch.setattr(watching, "WATCHERS_MAX", 2)
+    monkeypatch.setitem(watching.MOST, Group.NETWORK, 2)
     async with open_lab() as lab:
         first = await watch(lab, {})
         await watch(lab, {})
@@ -224,7 +225,7 @@ async def test_only_so_many_watch_at_once(autojump_clock, monkeypatch):
         await wait_all_tasks_blocked()
         await watch(lab, {})
 
-        assert (503, b"2 watch already\n") == (refused.status, refused.body)
+        assert (503, b"2 watch over the network already\n") == (refused.status, refused.body)
 
 
 async def test_who_says_nothing_is_sent_away_and_a_day_is_the_longest(autojump_clock):

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.cli import lab as commands
 from appliance.cli import watch
 from appliance.errors import BadRequest, Refused
+from appliance.jobs import overview
 from tests.lab import ASK, open_lab
 
 JOB = "script: echo hi\nruntime: 7200\n"
@@ -144,6 +145,42 @@ async def test_a_box_that_sits_down_is_seen_though_no_job_moves(autojump_clock):
 
         assert [{}, {"parked": 1}] == seen
         nursery.cancel_scope.cancel()
+
+
+async def test_one_screen_is_made_in_each_round_of_the_loop_however_many_look(
+    autojump_clock, monkeypatch
+):
+    """Each is a look at every job: 40 ms where there are 100,000."""
+    made, look = [], overview.overview
+
+    class Round(trio.abc.Instrument):
+        number = 0
+
+        def after_io_wait(self, timeout):
+            self.number += 1
+
+    def noted(*args):
+        made.append(this.number)
+        return look(*args)
+
+    async def event(what):
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(overview, "overview", noted)
+    this = Round()
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        trio.lowlevel.add_instrument(this)
+        for _ in range(20):
+            nursery.start_soon(lab.people.do, "watch", {}, "ann", event)
+        await trio.sleep(1)
+        await lab.submit()
+        for _ in range(20):
+            nursery.start_soon(status, lab)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    assert len(made) >= 60
+    assert len(set(made)) == len(made)
 
 
 async def test_a_watcher_sees_that_the_disk_refuses(autojump_clock):

@@ -142,18 +142,6 @@ async def test_where_clients_hold_too_much_those_who_take_nothing_have_little_ti
     assert max(at) == 70 + STALL_S
 
 
-async def test_a_client_that_is_cut_time_and_again_is_told_of_once_a_minute(autojump_clock):
-    owed = Owed()
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(100):
-            owed.tell("10.0.0.66", 300)
-            owed.tell("10.0.0.67", 300)
-        await trio.sleep(sending.TOLD_S)
-        owed.tell("10.0.0.66", 300)
-
-    assert ["10.0.0.66", "10.0.0.67", "10.0.0.66"] == [line["client"] for line in lines]
-
-
 @pytest.mark.parametrize("verb", ["status", "watch"])
 async def test_a_command_line_that_does_not_read_is_cut(autojump_clock, tmp_path, verb):
     """And what it goes on to ask is not answered before it reads."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -124,6 +126,21 @@ def test_who_has_as_much_as_the_greediest_takes_nothing_from_anybody():
     with pytest.raises(Full, match="too many connections are open"):
         places.enter("10.0.0.1", Kind.OTHER, READS, nobody)
     places.enter("10.0.0.1", Kind.BOX, READS, nobody)
+
+
+@pytest.mark.parametrize("crowd", [WAITS, READS])
+def test_an_upload_from_an_address_that_nobody_knows_is_cut_by_no_crowd(crowd):
+    """It holds two descriptors: among newcomers that hold one each, it would be the greediest."""
+    made, cut = Shares.of(4096), []
+    places = Places(made)
+    upload = places.enter("10.0.0.1", Kind.OTHER, READS, partial(cut.append, "the upload"))
+    with suppress(Full):
+        for number in range(2 * made.others):
+            who = f"10.9.{number // 250}.{number % 250}"
+            places.enter(who, Kind.OTHER, crowd, partial(cut.append, number))
+
+    assert [] == cut
+    places.leave(upload)
 
 
 def test_no_more_are_cut_than_the_reserve_has_room_for():

@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors import operators
+from appliance.doors import monitor, operators
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import decisions, queries, watching
 from appliance.jobs.queries import News, Query
+from appliance.jobs.watching import Group
 from tests import fakes
 from tests.lab import KEY, open_lab
 from tests.loop import STALL_S, rounds
@@ -152,29 +153,125 @@ async def test_all_who_watch_have_so_many_expressions_together_and_words_are_alw
         assert 4 == len(lab.scheduler.watchers)
 
 
-async def test_strangers_keep_nobody_on_the_server_from_watching(autojump_clock):
-    seen = []
+async def hear(lab, user, seen):
+    """The news that `user` is shown by `appliance watch`, into `seen`."""
 
     async def event(what):
-        seen.append(what)
+        seen.append([json.loads(news) if isinstance(news, str) else news for news in what["news"]])
 
+    await lab.people.do("watch", {}, user, event)
+
+
+async def test_strangers_keep_nobody_on_the_server_from_watching(autojump_clock):
+    seen = []
     async with open_lab() as lab, trio.open_nursery() as nursery:
         for n in range(watching.WATCHERS_MAX):
             assert await watch(lab, {}, ADDRESSES[n % len(ADDRESSES)])
         assert None is await watch(lab, {}, "10.0.0.99")
-        nursery.start_soon(lab.people.do, "watch", {}, "ann", event)
+        nursery.start_soon(hear, lab, "ann", seen)
         for address in ("127.0.0.1", "::1", MONITOR[0]):
             assert await watch(lab, {}, address)
         await trio.sleep(1)
         assert 1 == len(seen)
         there = len(lab.scheduler.watchers)
-        for _ in range(watching.LOCAL_WATCHERS_MAX - 4):
-            lab.scheduler.watchers.join()
-        with pytest.raises(Refused, match="on this server already"):
-            lab.scheduler.watchers.join()
         nursery.cancel_scope.cancel()
 
         assert watching.WATCHERS_MAX + 4 == there
+
+
+async def test_websockets_on_the_server_itself_keep_no_command_line_from_watching(autojump_clock):
+    """Anybody with a shell can open as many as there may be, from any address of 127.0.0.0/8."""
+    seen = []
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        for n in range(100):
+            assert await watch(lab, {}, f"127.0.{n}.1")
+        assert None is await watch(lab, {}, "127.0.0.1")
+        nursery.start_soon(hear, lab, "ann", seen)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+        assert 1 == len(seen)
+
+
+async def test_no_user_keeps_another_from_watching_and_root_always_finds_a_place(autojump_clock):
+    seen = {user: [] for user in ("ann", "bob", "cyd", "root")}
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(hear, lab, "ann", seen["ann"])
+        await trio.sleep(1)
+        with pytest.raises(Refused, match="50 watch as ann already"):
+            await lab.people.do("watch", {}, "ann", None)
+        for _ in range(46):
+            nursery.start_soon(hear, lab, "bob", seen["bob"])
+        await trio.sleep(1)
+        with pytest.raises(Refused, match="96 watch by the command line already"):
+            await lab.people.do("watch", {}, "cyd", None)
+        for _ in range(4):
+            nursery.start_soon(hear, lab, "root", seen["root"])
+        await trio.sleep(1)
+        with pytest.raises(Refused, match="100 watch by the command line already"):
+            await lab.people.do("watch", {}, "root", None)
+        nursery.cancel_scope.cancel()
+
+        assert [50, 46, 0, 4] == [len(shown) for shown in seen.values()]
+
+
+@pytest.mark.parametrize("where", ["the command line", "a websocket"])
+async def test_strangers_keep_nobody_on_the_server_waiting_for_news(autojump_clock, where):
+    """What strangers want looked through takes them ten seconds."""
+    seen, count = [], 200
+    async with open_lab() as lab, trio.open_nursery() as nursery:
+        job = await running(lab)
+        for n in range(26):
+            await watch(lab, {"message": [f"{HEAVY}{n}"]}, ADDRESSES[n % 4])
+        if where == "the command line":
+            nursery.start_soon(hear, lab, "ann", seen)
+        else:
+            local = await watch(lab, {"message": "uploaded"}, "127.0.0.1")
+        await trio.sleep(1)
+        for n in range(count):
+            told(lab, job, f"{n}-{NAME}"[:255])
+        await trio.sleep(0.5)
+        if where == "the command line":
+            assert count == sum(len(news) for news in seen)
+        else:
+            with trio.fail_after(0.5):
+                assert all([await local.next() for _ in range(count)])
+        strangers = [one for one in lab.scheduler.watchers if one.who in ADDRESSES]
+        behind = [one for one in strangers if lab.scheduler.watchers.has_more(one)]
+        nursery.cancel_scope.cancel()
+
+        assert behind
+
+
+async def test_queries_take_a_part_of_the_loops_time_and_delay_no_news(autojump_clock, monkeypatch):
+    """Each takes 12 ms to read, which is nothing, but not a hundred of them in a row."""
+    read = []
+
+    def slow(said):
+        autojump_clock.jump(0.012)
+        read.append(trio.current_time())
+        return Query(said)
+
+    async with open_lab() as lab:
+        job = await running(lab)
+        honest = await watch(lab, {"message": "uploaded"}, "10.0.0.9")
+        sockets = [await watch(lab, {}, ADDRESSES[n % 4]) for n in range(20)]
+        await trio.sleep(1)
+        monkeypatch.setattr(monitor, "Query", slow)
+        began = trio.current_time()
+        for socket in sockets * 5:
+            await socket.say({})
+        await trio.sleep(0.5)
+        before = trio.current_time()
+        told(lab, job, NAME)
+        await honest.next()
+        heard = trio.current_time() - before
+        await trio.sleep(20)
+
+        assert 100 == len(read)
+        assert 8 * 0.012 == pytest.approx((read[-1] - began) / 100, rel=0.02)
+        assert heard < 0.2
 
 
 async def test_one_address_has_its_share_of_the_places(autojump_clock):
@@ -197,7 +294,7 @@ async def test_news_are_kept_up_to_so_many_bytes_and_for_nobody_not_at_all(
         watchers = lab.scheduler.watchers
         told(lab, job, NAME)
         assert 0 == len(watchers._news)
-        watcher = watchers.join()
+        watcher = watchers.join(Group.NETWORK, "10.0.0.9")
         watcher.ask(Query({"job_id": "none"}))
         for _ in range(100):
             told(lab, job, NAME)

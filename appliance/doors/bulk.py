@@ -32,7 +32,7 @@ from appliance.doors.connections import SMALL_BYTES
 from appliance.doors.entrance import Entrance
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
-from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
+from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed, tell
 from appliance.doors.shares import Full, Place, note
 from appliance.doors.warm import Warm, Which
 from appliance.turns import own_round
@@ -60,12 +60,12 @@ class HungUp(ConnectionError):
 class _Server:
     app: App
     limiter: trio.CapacityLimiter
+    owed: Owed
     entrance: Entrance | None = None  # None: whoever comes is let in
     # One of them sends in each round of the loop.  Without it a job waited 36 ms for its box while
     # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
     turn: trio.Lock = attrs.Factory(trio.Lock)
     warm: Warm = attrs.Factory(lambda: Warm(TURN_BYTES))
-    owed: Owed = attrs.Factory(Owed)
     stopping: bool = False
     idle: set[trio.CancelScope] = attrs.Factory(set)
 
@@ -77,13 +77,15 @@ async def serve(
     stop: Callable[[], Awaitable[object]],
     patience: float,
     entrance: Entrance | None = None,
+    owed: Owed | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on bound `sockets`, which are closed when it stops.
 
+    `owed` counts what its clients have not taken, with those of other doors.
     When `stop` returns nobody new is let in, and answers under way get `patience` seconds.
     """
-    server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX), entrance)
+    server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX), owed or Owed(), entrance)
     for sock in sockets:
         sock.setblocking(False)
         sock.listen(BACKLOG)
@@ -309,7 +311,7 @@ class _Exchange:
         with trio.CancelScope(deadline=until) as scope:
             await trio.lowlevel.wait_writable(self._stream.socket)
         if scope.cancelled_caught:
-            self._server.owed.tell(self._client, STALL_S)
+            tell(self._client, STALL_S)
             raise HungUp("the client takes nothing any more")
 
 

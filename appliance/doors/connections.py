@@ -66,10 +66,15 @@ class Terminated(EventWrapper):
 class Context(WorkerContext):
     """What the connections of a server share."""
 
-    def __init__(self, max_requests: int | None, entrance: Entrance | None = None) -> None:
+    def __init__(
+        self,
+        max_requests: int | None,
+        entrance: Entrance | None = None,
+        owed: Owed | None = None,
+    ) -> None:
         super().__init__(max_requests)
         self.terminated: Terminated = Terminated()
-        self.owed = Owed()
+        self.owed = owed or Owed()  # with those of other doors
         self.entrance = entrance  # None: whoever comes is let in
 
 
@@ -298,9 +303,12 @@ class Tasks(TaskGroup):
         return put
 
 
-def guard(entrance: Entrance | None = None) -> None:
-    """Make Hypercorn use them; who connects comes in through `entrance`."""
-    made = partial(Context, entrance=entrance)
+def guard(entrance: Entrance | None = None, owed: Owed | None = None) -> None:
+    """Make Hypercorn use them; who connects comes in through `entrance`.
+
+    `owed` counts what clients have not taken, with those of other doors.
+    """
+    made = partial(Context, entrance=entrance, owed=owed)
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
     hypercorn.trio.run.WorkerContext = made  # type: ignore[attr-defined,assignment]
     hypercorn.protocol.H11Protocol = Http  # type: ignore[attr-defined]

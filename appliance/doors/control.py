@@ -75,11 +75,13 @@ async def serve(
     *,
     made: socket.socket | None = None,
     callers: Callers | None = None,
+    owed: Owed | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Answer the command line, on the socket that systemd `made` or on one of our own.
 
-    `callers`: how many may be connected; None: everybody.
+    `callers`: how many may be connected; None: everybody.  `owed` counts what they have not taken,
+    with the clients of other doors.
     Raises OSError where the socket cannot be made, Refused where another server has it.
     """
     path = scheduler.config.paths.control_socket
@@ -89,13 +91,12 @@ async def serve(
     )
     try:
         task_status.started()
-        owed = Owed()
-
+        owing = owed or Owed()
         room = Room(GATHERED_BYTES_MAX, int(MESSAGE.held))
         told = trio.CapacityLimiter(TOLD_MAX)
 
         async def connection(stream: trio.SocketStream) -> None:
-            talk = partial(_talk, stream, owed, scheduler, people, room)
+            talk = partial(_talk, stream, owing, scheduler, people, room)
             await _caller(stream, scheduler, talk, callers, told)
 
         await trio.serve_listeners(connection, [listener])

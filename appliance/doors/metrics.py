@@ -40,6 +40,7 @@ class Metrics:
     def __init__(self, scheduler: Scheduler, look: Disks = disks) -> None:
         self._scheduler, self._look = scheduler, look
         self._text, self._at = "", -FRESH_S
+        self._writing = trio.Lock()  # who asks meanwhile waits for that one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scrape."""
@@ -49,8 +50,9 @@ class Metrics:
         if scope["method"] not in ("GET", "HEAD"):
             await answer(send, 405, f"ask for {METRICS} by GET", [(b"allow", b"GET, HEAD")])
             return
-        if trio.current_time() >= self._at + FRESH_S:
-            self._text, self._at = await self._write(), trio.current_time()
+        async with self._writing:
+            if trio.current_time() >= self._at + FRESH_S:
+                self._text, self._at = await self._write(), trio.current_time()
         await answer(send, 200, self._text, content_type=_TYPE)
 
     async def _write(self) -> str:

@@ -20,7 +20,7 @@ from appliance.doors.sockets import turn_away
 from appliance.errors import BadRequest, Refused
 from appliance.jobs.queries import JOBS_MAX, Query
 from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.watching import DISMISSED, Watcher
+from appliance.jobs.watching import DISMISSED, Group, Watcher
 
 FILTER: Final = "/filter"
 QUERY_S: Final = 30.0  # for the query to come
@@ -47,11 +47,12 @@ class Monitor:
         await receive()  # that somebody connects
         client = scope["client"][0]
         local = addresses.is_own(client, scope["server"][0])
+        group = Group.SERVER if local else Group.NETWORK
         if scope["path"] != FILTER:
             await turn_away(send, 404, f"the monitor is at {FILTER}")
             return
         try:
-            watcher = self._scheduler.watchers.join(None if local else client)
+            watcher = self._scheduler.watchers.join(group, client)
         except Refused as error:
             log.warning("monitor turned away", client=client, why=str(error))
             await turn_away(send, 503, str(error))
@@ -82,7 +83,7 @@ class Monitor:
         with trio.move_on_after(QUERY_S) as waiting:
             while (event := await receive())["type"] != "websocket.disconnect":
                 try:
-                    async with self._scheduler.watchers.turn:  # to compile it takes milliseconds
+                    async with self._scheduler.watchers.turns[watcher.group].query():
                         watcher.ask(Query(_parse(event.get("text"))))
                 except (BadRequest, Refused) as error:
                     watcher.end(str(error))

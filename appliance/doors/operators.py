@@ -22,6 +22,7 @@ from appliance.jobs.job import Finished
 from appliance.jobs.queries import Query
 from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
+from appliance.jobs.watching import Group
 
 # A screen that changes oftener is not read, and each is a look at every job.
 SCREEN_S: Final = 0.25
@@ -43,13 +44,15 @@ class Operators:
 
     def __init__(self, scheduler: Scheduler, disks: Disks) -> None:
         self._scheduler, self._disks = scheduler, disks
+        self._screen = trio.Lock()  # one is made in each round of the loop, however many look
 
     async def status(self) -> dict[str, Any]:
         """The lab in one screen."""
         scheduler = self._scheduler
-        seen = overview.overview(
-            scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
-        )
+        async with self._screen:
+            seen = overview.overview(
+                scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
+            )
         wrong = [*seen.wrong, *restart.wrong(scheduler.store, scheduler.clock.drift())]
         paths = scheduler.config.paths
         places = {"state": paths.state, "results": paths.srv / "result", "images": paths.srv / "os"}
@@ -67,13 +70,13 @@ class Operators:
             **overview.row(attrs.evolve(seen, wrong=wrong)),
         }
 
-    async def watch(self, event: Event) -> dict[str, Any]:
+    async def watch(self, user: str, event: Event) -> dict[str, Any]:
         """A screen now, and another whenever something has happened, with what it was.
 
         Raises Refused where too many watch.  Ends with the server.
         """
         scheduler = self._scheduler
-        watcher = scheduler.watchers.join()
+        watcher = scheduler.watchers.join(Group.COMMANDS, user)
         watcher.ask(Query({}))
         news: list[str] = []
         bell, shown = trio.Event(), trio.Event()

@@ -74,7 +74,7 @@ class People:
             "renew": self._renew,
             "status": lambda arguments, user, event: operators.status(),
             "backup": lambda arguments, user, event: backups.send(user, event),
-            "watch": lambda arguments, user, event: operators.watch(event),
+            "watch": lambda arguments, user, event: operators.watch(user, event),
             "images-used": lambda arguments, user, event: operators.images_used(),
             "host-file": lambda arguments, user, event: testboxes.file(arguments, user),
             "host-edit": lambda arguments, user, event: testboxes.edit(arguments, user),

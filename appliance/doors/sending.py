@@ -17,13 +17,10 @@ import trio
 STALL_S: Final = 300.0
 # What must be taken in that time: 220 bytes a second, less than any modem carries.
 PIECE_BYTES: Final = 2**16
-# Of all clients of a server, given to be sent and not taken.  Each byte is there twice.
+# Of all clients at all doors, given to be sent and not taken.  Each byte is there twice.
 OWED_BYTES_MAX: Final = 16 * 2**20
 # Beyond that, for a piece: 6.5 kB/s, which every box in a lab takes, be it busy.
 PRESSED_S: Final = 10.0
-# One line for each address; strangers can have thousands of connections cut.
-TOLD_S: Final = 60.0
-TOLD_MAX: Final = 1000  # addresses that are remembered for that
 
 log = structlog.get_logger()
 
@@ -36,13 +33,12 @@ class TakesNothing(trio.BrokenResourceError):
 
 
 class Owed:
-    """What the clients of a server have been given and have not taken."""
+    """What the clients of all doors have been given and have not taken."""
 
     def __init__(self) -> None:
         # Each with its size, and since when; who took something longest ago comes first.
         self._pieces: dict[trio.CancelScope, tuple[int, float]] = {}
         self._bytes = 0
-        self._told: dict[str, float] = {}  # until when nothing more is said of that address
 
     async def send(
         self, stream: trio.abc.SendStream, data: bytes, client: str, *, shield: bool = False
@@ -62,7 +58,7 @@ class Owed:
                 finally:
                     self._bytes -= self._pieces.pop(scope, (0, 0.0))[0]
             if scope.cancelled_caught:
-                self.tell(client, trio.current_time() - began)
+                tell(client, trio.current_time() - began)
                 raise TakesNothing("the client takes nothing any more")
             start += PIECE_BYTES
 
@@ -75,13 +71,8 @@ class Owed:
             self._bytes -= size
             pressed.deadline = min(pressed.deadline, since + PRESSED_S)
 
-    def tell(self, client: str, seconds: float) -> None:
-        """Say in the log that it is cut, unless that was said a moment ago."""
-        now = trio.current_time()
-        if self._told.get(client, now) > now:
-            return
-        if len(self._told) >= TOLD_MAX:
-            self._told.clear()
-        self._told[client] = now + TOLD_S
-        why = f"it took less than {PIECE_BYTES} bytes in {seconds:.0f} s"
-        log.warning("client cut", client=client, why=why)
+
+def tell(client: str, seconds: float) -> None:
+    """Say in the log that it is cut."""
+    why = f"it took less than {PIECE_BYTES} bytes in {seconds:.0f} s"
+    log.warning("client cut", client=client, why=why)

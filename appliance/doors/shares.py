@@ -188,7 +188,8 @@ class Places:
                 raise Full(f"{who} has as many connections open as one address may")
             self._cut(idle)
         while crowd.used + cost > crowd.size:
-            if crowd.greatest <= crowd.held(who) + cost:
+            # Who has one connection is not greedy, though it be an upload and has a file open, too.
+            if crowd.greatest <= max(crowd.held(who) + cost, READS):
                 raise Full(_FULL)
             self._cut(crowd.worst())
         place = Place(who, cost, cut, crowd)

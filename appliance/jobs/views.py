@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from appliance import addresses
 from appliance.jobs import decisions, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Box
@@ -74,6 +75,16 @@ def subject(store: Store, event: Mapping[str, Any]) -> dict[str, str]:
         if job is None and box.job is not None:
             known["job"] = box.job
     return known
+
+
+def is_of_the_lab(store: Store, server: str, client: str) -> bool:
+    """Whether `client` is the address of a known testbox, or of the server itself.
+
+    What is no address at all is a word of our own, for somebody on this machine.
+    """
+    box = store.box_at(client)
+    at_home = not addresses.is_in(client, ("0.0.0.0/0", "::/0")) or addresses.is_own(client, server)
+    return at_home or (box is not None and box.known)
 
 
 def moment_row(moment: Moment) -> dict[str, Any]:

@@ -5,12 +5,16 @@ nobody.  Each watcher goes through the news by itself, in slices that take turns
 of them ask for together costs the loop a millisecond at a time, and a part of its time altogether.
 One that falls too far behind, because it does not read or because others ask for too much, is sent
 away with that reason; the lab waits for nobody.
+
+Who watches over the network, who does on the server itself, and the command lines are three groups.
+Each has places, turns and a part of the loop's time of its own: none keeps another out, or waiting.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import contextlib
+import enum
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import attrs
@@ -22,10 +26,12 @@ from appliance.jobs.queries import News, Query
 
 WATCHERS_MAX: Final = 200  # over the network: people and their scripts
 ADDRESS_WATCHERS_MAX: Final = 50  # of one address: a machine where many submit and wait
-# On the server itself, and by the command line: a network full of watchers keeps none of them out.
-LOCAL_WATCHERS_MAX: Final = 100
-# Of the expressions of all who watch over the network, and once more of those who are local: all
-# of them together cost 20 ms for the longest message.  Words and job ids count for nothing here.
+LOCAL_WATCHERS_MAX: Final = 100  # by WebSocket on the server itself, which does not say of whom
+COMMANDS_MAX: Final = 100  # command lines
+USER_COMMANDS_MAX: Final = 50  # of one user, so that no one user keeps the others out
+ROOT_KEPT: Final = 4  # of the command lines; nobody but root gets these
+# Of the expressions of all in a group: together they cost 20 ms for the longest message.  Words
+# and job ids count for nothing here.
 PROGRAMS_MAX: Final = 20_000
 # News that somebody has not looked at yet: some 15,000, as of so many jobs in one submit.
 UNREAD_BYTES_MAX: Final = 32 * 2**20
@@ -33,13 +39,54 @@ TRIM: Final = 256  # messages that a watcher looks at before those are let go th
 # In one turn, as `Query.work` counts: some 0.7 ms.  Then the others of the loop get theirs.
 SLICE_WORK: Final = 500_000
 TEXT_WORK: Final = 15_000  # to write a message that goes out
-# After as much as a slice: expressions take an eighth of the loop at most.
+# After as much as a slice: the expressions of a group take an eighth of the loop at most.
 PAUSE_S: Final = 0.005
+# After a query was read and compiled, which takes 12 ms at most, in parts of the time it took: new
+# queries of a group take another eighth.
+QUERY_PAUSE: Final = 7
 
 DISMISSED: Final = "the server stops"
 BEHIND: Final = f"too far behind: more than {UNREAD_BYTES_MAX >> 20} MiB of messages were not read"
 
-_LOCAL: Final = None  # who watches on the server itself
+
+class Group(enum.Enum):
+    """From where somebody watches, as far as it can be proved."""
+
+    NETWORK = "over the network"
+    SERVER = "on this server"
+    COMMANDS = "by the command line"
+
+
+MOST: Final = {
+    Group.NETWORK: WATCHERS_MAX,
+    Group.SERVER: LOCAL_WATCHERS_MAX,
+    Group.COMMANDS: COMMANDS_MAX,
+}
+# Of one address, or one user.  On the server itself any address of 127.0.0.0/8 is anybody's.
+EACH: Final = {
+    Group.NETWORK: ADDRESS_WATCHERS_MAX,
+    Group.SERVER: LOCAL_WATCHERS_MAX,
+    Group.COMMANDS: USER_COMMANDS_MAX,
+}
+
+
+class Turns:
+    """Those of a group: who works for a watcher does so in one round of the loop, alone of it."""
+
+    def __init__(self) -> None:
+        self.looks = trio.Lock()
+        self._queries = trio.Lock()
+        self.work = 0  # of looks, since the last pause
+
+    @contextlib.asynccontextmanager
+    async def query(self) -> AsyncIterator[None]:
+        """To read a query; the next one of the group waits seven times as long as it takes."""
+        async with self._queries:
+            began = trio.current_time()
+            try:
+                yield
+            finally:  # one that is refused has cost as much
+                await trio.sleep(QUERY_PAUSE * (trio.current_time() - began))
 
 
 @attrs.define(eq=False)
@@ -47,7 +94,8 @@ class Watcher:
     """One who watches."""
 
     _all: Watchers
-    address: str | None  # None: it is local
+    group: Group
+    who: str  # an address, or a user
     query: Query | None = None  # it has not said yet
     ended: str = ""  # why nothing more will come
     at: int = 0  # the number of the message that it looks at next
@@ -85,9 +133,7 @@ class Watchers:
         self.next = 0  # the number of the next
         self._bytes = 0
         self._bell = trio.Event()
-        # Who works for a watcher does so in its turn: one in each round of the loop.
-        self.turn = trio.Lock()
-        self._work = 0  # since the last pause
+        self.turns = {group: Turns() for group in Group}
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -95,21 +141,20 @@ class Watchers:
     def __iter__(self) -> Iterator[Watcher]:
         return iter(list(self._watchers.values()))
 
-    def join(self, address: str | None = _LOCAL) -> Watcher:
+    def join(self, group: Group, who: str) -> Watcher:
         """One more, which has not said yet what it wants.
 
-        `address`: where it is; None for one on the server itself.  Raises Refused where too many
-        watch already, or too many at its address.
+        `who`: its address, or its user.  Raises Refused where too many of the group watch already,
+        or too many of `who`; root finds a place where other users find none.
         """
-        at = Counter(watcher.address for watcher in self)
-        local, far = at[_LOCAL], len(self) - at[_LOCAL]
-        if address is _LOCAL and local >= LOCAL_WATCHERS_MAX:
-            raise Refused(f"{LOCAL_WATCHERS_MAX} watch on this server already")
-        if address is not _LOCAL and far >= WATCHERS_MAX:
-            raise Refused(f"{WATCHERS_MAX} watch already")
-        if address is not _LOCAL and at[address] >= ADDRESS_WATCHERS_MAX:
-            raise Refused(f"{ADDRESS_WATCHERS_MAX} watch from {address} already")
-        watcher = Watcher(self, address)
+        there = [watcher for watcher in self if watcher.group is group]
+        kept = ROOT_KEPT if group is Group.COMMANDS and who != "root" else 0
+        if len(there) >= MOST[group] - kept:
+            raise Refused(f"{len(there)} watch {group.value} already")
+        if sum(watcher.who == who for watcher in there) >= EACH[group] and who != "root":
+            word = "as" if group is Group.COMMANDS else "from"
+            raise Refused(f"{EACH[group]} watch {word} {who} already")
+        watcher = Watcher(self, group, who)
         self._watchers[id(watcher)] = watcher
         if self._closed:
             watcher.end(DISMISSED)
@@ -124,11 +169,10 @@ class Watchers:
 
     def weigh(self, watcher: Watcher, query: Query) -> None:
         """Raises Refused where the expressions of all are too large with those of `query`."""
-        local = watcher.address is _LOCAL
         others = sum(
             other.query.program
             for other in self
-            if other.query and other is not watcher and (other.address is _LOCAL) == local
+            if other.query and other is not watcher and other.group is watcher.group
         )
         if query.program and others + query.program > PROGRAMS_MAX:
             raise Refused(
@@ -178,17 +222,18 @@ class Watchers:
 
     async def look(self, watcher: Watcher) -> list[str]:
         """What it wants of the next few messages: one slice of the work."""
-        async with self.turn:
-            found = self._slice(watcher)
-            if self._work >= SLICE_WORK:
-                self._work = 0
+        turns = self.turns[watcher.group]
+        async with turns.looks:
+            found = self._slice(watcher, turns)
+            if turns.work >= SLICE_WORK:
+                turns.work = 0
                 await trio.sleep(PAUSE_S)
         return found
 
-    def _slice(self, watcher: Watcher) -> list[str]:
+    def _slice(self, watcher: Watcher, turns: Turns) -> list[str]:
         found: list[str] = []
-        until = self._work + SLICE_WORK
-        while self.has_more(watcher) and self._work < until:
+        until = turns.work + SLICE_WORK
+        while self.has_more(watcher) and turns.work < until:
             if watcher.at < self._first:
                 watcher.at, watcher.until = self.next, self.next
                 watcher.end(BEHIND)
@@ -198,9 +243,9 @@ class Watchers:
             watcher.at += 1
             if watcher.at % TRIM == 0:
                 self._trim()
-            self._work += watcher.query.work(item)
+            turns.work += watcher.query.work(item)
             if watcher.query.fits(item):
-                self._work += TEXT_WORK
+                turns.work += TEXT_WORK
                 found.append(item.text)
         return found
 

@@ -45,7 +45,10 @@ RETRY_S: Final = 2.0
 SNAPSHOT_RETRY_S: Final = 60.0
 # Lists of changes that may wait for a disk that refuses them: some 100 MB of memory.
 PENDING_MAX: Final = 100_000
-BATCH_BYTES_MAX: Final = frames.RECORD_BYTES_MAX  # of changes in one record
+BATCH_BYTES_MAX: Final = frames.RECORD_BYTES_MAX - 5  # of changes in one record, behind their count
+# Of changes written down in one round of the loop: 20 ms, where each byte is a value.  One change
+# is a document of 20,000 values at most.
+ROUND_BYTES: Final = 2**15
 
 log = structlog.get_logger()
 
@@ -237,7 +240,7 @@ class Journal:
         self._nudge = trio.Event()
         if not self._pending:
             return
-        data = frames.frame(self._batch(), self._next)
+        data = frames.frame(await self._batch(), self._next)
         position = self._appended - len(self._pending)
         self._next += 1
         image = None
@@ -256,19 +259,29 @@ class Journal:
             self._turn = _Turn(self._number, image)
             self._turned.set()
 
-    def _batch(self) -> bytes:
-        """As much of what is pending as fits into one record, which is all but always all of it."""
-        n = len(self._pending)
-        while True:
-            changes = [change for several in self._pending[:n] for change in several]
-            payload = records.dump_changes(changes)
-            if len(payload) <= BATCH_BYTES_MAX or n == 1:
+    async def _batch(self) -> bytes:
+        """As much of what is pending as fits into one record, which is all but always all of it.
+
+        What many large submits have brought while the disk was busy is written down in several
+        rounds of the loop; what comes meanwhile waits for the next record.
+        """
+        parts: list[bytes] = []
+        size, taken = 0, 0
+        for several in self._pending[:]:
+            more = []
+            for change in several:
+                more.append(records.dump_change(change))
+                size += len(more[-1])
+                if size // ROUND_BYTES > (size - len(more[-1])) // ROUND_BYTES:
+                    await trio.lowlevel.checkpoint()
+            if parts and size > BATCH_BYTES_MAX:
                 break
-            n //= 2
-        self._pending = self._pending[n:]
+            parts += more
+            taken += 1
+        self._pending = self._pending[taken:]  # not before: a stop in between writes all of it
         if self._pending:
             self._nudge.set()
-        return payload
+        return records.joined(parts)
 
     def go_on(self, number: int, end: int) -> None:
         """Go on in the journal of this number, whose last whole record ends there."""

@@ -70,7 +70,19 @@ def loads(payload: bytes, kind: type[T], name: str) -> T:
 
 def dump_changes(changes: list[Change]) -> bytes:
     """The payload of one journal record: the changes that share a write."""
-    return cbor2.dumps([_plain_change(change) for change in changes])
+    return joined([dump_change(change) for change in changes])
+
+
+def dump_change(change: Change) -> bytes:
+    """One of them."""
+    return cbor2.dumps(_plain_change(change))
+
+
+def joined(parts: list[bytes]) -> bytes:
+    """The same payload, of changes that were dumped one by one: their array."""
+    count = len(parts)
+    head = bytes([0x80 | count]) if count < 24 else b"\x9a" + count.to_bytes(4)  # RFC 8949, 3.
+    return b"".join([head, *parts])
 
 
 def load_changes(payload: bytes, name: str) -> list[Change]:

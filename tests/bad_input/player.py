@@ -24,7 +24,7 @@ from typing import Any
 import cbor2
 import trio
 
-from tests.bad_input import worst
+from tests.bad_input import largest, worst
 from tests.bad_input.worst import BOX, GROUP, Attack, Work
 
 SETTLE_S = 0.1  # for what an attack left behind
@@ -177,10 +177,10 @@ async def main(words: dict[str, Any]) -> None:
     if words["who"] == BOX:
         attacks = list(worst.box(await player.boot()))
     elif words["who"] == GROUP:
-        attacks = [*worst.control(), *worst.verbs(tuple(words["verbs"]))]
+        attacks = [*worst.control(), *worst.verbs(tuple(words["verbs"])), *largest.papers()]
     else:
-        attacks = list(worst.strangers())
-    others = {attack.what: attack for attack in worst.strangers()}
+        attacks = [*worst.strangers(), *largest.strangers()]
+    others = {attack.what: attack for attack in largest.strangers()}
     for attack in attacks:
         if words["only"] and attack.name not in words["only"]:
             continue

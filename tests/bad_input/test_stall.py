@@ -25,7 +25,7 @@ from tests.lab import open_lab
 from tests.machines import machine
 from tests.test_serve import Appliance, make_image
 
-from . import worst
+from . import largest, worst
 from .worst import ACCOUNT, BOX, FOLDER, GROUP, NAMES, STRANGER
 
 STALL_S = 0.1
@@ -75,6 +75,7 @@ async def test_each_door_of_the_program_is_attacked_here():
         verbs = lab.people.verbs
     work = worst.Work("lab.1", "t", "/result/x", "/os/x")
     attacks = [*worst.strangers(), *worst.box(work), *worst.control(), *worst.verbs(verbs)]
+    attacks += [*largest.strangers(), *largest.papers()]
     names = [attack.name for attack in attacks]
 
     assert await doors() == {attack.door for attack in attacks}

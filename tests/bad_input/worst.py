@@ -176,14 +176,14 @@ YAMLS: Mapping[str, str] = {
 # --- WebSockets ---
 
 
-def _handshake(path: str, *head: str) -> bytes:
+def handshake(path: str, *head: str) -> bytes:
     return asked(
         f"GET {path}", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
         "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *head, close=False,
     )  # fmt: skip
 
 
-def _frame(first: int, body: bytes) -> bytes:
+def frame(first: int, body: bytes) -> bytes:
     if len(body) < 126:
         size = bytes([0x80 | len(body)])
     elif len(body) < 2**16:
@@ -204,14 +204,14 @@ WIDE = [f".{{1,100}}a.{{1,100}}N{n}" for n in range(99)]
 def sockets(door: str, path: str) -> list[Attack]:
     """What may be said to a WebSocket, wanted or not."""
     offer = "Sec-WebSocket-Extensions: permessage-deflate"
-    hello = _handshake(path)
+    hello = handshake(path)
     sent = {
-        "a text that inflates": (_handshake(path, offer), _frame(0xC1, _deflated(2**25))),
-        "a text in frames of a byte": (hello, _frame(0x01, b"[") + _frame(0x00, b"[") * 60_000),
-        "empty frames": (hello, _frame(0x01, b"") + _frame(0x00, b"") * 100_000),
-        "pings": (hello, _frame(0x89, b"x" * 125) * 20_000),
-        "a long frame": (hello, _frame(0x81, b" " * 2**24)),
-        "a head full of extensions": (_handshake(path, f"{offer}," + _filled("x;y=z,")),),
+        "a text that inflates": (handshake(path, offer), frame(0xC1, _deflated(2**25))),
+        "a text in frames of a byte": (hello, frame(0x01, b"[") + frame(0x00, b"[") * 60_000),
+        "empty frames": (hello, frame(0x01, b"") + frame(0x00, b"") * 100_000),
+        "pings": (hello, frame(0x89, b"x" * 125) * 20_000),
+        "a long frame": (hello, frame(0x81, b" " * 2**24)),
+        "a head full of extensions": (handshake(path, f"{offer}," + _filled("x;y=z,")),),
     }
     asks, bomb = path.split("/")[1:3][-1], once(*sent["a text that inflates"])
     return [Attack(door, f"{asks}: {what}", once(*data)) for what, data in sent.items()] + [
@@ -223,14 +223,14 @@ def sockets(door: str, path: str) -> list[Attack]:
 def _watchers() -> list[Attack]:
     query = json.dumps({"message": WIDE}).encode()
     jobs = json.dumps({"job_id": [f"lab.{n}" for n in range(6000)]}).encode()
-    hello = _handshake("/filter")
+    hello = handshake("/filter")
     return [
         Attack("monitor ws /", "wide expressions",
-               once(hello, _frame(0x81, query)), clients=220),
+               once(hello, frame(0x81, query)), clients=220),
         Attack("monitor ws /", "queries in a row",
-               once(hello, _frame(0x81, query) * 200), clients=20),
+               once(hello, frame(0x81, query) * 200), clients=20),
         Attack("monitor ws /", "many jobs in each query",
-               once(hello, _frame(0x81, jobs) * 20), clients=20),
+               once(hello, frame(0x81, jobs) * 20), clients=20),
     ]  # fmt: skip
 
 
@@ -269,13 +269,13 @@ CBORS: Mapping[str, bytes] = {
 }
 
 
-def _said(**request: object) -> bytes:
+def said(**request: object) -> bytes:
     return cbor2.dumps({"appliance": 1}) + cbor2.dumps(request)
 
 
 def _submit(*texts: str, **more: object) -> bytes:
     papers = [{"name": f"{n}.yaml", "text": text, **more} for n, text in enumerate(texts)]
-    return _said(verb="submit", key="0123456789abcdef", documents=papers)
+    return said(verb="submit", key="0123456789abcdef", documents=papers)
 
 
 def control() -> Iterator[Attack]:
@@ -305,10 +305,10 @@ def verb(name: str) -> list[Attack]:
     words = dict.fromkeys(("job", "host", "name", "path", "for", "why", "user", "box"), long)
     many = {"macs": ["52:54:00:00:00:02"] * 200_000, "health": ["x"] * 200_000}
     door = f"control {name}"
-    asked = _said(verb=name, **words, limit=10**9, until=9e9, seconds=1.0, on=True, older=1.0)
+    asked = said(verb=name, **words, limit=10**9, until=9e9, seconds=1.0, on=True, older=1.0)
     return [
         Attack(door, "long words", once(asked), GROUP),
-        Attack(door, "many words", once(_said(verb=name, **many, state=["x"] * 200_000)), GROUP),
+        Attack(door, "many words", once(said(verb=name, **many, state=["x"] * 200_000)), GROUP),
         Attack(door, "in a row",
                once(cbor2.dumps({"appliance": 1}) + cbor2.dumps({"verb": name}) * 500),
                GROUP, reads=False, seconds=1.0),
@@ -363,7 +363,7 @@ def box(work: Work) -> Iterator[Attack]:
     ), BOX)  # fmt: skip
     yield Attack(door, "many files with long names", lambda: (
         _put(work, f"{n}{LONG}") for n in range(300)
-    ), BOX, meanwhile="wide expressions")  # fmt: skip
+    ), BOX, meanwhile="expressions as large as they may be")  # fmt: skip
     yield Attack(door, "unread answers", once(asked(f"GET {FOLDER}")), BOX, 200, reads=False)
     cgz_door = "scheduler /job_initrd_tmpfs/"
     yield from http(cgz_door, f"GET {cgz}", who=BOX)
