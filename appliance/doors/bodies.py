@@ -61,6 +61,12 @@ def told_bytes(scope: Scope) -> int:
     return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 takes digits alone
 
 
+def check_told(scope: Scope, most: int) -> None:
+    """Raises TooLarge where the client says that more will come, whether or not it ever does."""
+    if told_bytes(scope) > most:
+        raise TooLarge(f"the body is larger than {most} bytes")
+
+
 async def gather(
     scope: Scope,
     receive: Receive,
@@ -72,8 +78,7 @@ async def gather(
 
     Raises HungUp, Stalled, TooLarge.
     """
-    if told_bytes(scope) > most:  # whether or not it will ever come
-        raise TooLarge(f"the body is larger than {most} bytes")
+    check_told(scope, most)
     size, more = 0, True
     with trio.move_on_after(seconds) as arriving:
         while more:

@@ -18,8 +18,8 @@ import trio
 
 from appliance import json_text, threads, yaml_text
 from appliance.doors.asgi import Receive, Scope, Send, answer
-from appliance.doors.bodies import HungUp, Stalled, TooLarge, gather
-from appliance.doors.room import Place, Room
+from appliance.doors.berths import Berth, Berths
+from appliance.doors.bodies import HungUp, Stalled, TooLarge, check_told, gather, told_bytes
 from appliance.errors import ApplianceError, BadRequest, NotFound, Refused
 from appliance.jobs import accounts, checks, document, hosts, intake, nodes
 from appliance.jobs.intake import Paper
@@ -32,7 +32,8 @@ SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
 BODY_BYTES_MAX: Final = 10 * 2**20  # as the load balancer before the original has it
 BODY_S: Final = 60.0  # to arrive, at 170 kB/s
-# Of all bodies together, whether or not they have arrived, and of those that one address sends.
+# Of all large bodies together, whether or not they have arrived, and of those that one address
+# sends.  Half of it is for one of the largest that a stranger sends.
 GATHERED_BYTES_MAX: Final = 20 * 2**20
 ADDRESS_BYTES_MAX: Final = BODY_BYTES_MAX + 2**20
 # Of a body besides its packages; twice a document, for what JSON needs more than YAML.  It takes
@@ -58,7 +59,7 @@ class Submits:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._room = Room(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
+        self._berths = Berths(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -69,9 +70,13 @@ class Submits:
         try:
             if not self._scheduler.config.accounts:
                 raise Refused(accounts.OFF)
-            with self._room.place(scope["client"][0]) as place:
-                said = await _read(scope, receive, place)
+            check_told(scope, BODY_BYTES_MAX)
+            # Who does not say how much will come may send the longest.
+            client, size = scope["client"][0], told_bytes(scope) or BODY_BYTES_MAX
+            async with self._berths.berth(client, size) as berth:
+                said = await _read(scope, receive, berth)
                 user = accounts.verify(self._scheduler.config.accounts, said)
+                self._berths.prove(client)
                 if scope["path"] == SUBMIT:
                     shown = await self._submit(said, user, _key(scope))
                 else:
@@ -163,22 +168,24 @@ class Submits:
         return "success", ""
 
 
-async def _read(scope: Scope, receive: Receive, place: Place) -> dict[str, Any]:
+async def _read(scope: Scope, receive: Receive, berth: Berth) -> dict[str, Any]:
     """The JSON object in a body, whatever its content type says.
 
     Raises BadRequest, NoRoom, HungUp, Stalled, TooLarge.
     """
-    reader = json_text.Reader(VALUES_MAX, TEXT_BYTES_MAX)
+    reader, size = json_text.Reader(VALUES_MAX, TEXT_BYTES_MAX), 0
 
     async def take(piece: bytes) -> None:
-        place.hold(place.size + len(piece))
+        nonlocal size
+        size += len(piece)
+        berth.took(len(piece))
         for at in range(0, len(piece), json_text.SLICE_BYTES):
             async with ONE_SLICE:
                 reader.feed(piece[at : at + json_text.SLICE_BYTES])
 
     try:
-        await gather(scope, partial(place.wait, receive), take, BODY_BYTES_MAX, BODY_S)
-        place.arrives = False
+        await gather(scope, partial(berth.wait, receive), take, BODY_BYTES_MAX, BODY_S)
+        berth.settle(size)
         said = await threads.run(reader.value, limiter=_PARSING)
     except BadRequest as error:
         raise BadRequest(f"the body {error}") from error
