@@ -7,13 +7,15 @@ import socket
 from contextlib import ExitStack, suppress
 from functools import partial
 
+import attrs
 import pytest
 import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance import run
+from appliance import run, turns
 from appliance.addresses import is_own
+from appliance.config import Network
 from appliance.doors import bulk, entrance
 from appliance.doors.asgi import answer
 from appliance.doors.control import serve as serve_control
@@ -77,6 +79,25 @@ async def test_one_address_has_its_part_of_the_places_and_is_told_so(autojump_cl
             await stream.aclose()
         await wait_all_tasks_blocked()
         assert (0, 0) == made.places.used
+
+
+async def test_slices_of_the_loop_know_who_is_of_the_lab(autojump_clock, tmp_path):
+    network = Network(check_neighbour=False, providers=("10.0.7.0/24",))
+    chosen = attrs.evolve(labs.config(tmp_path), network=network)
+    async with open_lab(chosen) as lab:
+        let_in(lab)
+        is_lab = turns.slices().is_lab
+        stranger = await lab.ask("/boot.ipxe/mac/52-54-00-00-99-01", "10.0.0.66")
+        assert not is_lab("10.0.0.5")
+        await lab.know()
+        parked = await lab.ask()
+
+        assert [True, True, True, True, False, False] == [
+            is_lab(who)
+            for who in ("10.0.0.5", "127.0.0.1", "::1", "10.0.7.3", "10.0.0.66", "10.9.0.1")
+        ]
+        await parked.close()
+        await stranger.close()
 
 
 async def test_kept_connections_that_ask_for_nothing_make_room_for_their_own_address(

@@ -94,13 +94,14 @@ async def gather(
 class Form:
     """A multipart form; its first file is what is wanted, all else is dropped."""
 
-    def __init__(self, content_type: bytes, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         """Raises BadRequest for another kind of body."""
+        content_type = dict(scope["headers"]).get(b"content-type", b"")
         kind, options = parse_options_header(content_type.decode("latin-1"))
         boundary = options.get("boundary", "").encode("latin-1", "replace")
         if kind != "multipart/form-data" or not 0 < len(boundary) <= 200:
             raise BadRequest("send the file in a form: curl -F file=@x")
-        self._receive = receive
+        self._receive, self._client = receive, scope["client"][0]
         self._more = True
         self._decoder = multipart.MultipartDecoder(boundary, HEAD_BYTES_MAX, max_parts=PARTS_MAX)
 
@@ -134,7 +135,7 @@ class Form:
                 if self._more:
                     data, self._more = await _piece(self._receive)
                 if data != b"":
-                    await own_round()  # to find the parts in it may take milliseconds
+                    await own_round(self._client)  # to find the parts in it may take milliseconds
                     self._decoder.receive_data(data)
         except (ValueError, RequestEntityTooLarge) as error:
             raise BadRequest("this is no form") from error

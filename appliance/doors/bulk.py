@@ -130,7 +130,7 @@ async def _connection(
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         while not server.stopping:
             note(place, idle=True)
-            request = await _question(server, stream, http)
+            request = await _question(server, stream, http, ends[0][0])
             note(place, idle=False)
             if request is None and server.stopping:
                 return  # nothing is on its way that a hurry could spoil
@@ -149,7 +149,7 @@ async def _connection(
 
 
 async def _question(
-    server: _Server, stream: trio.SocketStream, http: h11.Connection
+    server: _Server, stream: trio.SocketStream, http: h11.Connection, client: str
 ) -> h11.Request | None:
     """The next request; None when there will be none."""
     with trio.move_on_after(IDLE_S) as scope:
@@ -160,7 +160,7 @@ async def _question(
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
                 held += len(data)
                 if held > SMALL_BYTES:
-                    await own_round()  # to look through it may take milliseconds
+                    await own_round(client)  # to look through it may take milliseconds
                 http.receive_data(data)
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))

@@ -193,8 +193,10 @@ class Connection(TCPServer):
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (data := await self.idle_task.read(self.stream)) is not None:
-                if held + len(data) > SMALL_BYTES:
-                    await own_round()  # to look through it, and to answer, may take milliseconds
+                if held + len(data) > SMALL_BYTES and not self._takes_plain():
+                    await own_round(
+                        self._client
+                    )  # to look through it, and to answer, may take milliseconds
                 await self.protocol.handle(RawData(data))
                 held = held + len(data) if self._awaits_head() else 0
                 if not data:
@@ -202,6 +204,10 @@ class Connection(TCPServer):
             else:
                 await self._give_up()
         await self.protocol.handle(Closed())
+
+    def _takes_plain(self) -> bool:
+        http = self.protocol.protocol
+        return isinstance(http, Http) and http.takes_plain
 
     def _awaits_head(self) -> bool:
         http = self.protocol.protocol

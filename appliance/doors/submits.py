@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-import trio
 
 from appliance import json_text, threads, yaml_text
 from appliance.doors.asgi import Receive, Scope, Send, answer
@@ -26,7 +25,7 @@ from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.json_text import Long
 from appliance.keep import packages
-from appliance.turns import ONE_SLICE
+from appliance.turns import Pace, Turns
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
@@ -44,7 +43,7 @@ VALUES_MAX: Final = yaml_text.VALUES_MAX + 5000
 CANCELS_MAX: Final = 1000  # in one request
 JOB_CHARS_MAX: Final = 100  # of a job's name; ours have some ten
 # Bodies become objects one after the other: of strangers' bodies, only one is both at a time.
-_PARSING: Final = trio.CapacityLimiter(1)
+PARSED_MAX: Final = 1
 _ACCOUNT: Final = ("my_email", "my_name", "my_token", "my_account", "my_uuid")
 
 log = structlog.get_logger()
@@ -60,6 +59,7 @@ class Submits:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._berths = Berths(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
+        self._parsing = Turns(PARSED_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -74,7 +74,7 @@ class Submits:
             # Who does not say how much will come may send the longest.
             client, size = scope["client"][0], told_bytes(scope) or BODY_BYTES_MAX
             async with self._berths.berth(client, size) as berth:
-                said = await _read(scope, receive, berth)
+                said = await _read(scope, receive, berth, self._parsing)
                 user = accounts.verify(self._scheduler.config.accounts, said)
                 self._berths.prove(client)
                 if scope["path"] == SUBMIT:
@@ -168,7 +168,7 @@ class Submits:
         return "success", ""
 
 
-async def _read(scope: Scope, receive: Receive, berth: Berth) -> dict[str, Any]:
+async def _read(scope: Scope, receive: Receive, berth: Berth, parsing: Turns) -> dict[str, Any]:
     """The JSON object in a body, whatever its content type says.
 
     Raises BadRequest, NoRoom, HungUp, Stalled, TooLarge.
@@ -179,14 +179,16 @@ async def _read(scope: Scope, receive: Receive, berth: Berth) -> dict[str, Any]:
         nonlocal size
         size += len(piece)
         berth.took(len(piece))
+        pace = Pace(berth.who)
         for at in range(0, len(piece), json_text.SLICE_BYTES):
-            async with ONE_SLICE:
-                reader.feed(piece[at : at + json_text.SLICE_BYTES])
+            await pace.step()
+            reader.feed(piece[at : at + json_text.SLICE_BYTES])
 
     try:
         await gather(scope, partial(berth.wait, receive), take, BODY_BYTES_MAX, BODY_S)
         berth.settle(size)
-        said = await threads.run(reader.value, limiter=_PARSING)
+        async with parsing.turn(berth.who):
+            said = await threads.run(reader.value)
     except BadRequest as error:
         raise BadRequest(f"the body {error}") from error
     if not isinstance(said, dict):
