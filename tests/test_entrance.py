@@ -96,8 +96,8 @@ async def test_slices_of_the_loop_know_who_is_of_the_lab(autojump_clock, tmp_pat
             is_lab(who)
             for who in ("10.0.0.5", "127.0.0.1", "::1", "10.0.7.3", "10.0.0.66", "10.9.0.1")
         ]
-        await parked.close()
-        await stranger.close()
+        await parked.hang_up()
+        await stranger.hang_up()
 
 
 async def test_kept_connections_that_ask_for_nothing_make_room_for_their_own_address(
