@@ -127,6 +127,14 @@ class Turns:
         """How many addresses have one, or wait for one."""
         return len(self._queues)
 
+    def begin_nowait(self, who: str) -> Turn | None:
+        """A turn for `who`, where it need not wait for one."""
+        if who in self._queues or not self._places.value:
+            return None
+        self._places.acquire_nowait()
+        self._queues[who] = trio.Semaphore(0)
+        return Turn(self, who)
+
     async def begin(self, who: str) -> Turn:
         """A turn for `who`, which it gives back."""
         queue = self._queues.setdefault(who, trio.Semaphore(1))

@@ -81,6 +81,37 @@ async def test_one_address_has_its_part_of_the_places_and_is_told_so(autojump_cl
         assert (0, 0) == made.places.used
 
 
+async def test_a_connection_that_is_cut_goes_whatever_its_app_waits_for(autojump_clock):
+    """Its app asks for no hang-up, and so much was sent that nobody reads on."""
+    waits, over = trio.Event(), False
+
+    async def app(scope, receive, send):
+        await waits.wait()
+
+    async with open_lab() as lab:
+        made = let_in(lab)
+        lab.wire.app = app
+        before = len(lab.wire.nursery.child_tasks)
+        head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n"
+        crowd = [lab.wire.connect((f"10.9.0.{n % 4}", 4000 + n), SCHEDULER) for n in range(16)]
+        for stream in crowd:
+            await stream.send_all(head + b"x" * 10**6)
+        await wait_all_tasks_blocked()
+        assert (16, 0) == (made.places.used[1], made.places.leaving)
+        newcomer = lab.wire.connect(("10.0.0.77", 4000), SCHEDULER)
+        await newcomer.send_all(QUESTION)
+        await wait_all_tasks_blocked()
+        assert (16, 1) == (made.places.used[1], made.places.leaving)
+        await trio.sleep(entrance.CUT_S + 0.1)
+
+        assert (16, 0) == (made.places.used[1], made.places.leaving)
+        assert 16 == len(lab.wire.nursery.child_tasks) - before
+        assert [] == lab.wire.crashes
+        waits.set()
+        over = True
+    assert over, "what was cancelled is that connection, and not all of the server"
+
+
 async def test_slices_of_the_loop_know_who_is_of_the_lab(autojump_clock, tmp_path):
     network = Network(check_neighbour=False, providers=("10.0.7.0/24",))
     chosen = attrs.evolve(labs.config(tmp_path), network=network)
@@ -184,7 +215,7 @@ async def test_kinds_are_told_by_addresses(autojump_clock):
 
         found = {}
         for client in ("10.0.0.5", "10.0.0.99", "127.0.0.9", "::1", "10.0.0.1", "10.0.0.66"):
-            place = made.enter(Nobody(), client, "10.0.0.1", 3000)
+            place = made.enter(Nobody(), ((client, 4000), ("10.0.0.1", 3000)), lambda: None)
             found[client] = place.who, place.crowd is made.places._lab
 
     assert {

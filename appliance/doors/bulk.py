@@ -29,7 +29,7 @@ import trio
 from appliance import addresses, threads
 from appliance.doors.asgi import App
 from appliance.doors.connections import SMALL_BYTES
-from appliance.doors.entrance import Entrance
+from appliance.doors.entrance import Ends, Entrance
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed
@@ -46,8 +46,6 @@ _PIPELINED_BYTES_MAX: Final = 64 * 1024
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
-
-_Ends = tuple[tuple[str, int], tuple[str, int]]  # addresses and ports: the client's, ours
 
 logger = structlog.get_logger()
 
@@ -106,15 +104,17 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
     place, entrance = None, server.entrance
     try:
         async with stream:
+            scope = trio.CancelScope()
             sock = stream.socket
             ends = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
             if entrance is not None:
                 try:
-                    place = entrance.enter(stream, ends[0][0], *ends[1])
+                    place = entrance.enter(stream, ends, lambda: scope)
                 except Full as why:
                     await entrance.refuse(stream, ends[0][0], why)
                     return
-            await _connection(server, stream, ends, place)
+            with scope:
+                await _connection(server, stream, ends, place)
     except OSError:
         pass  # it is gone
     finally:
@@ -123,7 +123,7 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
 
 
 async def _connection(
-    server: _Server, stream: trio.SocketStream, ends: _Ends, place: Place | None
+    server: _Server, stream: trio.SocketStream, ends: Ends, place: Place | None
 ) -> None:
     """From its first question to its last."""
     try:
