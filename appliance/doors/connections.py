@@ -266,7 +266,7 @@ class Tasks(TaskGroup):
         """What ends all of them, while there are some."""
         return None if self._nursery is None else self._nursery.cancel_scope
 
-    async def __aexit__(self, *error: Any) -> bool | None:  # type: ignore[override]
+    async def __aexit__(self, *error: Any) -> Any:
         """As Hypercorn's, which lets a cancellation out of the scope that it is for."""
         assert self._nursery_manager is not None
         try:
