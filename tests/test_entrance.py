@@ -256,6 +256,33 @@ async def test_the_doors_that_only_give_files_have_places_too(nursery):
         assert (0, 0) == places.used
 
 
+async def test_who_has_his_answer_and_is_read_to_the_end_makes_room(nursery, monkeypatch):
+    """A body is on its way that nobody asked for, and the kernel must not drop the answer."""
+
+    async def app(scope, receive, send):
+        await answer(send, 200, "ok")
+
+    monkeypatch.setattr(bulk, "LINGER_S", 60.0)
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    places = Places(SMALL)
+    made = Entrance(places, lambda client, server: (client, Kind.OTHER))
+    serve = partial(bulk.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    await nursery.start(serve)
+    with trio.fail_after(20):
+        lingering = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+        for stream in lingering:
+            await stream.send_all(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
+            assert (await heard(stream)).startswith(b"HTTP/1.1 200 ")
+        third = await trio.open_tcp_stream("127.0.0.1", port)
+        await third.send_all(QUESTION)
+
+        assert (await third.receive_some()).startswith(b"HTTP/1.1 200 ")
+        for stream in (*lingering, third):
+            await stream.aclose()
+    nursery.cancel_scope.cancel()
+
+
 async def test_who_finds_no_place_at_a_door_of_files_is_told_so(nursery):
     went = trio.Event()
 

@@ -141,6 +141,7 @@ async def _connection(
             if {http.our_state, http.their_state} != {h11.DONE}:
                 break
             http.start_next_cycle()
+        note(place, idle=True)  # it has its answer, and others may need its place
         await _linger(stream)
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # it is gone; whoever sent to it knows
