@@ -114,7 +114,8 @@ holds them to it.
       results            uploads by WebDAV
       submits            jobs over the network, as LKP's `submit` sends them
       bodies             what a request brings: in pieces, gathered, in a form
-      room               memory for what is being sent, and who gives way
+      berths             memory for a body before it comes: who waits, and who loses it
+      room               memory for what comes without a length, and who gives way
       metrics            what Prometheus asks for
       index              folders of results, as pages
       pages              what stands on such a page, piece by piece

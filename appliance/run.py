@@ -26,7 +26,7 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 
-from appliance import addresses, pulse, systemd
+from appliance import addresses, pulse, systemd, turns
 from appliance import log as logs
 from appliance.boot import own_ipxe, pinning, runner
 from appliance.clock import Clock
@@ -235,6 +235,10 @@ def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
     shared = shares.Shares.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     log.info("shares of open files", control=shared.control, lab=shared.lab, others=shared.others)
 
+    def is_lab(client: str) -> bool:
+        box = scheduler.store.box_at(client)
+        return (box is not None and box.known) or is_trusted(config.network, client, "")
+
     def who(client: str, server: str) -> tuple[str, Kind]:
         box = scheduler.store.box_at(client)
         if addresses.is_own(client, server):
@@ -243,6 +247,7 @@ def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
             return client, Kind.HOST
         return client, Kind.BOX if box is not None and box.known else Kind.OTHER
 
+    turns.slices().is_lab = is_lab
     waiting = (config.ports.scheduler, config.ports.monitor)
     return Entrance(shares.Places(shared), who, waiting), shares.Callers(shared.control)
 

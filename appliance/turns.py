@@ -1,16 +1,17 @@
 """Turns at work that anybody may ask for: a few at once, and each address's one after the other.
 
 Who asks a hundred times waits for himself: of each address one piece of work waits with those of
-the others.  And a thread that works for long lets the loop run in between, with which it shares the
-interpreter.
+the others.  What is done on the loop itself is done in slices, one in each round.  And a thread
+that works for long lets the loop run in between, with which it shares the interpreter.
 
 Must not: know what the work is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 import trio
@@ -22,21 +23,97 @@ T = TypeVar("T")
 SLICE_S: Final = 0.002
 BREATH_S: Final = 0.0002
 _LOOKS: Final = 64  # items between two looks at the clock
+US: Final = ""  # who asks at the control socket, for whom nobody at a port is taken
 
 
-# Held for one slice of work whose size strangers choose: in each round of the loop there is one of
-# them, however many connections want theirs at the same moment.  A hundred slices of two
-# milliseconds each are nothing one by one, and a fifth of a second in one round.
-ONE_SLICE: Final = trio.Lock()
+class Slices:
+    """Slices of work whose size others choose: in each round of the loop there is one of them.
 
-
-async def own_round() -> None:
-    """Returns in a round of the loop that has no other slice in it.
-
-    The slice is what its caller does from here to its next wait.
+    A hundred slices of two milliseconds are nothing one by one, and a fifth of a second in one
+    round.  The lab and everybody else have theirs by turns, as long as both want some, and among
+    each the addresses do: who asks on two hundred connections is one that asks.
     """
-    async with ONE_SLICE:
-        pass
+
+    def __init__(self) -> None:
+        self.is_lab: Callable[[str], bool] = US.__eq__
+        self._lab: dict[str, trio.lowlevel.ParkingLot] = {}  # whose turn is next comes first
+        self._others: dict[str, trio.lowlevel.ParkingLot] = {}
+        self._taken = False  # somebody has this round's, or is about to
+        self._lab_was_last = False
+
+    def __len__(self) -> int:
+        """How many addresses wait."""
+        return len(self._lab) + len(self._others)
+
+    async def own_round(self, who: str) -> None:
+        """Returns in a round of the loop that has no other slice in it.
+
+        The slice is what its caller does from here to its next wait.
+        """
+        if self._taken:
+            await self._wait(who)
+        else:
+            self._taken = True
+            try:
+                await trio.lowlevel.checkpoint()
+            except BaseException:
+                self._pass_on()
+                raise
+        self._pass_on()
+
+    async def _wait(self, who: str) -> None:
+        line = self._lab if who == US or self.is_lab(who) else self._others
+        lot = line.setdefault(who, trio.lowlevel.ParkingLot())
+        try:
+            await lot.park()
+        except BaseException:
+            if not lot and line.get(who) is lot:
+                del line[who]
+            raise
+
+    def _pass_on(self) -> None:
+        """Who is next wakes up in the next round."""
+        self._taken = bool(self._lab or self._others)
+        if not self._taken:
+            return
+        lab = not self._others or bool(self._lab and not self._lab_was_last)
+        line, self._lab_was_last = (self._lab if lab else self._others), lab
+        who = next(iter(line))
+        lot = line.pop(who)
+        lot.unpark()
+        if lot:
+            line[who] = lot
+
+
+_SLICES: Final = trio.lowlevel.RunVar[Slices]("slices")
+
+
+def slices() -> Slices:
+    """Those of this loop."""
+    try:
+        return _SLICES.get()
+    except LookupError:
+        _SLICES.set(made := Slices())
+        return made
+
+
+async def own_round(who: str = US) -> None:
+    """Returns in a round of the loop that has no other slice in it, in turn with others."""
+    await slices().own_round(who)
+
+
+class Pace:
+    """Small steps of `who`, one behind the other: as many in a round as fit into a slice."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._until = 0.0
+
+    async def step(self) -> None:
+        """Returns at once while the slice is not used up; no step in between waits."""
+        if time.monotonic() >= self._until:
+            await own_round(self._who)
+            self._until = time.monotonic() + SLICE_S
 
 
 class Turns:
@@ -50,10 +127,23 @@ class Turns:
         """How many addresses have one, or wait for one."""
         return len(self._queues)
 
+    def begin_nowait(self, who: str) -> Turn | None:
+        """A turn for `who`, where it need not wait for one."""
+        if who in self._queues or not self._places.value:
+            return None
+        self._places.acquire_nowait()
+        self._queues[who] = trio.Semaphore(0)
+        return Turn(self, who)
+
     async def begin(self, who: str) -> Turn:
         """A turn for `who`, which it gives back."""
         queue = self._queues.setdefault(who, trio.Semaphore(1))
-        await queue.acquire()
+        try:
+            await queue.acquire()
+        except BaseException:
+            if queue.value:  # nobody of its address has a turn, which would end this
+                del self._queues[who]
+            raise
         turn = Turn(self, who)
         try:
             await self._places.acquire()
@@ -61,6 +151,15 @@ class Turns:
             self._next(who)
             raise
         return turn
+
+    @contextlib.asynccontextmanager
+    async def turn(self, who: str) -> AsyncIterator[None]:
+        """A turn for `who`, to the end of the block."""
+        turn = await self.begin(who)
+        try:
+            yield
+        finally:
+            turn.give_back()
 
     def end(self, who: str) -> None:
         """`who` gives its turn back."""

@@ -18,6 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto.events import TextMessage
 
 from appliance import run
+from appliance.doors import connections
 from appliance.doors.asgi import Doors, answer
 from appliance.doors.connections import Connection
 from appliance.doors.http import Buffer, TooLong
@@ -183,6 +184,43 @@ async def test_a_kept_connection_ends_when_no_other_question_comes(autojump_cloc
             await trio.sleep(2 * lab.wire.config.keep_alive_timeout)
 
             assert before == len(lab.wire.nursery.child_tasks)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body", "slices"),
+    [
+        (b"content-length: 200000", b"x" * 200_000, 0),
+        (b"transfer-encoding: chunked", b"1\r\nx\r\n" * 33_000 + b"0\r\n\r\n", 6),
+    ],
+)
+async def test_bytes_of_a_body_wait_for_no_slice_but_those_of_chunks_do(
+    nursery, monkeypatch, framing, body, slices
+):
+    asked, heard = [], trio.Event()
+
+    async def own_round(who):
+        asked.append(who)
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        heard.set()
+        await answer(send, 200, "kept")
+
+    monkeypatch.setattr(connections, "own_round", own_round)
+    stream = Wire(nursery, app).connect(("10.0.0.9", 4000), SCHEDULER)
+    await stream.send_all(b"PUT /x HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
+    await wait_all_tasks_blocked()
+    await stream.send_all(body)
+    with trio.fail_after(5):
+        await heard.wait()
+    assert ["10.0.0.9"] * slices == asked[:slices]
+    assert bool(slices) == bool(asked)
+    await wait_all_tasks_blocked()
+    asked.clear()
+    await stream.send_all(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    await wait_all_tasks_blocked()
+    assert ["10.0.0.9"] == asked
 
 
 @pytest.mark.parametrize("sent", [b"GET /x HTTP/1.1\r\nhost:", b"\xffrandom", b"PUT"])

@@ -7,13 +7,15 @@ import socket
 from contextlib import ExitStack, suppress
 from functools import partial
 
+import attrs
 import pytest
 import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance import run
+from appliance import run, turns
 from appliance.addresses import is_own
+from appliance.config import Network
 from appliance.doors import bulk, entrance
 from appliance.doors.asgi import answer
 from appliance.doors.control import serve as serve_control
@@ -77,6 +79,56 @@ async def test_one_address_has_its_part_of_the_places_and_is_told_so(autojump_cl
             await stream.aclose()
         await wait_all_tasks_blocked()
         assert (0, 0) == made.places.used
+
+
+async def test_a_connection_that_is_cut_goes_whatever_its_app_waits_for(autojump_clock):
+    """Its app asks for no hang-up, and so much was sent that nobody reads on."""
+    waits, over = trio.Event(), False
+
+    async def app(scope, receive, send):
+        await waits.wait()
+
+    async with open_lab() as lab:
+        made = let_in(lab)
+        lab.wire.app = app
+        before = len(lab.wire.nursery.child_tasks)
+        head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n"
+        crowd = [lab.wire.connect((f"10.9.0.{n % 4}", 4000 + n), SCHEDULER) for n in range(16)]
+        for stream in crowd:
+            await stream.send_all(head + b"x" * 10**6)
+        await wait_all_tasks_blocked()
+        assert (16, 0) == (made.places.used[1], made.places.leaving)
+        newcomer = lab.wire.connect(("10.0.0.77", 4000), SCHEDULER)
+        await newcomer.send_all(QUESTION)
+        await wait_all_tasks_blocked()
+        assert (16, 1) == (made.places.used[1], made.places.leaving)
+        await trio.sleep(entrance.CUT_S + 0.1)
+
+        assert (16, 0) == (made.places.used[1], made.places.leaving)
+        assert 16 == len(lab.wire.nursery.child_tasks) - before
+        assert [] == lab.wire.crashes
+        waits.set()
+        over = True
+    assert over, "what was cancelled is that connection, and not all of the server"
+
+
+async def test_slices_of_the_loop_know_who_is_of_the_lab(autojump_clock, tmp_path):
+    network = Network(check_neighbour=False, providers=("10.0.7.0/24",))
+    chosen = attrs.evolve(labs.config(tmp_path), network=network)
+    async with open_lab(chosen) as lab:
+        let_in(lab)
+        is_lab = turns.slices().is_lab
+        stranger = await lab.ask("/boot.ipxe/mac/52-54-00-00-99-01", "10.0.0.66")
+        assert not is_lab("10.0.0.5")
+        await lab.know()
+        parked = await lab.ask()
+
+        assert [True, True, True, True, False, False] == [
+            is_lab(who)
+            for who in ("10.0.0.5", "127.0.0.1", "::1", "10.0.7.3", "10.0.0.66", "10.9.0.1")
+        ]
+        await parked.hang_up()
+        await stranger.hang_up()
 
 
 async def test_kept_connections_that_ask_for_nothing_make_room_for_their_own_address(
@@ -163,7 +215,7 @@ async def test_kinds_are_told_by_addresses(autojump_clock):
 
         found = {}
         for client in ("10.0.0.5", "10.0.0.99", "127.0.0.9", "::1", "10.0.0.1", "10.0.0.66"):
-            place = made.enter(Nobody(), client, "10.0.0.1", 3000)
+            place = made.enter(Nobody(), ((client, 4000), ("10.0.0.1", 3000)), lambda: None)
             found[client] = place.who, place.crowd is made.places._lab
 
     assert {
@@ -202,6 +254,33 @@ async def test_the_doors_that_only_give_files_have_places_too(nursery):
             await stream.aclose()
         await wait_all_tasks_blocked(0.1)
         assert (0, 0) == places.used
+
+
+async def test_who_has_his_answer_and_is_read_to_the_end_makes_room(nursery, monkeypatch):
+    """A body is on its way that nobody asked for, and the kernel must not drop the answer."""
+
+    async def app(scope, receive, send):
+        await answer(send, 200, "ok")
+
+    monkeypatch.setattr(bulk, "LINGER_S", 60.0)
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    places = Places(SMALL)
+    made = Entrance(places, lambda client, server: (client, Kind.OTHER))
+    serve = partial(bulk.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    await nursery.start(serve)
+    with trio.fail_after(20):
+        lingering = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+        for stream in lingering:
+            await stream.send_all(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
+            assert (await heard(stream)).startswith(b"HTTP/1.1 200 ")
+        third = await trio.open_tcp_stream("127.0.0.1", port)
+        await third.send_all(QUESTION)
+
+        assert (await third.receive_some()).startswith(b"HTTP/1.1 200 ")
+        for stream in (*lingering, third):
+            await stream.aclose()
+    nursery.cancel_scope.cancel()
 
 
 async def test_who_finds_no_place_at_a_door_of_files_is_told_so(nursery):

@@ -181,6 +181,30 @@ async def test_a_client_that_is_slow_or_gone_does_not_keep_the_next_from_its_pag
     assert [50, 50] == [len(named(page.body)) for page in got]
 
 
+async def test_a_client_that_hangs_up_while_it_waits_for_its_turn_is_let_go(
+    nursery, tmp_path, small, monkeypatch
+):
+    monkeypatch.setattr(index, "PAGES_MAX", 1)
+    crowd(tmp_path / "srv/result/many", 50)
+    app = served(tmp_path / "srv")
+    wire = fakes.Wire(nursery, app)
+    turn = await app._turns.begin("10.9.0.1")
+    before = len(os.listdir("/proc/self/fd"))
+    waiting = [wire.connect((f"10.0.0.{9 + n % 2}", 4000 + n)) for n in range(4)]
+    with trio.fail_after(10):
+        for stream in waiting:
+            await stream.send_all(GET)
+        while len(os.listdir("/proc/self/fd")) < before + 4:  # noqa: ASYNC110 - threads open them
+            await trio.sleep(0.01)
+        for stream in waiting:
+            await stream.aclose()
+        while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110 - and Hypercorn goes
+            await trio.sleep(0.01)
+    assert 1 == len(app._turns)
+    turn.give_back()
+    assert 0 == len(app._turns)
+
+
 async def test_a_page_whose_folder_goes_away_meanwhile_leaves_nothing_behind(
     nursery, tmp_path, small
 ):

@@ -136,3 +136,26 @@ async def test_one_that_holds_nothing_is_not_asked_for_room_for_ever(autojump_cl
         whole.arrives = False
         with pytest.raises(NoRoom):
             late.hold(1)
+
+
+class Counted(dict):
+    """Places, and how often somebody went through all of them."""
+
+    looks = 0
+
+    def __iter__(self):
+        self.looks += 1
+        return super().__iter__()
+
+
+async def test_bytes_for_which_there_is_room_cost_no_look_at_the_others():
+    room = Room(10**6, 10**6)
+    room._places = places = Counted()
+    with room.place("a") as one, room.place("b") as other:
+        for size in range(1, 100):
+            one.hold(size)
+            other.hold(size)
+        assert 198 == room.taken
+        other.hold(0)
+        assert 0 == places.looks
+    assert 0 == room.taken

@@ -147,10 +147,26 @@ def test_no_more_are_cut_than_the_reserve_has_room_for():
     places, cut, held, _ = full_of_strangers(65_536)
     for number in range(shares.LEAVING_MAX):
         places.enter(f"10.0.0.{number}", Kind.OTHER, READS, nobody)
-    with pytest.raises(Full):
+    with pytest.raises(Full, match="too many connections are being closed"):
         places.enter("10.0.1.1", Kind.OTHER, READS, nobody)
     places.leave(held[cut[0]])
     assert places.enter("10.0.1.1", Kind.OTHER, READS, nobody)
+    assert 2 * shares.LEAVING_MAX + 16 <= 48  # of the reserve, with those who are turned away
+
+
+def test_strangers_who_do_not_go_keep_nobody_of_the_lab_out():
+    made = Shares.of(4096)
+    places, cut, _, _ = full_of_strangers(4096)
+    for number in range(shares.LEAVING_MAX):
+        places.enter(f"10.0.0.{number}", Kind.OTHER, READS, nobody)
+    assert shares.LEAVING_MAX == len(cut) == places.leaving
+    gone: list[int] = []
+    for number in range(made.most(Kind.BOX) // WAITS):
+        place = places.enter("10.1.0.1", Kind.BOX, WAITS, lambda n=number: gone.append(n))
+        note(place, idle=True)
+
+    assert places.enter("10.1.0.1", Kind.BOX, WAITS, nobody)
+    assert [0] == gone
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -185,7 +201,10 @@ def test_whoever_comes_and_goes_the_sums_are_right(seed):
         assert (lab, others) == places.used
         assert lab <= made.lab
         assert others <= made.others
-        assert places.leaving == len(here) - len(standing) <= shares.LEAVING_MAX
+        leaving = [place.who for place in here if place not in standing]
+        strangers = sum(who.startswith("o") for who in leaving)
+        assert places.leaving == len(leaving)
+        assert max(strangers, len(leaving) - strangers) <= shares.LEAVING_MAX
         for who in {place.who for place in standing}:
             kind = {"o": Kind.OTHER, "b": Kind.BOX, "h": Kind.HOST}[who[0]]
             assert sum(p.cost for p in standing if p.who == who) <= made.most(kind)

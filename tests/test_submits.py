@@ -20,7 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance import json_text
 from appliance.config import Account
-from appliance.doors import submits
+from appliance.doors import berths, submits
 from appliance.jobs import accounts, document
 from appliance.keep.results import PART
 from tests import fakes
@@ -371,23 +371,68 @@ async def test_slow_bodies_keep_no_quick_one_waiting(tmp_path):
             await stream.aclose()
 
 
-async def test_a_slow_body_gives_way_to_a_quick_one_where_there_is_no_room_for_both(
-    tmp_path, monkeypatch
-):
-    fits = json.dumps(JOB).encode()
-    monkeypatch.setattr(submits, "GATHERED_BYTES_MAX", len(fits) + 100)
+async def test_a_slow_body_loses_its_room_to_one_that_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(berths, "PIECE_S", 0.2)
     async with open_network(tmp_path) as lab:
-        slow = await begin(lab, "10.0.1.1", b'{"a": "' + b"x" * 190, 10**6)
-        little = await begin(lab, "10.0.1.2", b"{", 10**6)
-        assert 200 == (await post(lab, "/submit_job", fits))[0]
+        slow = await begin(lab, "10.0.1.1", b'{"a": "' + b"x" * 190, 10**7)
+        little = await begin(lab, "10.0.1.2", b"{", 1000)
+        assert 200 == (await post(lab, "/submit_job", large_job(9 * 2**20)))[0]
         assert "send it again" in await told(slow)
-        await little.send_all(fits[1:])
-        await little.aclose()
+        await little.send_all(b"}" + b" " * 998)
+        assert "Missing required" in await told(little)  # nobody waited for what it had
 
 
-async def test_a_body_that_has_arrived_gives_way_to_none(tmp_path, monkeypatch):
-    fits, read, value = json.dumps(JOB).encode(), threading.Event(), json_text.Reader.value
-    monkeypatch.setattr(submits, "GATHERED_BYTES_MAX", len(fits) + 100)
+def large_job(size):
+    """A job with a package of so many bytes, as base64."""
+    data = random.Random(SEED).randbytes(size * 3 // 4)
+    content = base64.b64encode(data).decode()
+    package = {"tag": "v1", "md5": hashlib.md5(data).hexdigest(), "content": content}
+    return json.dumps(JOB | {"pkg_data": {"lkp-tests": package}}).encode()
+
+
+@pytest.mark.slow
+async def test_large_packages_that_are_sent_at_once_all_become_jobs(tmp_path):
+    body, answers = large_job(9 * 2**20), []
+
+    async def send(number):
+        answers.append(await post(lab, "/submit_job", body, idempotency_key=f"number-{number}"))
+
+    async with open_network(tmp_path) as lab:
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(send, number)
+        assert [200] * 3 == [status for status, _ in answers], answers
+        assert 3 == len(lab.scheduler.store.jobs)
+
+
+async def test_who_used_an_account_finds_room_whatever_strangers_send(tmp_path, monkeypatch):
+    monkeypatch.setattr(berths, "ROOM_S", 0.5)
+    async with open_network(tmp_path) as lab:
+        assert 200 == (await post(lab, "/submit_job", JOB))[0]
+        strangers = [await begin(lab, f"10.0.1.{n}", b"{", 10**7) for n in range(3)]
+        assert 200 == (await post(lab, "/submit_job", large_job(2**20)))[0]
+        for stream in strangers:
+            await stream.aclose()
+
+
+async def test_a_body_that_does_not_say_its_length_has_room_for_the_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(berths, "ROOM_S", 0.2)
+    async with open_network(tmp_path) as lab:
+        stream = lab.wire.connect(("10.0.1.1", 5000), SCHEDULER)
+        await stream.send_all(
+            b"POST /submit_job HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+        )
+        await wait_all_tasks_blocked()
+        other = await begin(lab, "10.0.1.2", b"{", 10**5)
+        assert "no room within" in await told(other)
+        await stream.send_all(b"1\r\n}\r\n0\r\n\r\n")
+        assert "Missing required" in await told(stream)
+
+
+async def test_a_body_that_has_arrived_keeps_its_room_and_others_wait(tmp_path, monkeypatch):
+    body, read, value = large_job(2**20), threading.Event(), json_text.Reader.value
+    monkeypatch.setattr(submits, "GATHERED_BYTES_MAX", 2 * len(body) + 100)
+    monkeypatch.setattr(berths, "PIECE_S", 0.1)
 
     def slowly(reader):
         assert read.wait(10)
@@ -395,26 +440,29 @@ async def test_a_body_that_has_arrived_gives_way_to_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(json_text.Reader, "value", slowly)
     async with open_network(tmp_path) as lab:
-        first = await begin(lab, "10.0.1.1", fits, len(fits))
-        later = await begin(lab, "10.0.1.2", fits, len(fits))
-        assert "send it again" in await told(later)
-        read.set()
-        with trio.fail_after(5):
-            assert (await first.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
+        first = await begin(lab, "10.0.1.1", b"", len(body))
+        later = await begin(lab, "10.0.1.2", b"", len(body))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.send_all, body)
+            nursery.start_soon(later.send_all, body)
+            await trio.sleep(0.5)
+            read.set()
+            for stream in (first, later):
+                with trio.fail_after(5):
+                    assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_one_address_has_its_share_of_the_room_and_others_theirs(tmp_path, monkeypatch):
-    fits = json.dumps(JOB).encode()
-    monkeypatch.setattr(submits, "ADDRESS_BYTES_MAX", len(fits) + 100)
+    monkeypatch.setattr(submits, "ADDRESS_BYTES_MAX", 10**5 + 5000)
+    monkeypatch.setattr(berths, "ROOM_S", 0.2)
     async with open_network(tmp_path) as lab:
-        first = await begin(lab, "10.0.1.1", b'{"a": "' + b"x" * 400, 10**6)
-        other = await begin(lab, "10.0.1.2", b'{"a": "' + b"x" * 400, 10**6)
-        second = await begin(lab, "10.0.1.1", fits[:-1], 10**6)
-        assert "send it again" in await told(first)
-        await second.send_all(b" " * 200)
-        assert "send it again" in await told(second)
-        assert 200 == (await post(lab, "/submit_job", fits))[0]
-        await other.aclose()
+        first = await begin(lab, "10.0.1.1", b"{", 10**5)
+        second = await begin(lab, "10.0.1.1", b"{", 10**5)
+        other = await begin(lab, "10.0.1.2", b"{", 10**5)
+        assert "no room within" in await told(second)
+        await other.send_all(b"}" + b" " * (10**5 - 2))
+        assert "Missing required" in await told(other)
+        await first.aclose()
 
 
 WORST = {
@@ -441,21 +489,26 @@ async def storm(lab, body):
     answers = []
 
     async def send(number):
-        stream = lab.wire.connect((f"10.0.1.{number}", 5000), SCHEDULER)
-        head = b"POST /submit_job HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-        with contextlib.suppress(trio.BrokenResourceError):
-            await stream.send_all(head)
-            for at in range(0, len(body), 2**18):
-                await stream.send_all(body[at : at + 2**18])
-                # else all that is sent waits in memory, which is the wire's and not the door's
-                await wait_all_tasks_blocked()
-        answers.append((await stream.receive_some(4096))[:13])
+        # What is sent is read at once: else it would wait in memory that is the wire's.
+        stream = lab.wire.connect((f"10.0.1.{number}", 5000), SCHEDULER, lockstep=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deliver, stream, body)
+            answers.append((await stream.receive_some(4096))[:13])
+            nursery.cancel_scope.cancel()
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:
         for number in range(8):
             nursery.start_soon(send, number)
     return answers
+
+
+async def deliver(stream, body):
+    head = b"POST /submit_job HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with contextlib.suppress(trio.BrokenResourceError):
+        await stream.send_all(head)
+        for at in range(0, len(body), 2**18):
+            await stream.send_all(body[at : at + 2**18])
 
 
 def worst(form):

@@ -61,6 +61,12 @@ def told_bytes(scope: Scope) -> int:
     return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 takes digits alone
 
 
+def check_told(scope: Scope, most: int) -> None:
+    """Raises TooLarge where the client says that more will come, whether or not it ever does."""
+    if told_bytes(scope) > most:
+        raise TooLarge(f"the body is larger than {most} bytes")
+
+
 async def gather(
     scope: Scope,
     receive: Receive,
@@ -72,8 +78,7 @@ async def gather(
 
     Raises HungUp, Stalled, TooLarge.
     """
-    if told_bytes(scope) > most:  # whether or not it will ever come
-        raise TooLarge(f"the body is larger than {most} bytes")
+    check_told(scope, most)
     size, more = 0, True
     with trio.move_on_after(seconds) as arriving:
         while more:
@@ -89,13 +94,14 @@ async def gather(
 class Form:
     """A multipart form; its first file is what is wanted, all else is dropped."""
 
-    def __init__(self, content_type: bytes, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         """Raises BadRequest for another kind of body."""
+        content_type = dict(scope["headers"]).get(b"content-type", b"")
         kind, options = parse_options_header(content_type.decode("latin-1"))
         boundary = options.get("boundary", "").encode("latin-1", "replace")
         if kind != "multipart/form-data" or not 0 < len(boundary) <= 200:
             raise BadRequest("send the file in a form: curl -F file=@x")
-        self._receive = receive
+        self._receive, self._client = receive, scope["client"][0]
         self._more = True
         self._decoder = multipart.MultipartDecoder(boundary, HEAD_BYTES_MAX, max_parts=PARTS_MAX)
 
@@ -129,7 +135,7 @@ class Form:
                 if self._more:
                     data, self._more = await _piece(self._receive)
                 if data != b"":
-                    await own_round()  # to find the parts in it may take milliseconds
+                    await own_round(self._client)  # to find the parts in it may take milliseconds
                     self._decoder.receive_data(data)
         except (ValueError, RequestEntityTooLarge) as error:
             raise BadRequest("this is no form") from error

@@ -29,7 +29,7 @@ import trio
 from appliance import addresses, threads
 from appliance.doors.asgi import App
 from appliance.doors.connections import SMALL_BYTES
-from appliance.doors.entrance import Entrance
+from appliance.doors.entrance import Ends, Entrance
 from appliance.doors.http import late, no_http
 from appliance.doors.listen import BACKLOG
 from appliance.doors.sending import PIECE_BYTES, STALL_S, Owed, tell
@@ -46,8 +46,6 @@ _PIPELINED_BYTES_MAX: Final = 64 * 1024
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
-
-_Ends = tuple[tuple[str, int], tuple[str, int]]  # addresses and ports: the client's, ours
 
 logger = structlog.get_logger()
 
@@ -108,15 +106,17 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
     place, entrance = None, server.entrance
     try:
         async with stream:
+            scope = trio.CancelScope()
             sock = stream.socket
             ends = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
             if entrance is not None:
                 try:
-                    place = entrance.enter(stream, ends[0][0], *ends[1])
+                    place = entrance.enter(stream, ends, lambda: scope)
                 except Full as why:
                     await entrance.refuse(stream, ends[0][0], why)
                     return
-            await _connection(server, stream, ends, place)
+            with scope:
+                await _connection(server, stream, ends, place)
     except OSError:
         pass  # it is gone
     finally:
@@ -125,14 +125,14 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
 
 
 async def _connection(
-    server: _Server, stream: trio.SocketStream, ends: _Ends, place: Place | None
+    server: _Server, stream: trio.SocketStream, ends: Ends, place: Place | None
 ) -> None:
     """From its first question to its last."""
     try:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         while not server.stopping:
             note(place, idle=True)
-            request = await _question(server, stream, http)
+            request = await _question(server, stream, http, ends[0][0])
             note(place, idle=False)
             if request is None and server.stopping:
                 return  # nothing is on its way that a hurry could spoil
@@ -143,6 +143,7 @@ async def _connection(
             if {http.our_state, http.their_state} != {h11.DONE}:
                 break
             http.start_next_cycle()
+        note(place, idle=True)  # it has its answer, and others may need its place
         await _linger(stream)
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # it is gone; whoever sent to it knows
@@ -151,7 +152,7 @@ async def _connection(
 
 
 async def _question(
-    server: _Server, stream: trio.SocketStream, http: h11.Connection
+    server: _Server, stream: trio.SocketStream, http: h11.Connection, client: str
 ) -> h11.Request | None:
     """The next request; None when there will be none."""
     with trio.move_on_after(IDLE_S) as scope:
@@ -162,7 +163,7 @@ async def _question(
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
                 held += len(data)
                 if held > SMALL_BYTES:
-                    await own_round()  # to look through it may take milliseconds
+                    await own_round(client)  # to look through it may take milliseconds
                 http.receive_data(data)
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))

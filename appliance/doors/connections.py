@@ -127,6 +127,7 @@ class Connection(TCPServer):
     """One connection of Hypercorn's."""
 
     context: Context
+    _tasks: Tasks | None = None  # while it is served
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -143,7 +144,7 @@ class Connection(TCPServer):
             sock = self.stream.socket
             peer, own = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
             self._client = peer[0]
-            self._enter(peer[0], own)
+            self._enter(peer, own)
             await self._serve(peer, own)
         except Full as why:
             await self._refuse(self._client, why)
@@ -161,10 +162,14 @@ class Connection(TCPServer):
             # of their connections would have Python look through all others for garbage.
             vars(self).pop("protocol", None)
 
-    def _enter(self, client: str, own: _Address) -> None:
+    def _enter(self, peer: tuple[str, int], own: tuple[str, int]) -> None:
         """Take a place.  Raises Full."""
-        if self.context.entrance is not None and own is not None:
-            self.idle_task.place = self.context.entrance.enter(self.stream, client, *own[:2])
+        if self.context.entrance is not None:
+            ends = peer, own
+            self.idle_task.place = self.context.entrance.enter(self.stream, ends, self._scope)
+
+    def _scope(self) -> trio.CancelScope | None:
+        return None if self._tasks is None else self._tasks.scope
 
     async def _refuse(self, client: str, why: Full) -> None:
         assert self.context.entrance is not None
@@ -178,7 +183,9 @@ class Connection(TCPServer):
 
     async def _serve(self, peer: _Address, own: _Address) -> None:
         """As Hypercorn's own `run`, without TLS."""
-        async with Tasks() as tasks:
+        tasks = Tasks()
+        async with tasks:
+            self._tasks = tasks
             self._task_group = tasks
             self.protocol = ProtocolWrapper(
                 self.app,
@@ -198,8 +205,10 @@ class Connection(TCPServer):
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (data := await self.idle_task.read(self.stream)) is not None:
-                if held + len(data) > SMALL_BYTES:
-                    await own_round()  # to look through it, and to answer, may take milliseconds
+                if held + len(data) > SMALL_BYTES and not self._takes_plain():
+                    await own_round(
+                        self._client
+                    )  # to look through it, and to answer, may take milliseconds
                 await self.protocol.handle(RawData(data))
                 held = held + len(data) if self._awaits_head() else 0
                 if not data:
@@ -207,6 +216,10 @@ class Connection(TCPServer):
             else:
                 await self._give_up()
         await self.protocol.handle(Closed())
+
+    def _takes_plain(self) -> bool:
+        http = self.protocol.protocol
+        return isinstance(http, Http) and http.takes_plain
 
     def _awaits_head(self) -> bool:
         http = self.protocol.protocol
@@ -252,6 +265,19 @@ class Tasks(TaskGroup):
     An app that answers before a body's end leaves messages that nobody takes.  Hypercorn waits for
     room among them for ever, to tell the very same app that its client is gone.
     """
+
+    @property
+    def scope(self) -> trio.CancelScope | None:
+        """What ends all of them, while there are some."""
+        return None if self._nursery is None else self._nursery.cancel_scope
+
+    async def __aexit__(self, *error: Any) -> Any:
+        """As Hypercorn's, which lets a cancellation out of the scope that it is for."""
+        assert self._nursery_manager is not None
+        try:
+            return await self._nursery_manager.__aexit__(*error)
+        finally:
+            self._nursery = self._nursery_manager = None
 
     async def spawn_app(
         self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]

@@ -25,8 +25,13 @@ RETRY_AFTER_S: Final = 5  # as for files: longer than a burst, far below iPXE's 
 TOLD_MAX: Final = 16
 LINGER_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
+# A connection that was cut ends by itself, and has so long for it.  Whoever serves it may wait for
+# something else than its client, and its place is needed.
+CUT_S: Final = 1.0
 
 Who = Callable[[str, str], tuple[str, Kind]]
+Ends = tuple[tuple[str, int], tuple[str, int]]  # addresses and ports: the client's, ours
+Scope = Callable[[], trio.CancelScope | None]
 
 log = structlog.get_logger()
 
@@ -40,11 +45,15 @@ class Entrance:
         self._who, self._waiting = who, frozenset(waiting)
         self._told = 0
 
-    def enter(self, stream: Any, client: str, server: str, port: int) -> Place:
-        """A place for a connection; its addresses are in their normal form.  Raises Full."""
+    def enter(self, stream: Any, ends: Ends, scope: Scope) -> Place:
+        """A place for a connection between two addresses, in their normal form.  Raises Full.
+
+        `scope` is where it is served, as soon as it is.
+        """
+        (client, _), (server, port) = ends
         who, kind = self._who(client, server)
         cost = WAITS if port in self._waiting else READS
-        return self.places.enter(who, kind, cost, partial(cut, stream))
+        return self.places.enter(who, kind, cost, partial(cut, stream, scope))
 
     async def refuse(self, stream: Any, client: str, why: Full) -> None:
         """Say why; the connection is to be closed then."""
@@ -62,10 +71,12 @@ class Entrance:
             self._told -= 1
 
 
-def cut(stream: Any) -> None:
-    """End a connection; who serves it finds that out."""
+def cut(stream: Any, scope: Scope) -> None:
+    """End a connection; who serves it finds that out, or is cancelled."""
     with contextlib.suppress(OSError):
         stream.socket.shutdown(socket.SHUT_RDWR)
+    if (serving := scope()) is not None:
+        serving.deadline = min(serving.deadline, trio.current_time() + CUT_S)
 
 
 def _answer(why: str) -> bytes:

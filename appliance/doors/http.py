@@ -45,9 +45,19 @@ class Http(H11Protocol):
     """HTTP/1.1, and no way from there to HTTP/2."""
 
     _held = b""  # of an answer, until what follows is there
+    _chunked = False
+
+    @property
+    def takes_plain(self) -> bool:
+        """Whether what comes next is a body's bytes, which cost nothing to look through.
+
+        Those of a body in chunks do: a chunk may have one of them.
+        """
+        return self.connection.their_state is h11.SEND_BODY and not self._chunked
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn's own would begin HTTP/2 here."""
+        self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
 
     async def _send_h11_event(self, event: Any) -> None:
         """Answer: the head goes out with the first bytes, and the end with the last.
@@ -114,6 +124,10 @@ class Handshake(WSStream):
 
     buffer: Buffer
 
+    @property
+    def _who(self) -> str:
+        return self.client[0] if self.client else "unknown"
+
     async def handle(self, event: Event) -> None:
         """Take what came; behind a handshake that its app refuses, nothing is listened to."""
         if isinstance(event, Request):
@@ -132,7 +146,7 @@ class Handshake(WSStream):
             if self.closed:
                 break
             piece = event.data[start : start + FRAMES_BYTES]
-            await own_round()  # what follows, up to its first wait, is this round's
+            await own_round(self._who)  # what follows, up to its first wait, is this round's
             await super().handle(Data(stream_id=self.stream_id, data=piece))
             self.buffer.check()  # it was told; its seat is not kept until it goes
         if self.closed and self.connection.state is ConnectionState.OPEN:  # nobody said goodbye

@@ -113,6 +113,8 @@ class Index:
         self, client: str, receive: Receive, send: Send, names: list[bytes], reader: _Reader
     ) -> None:
         told = {"client": client, "path": _readable(names)}
+        if not await reader.begin(receive):
+            return
         try:
             lines, more = await reader.piece()
         except OSError as error:
@@ -140,6 +142,16 @@ class _Reader:
         self._turns, self._readers = turns, readers
         self._turn: Turn | None = None
         self._since = math.inf  # the client has had a piece to take
+
+    async def begin(self, receive: Receive) -> bool:
+        """Whether it has its turn: a client that hangs up while it waits for one needs none."""
+        self._turn = self._turns.begin_nowait(self._client)
+        if self._turn is None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_hung_up, receive, nursery.cancel_scope)
+                self._turn = await self._turns.begin(self._client)
+                nursery.cancel_scope.cancel("its turn has come")
+        return self._turn is not None
 
     async def piece(self) -> tuple[bytes, bool]:
         """The next lines, and whether there are more.  Raises OSError, NoSpace."""

@@ -230,7 +230,7 @@ class Results:
         path: Path,
     ) -> None:
         try:
-            form = Form(dict(scope["headers"]).get(b"content-type", b""), receive)
+            form = Form(scope, receive)
             path = path.with_name(await form.name())
             self._check_names(scope, attempt, root, path)
         except HungUp:

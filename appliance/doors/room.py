@@ -1,5 +1,6 @@
 """Room in memory for what is being sent to a door: so much of all senders, and so much of each.
 
+For messages that do not say how long they become; a body that does waits for its berth (berths.py).
 Nobody waits for room.  Where there is none, one of those gives way whose message has not arrived
 yet: the one that has held most bytes for most time, and a small one only where there is no other.
 So slow senders lose their places to quick ones; who gave way is told, and may send it again.
@@ -8,7 +9,7 @@ So slow senders lose their places to quick ones; who gave way is told, and may s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 import trio
@@ -31,11 +32,8 @@ class Room:
     def __init__(self, most: int, each: int, small: int = 2**16) -> None:
         self._most, self._each, self.small = most, each, small
         self._places: dict[Place, None] = {}
-
-    @property
-    def taken(self) -> int:
-        """Bytes."""
-        return sum(place.size for place in self._places)
+        self._held: dict[str, int] = {}  # bytes of each sender
+        self.taken = 0  # bytes
 
     @contextlib.contextmanager
     def place(self, who: str) -> Iterator[Place]:
@@ -45,19 +43,31 @@ class Room:
         try:
             yield place
         finally:
+            self.resize(place, 0)
             del self._places[place]
+
+    def resize(self, place: Place, size: int) -> None:
+        """It has so many bytes from now on, for which there is room."""
+        held = self._held.pop(place.who, 0) + size - place.size
+        if held:
+            self._held[place.who] = held
+        self.taken += size - place.size
+        place.size = size
 
     def make(self, more: int, place: Place) -> None:
         """So many bytes more for `place`.  Raises NoRoom."""
-        own = [other for other in self._places if other.who == place.who]
-        for places, most in ((own, self._each), (list(self._places), self._most)):
-            while sum(other.size for other in places) + more > most:
-                # One that holds nothing would make no room, however often it gave way.
-                able = [one for one in places if one.arrives and (one.size or one is place)]
-                heaviest = max(able, key=Place.weight, default=place)
-                if heaviest is place:
-                    raise NoRoom(GAVE_WAY)
-                heaviest.give_way()
+        while self._held.get(place.who, 0) + more > self._each:
+            self._make_from(place, [one for one in self._places if one.who == place.who])
+        while self.taken + more > self._most:
+            self._make_from(place, self._places)
+
+    def _make_from(self, place: Place, places: Iterable[Place]) -> None:
+        # One that holds nothing would make no room, however often it gave way.
+        able = [one for one in places if one.arrives and (one.size or one is place)]
+        heaviest = max(able, key=Place.weight, default=place)
+        if heaviest is place:
+            raise NoRoom(GAVE_WAY)
+        heaviest.give_way()
 
 
 class Place:
@@ -79,7 +89,7 @@ class Place:
             self._room.make(size - self.size, self)
         if not size or not self.size:
             self._since = trio.current_time()  # of this message
-        self.size = size
+        self._room.resize(self, size)
 
     async def wait(self, receive: Callable[[], Awaitable[T]]) -> T:
         """What `receive` returns.  Raises NoRoom where others got the place meanwhile."""
@@ -98,6 +108,7 @@ class Place:
 
     def give_way(self) -> None:
         """Others have its room from now on."""
-        self.size, self._gone = 0, True
+        self._room.resize(self, 0)
+        self._gone = True
         if self._waiting is not None:
             self._waiting.cancel(reason="others need the room")

@@ -34,7 +34,7 @@ ADDRESS_MAX: Final = 512
 ADDRESS_PART: Final = 4
 HOST_PARTS: Final = (3, 4)  # of the lab's share: a lab may be one provider's virtual boxes
 CONNECTIONS_MIN: Final = 16  # however low the limit is
-LEAVING_MAX: Final = 32  # connections that were cut and are not gone yet
+LEAVING_MAX: Final = 16  # connections of a share that were cut and are not gone yet
 
 WAITS: Final = 1  # descriptors: a parked box reads no file
 READS: Final = 2  # a connection, and the file that it reads or writes
@@ -49,6 +49,7 @@ class Kind(enum.Enum):
 
 
 _FULL: Final = "too many connections are open"
+_LEAVING: Final = "too many connections are being closed"
 
 
 class Full(Exception):
@@ -111,6 +112,7 @@ class _Crowd:
     def __init__(self, size: int) -> None:
         self.size = size  # descriptors
         self.used = 0
+        self.leaving = 0  # connections that were cut, and are not gone yet
         self._held: dict[str, _Held] = {}
         self._by_size: dict[int, dict[str, None]] = {}
         self._greatest = 0
@@ -173,12 +175,16 @@ class Places:
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
         self._lab, self._others = _Crowd(shares.lab), _Crowd(shares.others)
-        self.leaving = 0  # were cut, and are not gone yet
 
     @property
     def used(self) -> tuple[int, int]:
         """Descriptors of the lab and of all others."""
         return self._lab.used, self._others.used
+
+    @property
+    def leaving(self) -> int:
+        """Connections that were cut, and are not gone yet."""
+        return self._lab.leaving + self._others.leaving
 
     def enter(self, who: str, kind: Kind, cost: int, cut: Callable[[], None]) -> Place:
         """A place for a connection of `who`.  Raises Full; another may be cut for it."""
@@ -199,16 +205,16 @@ class Places:
     def leave(self, place: Place) -> None:
         """Its connection is closed."""
         if place.leaving:
-            self.leaving -= 1
+            place.crowd.leaving -= 1
         else:
             place.crowd.remove(place)
 
     def _cut(self, place: Place) -> None:
-        if self.leaving >= LEAVING_MAX:
-            raise Full(_FULL)
+        if place.crowd.leaving >= LEAVING_MAX:
+            raise Full(_LEAVING)
         place.crowd.remove(place)
         place.leaving = True
-        self.leaving += 1
+        place.crowd.leaving += 1
         place.cut()
 
 

@@ -14,25 +14,25 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-import trio
 
 from appliance import json_text, threads, yaml_text
 from appliance.doors.asgi import Receive, Scope, Send, answer
-from appliance.doors.bodies import HungUp, Stalled, TooLarge, gather
-from appliance.doors.room import Place, Room
+from appliance.doors.berths import Berth, Berths
+from appliance.doors.bodies import HungUp, Stalled, TooLarge, check_told, gather, told_bytes
 from appliance.errors import ApplianceError, BadRequest, NotFound, Refused
 from appliance.jobs import accounts, checks, document, hosts, intake, nodes
 from appliance.jobs.intake import Paper
 from appliance.jobs.scheduler import Scheduler
 from appliance.json_text import Long
 from appliance.keep import packages
-from appliance.turns import ONE_SLICE
+from appliance.turns import Pace, Turns
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
 BODY_BYTES_MAX: Final = 10 * 2**20  # as the load balancer before the original has it
 BODY_S: Final = 60.0  # to arrive, at 170 kB/s
-# Of all bodies together, whether or not they have arrived, and of those that one address sends.
+# Of all large bodies together, whether or not they have arrived, and of those that one address
+# sends.  Half of it is for one of the largest that a stranger sends.
 GATHERED_BYTES_MAX: Final = 20 * 2**20
 ADDRESS_BYTES_MAX: Final = BODY_BYTES_MAX + 2**20
 # Of a body besides its packages; twice a document, for what JSON needs more than YAML.  It takes
@@ -43,7 +43,7 @@ VALUES_MAX: Final = yaml_text.VALUES_MAX + 5000
 CANCELS_MAX: Final = 1000  # in one request
 JOB_CHARS_MAX: Final = 100  # of a job's name; ours have some ten
 # Bodies become objects one after the other: of strangers' bodies, only one is both at a time.
-_PARSING: Final = trio.CapacityLimiter(1)
+PARSED_MAX: Final = 1
 _ACCOUNT: Final = ("my_email", "my_name", "my_token", "my_account", "my_uuid")
 
 log = structlog.get_logger()
@@ -58,7 +58,8 @@ class Submits:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._room = Room(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
+        self._berths = Berths(GATHERED_BYTES_MAX, ADDRESS_BYTES_MAX)
+        self._parsing = Turns(PARSED_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -69,9 +70,13 @@ class Submits:
         try:
             if not self._scheduler.config.accounts:
                 raise Refused(accounts.OFF)
-            with self._room.place(scope["client"][0]) as place:
-                said = await _read(scope, receive, place)
+            check_told(scope, BODY_BYTES_MAX)
+            # Who does not say how much will come may send the longest.
+            client, size = scope["client"][0], told_bytes(scope) or BODY_BYTES_MAX
+            async with self._berths.berth(client, size) as berth:
+                said = await _read(scope, receive, berth, self._parsing)
                 user = accounts.verify(self._scheduler.config.accounts, said)
+                self._berths.prove(client)
                 if scope["path"] == SUBMIT:
                     shown = await self._submit(said, user, _key(scope))
                 else:
@@ -163,23 +168,27 @@ class Submits:
         return "success", ""
 
 
-async def _read(scope: Scope, receive: Receive, place: Place) -> dict[str, Any]:
+async def _read(scope: Scope, receive: Receive, berth: Berth, parsing: Turns) -> dict[str, Any]:
     """The JSON object in a body, whatever its content type says.
 
     Raises BadRequest, NoRoom, HungUp, Stalled, TooLarge.
     """
-    reader = json_text.Reader(VALUES_MAX, TEXT_BYTES_MAX)
+    reader, size = json_text.Reader(VALUES_MAX, TEXT_BYTES_MAX), 0
 
     async def take(piece: bytes) -> None:
-        place.hold(place.size + len(piece))
+        nonlocal size
+        size += len(piece)
+        berth.took(len(piece))
+        pace = Pace(berth.who)
         for at in range(0, len(piece), json_text.SLICE_BYTES):
-            async with ONE_SLICE:
-                reader.feed(piece[at : at + json_text.SLICE_BYTES])
+            await pace.step()
+            reader.feed(piece[at : at + json_text.SLICE_BYTES])
 
     try:
-        await gather(scope, partial(place.wait, receive), take, BODY_BYTES_MAX, BODY_S)
-        place.arrives = False
-        said = await threads.run(reader.value, limiter=_PARSING)
+        await gather(scope, partial(berth.wait, receive), take, BODY_BYTES_MAX, BODY_S)
+        berth.settle(size)
+        async with parsing.turn(berth.who):
+            said = await threads.run(reader.value)
     except BadRequest as error:
         raise BadRequest(f"the body {error}") from error
     if not isinstance(said, dict):
