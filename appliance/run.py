@@ -237,7 +237,7 @@ def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
 
     def is_lab(client: str) -> bool:
         box = scheduler.store.box_at(client)
-        return (box is not None and box.known) or is_trusted(config.network, client, "")
+        return (box is not None and box.known) or is_named(config.network, client, "")
 
     def who(client: str, server: str) -> tuple[str, Kind]:
         box = scheduler.store.box_at(client)
