@@ -6,6 +6,7 @@ holds them to it.
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
     toml_lines    pure   where each key of a TOML text stands
+    toml_text     pure   TOML from outside: measured before it is read
     yaml_text     pure   YAML from outside: measured before it is built
     yaml_edit     pure   changes keys of a YAML text; what a person wrote beside them stays
     json_text     pure   JSON from outside: measured as it arrives

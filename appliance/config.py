@@ -8,11 +8,9 @@ refused with the file, the line, the key and the nearest known key, never ignore
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -21,20 +19,13 @@ from typing import Any, Final
 
 import attrs
 
-from appliance import addresses
+from appliance import addresses, toml_text
 from appliance.errors import BadConfig
-from appliance.toml_lines import lines_of
+from appliance.toml_text import File
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
 _SHOWN_CHARS: Final = 200  # of a wrong value
-# Of the file: accounts are its only long part, and a hundred and fifty characters each.
-BYTES_MAX: Final = 2**20
-PARTS_MAX: Final = 20  # of a dotted key; ours have three
-# Possessive, and only from where a part begins: linear in the text.
-_PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_LONG_KEY: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{PARTS_MAX}}}")
-
 # Words that end up in URLs, in paths and in every job: pattern, and what would be right.
 _SHAPES: Final = {
     "lab": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "one word of letters, digits, _ and - (at most 40)"),
@@ -244,7 +235,7 @@ def load(path: Path | None = None) -> Config:
     required = path is not None or "APPLIANCE_CONFIG" in os.environ
     try:
         with chosen.open(encoding="utf-8") as file:
-            text = file.read(BYTES_MAX + 1)
+            text = file.read(toml_text.BYTES_MAX + 1)
     except FileNotFoundError as error:
         if not required:
             return Config()
@@ -260,15 +251,8 @@ def load(path: Path | None = None) -> Config:
 
 def parse(text: str, name: str) -> Config:
     """The Config that TOML `text` says; `name` is the file's name for messages."""
-    _measure(text, name)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadConfig(_syntax(str(error), text, name)) from error
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number of 4,300 digits
-        raise BadConfig(f"{name}: it is no TOML that can be read: {error}") from error
-    file = _File(name, text)
-    config: Config = _section(Config, table, file, "")
+    file = File(name, text)
+    config: Config = _section(Config, file.table(), file, "")
     for key, (pattern, right) in _SHAPES.items():
         value: Any = config
         for part in key.split("."):
@@ -291,42 +275,7 @@ def parse(text: str, name: str) -> Config:
     return config
 
 
-def _measure(text: str, name: str) -> None:
-    """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
-    if len(text) > BYTES_MAX:
-        raise BadConfig(f"{name}: is larger than {BYTES_MAX} characters")
-    if (found := _LONG_KEY.search(text)) is not None:
-        line = text.count("\n", 0, found.start()) + 1
-        raise BadConfig(f"{name}:{line}: a key of more than {PARTS_MAX} parts")
-
-
-@attrs.frozen
-class _File:
-    """The text that is read, for messages."""
-
-    name: str
-    text: str
-
-    def at(self, *keys: str) -> str:
-        """`file:line` of the first of `keys` that it has."""
-        found = (f"{self.name}:{self._lines[key]}" for key in keys if key in self._lines)
-        return next(found, self.name)
-
-    @functools.cached_property
-    def _lines(self) -> Mapping[str, int]:
-        return lines_of(self.text)
-
-
-def _syntax(said: str, text: str, name: str) -> str:
-    """What tomllib says, with the line where others have it."""
-    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", said)
-    if found is None:
-        return f"{name}: {said}"
-    line = found[1] or text.count("\n") + 1
-    return f"{name}:{line}: {said[: found.start()]}; it is no TOML"
-
-
-def _check_ports(ports: Ports, file: _File) -> None:
+def _check_ports(ports: Ports, file: File) -> None:
     doors: dict[int, str] = {}
     for field in attrs.fields(Ports):
         number = getattr(ports, field.name)
@@ -337,7 +286,7 @@ def _check_ports(ports: Ports, file: _File) -> None:
         doors[number] = field.name
 
 
-def _check_account(user: str, account: Account, file: _File) -> None:
+def _check_account(user: str, account: Account, file: File) -> None:
     where = f"{file.at(f'accounts.{user}')}: accounts.{user}"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user):
         raise BadConfig(f"{where}: must be named as a local user would be")
@@ -348,7 +297,7 @@ def _check_account(user: str, account: Account, file: _File) -> None:
             raise BadConfig(f"{where}.{key}: is missing or wrong; `appliance account` writes it")
 
 
-def _section(cls: type[Any], table: dict[str, Any], file: _File, prefix: str) -> Any:
+def _section(cls: type[Any], table: dict[str, Any], file: File, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     known = {field.name for field in attrs.fields(cls)}
     chosen = {}
@@ -374,7 +323,7 @@ def _nearest(key: str, prefix: str, known: set[str]) -> str:
     return f"; known: {', '.join(sorted(known))}"
 
 
-def _value(wanted: Any, value: Any, file: _File, key: str) -> Any:
+def _value(wanted: Any, value: Any, file: File, key: str) -> Any:
     if attrs.has(wanted):
         if not isinstance(value, dict):
             raise BadConfig(f"{file.at(key)}: {key} is a table: write it as [{key}]")

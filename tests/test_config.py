@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from appliance import config
+from appliance import config, toml_text
 from appliance.config import Config, Network
 from appliance.errors import BadConfig
 from appliance.jobs import accounts
@@ -272,7 +272,7 @@ def test_a_long_value_is_not_told_to_its_end():
 
 def test_the_lines_are_looked_for_once_however_many_accounts_there_are(monkeypatch):
     looked = []
-    monkeypatch.setattr(config, "lines_of", lambda text: looked.append(text) or lines_of(text))
+    monkeypatch.setattr(toml_text, "lines_of", lambda text: looked.append(text) or lines_of(text))
     account = f'my_email = "a@b.c"\nmy_name = "a"\nmy_token = "{accounts.hashed("x")}"\n'
     text = "".join(f"[accounts.u{n}]\n{account}" for n in range(50))
 

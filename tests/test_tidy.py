@@ -31,7 +31,7 @@ PURE = [
 DATA = frozenset(
     """__future__ abc base64 binascii collections collections.abc contextlib csv dataclasses
     datetime difflib email.utils enum functools gzip hashlib heapq io ipaddress itertools json math
-    operator re shlex stat string struct textwrap types typing urllib.parse zlib
+    operator re shlex stat string struct textwrap tomllib types typing urllib.parse zlib
     attrs cattrs cattrs.preconf.cbor2 cattrs.strategies cbor2 google_crc32c yaml
     ruamel.yaml ruamel.yaml.comments ruamel.yaml.error ruamel.yaml.scalarstring
     ruamel.yaml.util""".split()  # noqa: SIM905

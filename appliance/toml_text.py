@@ -1,0 +1,69 @@
+"""Pure: no clock, no socket, no await.
+
+TOML from outside: measured before it is read, and told of by the lines of its keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from appliance.errors import BadConfig
+from appliance.toml_lines import lines_of
+
+# Of the file: accounts are its only long part, and a hundred and fifty characters each.
+BYTES_MAX: Final = 2**20
+PARTS_MAX: Final = 20  # of a dotted key; ours have three
+# Possessive, and only from where a part begins: linear in the text.
+_PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{PARTS_MAX}}}")
+
+
+@attrs.frozen
+class File:
+    """A text, and what it is called in messages."""
+
+    name: str
+    text: str
+
+    def at(self, *keys: str) -> str:
+        """`file:line` of the first of `keys` that it has."""
+        found = (f"{self.name}:{self._lines[key]}" for key in keys if key in self._lines)
+        return next(found, self.name)
+
+    def table(self) -> dict[str, Any]:
+        """What it says.  Raises BadConfig with the line."""
+        _measure(self.text, self.name)
+        try:
+            return tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadConfig(_syntax(str(error), self.text, self.name)) from error
+        except (RecursionError, ValueError) as error:  # nested deeply; a number of 4,300 digits
+            raise BadConfig(f"{self.name}: it is no TOML that can be read: {error}") from error
+
+    @functools.cached_property
+    def _lines(self) -> Mapping[str, int]:
+        return lines_of(self.text)
+
+
+def _measure(text: str, name: str) -> None:
+    """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
+    if len(text) > BYTES_MAX:
+        raise BadConfig(f"{name}: is larger than {BYTES_MAX} characters")
+    if (found := _LONG_KEY.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        raise BadConfig(f"{name}:{line}: a key of more than {PARTS_MAX} parts")
+
+
+def _syntax(said: str, text: str, name: str) -> str:
+    """What tomllib says, with the line where others have it."""
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", said)
+    if found is None:
+        return f"{name}: {said}"
+    line = found[1] or text.count("\n") + 1
+    return f"{name}:{line}: {said[: found.start()]}; it is no TOML"
