@@ -5,6 +5,7 @@ holds them to it.
 
     __main__, cli        arguments -> command; cli/wire is the client's end of the control socket
     config               one frozen Config; the only reader of configuration files
+    toml_text     pure   TOML from outside: measured before it is built
     toml_lines    pure   where each key of a TOML text stands
     yaml_text     pure   YAML from outside: measured before it is built
     json_text     pure   JSON from outside: measured as it arrives
@@ -147,7 +148,8 @@ holds them to it.
       sealed      pure   its rows, and what tells a damaged one
       soundness          whether it is whole
       rescue             the archive while no server runs: checked, mended, exported
-      backup             the file of a backup: written, checked, restored
+      backup             the file of a backup: written, and checked
+      restore            it takes the place of the state, and nothing stops it half-way
       packages           what clients send of their repositories: kept if its md5 is right
       results            result files: whole or not at all
 

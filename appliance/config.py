@@ -21,19 +21,13 @@ from typing import Any, Final
 
 import attrs
 
-from appliance import addresses
+from appliance import addresses, toml_text
 from appliance.errors import BadConfig
 from appliance.toml_lines import lines_of
 
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
 _SHOWN_CHARS: Final = 200  # of a wrong value
-# Of the file: accounts are its only long part, and a hundred and fifty characters each.
-BYTES_MAX: Final = 2**20
-PARTS_MAX: Final = 20  # of a dotted key; ours have three
-# Possessive, and only from where a part begins: linear in the text.
-_PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_LONG_KEY: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{PARTS_MAX}}}")
 
 # Words that end up in URLs, in paths and in every job: pattern, and what would be right.
 _SHAPES: Final = {
@@ -243,7 +237,7 @@ def load(path: Path | None = None) -> Config:
     required = path is not None or "APPLIANCE_CONFIG" in os.environ
     try:
         with chosen.open(encoding="utf-8") as file:
-            text = file.read(BYTES_MAX + 1)
+            text = file.read(toml_text.CHARS_MAX + 1)
     except FileNotFoundError as error:
         if not required:
             return Config()
@@ -259,8 +253,8 @@ def load(path: Path | None = None) -> Config:
 
 def parse(text: str, name: str) -> Config:
     """The Config that TOML `text` says; `name` is the file's name for messages."""
-    _measure(text, name)
     try:
+        toml_text.measure(text, name)
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(_syntax(str(error), text, name)) from error
@@ -285,15 +279,6 @@ def parse(text: str, name: str) -> Config:
     for user, account in config.accounts.items():
         _check_account(user, account, file)
     return config
-
-
-def _measure(text: str, name: str) -> None:
-    """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
-    if len(text) > BYTES_MAX:
-        raise BadConfig(f"{name}: is larger than {BYTES_MAX} characters")
-    if (found := _LONG_KEY.search(text)) is not None:
-        line = text.count("\n", 0, found.start()) + 1
-        raise BadConfig(f"{name}:{line}: a key of more than {PARTS_MAX} parts")
 
 
 @attrs.frozen
