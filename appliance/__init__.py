@@ -150,7 +150,8 @@ holds them to it.
       sealed      pure   its rows, and what tells a damaged one
       soundness          whether it is whole
       rescue             the archive while no server runs: checked, mended, exported
-      backup             the file of a backup: written, checked, restored
+      backup             the file of a backup: written, and checked
+      restore            it takes the place of the state, and nothing stops it half-way
       packages           what clients send of their repositories: kept if its md5 is right
       results            result files: whole or not at all
 

@@ -235,7 +235,7 @@ def load(path: Path | None = None) -> Config:
     required = path is not None or "APPLIANCE_CONFIG" in os.environ
     try:
         with chosen.open(encoding="utf-8") as file:
-            text = file.read(toml_text.BYTES_MAX + 1)
+            text = file.read(toml_text.CHARS_MAX + 1)
     except FileNotFoundError as error:
         if not required:
             return Config()

@@ -16,8 +16,8 @@ import attrs
 from appliance.errors import BadConfig
 from appliance.toml_lines import lines_of
 
-# Of the file: accounts are its only long part, and a hundred and fifty characters each.
-BYTES_MAX: Final = 2**20
+# Accounts are the only long part of a configuration, and a hundred and fifty characters each.
+CHARS_MAX: Final = 2**20
 PARTS_MAX: Final = 20  # of a dotted key; ours have three
 # Possessive, and only from where a part begins: linear in the text.
 _PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
@@ -38,7 +38,7 @@ class File:
 
     def table(self) -> dict[str, Any]:
         """What it says.  Raises BadConfig with the line."""
-        _measure(self.text, self.name)
+        measure(self.text, self.name)
         try:
             return tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
@@ -51,10 +51,10 @@ class File:
         return lines_of(self.text)
 
 
-def _measure(text: str, name: str) -> None:
+def measure(text: str, name: str) -> None:
     """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
-    if len(text) > BYTES_MAX:
-        raise BadConfig(f"{name}: is larger than {BYTES_MAX} characters")
+    if len(text) > CHARS_MAX:
+        raise BadConfig(f"{name}: is larger than {CHARS_MAX} characters")
     if (found := _LONG_KEY.search(text)) is not None:
         line = text.count("\n", 0, found.start()) + 1
         raise BadConfig(f"{name}:{line}: a key of more than {PARTS_MAX} parts")

@@ -19,7 +19,7 @@ from appliance.errors import BadConfig, BadState, Refused
 from appliance.jobs import filing, hosts
 from appliance.jobs.changes import Drained, Submitted
 from appliance.jobs.store import Store
-from appliance.keep import archive_file, backup, frames, records, replay, versions
+from appliance.keep import archive_file, backup, frames, records, replay, restore, versions
 from appliance.keep import journal as journals
 from appliance.keep.archive import Archive, Wanted
 from appliance.keep.disk import StateFolder
@@ -97,7 +97,7 @@ async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
         over = (await lab.disk.archive.search(Wanted(), 100)).jobs
 
     with backup.opened(file) as found:
-        assert backup.restore(config, found, tmp_path / "new.toml", replace=False) is None
+        assert restore.restore(config, found, tmp_path / "new.toml", replace=False) is None
     there, archived, body = await found_in(config)
 
     assert (about["jobs"], about["archived"]) == (len(jobs), there.archived)
@@ -131,7 +131,7 @@ async def test_a_lab_that_goes_on_meanwhile_is_saved_as_of_one_moment(tmp_path):
         assert lab.scheduler.store.counter > max(job.number for job in before.values())
 
     with backup.opened(file) as found:
-        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+        restore.restore(config, found, tmp_path / "new.toml", replace=False)
     there, _, _ = await found_in(config)
     assert before.keys() == there.jobs.keys()
 
@@ -153,7 +153,7 @@ async def test_nothing_moves_into_the_archive_between_the_image_and_the_copy(tmp
         await made(lab, file)
 
     with backup.opened(file) as found:
-        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+        restore.restore(config, found, tmp_path / "new.toml", replace=False)
     there, archived, _ = await found_in(config)  # whose check would find a document too many
     assert counter == there.counter
     assert there.archived == len(archived)
@@ -193,7 +193,7 @@ async def test_what_is_in_the_way_is_named_and_nothing_is_changed(tmp_path, file
     toml.write_bytes(b"# mine\n")
 
     with backup.opened(file) as found, pytest.raises(Refused) as caught:
-        backup.restore(config, found, toml, replace=False)
+        restore.restore(config, found, toml, replace=False)
 
     for name in ("journal-000007", "other.yaml", "new.toml", "--yes"):
         assert name in str(caught.value)
@@ -201,7 +201,7 @@ async def test_what_is_in_the_way_is_named_and_nothing_is_changed(tmp_path, file
     assert b"# mine\n" == toml.read_bytes()
 
     with backup.opened(file) as found:
-        aside = backup.restore(config, found, toml, replace=True)
+        aside = restore.restore(config, found, toml, replace=True)
     assert {"journal-000007", "hosts-other.yaml", "new-new.toml"} == {
         name.replace(tmp_path.name, "new") for name in os.listdir(aside)
     }
@@ -215,7 +215,7 @@ async def test_no_number_of_a_job_is_given_again_after_a_restore(tmp_path, file,
     """The lab went on after the backup, to lab.12; its jobs had results, or its state is there."""
     config = labs.config(tmp_path / "new")
     with backup.opened(file) as found:
-        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+        restore.restore(config, found, tmp_path / "new.toml", replace=False)
     if "state" in left:
         disk = StateFolder(config.paths.state)
         store, journal = await journals.restore(disk)
@@ -244,7 +244,7 @@ async def test_no_number_of_a_job_is_given_again_after_a_restore(tmp_path, file,
         (results / "lab.note").mkdir()
 
     with backup.opened(file) as found:
-        backup.restore(config, found, tmp_path / "new.toml", replace=True)
+        restore.restore(config, found, tmp_path / "new.toml", replace=True)
     there, _, _ = await found_in(config)
 
     assert (8 if left == "nothing" else 12) == there.counter
@@ -258,14 +258,14 @@ async def test_a_restore_that_is_broken_off_starts_no_server_and_forgets_no_numb
     """A kill after the old state was moved aside left an empty lab, which gave lab.1 again."""
     config, toml = labs.config(tmp_path / "new"), tmp_path / "new.toml"
     with backup.opened(file) as found:
-        backup.restore(config, found, toml, replace=False)
+        restore.restore(config, found, toml, replace=False)
     disk = StateFolder(config.paths.state)
     store, journal = await journals.restore(disk)
     job = attrs.evolve(store.job("lab.8"), id="lab.12", number=12, key="key12")
     journal.append([Submitted(job)])
     await journal.write()
     disk.close()
-    put, left = backup._put, [writes]
+    put, left = restore._put, [writes]
 
     def put_or_die(path, *rest):
         if path.name != replay.RESTORING:
@@ -275,14 +275,14 @@ async def test_a_restore_that_is_broken_off_starts_no_server_and_forgets_no_numb
         put(path, *rest)
 
     with monkeypatch.context() as during:
-        during.setattr(backup, "_put", put_or_die)
+        during.setattr(restore, "_put", put_or_die)
         with backup.opened(file) as found, pytest.raises(KeyboardInterrupt):
-            backup.restore(config, found, toml, replace=True)
+            restore.restore(config, found, toml, replace=True)
     with pytest.raises(BadState, match="restore was broken off"):
         await found_in(config)
 
     with backup.opened(file) as found:
-        backup.restore(config, found, toml, replace=True)
+        restore.restore(config, found, toml, replace=True)
     there, _, _ = await found_in(config)
     assert 12 == there.counter
 
@@ -290,9 +290,9 @@ async def test_a_restore_that_is_broken_off_starts_no_server_and_forgets_no_numb
 async def test_a_second_restore_of_the_same_changes_no_hosts_file(tmp_path, file):
     config = labs.config(tmp_path / "new")
     with backup.opened(file) as found:
-        backup.restore(config, found, tmp_path / "new.toml", replace=False)
+        restore.restore(config, found, tmp_path / "new.toml", replace=False)
 
-        there = backup.in_the_way(config, found, tmp_path / "new.toml")
+        there = restore.in_the_way(config, found, tmp_path / "new.toml")
     assert {config.paths.state} == {path.parent for path in there}
 
 
@@ -303,7 +303,7 @@ async def test_a_running_server_is_not_restored_under(tmp_path, file):
         backup.opened(file) as found,
         pytest.raises(BadState, match=f"in use by another server, pid {os.getpid()}"),
     ):
-        backup.restore(config, found, tmp_path / "new.toml", replace=True)
+        restore.restore(config, found, tmp_path / "new.toml", replace=True)
 
 
 async def test_one_that_is_cut_off_or_damaged_anywhere_is_refused(tmp_path, file):
@@ -472,7 +472,7 @@ def refused(config, toml, file):
         pytest.raises((BadState, BadConfig, Refused)) as caught,
         backup.opened(file) as found,
     ):
-        backup.restore(config, found, toml, replace=True)
+        restore.restore(config, found, toml, replace=True)
     assert before == lying(toml.parent)
     return str(caught.value)
 
@@ -514,7 +514,7 @@ def test_the_largest_number_that_a_lab_may_reach_is_restored(tmp_path):
     config, toml = a_lab(tmp_path)
     file = packed(tmp_path / "lab.zip", head={**HEAD, "counter": 10**12})
     with backup.opened(file) as found:
-        backup.restore(config, found, toml, replace=True)
+        restore.restore(config, found, toml, replace=True)
         assert 10**12 == found.store.counter
 
 
@@ -539,7 +539,7 @@ def test_a_hosts_file_whose_name_no_disk_takes_is_refused_before_the_state_is_re
 def test_a_hosts_file_with_the_longest_name_is_restored(tmp_path):
     config, toml = a_lab(tmp_path)
     with backup.opened(packed(tmp_path / "lab.zip", hosts_files=["x" * 250])) as found:
-        backup.restore(config, found, toml, replace=True)
+        restore.restore(config, found, toml, replace=True)
 
     assert (config.paths.hosts / ("x" * 250)).is_file()
 
@@ -578,7 +578,7 @@ def test_root_restores_no_configuration_into_somebody_elses_folder(open_path):
     file = packed(open_path / "lab.zip", configuration=CONFIG)
     before = lying(toml.parent)
     with pytest.raises(Refused, match="theirs: belongs to nobody"), backup.opened(file) as found:
-        backup.restore(config, found, mine, replace=True)
+        restore.restore(config, found, mine, replace=True)
 
     assert before == lying(toml.parent)
     assert not mine.exists()

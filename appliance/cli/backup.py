@@ -73,6 +73,7 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
     """
     from appliance import config as configuration
     from appliance.keep import backup as backups
+    from appliance.keep import restore as restores
 
     path = configuration.path_of(ctx.obj)
     with backups.opened(file) as found:
@@ -81,7 +82,7 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
             config = configuration.parse(text, f"{file}: {backups.CONFIGURATION}")
         else:
             config = load_config(ctx)
-        aside = backups.restore(config, found, path, replace=yes)
+        aside = restores.restore(config, found, path, replace=yes)
         about, store = found.about, found.store
     jobs = about["jobs"] + about["archived"]
     echo(f"restored {jobs} jobs and {shows.testboxes(about['boxes'])}, as of {about['made']}")
