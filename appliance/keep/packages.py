@@ -9,13 +9,21 @@ import base64
 import binascii
 import contextlib
 import hashlib
+from functools import partial
 from pathlib import Path
+from typing import Final
+
+import trio
 
 from appliance import threads
 from appliance.errors import BadRequest
 from appliance.jobs.checks import Package
 from appliance.json_text import Long
 from appliance.keep.results import Upload
+
+_new_md5: Final = partial(hashlib.md5, usedforsecurity=False)
+# Decoding holds a package up to three times, so they are decoded one after the other.
+_DECODERS: Final = trio.CapacityLimiter(1)
 
 
 def place(srv: Path, package: Package) -> Path:
@@ -25,7 +33,7 @@ def place(srv: Path, package: Package) -> Path:
 
 async def keep(srv: Path, package: Package, content: str | Long) -> None:
     """Keep base64 `content`, durably.  Raises BadRequest where its md5 is wrong, and NoSpace."""
-    data = await threads.run(_decoded, content, package)
+    data = await threads.run(_decoded, content, package, limiter=_DECODERS)
     path = place(srv, package)
     if await is_there(srv, package):
         return
@@ -51,10 +59,10 @@ def _decoded(content: str | Long, package: Package) -> bytes:
 
 
 def _fits(path: Path, md5: str) -> bool:
-    with contextlib.suppress(OSError):
-        return _md5(path.read_bytes()) == md5
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, _new_md5).hexdigest() == md5
     return False
 
 
 def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return _new_md5(data).hexdigest()
