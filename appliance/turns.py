@@ -141,7 +141,7 @@ class Turns:
         try:
             await queue.acquire()
         except BaseException:
-            if queue.value:  # nobody of its address has a turn, which would end this
+            if queue.value and self._queues.get(who) is queue:  # nobody has its turn
                 del self._queues[who]
             raise
         turn = Turn(self, who)

@@ -19,9 +19,10 @@ from appliance.config import Network
 from appliance.doors import bulk, entrance
 from appliance.doors.asgi import answer
 from appliance.doors.control import serve as serve_control
-from appliance.doors.entrance import Entrance
+from appliance.doors.entrance import Entrance, Heads
 from appliance.doors.shares import Callers, Kind, Places, Shares
 from tests import lab as labs
+from tests.fakes import Wire
 from tests.lab import SCHEDULER, open_lab
 from tests.test_serve import Appliance, hello
 
@@ -110,6 +111,55 @@ async def test_a_connection_that_is_cut_goes_whatever_its_app_waits_for(autojump
         waits.set()
         over = True
     assert over, "what was cancelled is that connection, and not all of the server"
+
+
+@pytest.mark.parametrize("port", ["talking", "giving"])
+async def test_heads_that_do_not_end_give_way_to_newer_ones_and_nothing_else_does(
+    nursery, monkeypatch, port
+):
+    """Whichever server it is: 10 heads of 1000 bytes, and room for 5."""
+
+    async def app(scope, receive, send):
+        await answer(send, 200, "ok")
+
+    made = Entrance(Places(Shares.of(4096)), lambda client, server: (client, Kind.OTHER))
+    made.heads = Heads(5000)
+    connect = await served(nursery, port, app, made)
+    with trio.fail_after(20):
+        kept = await connect()
+        await kept.send_all(QUESTION)
+        assert (await kept.receive_some()).startswith(b"HTTP/1.1 200 ")
+        half = [await connect() for _ in range(10)]
+        for stream in half:
+            await stream.send_all(b"GET /x HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 971)
+            await wait_all_tasks_blocked(0.05)
+        assert 5000 == made.heads.taken
+        for stream in half[:5]:
+            assert (await heard(stream)).startswith(b"HTTP/1.1 408 ")
+        for stream in (*half[5:], kept):
+            await stream.send_all(b"\r\n\r\n" if stream is not kept else QUESTION)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        await wait_all_tasks_blocked(0.05)
+        assert 0 == made.heads.taken
+        for stream in (*half, kept):
+            await stream.aclose()
+    nursery.cancel_scope.cancel()
+
+
+async def served(nursery, port, app, made):
+    """What connects to a server of that kind."""
+    if port == "talking":
+        wire = Wire(nursery, app)
+        wire.context.entrance = made
+
+        async def connect():
+            return wire.connect(("10.0.0.9", 4000), SCHEDULER)
+
+        return connect
+    sock = socket.create_server(("127.0.0.1", 0))
+    serve = partial(bulk.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    await nursery.start(serve)
+    return partial(trio.open_tcp_stream, *sock.getsockname())
 
 
 async def test_slices_of_the_loop_know_who_is_of_the_lab(autojump_clock, tmp_path):

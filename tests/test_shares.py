@@ -29,6 +29,14 @@ def test_the_shares_are_not_more_than_there_is(limit):
         assert READS <= made.most(kind) <= (made.others if kind is Kind.OTHER else made.lab)
 
 
+def test_a_higher_limit_gives_no_more_memory_to_strangers_and_the_rest_to_the_lab():
+    low, high = Shares.of(20_000), Shares.of(1_048_576)
+
+    assert low.others == high.others == shares.OTHERS_MAX
+    assert high.lab > 1_000_000
+    assert Shares.of(4096).others < shares.OTHERS_MAX
+
+
 def test_ten_thousand_parked_boxes_find_a_place_each_from_an_address_of_its_own():
     for limit in (20_000, 65_536):
         places = Places(Shares.of(limit))

@@ -161,6 +161,21 @@ async def test_of_an_address_whose_turn_was_cancelled_nothing_is_kept():
     assert 0 == len(made)
 
 
+async def test_waiters_of_an_address_that_are_cancelled_as_its_turn_ends_leave_nothing():
+    for back_first in (True, False):
+        made = Turns(1)
+        turn = await made.begin("10.0.0.1")
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(made.begin, "10.0.0.1")
+            await wait_all_tasks_blocked()
+            if back_first:
+                turn.give_back()
+            nursery.cancel_scope.cancel()
+            turn.give_back()
+        assert 0 == len(made)
+
+
 async def test_a_turn_ends_with_its_block():
     made = Turns(1)
     with pytest.raises(ZeroDivisionError):

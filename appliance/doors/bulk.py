@@ -162,6 +162,8 @@ async def _question(
             while (event := http.next_event()) is h11.NEED_DATA:
                 data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
                 held += len(data)
+                if server.entrance is not None:
+                    server.entrance.heads.hold(scope.cancel, held)
                 if held > SMALL_BYTES:
                     await own_round(client)  # to look through it may take milliseconds
                 http.receive_data(data)
@@ -170,6 +172,8 @@ async def _question(
             return None
         finally:
             server.idle.discard(scope)
+            if server.entrance is not None:
+                server.entrance.heads.hold(scope.cancel, 0)
         if isinstance(event, h11.Request):
             http.next_event()  # of a request without a body its end, and so its state is DONE
             return event

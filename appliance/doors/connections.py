@@ -128,6 +128,7 @@ class Connection(TCPServer):
 
     context: Context
     _tasks: Tasks | None = None  # while it is served
+    _held = 0  # bytes of a head, in the room for such
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -177,6 +178,7 @@ class Connection(TCPServer):
             await self.context.entrance.refuse(self.stream, client, why)
 
     def _leave(self) -> None:
+        self._hold(0)
         place, self.idle_task.place = self.idle_task.place, None
         if self.context.entrance is not None and place is not None:
             self.context.entrance.places.leave(place)
@@ -211,11 +213,17 @@ class Connection(TCPServer):
                     )  # to look through it, and to answer, may take milliseconds
                 await self.protocol.handle(RawData(data))
                 held = held + len(data) if self._awaits_head() else 0
+                self._hold(held)
                 if not data:
                     break
             else:
                 await self._give_up()
         await self.protocol.handle(Closed())
+
+    def _hold(self, size: int) -> None:
+        if self.context.entrance is not None and size != self._held:
+            self._held = size
+            self.context.entrance.heads.hold(self.idle_task.end, size)
 
     def _takes_plain(self) -> bool:
         http = self.protocol.protocol

@@ -28,6 +28,8 @@ _READ_BYTES: Final = 16 * 1024
 # A connection that was cut ends by itself, and has so long for it.  Whoever serves it may wait for
 # something else than its client, and its place is needed.
 CUT_S: Final = 1.0
+# Of heads whose end has not come, all connections together; each byte takes two.
+HEADS_BYTES_MAX: Final = 4 * 2**20
 
 Who = Callable[[str, str], tuple[str, Kind]]
 Ends = tuple[tuple[str, int], tuple[str, int]]  # addresses and ports: the client's, ours
@@ -43,6 +45,7 @@ class Entrance:
         """`who` says whose a connection is, by both its addresses; on `waiting` no file is read."""
         self.places = places
         self._who, self._waiting = who, frozenset(waiting)
+        self.heads = Heads(HEADS_BYTES_MAX)
         self._told = 0
 
     def enter(self, stream: Any, ends: Ends, scope: Scope) -> Place:
@@ -69,6 +72,27 @@ class Entrance:
                     pass
         finally:
             self._told -= 1
+
+
+class Heads:
+    """The beginnings of questions: of those whose end does not come, the oldest make room."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most  # bytes
+        self._held: dict[Callable[[], object], int] = {}  # by what ends it, the oldest first
+        self.taken = 0  # bytes
+
+    def hold(self, end: Callable[[], object], size: int) -> None:
+        """A connection, which `end` ends, holds so many bytes of a head; 0 where that is whole."""
+        self.taken += size - self._held.get(end, 0)
+        if not size:
+            self._held.pop(end, None)
+            return
+        self._held[end] = size
+        while self.taken > self._most:
+            oldest = next(iter(self._held))
+            self.taken -= self._held.pop(oldest)
+            oldest()
 
 
 def cut(stream: Any, scope: Scope) -> None:

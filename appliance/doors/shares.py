@@ -34,6 +34,9 @@ ADDRESS_MAX: Final = 512
 ADDRESS_PART: Final = 4
 HOST_PARTS: Final = (3, 4)  # of the lab's share: a lab may be one provider's virtual boxes
 CONNECTIONS_MIN: Final = 16  # however low the limit is
+# Of everybody else, however high the limit is: a thousand unknown boxes may wait, and beside them
+# there are people.  A connection that says nothing takes 10 kB, and strangers can have thousands.
+OTHERS_MAX: Final = 2048
 LEAVING_MAX: Final = 16  # connections of a share that were cut and are not gone yet
 
 WAITS: Final = 1  # descriptors: a parked box reads no file
@@ -69,8 +72,8 @@ class Shares:
         """Those of a limit of open files."""
         control = max(CONTROL_MIN, limit // (CONTROL_PART * READS))
         rest = max(CONNECTIONS_MIN, limit - RESERVED - control * READS)
-        lab = rest * LAB_PARTS[0] // LAB_PARTS[1]
-        return cls(control, lab, rest - lab)
+        others = min(OTHERS_MAX, rest - rest * LAB_PARTS[0] // LAB_PARTS[1])
+        return cls(control, rest - others, others)
 
     def most(self, kind: Kind) -> int:
         """What one address of that kind may hold."""
