@@ -130,6 +130,15 @@ def test_a_folder_that_leads_elsewhere_stays_as_it_is(tmp_path):
     assert 0o700 == (tmp_path / "disk").stat().st_mode & 0o777
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_folder_goes_back_to_an_owner_who_has_no_name_any_more(tmp_path):
+    doing.do(Folder(tmp_path / "srv", 0o711, Owner("54321", "54322")))
+    found = (tmp_path / "srv").stat()
+
+    assert (54321, 54322, 0o711) == (found.st_uid, found.st_gid, found.st_mode & 0o777)
+
+
 def test_a_folder_with_something_in_it_is_not_removed_as_empty(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("")

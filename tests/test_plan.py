@@ -324,6 +324,9 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
     gone = {step.do.path for step in steps if isinstance(step.do, Remove | RemoveEmpty)}
 
     assert Path("/srv/os") not in gone
+    assert [Folder(Path("/srv/os"), 0o755, Owner())] == [
+        step.do for step in steps if isinstance(step.do, Folder)
+    ]
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
     record = records.of(found.texts, PLACES)
     left = removal.left(wish().config, record, PLACES, purge=True)
@@ -340,6 +343,15 @@ def test_a_purge_after_a_second_install_removes_what_the_first_one_made():
     gone = {step.do.path for step in steps if isinstance(step.do, Remove)}
 
     assert {Path("/srv/result"), PLACES.kept} <= gone
+
+
+def test_a_purge_gives_a_folder_back_as_it_was_before_the_first_of_two_installs():
+    before = attrs.evolve(BARE, folders={**BARE.folders, Path("/srv/os"): (Owner("ann"), 0o711)})
+    first = after(before, plan.install(wish(), before, program(), PLACES))
+    again = after(first, plan.install(wish(), first, program("second"), PLACES))
+    steps = removal.uninstall(wish().config, again, PLACES, purge=True)
+
+    assert Folder(Path("/srv/os"), 0o711, Owner("ann")) in [step.do for step in steps]
 
 
 def test_a_purge_removes_the_group_though_it_has_members():

@@ -113,8 +113,11 @@ def state_version(folder: Path) -> int:
 
 
 def _ids(path: Path, owner: Owner) -> tuple[int, int]:
+    """Of who has no name any more, the digits are the id."""
+    user, group = owner.user, owner.group
     try:
-        return pwd.getpwnam(owner.user).pw_uid, grp.getgrnam(owner.group).gr_gid
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+        return uid, int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise Refused(f"{path}: {error.args[0]}") from error
 

@@ -136,6 +136,7 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
         "version": program.name,
         "packages": sorted({*before.get("packages", ()), *missing}),
         "made": sorted({*before.get("made", ()), *made}),
+        "closed": {**records.closed(plan.steps), **before.get("closed", {})},
         "without": sorted(wish.without),
         "config": wish.text,
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from appliance.setup.actions import Step, Write
+from appliance.setup.actions import Folder, Owner, Step, Write
 from appliance.setup.site import Places
 
 
@@ -34,6 +34,26 @@ def of_packages(
     names = sorted({*before.get("packages", ()), *new})
     path = places.record if places.record in texts else places.kept
     return written(path, {**before, "packages": names})
+
+
+def closed(steps: Iterable[Step]) -> dict[str, list[str]]:
+    """The folders that `steps` take into use as they are there: as they were, by path.
+
+    [user, group, mode in octal digits]
+    """
+    return {
+        str(step.undo.path): [step.undo.owner.user, step.undo.owner.group, f"{step.undo.mode:o}"]
+        for step in steps
+        if isinstance(step.do, Folder) and isinstance(step.undo, Folder)
+    }
+
+
+def opened(record: Mapping[str, Any]) -> list[Folder]:
+    """Those folders as they were before the first install."""
+    return [
+        Folder(Path(path), int(mode, 8), Owner(user, group))
+        for path, (user, group, mode) in sorted(record.get("closed", {}).items())
+    ]
 
 
 def note(texts: Mapping[Path, str], places: Places, steps: Iterable[Step]) -> Write | None:

@@ -47,7 +47,7 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
     forgets = f"systemctl reset-failed {' '.join(_ALL)} 2>/dev/null || :"
     add("nor that one of them failed", Run(("sh", "-c", forgets)))
     if purge:
-        _purge(add, config, record, places)
+        _purge(add, config, record, found, places)
     elif (text := found.texts.get(places.record)) is not None:
         add("what was made, for a later install or purge", Write(places.kept, text, 0o600))
     if places.packaged not in found.texts:
@@ -66,7 +66,9 @@ def _program_files(found: Found, places: Places, config: Config) -> set[Path]:
     return set(found.texts) - kept
 
 
-def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) -> None:
+def _purge(
+    add: Any, config: Config, record: Mapping[str, Any], found: Found, places: Places
+) -> None:
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
@@ -81,6 +83,9 @@ def _purge(add: Any, config: Config, record: Mapping[str, Any], places: Places) 
             add("--purge: images and results", Remove(paths.srv / name))
     if paths.srv in made:
         add("--purge: images and results", RemoveEmpty(paths.srv))
+    for folder in records.opened(record):
+        if folder.path in found.folders:
+            add("--purge: whose it was before any install", folder)
     for user in _USERS:
         # `userdel` leaves a group with members in it: those who might submit.
         both = f"userdel {user} && if getent group {user} >&2; then groupdel {user}; fi"
