@@ -73,16 +73,16 @@ class Slices:
 
     def _pass_on(self) -> None:
         """Who is next wakes up in the next round."""
-        self._taken = bool(self._lab or self._others)
-        if not self._taken:
-            return
-        lab = not self._others or bool(self._lab and not self._lab_was_last)
-        line, self._lab_was_last = (self._lab if lab else self._others), lab
-        who = next(iter(line))
-        lot = line.pop(who)
-        lot.unpark()
-        if lot:
-            line[who] = lot
+        self._taken = False
+        while not self._taken and (self._lab or self._others):
+            lab = not self._others or bool(self._lab and not self._lab_was_last)
+            line, self._lab_was_last = (self._lab if lab else self._others), lab
+            who = next(iter(line))
+            lot = line.pop(who)
+            # Who was cancelled in this round has left his lot, and his address is still there.
+            self._taken = bool(lot.unpark())
+            if lot:
+                line[who] = lot
 
 
 _SLICES: Final = trio.lowlevel.RunVar[Slices]("slices")

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance import turns
-from appliance.turns import US, Pace, Turns, own_round, slices
+from appliance.turns import US, Pace, Slices, Turns, own_round, slices
 
 
 class Counter(trio.abc.Instrument):
@@ -105,6 +105,27 @@ async def test_who_is_cancelled_while_he_waits_keeps_nobody_waiting():
     assert "10.0.0.2" in told
     assert "10.0.0.4" == told[-1]
     assert not slices()
+
+
+async def test_a_turn_of_who_was_cancelled_in_the_same_round_goes_to_the_next():
+    made, told = Slices(), []
+    made._taken = True  # somebody has this round's
+
+    async def later():
+        await made.own_round("10.0.0.2")
+        told.append("10.0.0.2")
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery, trio.open_nursery() as gone:
+            gone.start_soon(made.own_round, "10.9.0.1")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(later)
+            await wait_all_tasks_blocked()
+            gone.cancel_scope.cancel()  # it has left, and does not know it yet
+            made._pass_on()
+        await made.own_round("10.0.0.3")
+
+    assert ["10.0.0.2"] == told
 
 
 def test_a_loop_begins_without_those_who_waited_in_another():
