@@ -25,13 +25,13 @@ KEEP ?=
 setup: packages venv
 
 packages:
-	@sh appliance/setup/packages.sh
+	@sh release/packages.sh
 
 venv: $(VENV)/.made
 
 # python3-venv is a package of its own on Debian; without it a venv has no pip.
 $(VENV)/.made: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh appliance/setup/packages.sh
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh release/packages.sh
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -49,27 +49,27 @@ test: packages check image firmware
 
 # Built again only when what it is made from has changed: `image build` knows.
 image: packages venv
-	@$(SUDO) $(PY) -m appliance.setup.cached_image $(SRV)
+	@$(SUDO) $(PY) -m lab.cached_image $(SRV)
 
 firmware: packages
-	@sh appliance/setup/firmware.sh .cache/firmware
+	@sh release/firmware.sh .cache/firmware
 
 binary: packages $(BUILD_VENV)/.made
-	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m appliance.setup.binary $(TARGET) $(NAME)
+	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m release.binary $(TARGET) $(NAME)
 
 # Of the same files.
 deb: binary
-	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m appliance.setup.debian_package $(DEB)
+	@PYTHONPATH=$(CURDIR) $(BUILD_VENV)/bin/python -m release.debian_package $(DEB)
 
 $(BUILD_VENV)/.made: requirements.lock requirements-binary.lock
-	@test -x $(BUILD_PYTHON) || sh appliance/setup/packages.sh
+	@test -x $(BUILD_PYTHON) || sh release/packages.sh
 	@$(BUILD_PYTHON) -m venv $(BUILD_VENV)
 	@$(BUILD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    -r requirements.lock -r requirements-binary.lock
 	@touch $@
 
 demo: packages venv image
-	@$(SUDO) $(PY) -m appliance.setup.demo $(if $(KEEP),--keep)
+	@$(SUDO) $(PY) -m lab.demo $(if $(KEEP),--keep)
 
 bench: packages venv
 	@$(SUDO) $(PY) -m bench

@@ -14,11 +14,9 @@ from typing import Final
 import attrs
 
 import appliance
-from appliance.keep import versions
 
 FACTS: Final = "build.json"
 PACKAGE: Final = Path(appliance.__file__).parent
-PROGRAM: Final = "appliance"
 
 
 @attrs.frozen
@@ -50,16 +48,16 @@ def facts() -> Build:
     return Build(appliance.__version__, read["commit"], platform.python_version(), read["glibc"])
 
 
-def reads(inside: Path) -> int:
+def reads(inside: Path) -> int | None:
     """The latest version of the state that the built program reads whose files lie in `inside`.
 
-    Those from before there were two do not say.
+    None: it does not say, as those from before there were two.
     """
     try:
         said = json.loads((inside / appliance.__name__ / FACTS).read_text())
     except FileNotFoundError:
-        return versions.FIRST
-    number: int = said.get("state", versions.FIRST)
+        return None
+    number: int | None = said.get("state")
     return number
 
 

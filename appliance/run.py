@@ -26,36 +26,34 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 
-from appliance import addresses, pulse, systemd, turns
+from appliance import addresses, systemd, turns
 from appliance import log as logs
-from appliance.boot import own_ipxe, pinning, runner
-from appliance.clock import Clock
+from appliance.boot import runner
+from appliance.boot.daemons import own_ipxe
+from appliance.boot.images import pinning
 from appliance.config import Config
-from appliance.doors import (
-    bulk,
-    connections,
-    control,
-    listen,
-    people,
-    ports,
-    retention,
-    shares,
-)
+from appliance.control import retention, verbs
+from appliance.control import server as control
+from appliance.doors import wiring
 from appliance.doors.admission import is_named
-from appliance.doors.asgi import Doors
-from appliance.doors.entrance import Entrance
+from appliance.doors.boot_wait_ws import MESSAGE_BYTES_MAX
 from appliance.doors.neighbours import Kernel
-from appliance.doors.sending import Owed
-from appliance.doors.shares import Kind
-from appliance.doors.sockets import MESSAGE_BYTES_MAX
 from appliance.errors import Refused
-from appliance.jobs import dispatch, filing, hosts, reaper, views
-from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.shown import views
 from appliance.jobs.store import Store
-from appliance.keep import journal as journals
-from appliance.keep import results, space
+from appliance.keep import results
 from appliance.keep.archive import Archive
-from appliance.keep.disk import Disk, StateFolder
+from appliance.keep.state import journal as journals
+from appliance.keep.state import space
+from appliance.keep.state.disk import Disk, StateFolder
+from appliance.scheduler import archiver, dispatch, hosts_files, pulse, reaper
+from appliance.scheduler.clock import Clock
+from appliance.scheduler.scheduler import Scheduler
+from appliance.web import connections, file_server, listen, shares
+from appliance.web.asgi import Doors
+from appliance.web.entrance import Entrance
+from appliance.web.sending import Owed
+from appliance.web.shares import Kind
 
 # Python looks for garbage in circles after every 700 new objects, and a submit alone makes some
 # hundred that stay: a fifth of its time.  And to look through a lab of 10,000 parked boxes stops
@@ -118,17 +116,17 @@ async def serve(
         await behind.start(space.watch, disk, journal.gate, config.space)
         await behind.start(dispatch.hand_over, scheduler)
         await behind.start(reaper.reap, scheduler)
-        await behind.start(filing.file, scheduler)
-        behind.start_soon(filing.look_over, scheduler)
+        await behind.start(archiver.file, scheduler)
+        behind.start_soon(archiver.look_over, scheduler)
         behind.start_soon(retention.tidy, scheduler)
         behind.start_soon(_cut_late_transfers, config, close)
         async with trio.open_nursery() as doors:
             at_control = partial(control.serve, made=control_socket, callers=callers, owed=owed)
             controlled = await doors.start(_controlled, scheduler, at_control)
-            talking, giving = ports.make_doors(scheduler, runner_cgz, Kernel())
+            talking, giving = wiring.make_doors(scheduler, runner_cgz, Kernel())
             files = [sock for sock in sockets if sock.getsockname()[1] in giving]
             others = [sock for sock in sockets if sock not in files]
-            give = partial(bulk.serve, stop=close.wait, entrance=entrance, owed=owed)
+            give = partial(file_server.serve, stop=close.wait, entrance=entrance, owed=owed)
             patience = config.waits.shutdown_transfers
             await doors.start(partial(give, patience=patience), Doors(giving), files)
             app: Any = Doors(talking)  # Hypercorn has its own names for ASGI's maps
@@ -177,7 +175,7 @@ async def _controlled(
 ) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            await nursery.start(at_control, scheduler, people.People(scheduler))
+            await nursery.start(at_control, scheduler, verbs.People(scheduler))
             task_status.started(scope)
 
 
@@ -207,7 +205,7 @@ async def _number_on(config: Config, store: Store) -> None:
 async def _learn_hosts(scheduler: Scheduler) -> None:
     """Read the hosts files; one that cannot be used is logged and left out."""
     config = scheduler.config
-    read = partial(hosts.read_all, config.paths.hosts, config.defaults.queue)
+    read = partial(hosts_files.read_all, config.paths.hosts, config.defaults.queue)
     facts, wrong = await trio.to_thread.run_sync(read)
     for text in wrong:
         log.error("hosts file left out", why=text)
@@ -218,7 +216,7 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
             log.error("hosts file left out", why=str(error))
             continue
         try:
-            hosts.announce(config.paths, host)
+            hosts_files.announce(config.paths, host)
         except OSError as error:
             log.warning("dnsmasq was not told", host=host.name, why=str(error))
     named = {host.name for host in facts}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from appliance.boot import cgz
+from appliance.boot.script import cgz
 from bench.table import Row
 
 RUNS: Final = 40

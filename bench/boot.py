@@ -18,14 +18,15 @@ from typing import Final
 import attrs
 import trio
 
-from appliance.boot import cgz, runner
+from appliance.boot import runner
+from appliance.boot.script import cgz
 from appliance.config import Config
 from appliance.errors import ApplianceError
-from appliance.setup.lab import Lab, lab
-from appliance.setup.namespace import SERVER
-from appliance.setup.qemu import Box
 from bench import process
 from bench.table import Row
+from lab.lab import Lab, lab
+from lab.namespace import SERVER
+from lab.qemu import Box
 
 IMAGES: Final = Path(__file__).parents[1] / ".cache/srv/os"
 RUNS: Final = 3

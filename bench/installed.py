@@ -15,8 +15,8 @@ from typing import Final
 import attrs
 import trio
 
-from appliance.setup import binary
 from bench.table import Row
+from release import binary
 from tests.installed import tree
 from tests.installed.container import Container, container
 

@@ -14,18 +14,18 @@ import attrs
 import structlog
 import trio
 
-from appliance.clock import Clock
 from appliance.config import Config, Limits, Network
 from appliance.jobs import box as boxes
-from appliance.jobs import dispatch, filing, intake, reaper
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Change, Pinned, Submitted
-from appliance.jobs.document import Document
-from appliance.jobs.intake import Paper
-from appliance.jobs.scheduler import Scheduler
-from appliance.keep import journal as journals
+from appliance.jobs.documents.document import Document
 from appliance.keep.archive import Archive
-from appliance.keep.disk import StateFolder
+from appliance.keep.state import journal as journals
+from appliance.keep.state.disk import StateFolder
+from appliance.scheduler import archiver, dispatch, intake, reaper
+from appliance.scheduler.clock import Clock
+from appliance.scheduler.intake import Paper
+from appliance.scheduler.scheduler import Scheduler
 from bench.table import Row, median_and_p99, percentile
 
 QUEUED: Final = 100_000
@@ -79,7 +79,7 @@ async def _measure(folder: Path, queued: int, parked: int) -> list[float]:
         await nursery.start(journal.serve)
         await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
-        await nursery.start(filing.file, scheduler)
+        await nursery.start(archiver.file, scheduler)
         await _fill(scheduler, queued, parked)
         while store.unfiled(1):  # noqa: ASYNC110 # the archive tells nobody; this is a benchmark
             await trio.sleep(SETTLE_S)

@@ -18,12 +18,14 @@ import attrs
 import trio
 
 from appliance.config import Defaults
-from appliance.jobs import decisions, document
+from appliance.jobs import decisions
 from appliance.jobs.changes import Job, Moment, Pinned
+from appliance.jobs.documents import document
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, records, replay
-from appliance.keep.disk import StateFolder
+from appliance.keep import archive, archive_file
+from appliance.keep.state import records, replay
+from appliance.keep.state.disk import StateFolder
 from bench import process
 from bench.process import IMAGE, KERNEL
 from bench.submits import FOLDER

@@ -1,6 +1,6 @@
 """Disks in memory that fail as disks do, beneath the real StateDisk: no thread, virtual time.
 
-    disk = MemoryDisk(seed=7)            a Disk (appliance/keep/disk.py) for `journals.restore`
+    disk = MemoryDisk(seed=7)            a Disk (keep/state/disk.py) for `journals.restore`
     disk.files                           what a reader sees now, by name; tests may change it
     disk.calls.operations                how many changing system calls there were
 
@@ -30,8 +30,8 @@ import trio
 
 from appliance.keep import archive_file
 from appliance.keep.archive import Archive
-from appliance.keep.disk import StateDisk
-from appliance.keep.frames import SECTOR_BYTES
+from appliance.keep.state.disk import StateDisk
+from appliance.keep.state.frames import SECTOR_BYTES
 
 NO_FAULT: Final = 0
 KILLED: Final = -1

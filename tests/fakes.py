@@ -1,7 +1,7 @@
 """Stand-ins for the world: a network without sockets, and clients that use it.
 
 `Wire` opens connections in memory to a real Hypercorn that serves an ASGI app, so a test can
-play half an hour of HTTP in virtual time.  Hypercorn's TCPServer, which doors/connections.py
+play half an hour of HTTP in virtual time.  Hypercorn's TCPServer, which web/connections.py
 guards, is not a public interface: the version is pinned.
 """
 
@@ -21,9 +21,9 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from appliance.doors import connections
+from appliance.doors.boot_wait_ws import MESSAGE_BYTES_MAX
 from appliance.doors.neighbours import OnLink, Own, Place, Routed
-from appliance.doors.sockets import MESSAGE_BYTES_MAX
+from appliance.web import connections
 
 Address = tuple[str, int]
 

@@ -15,9 +15,11 @@ import attrs
 import cbor2
 
 from appliance.jobs.changes import Change, Clocked, Job
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.store import Store
-from appliance.keep import archive_file, export, frames, records, replay, versions
+from appliance.keep import archive_file
+from appliance.keep.repair import export
+from appliance.keep.state import frames, records, replay, versions
 from tests import rich
 
 FOLDER = Path(__file__).parent / "golden"

@@ -15,18 +15,18 @@ import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.clock import Clock
 from appliance.config import Config, Network, Paths
-from appliance.doors import ports
-from appliance.doors.asgi import Doors
-from appliance.doors.people import People
+from appliance.control.verbs import People
+from appliance.doors import wiring
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
-from appliance.jobs import dispatch, filing, intake, reaper
 from appliance.jobs.changes import Pinned
-from appliance.jobs.intake import Paper
-from appliance.jobs.scheduler import Scheduler
-from appliance.keep import journal as journals
+from appliance.keep.state import journal as journals
+from appliance.scheduler import archiver, dispatch, intake, reaper
+from appliance.scheduler.clock import Clock
+from appliance.scheduler.intake import Paper
+from appliance.scheduler.scheduler import Scheduler
+from appliance.web.asgi import Doors
 from tests import fakes
 from tests.disks import MemoryDisk
 
@@ -145,7 +145,7 @@ def config(tmp: Path = Path("/nonexistent"), **changes: Any) -> Config:
 
 
 def _doors(scheduler: Scheduler, neighbours: fakes.FakeNeighbours) -> Doors:
-    talking, giving = ports.make_doors(scheduler, b"runner", neighbours)
+    talking, giving = wiring.make_doors(scheduler, b"runner", neighbours)
     return Doors(talking | giving)
 
 
@@ -182,7 +182,7 @@ async def open_lab(
             scheduler.restarted()
         await nursery.start(dispatch.hand_over, scheduler)
         await nursery.start(reaper.reap, scheduler)
-        await nursery.start(filing.file, scheduler)
+        await nursery.start(archiver.file, scheduler)
         neighbours = fakes.FakeNeighbours()
         neighbours.cards["10.0.0.5"] = MAC
         wire = fakes.Wire(nursery, _doors(scheduler, neighbours))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from appliance.setup.namespace import BRIDGE
+from lab.namespace import BRIDGE
 
 # $1 = its card's name, $2 = MAC, $3 = ADDRESS/PREFIX or nothing, then what runs there.  1 is the
 # process that holds the lab's namespace.  On a busy computer the bridge may take longer to forward

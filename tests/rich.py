@@ -9,7 +9,7 @@ import attrs
 from appliance.config import Defaults, Waits
 from appliance.errors import IllegalMove, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import cluster, decisions, document, operator
+from appliance.jobs import cluster, decisions, operator
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import (
@@ -23,6 +23,7 @@ from appliance.jobs.changes import (
     Swept,
     Synced,
 )
+from appliance.jobs.documents import document
 from appliance.jobs.store import Store
 from appliance.keep import archive
 from tests.lab import PINNED

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from appliance import config
 from appliance.cli.account import account
 from appliance.errors import BadConfig, BadRequest, Refused
-from appliance.jobs import accounts
+from appliance.scheduler import accounts
 
 
 def test_what_the_command_prints_is_an_account_and_the_person_can_use_it():

@@ -11,9 +11,9 @@ import pytest
 
 from appliance import addresses
 from appliance.config import Config, Network, Paths, Ports, parse
-from appliance.doors import listen
 from appliance.errors import BadConfig
-from appliance.setup import units
+from appliance.install import units
+from appliance.web import listen
 from tests import fakes
 from tests import lab as labs
 from tests.lab import ASK, MAC, open_lab

@@ -14,15 +14,18 @@ import pytest
 import trio
 
 from appliance.config import Limits
-from appliance.doors.backups import Backups
+from appliance.control.backups import Backups
 from appliance.errors import BadConfig, BadState, Refused
-from appliance.jobs import filing, hosts
 from appliance.jobs.changes import Drained, Submitted
 from appliance.jobs.store import Store
-from appliance.keep import archive_file, backup, frames, records, replay, restore, versions
-from appliance.keep import journal as journals
+from appliance.keep import archive_file
 from appliance.keep.archive import Archive, Wanted
-from appliance.keep.disk import StateFolder
+from appliance.keep.repair import backup, restore
+from appliance.keep.state import frames, records, replay, versions
+from appliance.keep.state import journal as journals
+from appliance.keep.state.disk import StateFolder
+from appliance.scheduler import archiver
+from appliance.scheduler import hosts_files as hosts
 from tests import lab as labs
 from tests.lab import open_lab
 
@@ -32,7 +35,7 @@ CONFIG = b'lab = "lab"\n'
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(filing, "GATHER_S", GATHER_S)
+    monkeypatch.setattr(archiver, "GATHER_S", GATHER_S)
 
 
 @contextlib.asynccontextmanager

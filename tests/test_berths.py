@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors import berths
-from appliance.doors.berths import Berths, NoRoom
+from appliance.web import berths
+from appliance.web.berths import Berths, NoRoom
 
 MB = 2**20
 LARGE = 9 * MB  # a package, as the kernel of one of 2021 is

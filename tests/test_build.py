@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 
 from appliance import build
-from appliance.keep import versions
-from appliance.setup import binary
+from appliance.keep.state import versions
+from release import binary
 
 
 def test_a_program_of_before_versions_of_the_state_reads_the_first(tmp_path):
-    assert 1 == build.reads(tmp_path)
+    assert None is build.reads(tmp_path)
     (tmp_path / "appliance").mkdir()
     facts = tmp_path / "appliance" / build.FACTS
     facts.write_text(json.dumps({"commit": "546374a", "moment": "x", "glibc": "2.36"}))
-    assert 1 == build.reads(tmp_path)
+    assert None is build.reads(tmp_path)
     facts.write_text(json.dumps({"commit": "x", "moment": "x", "glibc": "2.36", "state": 2}))
     assert 2 == build.reads(tmp_path)
 

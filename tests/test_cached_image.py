@@ -1,9 +1,9 @@
-"""setup/cached_image: built once, again when a source or a boot file changes, never half."""
+"""lab/cached_image: built once, again when a source or a boot file changes, never half."""
 
 import pytest
 
 from appliance.errors import BadImage
-from appliance.setup import cached_image
+from lab import cached_image
 
 
 @pytest.fixture
@@ -11,10 +11,11 @@ def builds(monkeypatch, tmp_path):
     """How often the image was built; `boot` stands in for appliance/boot."""
     boot = tmp_path / "boot"
     (boot / "dracut/90appliance").mkdir(parents=True)
-    for name in ("image_build.py", "rootfs.py", "dracut/90appliance/root.sh"):
+    (boot / "images").mkdir()
+    for name in ("images/image_build.py", "images/rootfs.py", "dracut/90appliance/root.sh"):
         (boot / name).write_text("as it is")
     made = []
-    monkeypatch.setattr(cached_image.image_build, "__file__", str(boot / "image_build.py"))
+    monkeypatch.setattr(cached_image.image_build, "__file__", str(boot / "images/image_build.py"))
     monkeypatch.setattr(cached_image.image_build, "build", lambda *arguments: made.append(1))
     monkeypatch.setattr(cached_image, "_boots", lambda srv: bool(made))
     return made
@@ -25,7 +26,7 @@ def test_it_is_built_once(builds, tmp_path):
     assert 1 == len(builds)
 
 
-@pytest.mark.parametrize("name", ["rootfs.py", "dracut/90appliance/root.sh"])
+@pytest.mark.parametrize("name", ["images/rootfs.py", "dracut/90appliance/root.sh"])
 def test_a_changed_source_builds_it_again(builds, tmp_path, name):
     cached_image.ensure(tmp_path / "srv")
     (tmp_path / "boot" / name).write_text("as it will be")
@@ -36,7 +37,7 @@ def test_a_changed_source_builds_it_again(builds, tmp_path, name):
 
 def test_a_new_date_alone_builds_nothing(builds, tmp_path):
     cached_image.ensure(tmp_path / "srv")
-    (tmp_path / "boot/rootfs.py").touch()
+    (tmp_path / "boot/images/rootfs.py").touch()
 
     assert not cached_image.ensure(tmp_path / "srv")
 

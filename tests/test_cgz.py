@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from appliance.boot import cgz
+from appliance.boot.script import cgz
 
 JOB = [
     cgz.Entry("lkp/scheduled/job.yaml", b"suite: hello\n", 0o100664),

@@ -27,7 +27,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Rooms of appliance/.  One that ends stays in this list, so that what still names it is found.
-ROOMS = frozenset(["boot", "cli", "doors", "jobs", "keep", "setup"])
+ROOMS = frozenset(
+    ["boot", "cli", "control", "doctor", "doors", "fs", "install", "jobs", "keep", "scheduler",
+     "setup", "web"]
+)  # fmt: skip
 # Scripts of the wire, and of other programs: no files of ours.
 NOT_OURS = frozenset(["job.sh"])
 # What relative paths begin with that are no files of the repository, but of an archive, of the TFTP

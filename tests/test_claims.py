@@ -14,7 +14,7 @@ from appliance.errors import Refused
 from appliance.jobs.box import BootLog, Box, Identity
 from appliance.jobs.changes import Known, Seen
 from appliance.jobs.store import Store
-from appliance.keep import records
+from appliance.keep.state import records
 from tests import lab as labs
 from tests.lab import open_lab
 from tests.test_decisions import ADDRESS, MAC, NOW, facts

@@ -10,11 +10,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.errors import BadRequest
-from appliance.jobs import cluster, intake
+from appliance.jobs import cluster
 from appliance.jobs.changes import Job, Node
-from appliance.jobs.document import Document
-from appliance.jobs.intake import Paper
+from appliance.jobs.documents.document import Document
 from appliance.jobs.job import Attempt, Finished, Queued, Running
+from appliance.scheduler import intake
+from appliance.scheduler.intake import Paper
 from tests.disks import MemoryDisk
 from tests.lab import KEY, PINNED, open_lab
 

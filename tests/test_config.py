@@ -10,8 +10,8 @@ import pytest
 from appliance import config, toml_text
 from appliance.config import Config, Network
 from appliance.errors import BadConfig
-from appliance.jobs import accounts
-from appliance.jobs.document import ARCHS, OS_MOUNTS
+from appliance.jobs.documents.document import ARCHS, OS_MOUNTS
+from appliance.scheduler import accounts
 from appliance.toml_lines import lines_of
 
 

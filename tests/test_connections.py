@@ -18,11 +18,11 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto.events import TextMessage
 
 from appliance import run
-from appliance.doors import connections
-from appliance.doors.asgi import Doors, answer
-from appliance.doors.connections import Connection
-from appliance.doors.http import Buffer, TooLong
-from appliance.doors.sockets import MESSAGE_BYTES_MAX
+from appliance.doors.boot_wait_ws import MESSAGE_BYTES_MAX
+from appliance.web import connections
+from appliance.web.asgi import Doors, answer
+from appliance.web.connections import Connection
+from appliance.web.http import Buffer, TooLong
 from tests.fakes import Wire
 from tests.lab import HYPHENS, SCHEDULER, config, open_lab
 

@@ -16,9 +16,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors import control
-from appliance.doors.shares import Callers
+from appliance.control import server
 from appliance.errors import BadImage, Refused
+from appliance.web.shares import Callers
 from tests import lab as labs
 from tests.disks import Killed, MemoryDisk
 from tests.lab import KEY, open_lab
@@ -33,7 +33,7 @@ HELLO = cbor2.dumps({"appliance": 1})
 async def open_door(tmp_path, disk=None):
     """A lab with the real control door, on a socket of its own."""
     async with open_lab(labs.config(tmp_path), disk) as lab, trio.open_nursery() as nursery:
-        await nursery.start(control.serve, lab.scheduler, lab.people)
+        await nursery.start(server.serve, lab.scheduler, lab.people)
         yield lab
         nursery.cancel_scope.cancel()
 
@@ -249,7 +249,7 @@ async def test_a_slow_message_gives_way_to_a_quick_one_where_there_is_no_room_fo
 ):
     large = {**PAPER, "text": "script: x\n#" + "x" * 200_000}
     message = cbor2.dumps({"verb": "submit", "documents": [large], "key": KEY})
-    monkeypatch.setattr(control, "GATHERED_BYTES_MAX", 300_000)
+    monkeypatch.setattr(server, "GATHERED_BYTES_MAX", 300_000)
     async with open_door(tmp_path) as lab, await connect(lab) as slow, await connect(lab) as idle:
         await slow.send_all(HELLO + message[:-1000])
         await idle.send_all(HELLO)
@@ -291,7 +291,7 @@ async def test_a_lease_file_that_cannot_be_written_keeps_no_box_away(tmp_path):
 
 async def test_a_socket_that_somebody_answers_is_left_to_him(tmp_path):
     async with open_door(tmp_path) as lab:
-        other = control.serve(lab.scheduler, lab.people)
+        other = server.serve(lab.scheduler, lab.people)
         with pytest.raises(Refused, match="another server answers"), trio.fail_after(5):
             await other
 
@@ -337,7 +337,7 @@ async def test_a_refusal_in_words_that_are_no_utf_8_harms_nobody(tmp_path, monke
 
 @pytest.mark.parametrize("verb", ["wait", "drain"])
 async def test_who_hangs_up_is_waited_for_no_longer(autojump_clock, tmp_path, monkeypatch, verb):
-    monkeypatch.setattr(control, "_peer", lambda stream: "root")
+    monkeypatch.setattr(server, "_peer", lambda stream: "root")
     async with open_door(tmp_path) as lab:
         await lab.know()
         await lab.ask()
@@ -395,10 +395,10 @@ async def test_who_waits_holds_no_more_than_a_job_is_named_with(
     autojump_clock, tmp_path, monkeypatch, verb
 ):
     """It may wait for days, and the memory of messages is all callers'."""
-    monkeypatch.setattr(control, "_peer", lambda stream: "root")
+    monkeypatch.setattr(server, "_peer", lambda stream: "root")
     async with open_door(tmp_path) as lab:
         job = await lab.submit()
-        long = {"verb": verb, "job": job.id, "wait": True, "why": "x" * control.WAITING_BYTES_MAX}
+        long = {"verb": verb, "job": job.id, "wait": True, "why": "x" * server.WAITING_BYTES_MAX}
         answer = await ask(lab, long)
         assert {
             "kind": "bad-request",
@@ -407,7 +407,7 @@ async def test_who_waits_holds_no_more_than_a_job_is_named_with(
         assert not lab.scheduler.store.drained
 
         async with await connect(lab) as stream:
-            short = {**long, "why": "x" * (control.WAITING_BYTES_MAX // 2)}
+            short = {**long, "why": "x" * (server.WAITING_BYTES_MAX // 2)}
             await stream.send_all(HELLO + cbor2.dumps(short))
             await wait_all_tasks_blocked()
             assert b"error" not in await stream.receive_some(2**16)
@@ -418,7 +418,7 @@ async def test_a_crowd_of_callers_is_told_as_far_as_few_are_told_at_once(
     autojump_clock, tmp_path, monkeypatch
 ):
     """Each has a file open while it is told; the others find the door shut."""
-    monkeypatch.setattr(control, "_peer", lambda stream: "ann")
+    monkeypatch.setattr(server, "_peer", lambda stream: "ann")
 
     async def heard(stream):
         data = b""
@@ -429,10 +429,10 @@ async def test_a_crowd_of_callers_is_told_as_far_as_few_are_told_at_once(
 
     config = labs.config(tmp_path)
     async with open_lab(config) as lab, trio.open_nursery() as nursery:
-        await nursery.start(partial(control.serve, callers=Callers(0)), lab.scheduler, lab.people)
-        crowd = [await connect(lab) for _ in range(3 * control.TOLD_MAX)]
+        await nursery.start(partial(server.serve, callers=Callers(0)), lab.scheduler, lab.people)
+        crowd = [await connect(lab) for _ in range(3 * server.TOLD_MAX)]
         answers = [await heard(stream) for stream in crowd]  # and nobody hangs up
-        await trio.sleep(2 * control.LINGER_S)
+        await trio.sleep(2 * server.LINGER_S)
         later = await connect(lab)
         again = await heard(later)
         nursery.cancel_scope.cancel()
@@ -440,7 +440,7 @@ async def test_a_crowd_of_callers_is_told_as_far_as_few_are_told_at_once(
         await stream.aclose()
 
     told = [answer for answer in answers if answer]
-    assert control.TOLD_MAX == len(told)
+    assert server.TOLD_MAX == len(told)
     assert all("ann has 0 connections" in answer[0]["error"]["message"] for answer in told)
     assert again == told[0]
 

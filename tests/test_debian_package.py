@@ -1,11 +1,11 @@
-"""setup/debian_package.py: the files of the package, and what it says of itself."""
+"""release/debian_package.py: the files of the package, and what it says of itself."""
 
 import subprocess
 
 import pytest
 
-from appliance.setup import debian_package
-from appliance.setup.site import PACKAGES, Places
+from appliance.install.site import PACKAGES, Places
+from release import debian_package
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.boot import plan
 from appliance.config import Defaults, Waits
 from appliance.errors import BadRequest, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import decisions, document, restart
+from appliance.jobs import decisions, restart, served
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import (
@@ -25,6 +24,7 @@ from appliance.jobs.changes import (
     marked,
     moved,
 )  # fmt: skip
+from appliance.jobs.documents import document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 from tests.lab import PINNED, MemoryDisk, open_lab
@@ -107,7 +107,7 @@ def test_a_box_that_ends_a_job_is_forgiven():
     offered(store)
     make(store, decisions.fetched_job(store, store.job("lab.1"), NOW, WAITS))
     job = store.job("lab.1")
-    files = plan.own_paths(job)
+    files = served.own_paths(job)
     make(store, [decisions.step(store.box("box-1"), NOW, "file", path, job=job) for path in files])
     make(store, decisions.loaded(store, store.job("lab.1"), NOW, WAITS))
     make(store, decisions.reported(store.job("lab.1"), "running", NOW, WAITS))

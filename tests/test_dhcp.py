@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from appliance.boot import dnsmasq, snippets
+from appliance.boot.daemons import dnsmasq, snippets
 from appliance.config import Config, Network, Paths
 from appliance.jobs import box as boxes
-from appliance.jobs import hosts
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from appliance.scheduler import hosts_files
+from lab.namespace import BRIDGE, SERVER, namespace
 from tests import pxe
 from tests.machines import machine
 
@@ -43,7 +43,7 @@ async def wire(directory, dhcp_range=OWN):
     config.paths.state.chmod(0o777)
     # It would look for three seconds whether a new address is anybody's.
     (directory / "conf").write_text(dnsmasq.configuration(config) + "no-ping\n")
-    hosts.announce(config.paths, boxes.facts("rack-7", {"mac": KNOWN}, "default"))
+    hosts_files.announce(config.paths, boxes.facts("rack-7", {"mac": KNOWN}, "default"))
     command = ["dnsmasq", f"--conf-file={directory}/conf", "--keep-in-foreground"]
     async with asking(command) as ask:
         yield ask

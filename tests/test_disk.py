@@ -11,9 +11,9 @@ import pytest
 
 from appliance.errors import BadState
 from appliance.jobs.changes import Drained
-from appliance.keep import disk as disks
-from appliance.keep import journal as journals
-from appliance.keep.disk import StateFolder
+from appliance.keep.state import disk as disks
+from appliance.keep.state import journal as journals
+from appliance.keep.state.disk import StateFolder
 from tests.disks import MemoryDisk
 from tests.recorder import NAME, SYNC, recorded
 

@@ -1,4 +1,4 @@
-"""boot/dnsmasq: the configuration against dnsmasq's own checker, and iPXE's first script."""
+"""daemons/dnsmasq: the configuration against dnsmasq's own checker, and iPXE's first script."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from appliance.boot import dnsmasq
+from appliance.boot.daemons import dnsmasq
 from appliance.config import Config, Network, Paths, Segment
 from appliance.errors import BadConfig, BadRequest
 

@@ -17,12 +17,12 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from appliance.boot import cgz
-from appliance.boot.cgz import Entry
+from appliance.boot.script import cgz
+from appliance.boot.script.cgz import Entry
 from appliance.cli import group
 from appliance.config import Config, Network, Paths
-from appliance.setup import lab as labs
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from lab import lab as labs
+from lab.namespace import BRIDGE, SERVER, namespace
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 KERNEL = "6.1.0-9-amd64"

@@ -1,4 +1,4 @@
-"""setup/doctor: what follows from facts.  Nothing is looked at here."""
+"""doctor/: what follows from facts.  Nothing is looked at here."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import attrs
 import pytest
 
 from appliance.config import Config, Network, Space, Waits
-from appliance.setup.doctor import (
+from appliance.doctor import (
+    boot_files,
     boxes,
     dhcp,
-    doors,
-    files,
+    facts,
     findings,
     host,
     machine,
     ports,
-    providers,
+    provider_cards,
+    reach,
     wire,
-    worlds,
 )
-from appliance.setup.doctor.dhcp import Asked, Offer
-from appliance.setup.doctor.ports import Listener, Owner, Wanted
+from appliance.doctor.dhcp import Asked, Offer
+from appliance.doctor.ports import Listener, Owner, Wanted
 
 OURS = "10.0.0.1"
 MAC = bytes.fromhex("525400000001")
@@ -315,7 +315,7 @@ def test_a_disk_needs_head_room(free, upload, inodes, level):
 
 def tftp(**trouble):
     return [
-        files.TftpFile(name, 1000, trouble.get(word, ""))
+        boot_files.TftpFile(name, 1000, trouble.get(word, ""))
         for word, name in (
             ("bios", "undionly.kpxe"),
             ("x86", "ipxe/bin-x86_64-efi/snp.efi"),
@@ -327,45 +327,47 @@ def tftp(**trouble):
 def test_ipxe_is_missed_where_a_box_needs_it():
     gone = {"x86": "is missing", "arm": "is missing", "bios": "is missing"}
 
-    assert ["ok"] * 3 == levels(files.ipxe(tftp(), {"aarch64"}))
-    assert ["warning", "error", "warning"] == levels(files.ipxe(tftp(**gone), set()))
-    assert ["warning", "warning", "error"] == levels(files.ipxe(tftp(**gone), {"aarch64"}))
-    assert all(map(complete, files.ipxe(tftp(**gone), set())))
+    assert ["ok"] * 3 == levels(boot_files.ipxe(tftp(), {"aarch64"}))
+    assert ["warning", "error", "warning"] == levels(boot_files.ipxe(tftp(**gone), set()))
+    assert ["warning", "warning", "error"] == levels(boot_files.ipxe(tftp(**gone), {"aarch64"}))
+    assert all(map(complete, boot_files.ipxe(tftp(**gone), set())))
 
 
 def test_a_boot_ipxe_of_another_configuration_is_told():
-    file = files.TftpFile("boot.ipxe", 900)
+    file = boot_files.TftpFile("boot.ipxe", 900)
 
-    assert "ok" == files.boot_ipxe(file, current=True).level
-    assert "warning" == files.boot_ipxe(file, current=False).level
+    assert "ok" == boot_files.boot_ipxe(file, current=True).level
+    assert "warning" == boot_files.boot_ipxe(file, current=False).level
     missing = attrs.evolve(file, trouble="is missing")
-    assert "error" == files.boot_ipxe(missing, current=False).level
+    assert "error" == boot_files.boot_ipxe(missing, current=False).level
 
 
 def test_testparm_says_zero_and_complains_all_the_same():
-    good = files.Checked("smbd", "/run/smb.conf", 0, "Loaded services file OK.\n")
+    good = boot_files.Checked("smbd", "/run/smb.conf", 0, "Loaded services file OK.\n")
 
-    assert "ok" == files.configuration(good).level
+    assert "ok" == boot_files.configuration(good).level
     left_out = attrs.evolve(good, said='Unknown parameter encountered: "wyde links"\n')
-    found = files.configuration(left_out)
+    found = boot_files.configuration(left_out)
     assert ("error", True) == (found.level, "wyde links" in found.found)
-    assert "error" == files.configuration(attrs.evolve(good, status=1)).level
-    assert "skipped" == files.configuration(attrs.evolve(good, trouble="not there")).level
+    assert "error" == boot_files.configuration(attrs.evolve(good, status=1)).level
+    assert "skipped" == boot_files.configuration(attrs.evolve(good, trouble="not there")).level
 
 
 def test_an_image_that_does_not_boot_is_told_with_why():
-    good = files.ImageState("debian/x86_64/12", "6.1", ())
+    good = boot_files.ImageState("debian/x86_64/12", "6.1", ())
 
-    assert ["warning"] == levels(files.images([], "/srv"))
-    assert ["ok"] == levels(files.images([good], "/srv"))
-    (found,) = files.images([attrs.evolve(good, problems=("x is not readable by others",))], "/srv")
+    assert ["warning"] == levels(boot_files.images([], "/srv"))
+    assert ["ok"] == levels(boot_files.images([good], "/srv"))
+    (found,) = boot_files.images(
+        [attrs.evolve(good, problems=("x is not readable by others",))], "/srv"
+    )
     assert ("error", True) == (found.level, "chmod" in found.mend)
 
 
 def test_programs_of_images_that_make_others_root_are_looked_at():
-    assert "ok" == files.rights("/srv/os", nosuid=True, entered=True).level
-    assert "ok" == files.rights("/srv/os", nosuid=False, entered=False).level
-    found = files.rights("/srv/os", nosuid=False, entered=True)
+    assert "ok" == boot_files.rights("/srv/os", nosuid=True, entered=True).level
+    assert "ok" == boot_files.rights("/srv/os", nosuid=False, entered=False).level
+    found = boot_files.rights("/srv/os", nosuid=False, entered=True)
     assert ("warning", True) == (found.level, "mount -o remount,bind,nosuid" in found.mend)
 
 
@@ -373,11 +375,11 @@ def test_programs_of_images_that_make_others_root_are_looked_at():
 
 
 def test_a_door_that_is_shut_is_an_error_where_boxes_need_it():
-    shut = doors.Knock("os", OURS, 8000, "Connection refused")
+    shut = reach.Knock("os", OURS, 8000, "Connection refused")
 
-    assert "ok" == doors.reach(attrs.evolve(shut, trouble="")).level
-    assert "error" == doors.reach(shut).level
-    assert "ok" == doors.reach(attrs.evolve(shut, needed=False)).level
+    assert "ok" == reach.reach(attrs.evolve(shut, trouble="")).level
+    assert "error" == reach.reach(shut).level
+    assert "ok" == reach.reach(attrs.evolve(shut, needed=False)).level
 
 
 @pytest.mark.parametrize(
@@ -440,8 +442,8 @@ def test_a_process_may_call_itself_what_it_likes():
         assert other.stdin is not None
         assert other.stdout is not None
         other.stdout.readline()
-        assert "\ufffd\ufffd" == worlds._called(str(other.pid))
-        worlds._confs(Config())
+        assert "\ufffd\ufffd" == facts._called(str(other.pid))
+        facts._confs(Config())
         other.stdin.close()
 
 
@@ -484,7 +486,7 @@ def test_a_provider_that_anybody_can_be_is_told_with_what_to_write(
     entry, card, routed, level, said
 ):
     owners = {"52:54:00:00:00:01": "box-1"}
-    found = providers.judge(entry, card, owners, routed=routed)
+    found = provider_cards.judge(entry, card, owners, routed=routed)
 
     assert level == found.level
     assert said in f"{found.found} {found.mend}"

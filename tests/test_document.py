@@ -9,8 +9,8 @@ import yaml
 
 from appliance.config import Defaults
 from appliance.errors import BadDocument
-from appliance.jobs import document
-from appliance.jobs.document import APART, SERVER_FIELDS, Package
+from appliance.jobs.documents import document
+from appliance.jobs.documents.document import APART, SERVER_FIELDS, Package
 from appliance.jobs.job import Rules
 
 DAY = 86400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from appliance.boot import emulation
+from appliance.boot.images import emulation
 
 FOREIGN = "aarch64" if os.uname().machine == "x86_64" else "x86_64"
 ENTRY = """\

@@ -16,11 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from appliance import run, turns
 from appliance.addresses import is_own
 from appliance.config import Network
-from appliance.doors import bulk, entrance
-from appliance.doors.asgi import answer
-from appliance.doors.control import serve as serve_control
-from appliance.doors.entrance import Entrance, Heads
-from appliance.doors.shares import Callers, Kind, Places, Shares
+from appliance.control.server import serve as serve_control
+from appliance.web import entrance, file_server
+from appliance.web.asgi import answer
+from appliance.web.entrance import Entrance, Heads
+from appliance.web.shares import Callers, Kind, Places, Shares
 from tests import lab as labs
 from tests.fakes import Wire
 from tests.lab import SCHEDULER, open_lab
@@ -157,7 +157,9 @@ async def served(nursery, port, app, made):
 
         return connect
     sock = socket.create_server(("127.0.0.1", 0))
-    serve = partial(bulk.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    serve = partial(
+        file_server.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made
+    )
     await nursery.start(serve)
     return partial(trio.open_tcp_stream, *sock.getsockname())
 
@@ -287,7 +289,7 @@ async def test_the_doors_that_only_give_files_have_places_too(nursery):
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     stop = trio.Event()
-    serve = partial(bulk.serve, here, [sock], stop=stop.wait, patience=1.0, entrance=made)
+    serve = partial(file_server.serve, here, [sock], stop=stop.wait, patience=1.0, entrance=made)
     await nursery.start(serve)
     with trio.fail_after(20):
         busy = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
@@ -312,12 +314,14 @@ async def test_who_has_his_answer_and_is_read_to_the_end_makes_room(nursery, mon
     async def app(scope, receive, send):
         await answer(send, 200, "ok")
 
-    monkeypatch.setattr(bulk, "LINGER_S", 60.0)
+    monkeypatch.setattr(file_server, "LINGER_S", 60.0)
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     places = Places(SMALL)
     made = Entrance(places, lambda client, server: (client, Kind.OTHER))
-    serve = partial(bulk.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    serve = partial(
+        file_server.serve, app, [sock], stop=trio.sleep_forever, patience=1, entrance=made
+    )
     await nursery.start(serve)
     with trio.fail_after(20):
         lingering = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
@@ -343,7 +347,9 @@ async def test_who_finds_no_place_at_a_door_of_files_is_told_so(nursery):
     made = Entrance(Places(SMALL), lambda client, server: (client, Kind.OTHER))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    serve = partial(bulk.serve, slow, [sock], stop=trio.sleep_forever, patience=1, entrance=made)
+    serve = partial(
+        file_server.serve, slow, [sock], stop=trio.sleep_forever, patience=1, entrance=made
+    )
     await nursery.start(serve)
     with trio.fail_after(20):
         busy = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
@@ -380,7 +386,7 @@ async def test_too_many_callers_are_told_so_and_others_still_find_the_control_so
     config = labs.config(tmp_path)
     async with open_lab(config) as lab, trio.open_nursery() as nursery:
         callers = Callers(3)
-        monkeypatch.setattr("appliance.doors.control._peer", lambda stream: "root")
+        monkeypatch.setattr("appliance.control.server._peer", lambda stream: "root")
         await nursery.start(partial(serve_control, callers=callers), lab.scheduler, lab.people)
         path = str(config.paths.control_socket)
         here = [await trio.open_unix_socket(path) for _ in range(3)]

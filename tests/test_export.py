@@ -11,9 +11,10 @@ import attrs
 import pytest
 
 from appliance.errors import BadState
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.store import Store
-from appliance.keep import export, records
+from appliance.keep.repair import export
+from appliance.keep.state import records
 from tests import rich
 
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from appliance.errors import DiskTrouble, SyncFailed
-from appliance.keep import journal as journals
-from appliance.keep import records
+from appliance.keep.state import journal as journals
+from appliance.keep.state import records
 from tests import rich
 from tests.disks import Killed, MemoryDisk
 from tests.test_journal import copy

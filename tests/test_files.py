@@ -25,9 +25,9 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from appliance import threads
-from appliance.doors.files import Files, send_bytes
-from appliance.doors.opening import CHUNK_BYTES, Bytes, Gone, OpenFile, RealDisk
-from appliance.doors.sending import STALL_S
+from appliance.web.files import Files, send_bytes
+from appliance.web.open_files import CHUNK_BYTES, Bytes, Gone, OpenFile, RealDisk
+from appliance.web.sending import STALL_S
 from tests import fakes
 from tests.fakes import BOX, Wire, begin
 

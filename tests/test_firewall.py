@@ -1,11 +1,11 @@
-"""setup/doctor/firewall.py: what would drop what boxes send, as nft and iptables really say it."""
+"""doctor/firewall.py: what would drop what boxes send, as nft and iptables really say it."""
 
 import os
 import subprocess
 
 import pytest
 
-from appliance.setup.doctor import firewall
+from appliance.doctor import firewall
 
 PORTS = [("tcp", 3000), ("tcp", 8000), ("udp", 67)]
 ABSENT = firewall.of_nft(None)

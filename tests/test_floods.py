@@ -13,9 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance import floods
 from appliance import log as logs
-from appliance.doors import sending
 from appliance.floods import MORE, PERIOD_S, Floods, Group
-from appliance.jobs import views
+from appliance.jobs.shown import views
+from appliance.web import sending
 from tests.lab import open_lab
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from appliance.errors import BadState
-from appliance.keep import frames
+from appliance.keep.state import frames
 
 FRAMES = b"".join(frames.frame(bytes([65 + n]) * n, n) for n in (3, 1, 7))
 ENDS = [0, 23, 44, 71]

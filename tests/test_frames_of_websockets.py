@@ -14,8 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto.events import AcceptConnection, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from appliance.doors.http import FRAMES_BYTES, Buffer
-from appliance.doors.sockets import WORD_BYTES_MAX
+from appliance.doors.boot_wait_ws import WORD_BYTES_MAX
+from appliance.web.http import FRAMES_BYTES, Buffer
 from tests.lab import HYPHENS, SCHEDULER, open_lab
 
 MONITOR = ("10.0.0.1", 20001)

@@ -1,4 +1,4 @@
-"""boot/ganesha: the configuration, and a real ganesha that takes it."""
+"""boot/daemons/ganesha: the configuration, and a real ganesha that takes it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from appliance.boot import ganesha, ipxe
+from appliance.boot.daemons import ganesha
+from appliance.boot.script import ipxe
 from appliance.cli import group
 from appliance.config import Config, Network, Paths
 from appliance.errors import BadConfig
-from appliance.setup.lab import toml
-from appliance.setup.namespace import SERVER, Namespace, Overlay, namespace
+from lab.lab import toml
+from lab.namespace import SERVER, Namespace, Overlay, namespace
 
 
 def lab(directory: Path) -> Config:

@@ -11,9 +11,11 @@ import cbor2
 import pytest
 
 from appliance.jobs.changes import Clocked
-from appliance.keep import archive_file, export, frames, heads, records, versions
-from appliance.keep import journal as journals
+from appliance.keep import archive_file
 from appliance.keep.archive import Archive, Wanted
+from appliance.keep.repair import export
+from appliance.keep.state import frames, heads, records, versions
+from appliance.keep.state import journal as journals
 from tests import golden_state
 from tests.disks import MemoryDisk
 from tests.golden_state import FOLDER
@@ -81,7 +83,7 @@ def test_nothing_that_is_kept_changes_without_a_version_of_its_own():
     kept = (VERSIONS[-1] / golden_state.FIELDS).read_text(encoding="utf-8")
 
     assert kept.splitlines() == golden_state.fields().splitlines(), (
-        "the state is another: keep/versions.py says what to do"
+        "the state is another: keep/state/versions.py says what to do"
     )
 
 

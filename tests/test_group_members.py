@@ -7,10 +7,10 @@ import gc
 import pytest
 
 from appliance import yaml_text
-from appliance.doors.arguments import FILTER_MAX, NAME_BYTES_MAX, check
-from appliance.doors.people import _read_part
+from appliance.control.verb_fields import FILTER_MAX, NAME_BYTES_MAX, check
+from appliance.control.verbs import _read_part
 from appliance.errors import BadRequest, NotFound
-from appliance.jobs.checks import Package
+from appliance.jobs.documents.checks import Package
 from appliance.keep import packages
 from appliance.yaml_text import COPIED_MAX, TooLarge
 

@@ -9,10 +9,10 @@ import trio
 from click.testing import CliRunner
 
 from appliance.cli import group
-from appliance.doors import control
+from appliance.control import server
 from appliance.errors import BadConfig, NotFound, Refused
-from appliance.jobs import hosts
-from appliance.setup.lab import toml
+from appliance.scheduler import hosts_files
+from lab.lab import toml
 from tests import lab as labs
 from tests.lab import MAC, open_lab
 
@@ -34,7 +34,7 @@ TEXT = f"# rack 7, the loud one\nmac: [{MAC}]\nqueues: [fast]\n"
 )
 def test_a_mistake_is_told_with_file_and_line(tmp_path, text, line, said):
     with pytest.raises(BadConfig) as caught:
-        hosts.check(tmp_path / "box-1.yaml", text, "default")
+        hosts_files.check(tmp_path / "box-1.yaml", text, "default")
 
     assert str(caught.value).startswith(f"{tmp_path}/box-1.yaml:{line}: ")
     assert said in str(caught.value)
@@ -42,13 +42,13 @@ def test_a_mistake_is_told_with_file_and_line(tmp_path, text, line, said):
 
 def test_a_file_without_a_mac_is_refused(tmp_path):
     with pytest.raises(BadConfig, match=r"box-1\.yaml: mac: must name at least one"):
-        hosts.check(tmp_path / "box-1.yaml", "arch: x86_64\n", "default")
+        hosts_files.check(tmp_path / "box-1.yaml", "arch: x86_64\n", "default")
 
 
 @contextlib.asynccontextmanager
 async def known_box(tmp_path):
     config = labs.config(tmp_path)
-    hosts.put_text(config.paths.hosts, "box-1", TEXT)
+    hosts_files.put_text(config.paths.hosts, "box-1", TEXT)
     async with open_lab(config) as lab:
         await lab.know()
         yield lab
@@ -119,9 +119,9 @@ async def test_the_editor_is_given_the_text_and_what_it_leaves_is_kept_if_refuse
     monkeypatch.setenv("VISUAL", str(editor))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(control, "_peer", lambda stream: "root")
+    monkeypatch.setattr(server, "_peer", lambda stream: "root")
     async with known_box(tmp_path) as lab, trio.open_nursery() as nursery:
-        await nursery.start(control.serve, lab.scheduler, lab.people)
+        await nursery.start(server.serve, lab.scheduler, lab.people)
         config = tmp_path / "appliance.toml"
         config.write_text(toml(lab.config))
 

@@ -1,4 +1,4 @@
-"""boot/image_build, image_import, snapshot: whole or not at all, and nothing left mounted.
+"""boot/images/image_build, image_import, snapshot: whole or not at all, and nothing left mounted.
 
 mmdebstrap and dracut are stood in for by scripts where the question is what happens around them.
 """
@@ -21,17 +21,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance import trees
-from appliance.boot import (
-    archives,
-    contained,
+from appliance.boot.images import (
+    apt_sources,
     emulation,
-    foreign,
     image_build,
     image_import,
     snapshot,
+    special_files,
 )
+from appliance.boot.images import sandbox as sandbox
 from appliance.errors import BadImage
+from appliance.fs import trees
 from tests.test_trees import deep
 
 root = pytest.mark.root
@@ -58,7 +58,7 @@ def mounts_in(srv: Path) -> list[str]:
 
 BUILD = ("appliance", "image", "build", "debian", "12", "x86_64",
          "--mirror", "http://mirror.test/debian", "--srv")  # fmt: skip
-MAKE_IMAGE = ("appliance.setup.cached_image",)
+MAKE_IMAGE = ("lab.cached_image",)
 
 
 def building(srv: Path, path: str, command: tuple[str, ...] = BUILD) -> subprocess.Popen[bytes]:
@@ -178,16 +178,16 @@ class Bootstrap:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
         self.asked: list[tuple[str, ...]] = []
         self.root = Path()
-        contained = image_build.contained
-        monkeypatch.setattr(contained, "program", lambda name, more="": name in programs or None)
-        monkeypatch.setattr(contained, "run", self.run)
-        monkeypatch.setattr(contained, "run_inside", self.run_inside)
+        sandbox = image_build.sandbox
+        monkeypatch.setattr(sandbox, "program", lambda name, more="": name in programs or None)
+        monkeypatch.setattr(sandbox, "run", self.run)
+        monkeypatch.setattr(sandbox, "run_inside", self.run_inside)
         monkeypatch.setattr(image_build.archives, "sources", lambda *words: self.sources)
         monkeypatch.setattr(image_build.rootfs, "finish", self.finish)
 
     sources = (
-        archives.Source("http://m.test/debian", "bookworm", "main", None),
-        archives.Source("http://m.test/debian-security", "bookworm-security", "main", None),
+        apt_sources.Source("http://m.test/debian", "bookworm", "main", None),
+        apt_sources.Source("http://m.test/debian-security", "bookworm-security", "main", None),
     )
 
     def run(self, argv, say, *, keep=(), environment=None):  # type: ignore[no-untyped-def]
@@ -332,7 +332,7 @@ def test_what_mmdebstrap_wants_for_another_architecture_is_named_before_it_begin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emulation, "lacks", lambda arch: None)
-    monkeypatch.setattr(contained, "program", lambda name: None if name == "arch-test" else name)
+    monkeypatch.setattr(sandbox, "program", lambda name: None if name == "arch-test" else name)
     other = "aarch64" if os.uname().machine != "aarch64" else "x86_64"
 
     with pytest.raises(BadImage, match="arch-test is not installed"):
@@ -401,7 +401,7 @@ def test_devices_pipes_and_sockets_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "su").write_text("x")
     (tmp_path / "su").chmod(0o4755)
     (tmp_path / "link").symlink_to("/dev/null")
-    foreign.strip(tmp_path, said.append)
+    special_files.strip(tmp_path, said.append)
 
     assert ["link", "su", "var"] == sorted(os.listdir(tmp_path))
     assert [] == os.listdir(tmp_path / "var")

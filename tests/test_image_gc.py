@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from appliance.boot import image_gc, images
+from appliance.boot.images import catalogue, image_gc
 from appliance.cli import group
-from appliance.doors.operators import pinned
+from appliance.control.lab_verbs import pinned
 from appliance.errors import Refused
 from tests.lab import IMAGE, open_lab
 
@@ -167,7 +167,7 @@ async def test_what_jobs_need_is_what_those_have_pinned_that_are_not_over(autoju
 
 
 def test_the_command_says_what_would_go_and_then_does_it(srv, monkeypatch):
-    from appliance.boot import pinning
+    from appliance.boot.images import pinning
 
     monkeypatch.setattr(pinning, "FRESH_S", 0.0)
     file = srv / "appliance.toml"
@@ -183,4 +183,4 @@ def test_the_command_says_what_would_go_and_then_does_it(srv, monkeypatch):
     done = run()
     assert (0, True) == (done.exit_code, f"/os/debian/x86_64/{OLD}  " in done.stdout)
     assert OLD not in names(srv)
-    assert ["debian/x86_64/12", "debian/x86_64/12-mine"] == [i.name for i in images.images(srv)]
+    assert ["debian/x86_64/12", "debian/x86_64/12-mine"] == [i.name for i in catalogue.images(srv)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from appliance.boot import image_import, images
+from appliance.boot.images import catalogue, image_import
 from appliance.cli import group
 
 CACHED = Path(__file__).parents[1] / ".cache/srv/os/debian/x86_64/12"
@@ -72,9 +72,9 @@ def test_the_check_finds_it_good(imported):
 
 def test_a_document_resolves_to_files_that_a_box_can_read(imported):
     srv, made = imported
-    boot = images.resolve(srv, "ours", "x86_64", "1", "nfs")
+    boot = catalogue.resolve(srv, "ours", "x86_64", "1", "nfs")
 
-    assert [] == images.missing(srv, boot)
+    assert [] == catalogue.missing(srv, boot)
     assert f"/os/ours/x86_64/{made.name}" == boot.root
     for path in (boot.kernel, *boot.initrds):
         assert Path(f"{srv}{path}").stat().st_mode & stat.S_IROTH

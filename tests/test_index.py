@@ -9,10 +9,11 @@ from functools import partial
 import pytest
 import trio
 
-from appliance.doors import bulk, pages
-from appliance.doors.files import Files, Unwatched
+from appliance.doors import index_page as pages
 from appliance.doors.index import Index
 from appliance.keep.results import ASIDE, PART
+from appliance.web import file_server
+from appliance.web.files import Files, Unwatched
 from tests import fakes
 from tests import lab as labs
 from tests.lab import open_lab
@@ -136,7 +137,7 @@ async def test_people_fetch_results_with_the_programs_they_have(nursery, tmp_pat
     sock = socket.create_server(("127.0.0.1", 0))
     host, port = sock.getsockname()
     stop = trio.Event()
-    await nursery.start(partial(bulk.serve, app, [sock], stop=stop.wait, patience=1.0))
+    await nursery.start(partial(file_server.serve, app, [sock], stop=stop.wait, patience=1.0))
     url = f"http://{host}:{port}/result/suite/lab.1"
     there = tmp_path / "there"
     commands = {

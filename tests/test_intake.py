@@ -11,9 +11,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Limits
 from appliance.errors import ApplianceError, BadDocument
-from appliance.jobs import document, filing, intake, reading
-from appliance.jobs.intake import READ_AT_ONCE_BYTES, Paper
-from appliance.jobs.reading import PROBLEMS_MAX
+from appliance.jobs.documents import document, reading
+from appliance.jobs.documents.reading import PROBLEMS_MAX
+from appliance.scheduler import archiver, intake
+from appliance.scheduler.intake import READ_AT_ONCE_BYTES, Paper
 from tests import lab as labs
 from tests.lab import KEY, open_lab
 
@@ -57,7 +58,7 @@ async def test_a_submit_that_was_slow_finds_the_jobs_of_its_repeat_even_in_the_a
                 await wait_all_tasks_blocked()
             repeat = await lab.submit()
             await lab.scheduler.cancel(repeat.id, "ann")
-            await trio.sleep(3 * filing.GATHER_S)
+            await trio.sleep(3 * archiver.GATHER_S)
             assert {} == lab.scheduler.store.jobs
             hangs.set()
 

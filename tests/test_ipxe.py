@@ -10,11 +10,12 @@ import textwrap
 import attrs
 import pytest
 
-from appliance.boot import ipxe, plan
+from appliance.boot.script import boot_plan, ipxe
 from appliance.config import Config, Defaults, Ports
 from appliance.errors import BadRequest, Refused
-from appliance.jobs import box, document
+from appliance.jobs import box
 from appliance.jobs.changes import Job, Pinned
+from appliance.jobs.documents import document
 
 # The example of the users' own description of the path, quoted whole.
 SEED = textwrap.dedent("""\
@@ -73,14 +74,14 @@ def test_the_seeds_example_comes_out_byte_for_byte():
         "default",
     )
 
-    assert SEED == ipxe.script(plan.boot_of(Config(), job, facts, "172.168.131.113"))
+    assert SEED == ipxe.script(boot_plan.boot_of(Config(), job, facts, "172.168.131.113"))
 
 
 def test_a_job_without_lkp_tests_has_the_runner_behind_its_job_cgz():
     fits = document.parse("script: echo hi", "x.yaml", Defaults())
     pinned = Pinned("/os/d/boot/vmlinuz", ("/os/d/i.img", "/os/d/m.cgz"), "/os/d", "6.1")
     job = Job("lab.1", 1, "x.yaml", fits, "ann", "", 0.0, pinned, "/result/x")
-    script = ipxe.script(plan.boot_of(Config(ports=Ports(scheduler=3001)), job, None, "h"))
+    script = ipxe.script(boot_plan.boot_of(Config(ports=Ports(scheduler=3001)), job, None, "h"))
 
     names = [line.rsplit("/", 1)[1] for line in script.splitlines() if line.startswith("initrd")]
     assert ["i.img", "m.cgz", "job.cgz", "runner.cgz"] == names
@@ -138,7 +139,7 @@ LOCAL = (
 def boot_of(text, pinned, facts=None, number=3584978):
     fits = document.parse(text + 'job2sh: {run_job: ["run_job() { :; }"]}\n', "x.yaml", Defaults())
     job = Job(f"crystal.{number}", number, "x.yaml", fits, "ann", "", 0.0, pinned, "/result/x")
-    return plan.boot_of(Config(), job, facts, "172.168.131.113")
+    return boot_plan.boot_of(Config(), job, facts, "172.168.131.113")
 
 
 def test_a_local_root_is_asked_for_with_the_words_of_2021():
@@ -220,7 +221,7 @@ def test_a_container_gets_a_map_instead():
     pinned = Pinned("", (), "", "", deps=("/initrd/deps/x.cgz",))
     fits = document.parse("testbox: dc-8g\nscript: x", "x.yaml", Defaults())
     job = Job("lab.7", 7, "x.yaml", fits, "ann", "", 0.0, pinned, "/result/x")
-    told = json.loads(plan.container(Config(), job, "10.0.0.1"))
+    told = json.loads(boot_plan.container(Config(), job, "10.0.0.1"))
 
     assert {"job_id": "lab.7", "docker_image": "centos:7"} == {
         key: told[key] for key in ("job_id", "docker_image")
@@ -230,7 +231,7 @@ def test_a_container_gets_a_map_instead():
         "http://10.0.0.1:3000/runner.cgz",
     ] == json.loads(told["initrds"])
     assert {(3000, "/job_initrd_tmpfs/lab.7/job.cgz"), (3000, "/runner.cgz")} == {
-        (file.port, file.path) for file in plan.files_of(Config(), job)
+        (file.port, file.path) for file in boot_plan.files_of(Config(), job)
     }
 
 

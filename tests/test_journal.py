@@ -13,8 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.errors import BadState, NewerState, Unknown
 from appliance.jobs.changes import Drained, Submitted
 from appliance.jobs.store import Store
-from appliance.keep import frames, records, survey, versions
-from appliance.keep import journal as journals
+from appliance.keep.repair import survey
+from appliance.keep.state import frames, records, versions
+from appliance.keep.state import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
 from tests.loop import STALL_S, rounds

@@ -15,7 +15,7 @@ from appliance.jobs import decisions
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Quarantined
 from appliance.jobs.job import Finished
-from appliance.jobs.outbox import HandOver
+from appliance.scheduler.outbox import HandOver
 from tests import lab as labs
 from tests.disks import MemoryDisk as Disk
 from tests.lab import PINNED, open_lab

@@ -19,11 +19,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors import bulk, index, pages
-from appliance.doors.files import Files, Unwatched
+from appliance.doors import index, index_page
 from appliance.doors.index import Index
 from appliance.keep import results
 from appliance.turns import Turns, in_slices
+from appliance.web import file_server
+from appliance.web.files import Files, Unwatched
 from tests import fakes
 from tests import lab as labs
 from tests.lab import open_lab
@@ -110,8 +111,8 @@ async def take(port: int, method: str, got: list[int]) -> None:
 @pytest.fixture
 def small(monkeypatch):
     """Windows of some four names, pieces of one or two, and hurry."""
-    monkeypatch.setattr(pages, "WINDOW_BYTES", 4 * (pages.NAME_BYTES + 6))
-    monkeypatch.setattr(pages, "PIECE_BYTES", 100)
+    monkeypatch.setattr(index_page, "WINDOW_BYTES", 4 * (index_page.NAME_BYTES + 6))
+    monkeypatch.setattr(index_page, "PIECE_BYTES", 100)
     monkeypatch.setattr(index, "SLOW_S", 0.05)
 
 
@@ -134,7 +135,7 @@ async def test_a_page_of_many_windows_has_each_name_once_and_in_order(tmp_path, 
 
     assert [name + b"/" * (name in folders) for name in sorted(names)] == named(page.body)
     assert page.body.startswith(b"<html>")
-    assert page.body.endswith(pages.FOOT)
+    assert page.body.endswith(index_page.FOOT)
 
 
 async def test_the_head_of_a_page_has_no_folder_read(tmp_path, monkeypatch):
@@ -143,7 +144,7 @@ async def test_the_head_of_a_page_has_no_folder_read(tmp_path, monkeypatch):
     def read(*_: object) -> None:
         raise AssertionError("the folder was read")
 
-    monkeypatch.setattr(pages.Folder, "piece", read)
+    monkeypatch.setattr(index_page.Folder, "piece", read)
     async with trio.open_nursery() as nursery:
         wire = fakes.Wire(nursery, served(tmp_path / "srv"))
         head = await fakes.fetch(wire, "HEAD", "/result/many/")
@@ -224,7 +225,7 @@ async def test_a_page_whose_folder_goes_away_meanwhile_leaves_nothing_behind(
             found += data
 
     await wait_all_tasks_blocked()
-    assert found.endswith(pages.FOOT + b"\r\n0\r\n\r\n")
+    assert found.endswith(index_page.FOOT + b"\r\n0\r\n\r\n")
     assert before == len(os.listdir("/proc/self/fd"))
     assert 0 == len(app._turns)
     assert [] == wire.crashes
@@ -278,7 +279,7 @@ async def test_twenty_who_list_a_folder_of_99_000_names_hold_up_nobody(tmp_path,
     sock = socket.create_server(("127.0.0.1", 0))
     elsewhere = Elsewhere()
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(bulk.serve, app, [sock], stop=stop.wait, patience=1.0))
+        await nursery.start(partial(file_server.serve, app, [sock], stop=stop.wait, patience=1.0))
         port = sock.getsockname()[1]
         await take(port, "HEAD", [])
         forget()

@@ -8,9 +8,9 @@ import subprocess
 import pytest
 import yaml
 
-from appliance.boot import lkp
+from appliance.boot.script import lkp
 from appliance.config import Defaults
-from appliance.jobs import document
+from appliance.jobs.documents import document
 
 WAY = lkp.Way("10.0.0.1", 3000, 3080, "http://10.0.0.1:3000/~lkp/token")
 

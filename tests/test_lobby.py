@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.jobs.lobby import ASKED_AGAIN, DISMISSED, HUNG_UP, WAITED, Lobby
+from appliance.scheduler.lobby import ASKED_AGAIN, DISMISSED, HUNG_UP, WAITED, Lobby
 
 HALF_HOUR = 1800.0
 

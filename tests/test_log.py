@@ -118,7 +118,7 @@ def test_a_level_for_good_stays():
 
 
 async def test_a_line_about_a_box_has_its_mac_and_its_job_and_the_other_way_round(autojump_clock):
-    from appliance.jobs import views
+    from appliance.jobs.shown import views
 
     async with open_lab() as lab:
         await lab.know()

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.jobs import overview
-from appliance.jobs.measures import DISPATCH_BOUNDS, Histogram, Measures
+from appliance.jobs.shown import overview
+from appliance.jobs.shown.measures import DISPATCH_BOUNDS, Histogram, Measures
 from tests import fakes
 from tests.lab import open_lab
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.jobs import queries, watching
-from appliance.jobs.watching import Group
+from appliance.scheduler import queries, watching
+from appliance.scheduler.watching import Group
 from tests import fakes
 from tests.lab import KEY, MAC, open_lab
 

@@ -1,4 +1,4 @@
-"""setup/namespace and setup/lab: nothing of a lab outlives it, and labs don't see each other."""
+"""lab/namespace and lab/lab: nothing of a lab outlives it, and labs don't see each other."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ import trio
 
 from appliance import config as configuration
 from appliance.config import Config, Network, Paths, Waits
-from appliance.setup.lab import toml
-from appliance.setup.namespace import SERVER, Overlay, namespace, signal_program
+from lab.lab import toml
+from lab.namespace import SERVER, Overlay, namespace, signal_program
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 

@@ -1,4 +1,4 @@
-"""setup/networks.py: from interfaces and ranges to the `[network]` of a configuration."""
+"""install/networks.py: from interfaces and ranges to the `[network]` of a configuration."""
 
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -6,11 +6,11 @@ import attrs
 import pytest
 
 from appliance import config
-from appliance.boot import dnsmasq, ganesha, smb
+from appliance.boot.daemons import dnsmasq, ganesha, smb
 from appliance.config import Config, Network, Segment
 from appliance.errors import BadConfig, BadRequest
-from appliance.setup import networks, settings
-from appliance.setup.networks import Interface, Range
+from appliance.install import networks, settings
+from appliance.install.networks import Interface, Range
 
 LAB = Interface("lab0", (IPv4Interface("172.28.0.1/24"),))
 HALL = Interface("eth2", (IPv4Interface("10.2.0.254/24"),))

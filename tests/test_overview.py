@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from appliance.cli import lab as commands
 from appliance.cli import watch
 from appliance.errors import BadRequest, Refused
-from appliance.jobs import overview
+from appliance.jobs.shown import overview
 from tests.lab import ASK, open_lab
 
 JOB = "script: echo hi\nruntime: 7200\n"

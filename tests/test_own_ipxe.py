@@ -1,4 +1,4 @@
-"""boot/own_ipxe: one testbox gets another iPXE, and a real dnsmasq hands it out."""
+"""boot/daemons/own_ipxe: one testbox gets another iPXE, and a real dnsmasq hands it out."""
 
 import os
 import shutil
@@ -8,13 +8,12 @@ import pytest
 import trio
 
 from appliance import run
-from appliance.boot import dnsmasq, own_ipxe
+from appliance.boot.daemons import dnsmasq, own_ipxe, tftp
 from appliance.config import Config, Network, Paths
 from appliance.errors import BadRequest
 from appliance.jobs import box as boxes
-from appliance.jobs import hosts
-from appliance.setup import tftp
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from appliance.scheduler import hosts_files
+from lab.namespace import BRIDGE, SERVER, namespace
 from tests.lab import open_lab
 from tests.machines import machine
 
@@ -57,7 +56,7 @@ def behind(config: Config, mac: str, name: str) -> str:
 
 
 def test_a_box_finds_its_own_build_under_each_firmwares_name_by_each_of_its_cards(config):
-    hosts.announce(config.paths, facts(ipxe="mine.efi"))
+    hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
 
     for mac in (MAC, OTHER):
         for firmware in dnsmasq.FIRMWARES:
@@ -70,14 +69,14 @@ def test_a_box_finds_its_own_build_under_each_firmwares_name_by_each_of_its_card
 def test_a_build_is_named_by_its_path_too(config, open_path):
     (open_path / "elsewhere.efi").write_text("elsewhere")
 
-    hosts.announce(config.paths, facts(ipxe=str(open_path / "elsewhere.efi")))
+    hosts_files.announce(config.paths, facts(ipxe=str(open_path / "elsewhere.efi")))
 
     assert "elsewhere" == behind(config, MAC, NAME)
 
 
 def test_a_card_that_is_the_boxs_no_longer_gets_what_all_get(config):
-    hosts.announce(config.paths, facts(ipxe="mine.efi"))
-    hosts.announce(config.paths, facts(ipxe="mine.efi", mac=[OTHER]))
+    hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
+    hosts_files.announce(config.paths, facts(ipxe="mine.efi", mac=[OTHER]))
 
     assert not (config.paths.tftp / MAC.replace(":", "-")).exists()
     assert "mine" == behind(config, OTHER, NAME)
@@ -86,14 +85,14 @@ def test_a_card_that_is_the_boxs_no_longer_gets_what_all_get(config):
 @pytest.mark.parametrize("end", ["no longer said", "forgotten", "gone"])
 def test_without_a_build_of_its_own_nothing_stays(config, end):
     before = sorted(config.paths.tftp.iterdir())
-    hosts.announce(config.paths, facts(ipxe="mine.efi"))
+    hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
     if end == "no longer said":
-        hosts.announce(config.paths, facts())
+        hosts_files.announce(config.paths, facts())
     elif end == "forgotten":
-        hosts.forget(config.paths, "rack-7")
+        hosts_files.forget(config.paths, "rack-7")
     else:
         (config.paths.tftp / "ipxe/mine.efi").unlink()
-        hosts.announce(config.paths, facts(ipxe="mine.efi"))
+        hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
 
     assert sorted([*before, config.paths.tftp / "hosts"]) == sorted(config.paths.tftp.iterdir())
     assert [] == list(own_ipxe.given(config.paths.tftp))
@@ -101,9 +100,9 @@ def test_without_a_build_of_its_own_nothing_stays(config, end):
 
 def test_one_box_of_its_own_does_not_touch_anothers(config):
     other = boxes.facts("rack-8", {"mac": "52:54:00:12:34:99", "ipxe": "mine.efi"}, "default")
-    hosts.announce(config.paths, other)
-    hosts.announce(config.paths, facts(ipxe="mine.efi"))
-    hosts.forget(config.paths, "rack-7")
+    hosts_files.announce(config.paths, other)
+    hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
+    hosts_files.forget(config.paths, "rack-7")
 
     assert "mine" == behind(config, other.macs[0], NAME)
     assert ["rack-8"] == list(own_ipxe.given(config.paths.tftp))
@@ -174,11 +173,11 @@ async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, open_path):
             while not inside.listening(69):  # noqa: ASYNC110
                 await trio.sleep(0.02)
             got["before"] = await fetch("card-a", MAC, "172.28.0.101")
-            hosts.announce(config.paths, facts(ipxe="mine.efi"))
+            hosts_files.announce(config.paths, facts(ipxe="mine.efi"))
             got["it"] = await fetch("card-b", MAC, "172.28.0.102")
             got["its script"] = await fetch("card-c", MAC, "172.28.0.103", "boot.ipxe")
             got["another"] = await fetch("card-d", "52:54:00:12:34:99", "172.28.0.104")
-            hosts.announce(config.paths, facts())
+            hosts_files.announce(config.paths, facts())
             got["after"] = await fetch("card-e", MAC, "172.28.0.105")
 
     assert {
@@ -193,8 +192,8 @@ async def test_a_running_dnsmasq_gives_it_to_that_box_alone(config, open_path):
 async def test_a_start_gives_what_the_hosts_files_name_and_takes_away_what_none_does(config):
     """While it did not run, one file was written by hand and another went."""
     gone = boxes.facts("rack-8", {"mac": "52:54:00:12:34:99", "ipxe": "mine.efi"}, "default")
-    hosts.announce(config.paths, gone)
-    hosts.put(config.paths.hosts, "rack-7", {"mac": [MAC], "ipxe": "mine.efi"})
+    hosts_files.announce(config.paths, gone)
+    hosts_files.put(config.paths.hosts, "rack-7", {"mac": [MAC], "ipxe": "mine.efi"})
     async with open_lab(config) as lab:  # files are read in a thread: real time
         await run._learn_hosts(lab.scheduler)
 

@@ -1,4 +1,4 @@
-"""keep/owner: what root does in a folder that somebody else owns, it does as that owner."""
+"""fs/owner: what root does in a folder that somebody else owns, it does as that owner."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-import appliance.cli.backup
-import appliance.cli.images
-import appliance.cli.state
-import appliance.cli.surveyed  # noqa: F401 - here, so that each child need not
-from appliance.boot import image_gc, pinning  # noqa: F401
-from appliance.doors import operators  # noqa: F401
+from appliance.boot.images import image_gc, pinning  # noqa: F401
+from appliance.control import lab_verbs  # noqa: F401
 from appliance.errors import Refused
+from appliance.fs import owner
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, backup, owner, records
+from appliance.keep import archive, archive_file
+from appliance.keep.repair import backup
+from appliance.keep.state import records
 from tests import traps
 from tests.test_state import ARCHIVING, flip, written
 from tests.traps import KINDS, USER

@@ -1,4 +1,4 @@
-"""setup/packages.sh: with an apt that only writes down what it was asked."""
+"""release/packages.sh: with an apt that only writes down what it was asked."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "appliance/setup/packages.sh"
+SCRIPT = Path(__file__).parents[1] / "release/packages.sh"
 
 # What stands in for the system's programs: each writes its name and arguments into $CALLS.
 FAKES = {

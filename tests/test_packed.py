@@ -7,9 +7,10 @@ import gzip
 import pytest
 import trio
 
-from appliance.jobs import fetches, packed
-from appliance.jobs.document import Body
+from appliance.jobs import packed
+from appliance.jobs.documents.document import Body
 from appliance.jobs.packed import Packed, is_large
+from appliance.scheduler import boot_progress
 from tests import fakes
 from tests.lab import open_lab
 
@@ -34,13 +35,13 @@ async def ask(lab, method, path):
 @pytest.fixture
 def made(monkeypatch):
     """In which threads job.cgz was made: True for the loop's."""
-    threads, pack = [], fetches.pack
+    threads, pack = [], boot_progress.pack
 
     def count(*arguments):
         threads.append(in_trio())
         return pack(*arguments)
 
-    monkeypatch.setattr(fetches, "pack", count)
+    monkeypatch.setattr(boot_progress, "pack", count)
     return threads
 
 
@@ -97,13 +98,13 @@ async def test_what_is_kept_goes_with_its_attempt():
 async def test_one_whose_attempt_ends_while_it_is_made_does_not_go_out_and_is_not_kept(monkeypatch):
     async with open_lab() as lab:
         path = await offered(lab, LARGE)
-        pack = fetches.pack
+        pack = boot_progress.pack
 
         def slow(*arguments):
             trio.from_thread.run(lab.scheduler.cancel, "lab.1", "root")
             return pack(*arguments)
 
-        monkeypatch.setattr(fetches, "pack", slow)
+        monkeypatch.setattr(boot_progress, "pack", slow)
 
         assert 404 == (await ask(lab, "GET", path)).status
         assert 0 == len(lab.scheduler.packed)

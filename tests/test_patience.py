@@ -1,4 +1,4 @@
-"""setup/patience: a deadline counts what a box was given, whatever else the machine does."""
+"""lab/patience: a deadline counts what a box was given, whatever else the machine does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.lowlevel import open_process
 
-from appliance.setup import patience
-from appliance.setup.patience import Clock, Look, Spent, TooLate
+from lab import patience
+from lab.patience import Clock, Look, Spent, TooLate
 
 # As in proc_pid_stat(5), of a program with an awkward name: 1,250 + 350 ticks of CPU time.
 STAT = "7 (qemu) R 1) S 1 7 7 0 -1 4194560 99 0 0 0 1250 350 0 0 20 0 4 0 12345 999 99\n"

@@ -8,23 +8,23 @@ import attrs
 import pytest
 import trio
 
-from appliance.boot import images, pinning
+from appliance.boot.images import catalogue, pinning
 from appliance.config import Defaults
 from appliance.errors import BadImage
-from appliance.jobs import document
+from appliance.jobs.documents import document
 from tests.test_serve import make_image
 
 
 @pytest.fixture
 def looks(monkeypatch):
     """The images that were looked for, in order."""
-    found, resolve = [], images.resolve
+    found, resolve = [], catalogue.resolve
 
     def look(srv, *image):
         found.append(image[:3])
         return resolve(srv, *image)
 
-    monkeypatch.setattr(images, "resolve", look)
+    monkeypatch.setattr(catalogue, "resolve", look)
     return found
 
 

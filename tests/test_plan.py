@@ -1,4 +1,4 @@
-"""setup/plan.py and setup/removal.py: what an install, an upgrade and an uninstall do."""
+"""install/plan.py and install/removal.py: what an install, an upgrade and an uninstall do."""
 
 import json
 import re
@@ -8,9 +8,8 @@ import attrs
 import pytest
 
 from appliance.config import Config, Network, Paths, Ports
-from appliance.doors import listen
-from appliance.setup import plan, records, removal, settings, units
-from appliance.setup.actions import (
+from appliance.install import manifest, plan, removal, settings, units
+from appliance.install.actions import (
     All,
     Folder,
     Install,
@@ -23,8 +22,9 @@ from appliance.setup.actions import (
     Unpack,
     Write,
 )
-from appliance.setup.site import PACKAGES as BY_PART
-from appliance.setup.site import Found, Places, Program, Wish
+from appliance.install.site import PACKAGES as BY_PART
+from appliance.install.site import Found, Places, Program, Wish
+from appliance.web import listen
 
 PLACES = Places()
 NETWORK = Network(interface="lab0", address="172.28.0.1", dhcp_range=("172.28.0.2", "172.28.0.9"))
@@ -162,7 +162,7 @@ def test_a_later_install_and_its_uninstall_know_of_packages_that_one_that_failed
     left = failed(BARE, steps, at)
     assert {PLACES.kept} == left.texts.keys()
     assert PACKAGES == left.packages
-    (said,) = records.brought(records.of(left.texts, PLACES))
+    (said,) = manifest.brought(manifest.of(left.texts, PLACES))
     assert said == f"packages that an install brought: apt-get purge {' '.join(sorted(PACKAGES))}"
 
     later = after(left, plan.install(wish(), left, program(), PLACES))
@@ -328,7 +328,7 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
         step.do for step in steps if isinstance(step.do, Folder)
     ]
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
-    record = records.of(found.texts, PLACES)
+    record = manifest.of(found.texts, PLACES)
     left = removal.left(wish().config, record, PLACES, purge=True)
     assert ["/srv/os: was there before any install"] == [each for each in left if "/srv" in each]
 

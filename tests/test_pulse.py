@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 import trio
 
-from appliance import pulse
-from appliance.jobs.measures import Lateness
+from appliance.jobs.shown.measures import Lateness
+from appliance.scheduler import pulse
 
 
 async def test_a_loop_that_does_its_work_in_time_is_not_late(autojump_clock):

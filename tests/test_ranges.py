@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from appliance.doors import ranges
-from appliance.doors.ranges import Unsatisfiable, parse_range
+from appliance.web import ranges
+from appliance.web.ranges import Unsatisfiable, parse_range
 
 ETAG = b'"1-2-3"'
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"

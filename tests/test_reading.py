@@ -11,8 +11,8 @@ import yaml
 
 from appliance import yaml_text
 from appliance.errors import BadDocument
-from appliance.jobs import reading
-from appliance.jobs.reading import PROBLEMS_MAX
+from appliance.jobs.documents import reading
+from appliance.jobs.documents.reading import PROBLEMS_MAX
 from appliance.yaml_text import DEPTH_MAX, VALUES_MAX
 
 

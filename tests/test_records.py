@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import BadState
 from appliance.jobs.changes import Change
-from appliance.keep import records
+from appliance.keep.state import records
 from tests import rich
 
 SEEDS = range(30)

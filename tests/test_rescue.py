@@ -11,9 +11,11 @@ import pytest
 
 from appliance.errors import BadState, DiskTrouble
 from appliance.jobs import job as jobs
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, records, rescue
+from appliance.keep import archive, archive_file
+from appliance.keep.repair import rescue
+from appliance.keep.state import records
 from tests import rich
 from tests.recorder import NAME, SYNC, recorded
 

@@ -9,13 +9,13 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.clock import Clock
 from appliance.jobs import restart
 from appliance.jobs.changes import Clocked, Known, Missed, Seen
 from appliance.jobs.job import Finished
 from appliance.jobs.restart import GRACE_S
 from appliance.jobs.store import Store
-from appliance.keep import records
+from appliance.keep.state import records
+from appliance.scheduler.clock import Clock
 from tests.disks import MemoryDisk as Disk
 from tests.lab import KEY, open_lab
 from tests.test_decisions import MAC, NOW, WAITS, Identity, facts

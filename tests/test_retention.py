@@ -13,12 +13,12 @@ import structlog
 import trio
 
 from appliance.config import Limits, Waits
-from appliance.doors import retention
+from appliance.control import retention
 from appliance.errors import BadRequest, DiskTrouble, NoSpace, Refused, Unknown
 from appliance.keep import results
 from tests.lab import config, open_lab
 from tests.test_operator import do
-from tests.test_results import send
+from tests.test_uploads import send
 
 DAY = 86400.0
 

@@ -1,4 +1,4 @@
-"""setup/rivals.py: other DHCP servers where an install is to lease addresses."""
+"""install/rivals.py: other DHCP servers where an install is to lease addresses."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from appliance.config import Network, Segment
-from appliance.setup import rivals
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from appliance.install import rivals
+from lab.namespace import BRIDGE, SERVER, namespace
 from tests.machines import machine
 
 RANGE = ("10.0.0.2", "10.0.0.9")

@@ -1,4 +1,4 @@
-"""setup/install.py: which program may go on with which state, before anything is changed."""
+"""install/install.py: which program may go on with which state, before anything is changed."""
 
 import json
 
@@ -8,9 +8,9 @@ import pytest
 from appliance import build
 from appliance.config import Config, Network, Paths
 from appliance.errors import Refused
-from appliance.keep import versions
-from appliance.setup import debian, doing, install, plan, server
-from appliance.setup.site import Places, Wish
+from appliance.install import debian, execute, install, plan, server_facts
+from appliance.install.site import Places, Wish
+from appliance.keep.state import versions
 
 OLD, NEW = "1-old", "2-new"
 
@@ -19,9 +19,10 @@ OLD, NEW = "1-old", "2-new"
 def places(tmp_path, monkeypatch):
     """A server with two programs: `previous` does not say which states it reads."""
     places = Places(tmp_path)
-    for name, facts in ((OLD, {}), (NEW, {"state": versions.VERSION})):
+    both = ((OLD, {}, "setup/systemd"), (NEW, {"state": versions.VERSION}, "install/systemd"))
+    for name, facts, units in both:
         inside = places.lib / "versions" / name / "_internal/appliance"
-        (inside / "setup/systemd").mkdir(parents=True)
+        (inside / units).mkdir(parents=True)
         (inside / build.FACTS).write_text(json.dumps(facts))
     places.current.symlink_to(f"versions/{NEW}")
     places.previous.symlink_to(f"versions/{OLD}")
@@ -35,14 +36,18 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(install, "_check_machine", lambda: None)
     monkeypatch.setattr(install.configs, "load", lambda: config)
     monkeypatch.setattr(debian, "installed", lambda names: set(names))
-    monkeypatch.setattr(server, "active", lambda names: set(names))
-    monkeypatch.setattr(doing, "carry_out", unexpected)
+    monkeypatch.setattr(server_facts, "active", lambda names: set(names))
+    monkeypatch.setattr(execute, "carry_out", unexpected)
     return places
 
 
 def a_state(folder, version):
     folder.mkdir()
     (folder / "journal-000001").write_bytes(b"appliance journal %d\n" % version)
+
+
+def no_pages(version):
+    return {}
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -53,17 +58,17 @@ def test_a_rollback_to_a_program_that_does_not_know_the_states_version_changes_n
     a_state(tmp_path / "state-before", 1)
     said = []
     with pytest.raises(Refused, match=r"nothing was changed:\n.*1-old reads none above 1.*--with-"):
-        install.rollback(said.append, state=False, dry_run=dry_run)
+        install.rollback(said.append, no_pages, state=False, dry_run=dry_run)
     assert [] == said
 
-    install.rollback(said.append, state=True, dry_run=True)
+    install.rollback(said.append, no_pages, state=True, dry_run=True)
     assert any("state-after" in line for line in said)
 
 
 def test_a_rollback_on_a_state_that_the_version_before_reads_is_done(places, tmp_path):
     a_state(tmp_path / "state", 1)
     said = []
-    install.rollback(said.append, state=False, dry_run=True)
+    install.rollback(said.append, no_pages, state=False, dry_run=True)
 
     assert any("the version that runs" in line for line in said)
 
@@ -71,7 +76,7 @@ def test_a_rollback_on_a_state_that_the_version_before_reads_is_done(places, tmp
 def test_an_install_of_a_program_that_does_not_know_the_states_version_is_refused(places, tmp_path):
     a_state(tmp_path / "state", versions.VERSION + 1)
     config = install.configs.load()
-    program = install._program_in(places.lib / "versions" / NEW)
+    program = install._program_in(places.lib / "versions" / NEW, no_pages)
     found = install._found(program, config)
     wish = Wish(config, "", ())
 
@@ -88,5 +93,5 @@ def test_the_running_program_reads_what_it_writes(places, monkeypatch):
     inside = places.lib / "versions" / NEW / "_internal"
     monkeypatch.setattr(build, "unpacked", lambda: inside)
 
-    assert versions.VERSION == install._program().reads
+    assert versions.VERSION == install._program(no_pages).reads
     assert plan.copy_of(places.lib).name == "appliance-before"

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors.room import NoRoom, Room
+from appliance.web.room import NoRoom, Room
 
 
 async def never():

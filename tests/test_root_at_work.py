@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.boot.daemons import tftp
 from appliance.config import Config, Paths
+from appliance.doctor import facts, host
 from appliance.errors import Refused
-from appliance.setup import doing, server, tftp
-from appliance.setup.actions import Folder, Owner, Touch
-from appliance.setup.doctor import host, worlds
+from appliance.install import execute, server_facts
+from appliance.install.actions import Folder, Owner, Touch
 from tests import traps
 from tests.test_owner import Lab
 from tests.traps import KINDS, USER
@@ -96,14 +97,14 @@ def test_an_install_gives_away_no_file_that_lies_there_already(lab, kind):
     traps.plant(kind, leases, lab.victim)
     before = traps.facts(lab.victim)
     with pytest.raises(Refused, match=r"leases: a .* of user .* is in the way"):
-        doing.do(Touch(leases, 0o644, Owner("daemon", "daemon")))
+        execute.do(Touch(leases, 0o644, Owner("daemon", "daemon")))
     assert before == traps.facts(lab.victim)
 
 
 def test_an_install_makes_a_file_for_its_owner_and_may_do_so_again(lab):
     leases = lab.state / "dnsmasq.leases"
     for _ in range(2):
-        doing.do(Touch(leases, 0o644, NOBODY))
+        execute.do(Touch(leases, 0o644, NOBODY))
         leases.write_text("kept" if leases.read_text() else "")
     found = leases.stat()
     assert (USER, 0o100644) == (found.st_uid, found.st_mode)
@@ -114,7 +115,7 @@ def test_an_install_changes_no_folder_behind_a_link(lab, kind):
     traps.plant(kind, lab.state / "dhcp-hosts", lab.victim)
     before = traps.facts(lab.victim)
     with contextlib.suppress(FileExistsError):  # a link that leads to a folder is left alone
-        doing.do(Folder(lab.state / "dhcp-hosts", 0o777, NOBODY))
+        execute.do(Folder(lab.state / "dhcp-hosts", 0o777, NOBODY))
     assert before == traps.facts(lab.victim)
 
 
@@ -126,12 +127,12 @@ def test_an_install_reads_no_file_of_another_users(lab, kind):
     mine.write_text("mine")
 
     assert {mine: "mine"} == {
-        path: text for path, text in server.texts([leases, mine]).items() if text
+        path: text for path, text in server_facts.texts([leases, mine]).items() if text
     }
     leases.unlink() if kind != "folder" else leases.rmdir()
     leases.write_bytes(b"\xff")
     os.chown(leases, USER, USER)
-    assert {leases: ""} == server.texts([leases, lab.state / "none"])
+    assert {leases: ""} == server_facts.texts([leases, lab.state / "none"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,9 +166,9 @@ def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab, mon
     shutil.copy("/bin/dash", program)
     command = [program, "-c", "read x", f"--conf-file={conf}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, user=USER) as theirs:
-        monkeypatch.setattr(worlds.os, "listdir", lambda folder: [str(theirs.pid)])
+        monkeypatch.setattr(facts.os, "listdir", lambda folder: [str(theirs.pid)])
         paths = Paths(lab.place / "srv", lab.state, lab.place / "run", lab.hosts, lab.tftp)
-        confs = worlds._confs(Config(paths=paths))
+        confs = facts._confs(Config(paths=paths))
         if "dnsmasq" in confs:
             host._checked("dnsmasq", ("dnsmasq", "--test", "--conf-file={}"), confs["dnsmasq"])
         assert theirs.stdin is not None
@@ -178,11 +179,11 @@ def test_doctor_asks_no_checker_about_a_configuration_that_others_wrote(lab, mon
 
 
 def test_doctor_knows_a_configuration_that_root_wrote(lab, monkeypatch):
-    monkeypatch.setattr(worlds.os, "listdir", lambda folder: [])  # no process
+    monkeypatch.setattr(facts.os, "listdir", lambda folder: [])  # no process
     conf = lab.place / "run/dnsmasq.conf"
     conf.write_text("# Written by `appliance dnsmasq-config`.\n")
     paths = Paths(lab.place / "srv", lab.state, lab.place / "run", lab.hosts, lab.tftp)
-    assert {"dnsmasq": conf} == worlds._confs(Config(paths=paths))
+    assert {"dnsmasq": conf} == facts._confs(Config(paths=paths))
 
 
 @pytest.mark.parametrize("whose", ["os", "os/debian", "os/debian/x86_64"])

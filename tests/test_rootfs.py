@@ -1,4 +1,4 @@
-"""boot/rootfs: nothing in a root filesystem leads us out of it, since those who make one are root.
+"""images/rootfs: nothing in a root filesystem leads us out of it: those who make one are root.
 
 `host` stands for the server: every test ends with a look whether anything in it changed, and
 whether a byte of it came into the image.  depmod, modinfo and dracut are stood in for.
@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from appliance.boot import image_import, rootfs, snapshot
+from appliance.boot.images import image_import, rootfs, snapshot
 from appliance.errors import BadImage
 
 VERSION = "6.1"
@@ -79,9 +79,9 @@ def tools(monkeypatch, tmp_path):
                 ["sh", "-c", "find . | cpio --quiet -o -H newc | gzip"],
                 cwd=initramfs, capture_output=True, check=True,
             ).stdout  # fmt: skip
-            rootfs.inside.write(root, argv[-1], packed)
+            rootfs.chroot_paths.write(root, argv[-1], packed)
 
-    monkeypatch.setattr(rootfs.contained, "run_inside", run_inside)
+    monkeypatch.setattr(rootfs.sandbox, "run_inside", run_inside)
     return asked
 
 
@@ -210,7 +210,7 @@ def test_firmware_comes_from_inside_only(root, host, tools, asked):
 
 
 def test_what_depmod_leaves_is_packed_only_where_it_is_a_file(root, host, monkeypatch):
-    real = rootfs.contained.run_inside
+    real = rootfs.sandbox.run_inside
 
     def run_inside(root, argv, say, **more):
         if argv[0] == "depmod":
@@ -219,7 +219,7 @@ def test_what_depmod_leaves_is_packed_only_where_it_is_a_file(root, host, monkey
             (staged / "more").symlink_to(host)
         real(root, argv, say, **more)
 
-    monkeypatch.setattr(rootfs.contained, "run_inside", run_inside)
+    monkeypatch.setattr(rootfs.sandbox, "run_inside", run_inside)
     rootfs.finish(root, quiet, 0)
 
     assert SECRET.encode() not in packed(root)

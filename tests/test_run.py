@@ -13,11 +13,11 @@ import trio
 from appliance import log as logs
 from appliance import run
 from appliance.config import Network, Ports
-from appliance.doors import connections
-from appliance.doors.sending import Owed
 from appliance.jobs import box as boxes
-from appliance.jobs import intake
-from appliance.jobs.intake import Paper
+from appliance.scheduler import intake
+from appliance.scheduler.intake import Paper
+from appliance.web import connections
+from appliance.web.sending import Owed
 from tests import fakes
 from tests import lab as labs
 from tests.disks import MemoryDisk

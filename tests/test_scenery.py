@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from appliance.setup.patience import TooLate
+from lab.patience import TooLate
 from tests import scenery
 from tests.scenery import Failure, Kept, Reached
 

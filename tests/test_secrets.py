@@ -15,7 +15,7 @@ import subprocess
 import structlog
 
 from appliance.config import Account
-from appliance.jobs import accounts
+from appliance.scheduler import accounts
 from tests import fakes
 from tests import lab as labs
 from tests.lab import KEY, SCHEDULER, open_lab

@@ -15,8 +15,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.boot.pinning import ImageFolder
-from appliance.jobs import hosts
+from appliance.boot.images.pinning import ImageFolder
+from appliance.scheduler import hosts_files
 from tests import fakes
 from tests import lab as labs
 from tests.lab import KEY, open_lab
@@ -121,7 +121,7 @@ async def submit(lab, text, number):
 
 async def boot(lab, server=SERVER):
     """What the box is told, once its hosts file has been read as at a start."""
-    facts, _ = hosts.read_all(lab.config.paths.hosts, "default")
+    facts, _ = hosts_files.read_all(lab.config.paths.hosts, "default")
     await lab.scheduler.keep([change for one in facts for change in lab.scheduler.known(one)])
     target = f"/boot.ipxe/mac/{MAC.replace(':', '-')}"
     answer = await fakes.begin(lab.wire, "GET", target, client=BOX, server=server)

@@ -11,8 +11,9 @@ import structlog
 import trio
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
-from appliance.doors import control, sending
-from appliance.doors.sending import PIECE_BYTES, PRESSED_S, STALL_S, Owed, TakesNothing
+from appliance.control import server as control
+from appliance.web import sending
+from appliance.web.sending import PIECE_BYTES, PRESSED_S, STALL_S, Owed, TakesNothing
 from tests import lab as labs
 from tests.lab import ASK, HYPHENS, KEY, SCHEDULER, open_lab
 

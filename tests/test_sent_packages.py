@@ -8,7 +8,7 @@ import tracemalloc
 
 import trio
 
-from appliance.jobs.checks import Package
+from appliance.jobs.documents.checks import Package
 from appliance.json_text import Long
 from appliance.keep import packages
 

@@ -17,7 +17,7 @@ import wsproto
 
 from appliance import systemd
 from appliance.jobs.store import Store
-from appliance.keep import export as exports
+from appliance.keep.repair import export as exports
 
 MAC = "52-54-00-00-00-01"
 KVER = "6.1.0-1-amd64"

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from appliance.doors import shares
-from appliance.doors.shares import READS, WAITS, Callers, Full, Kind, Places, Shares, note
+from appliance.web import shares
+from appliance.web.shares import READS, WAITS, Callers, Full, Kind, Places, Shares, note
 
 LIMITS = [64, 400, 1024, 4096, 20_000, 65_536, 1_048_576]
 

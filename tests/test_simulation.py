@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from appliance.jobs import reaper
+from appliance.scheduler import reaper
 from tests.simulation.lab import THOUSANDS, Size, simulate
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.seeds import on_all_cores, play

@@ -1,4 +1,4 @@
-"""boot/smb: the configuration against Samba's own checker, and a real smbd that uses it."""
+"""boot/daemons/smb: the configuration against Samba's own checker, and a real smbd that uses it."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from appliance.boot import smb
+from appliance.boot.daemons import smb
 from appliance.cli import group
 from appliance.config import Config, Network, Paths, Ports
 from appliance.errors import BadConfig
-from appliance.setup.lab import toml
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from lab.lab import toml
+from lab.namespace import BRIDGE, SERVER, namespace
 
 SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 TESTPARM = shutil.which("testparm", path=SBIN)

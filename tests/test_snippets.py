@@ -1,9 +1,9 @@
-"""boot/snippets: what can be seen without the other server; tests/test_dhcp.py runs two of them."""
+"""snippets: what can be seen without the other server; tests/test_dhcp.py runs two of them."""
 
 import pytest
 from click.testing import CliRunner
 
-from appliance.boot import snippets
+from appliance.boot.daemons import snippets
 from appliance.cli import group
 from appliance.config import Config, Network
 from appliance.errors import BadConfig, BadRequest

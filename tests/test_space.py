@@ -10,10 +10,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Space
 from appliance.errors import DiskTrouble, SyncFailed, Unknown
-from appliance.keep import journal as journals
-from appliance.keep import space
-from appliance.keep.disk import RESERVE
-from appliance.keep.gate import Gate
+from appliance.keep.state import journal as journals
+from appliance.keep.state import space
+from appliance.keep.state.disk import RESERVE
+from appliance.keep.state.gate import Gate
 from tests.disks import MemoryDisk
 from tests.lab import open_lab
 

@@ -20,20 +20,12 @@ from appliance.errors import BadState
 from appliance.jobs.changes import Archived, Filed, Submitted
 from appliance.jobs.job import Booting, Offered, Queued
 from appliance.jobs.store import Store
-from appliance.keep import (
-    archive,
-    archive_file,
-    export,
-    offline,
-    records,
-    replay,
-    rescue,
-    sealed,
-    survey,
-)
-from appliance.keep import journal as journals
+from appliance.keep import archive, archive_file, sealed
 from appliance.keep.archive import Archive
-from appliance.keep.disk import StateFolder
+from appliance.keep.repair import export, offline, rescue, survey
+from appliance.keep.state import journal as journals
+from appliance.keep.state import records, replay
+from appliance.keep.state.disk import StateFolder
 from tests import rich
 from tests.recorder import NAME, SYNC, recorded
 from tests.spoiled import spoil

@@ -20,7 +20,7 @@ from appliance.jobs.changes import (
     Submitted,
 )
 from appliance.jobs.store import Store
-from appliance.keep import records
+from appliance.keep.state import records
 from tests import rich
 from tests.lab import open_lab
 from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered

@@ -1,12 +1,12 @@
-"""setup/story: who looks at the demo is told what it waits for while nothing moves."""
+"""lab/story: who looks at the demo is told what it waits for while nothing moves."""
 
 from __future__ import annotations
 
 import pytest
 
-from appliance.setup import story as stories
-from appliance.setup.patience import Clock, Spent, TooLate
-from appliance.setup.story import BOX, QUIET_S, STAGE_S, WAITS, Story
+from lab import story as stories
+from lab.patience import Clock, Spent, TooLate
+from lab.story import BOX, QUIET_S, STAGE_S, WAITS, Story
 
 USERLAND = "Welcome to Debian GNU/Linux 12 (bookworm)!"
 

@@ -20,9 +20,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from appliance import json_text
 from appliance.config import Account
-from appliance.doors import berths, submits
-from appliance.jobs import accounts, document
+from appliance.doors import submits
+from appliance.jobs.documents import document
 from appliance.keep.results import PART
+from appliance.scheduler import accounts
+from appliance.web import berths
 from tests import fakes
 from tests import lab as labs
 from tests.lab import SCHEDULER, open_lab

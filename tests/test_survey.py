@@ -9,9 +9,9 @@ import pytest
 
 from appliance.errors import BadState
 from appliance.jobs.changes import Moved, Submitted
-from appliance.keep import frames, records, replay
-from appliance.keep import journal as journals
-from appliance.keep import survey as surveys
+from appliance.keep.repair import survey as surveys
+from appliance.keep.state import frames, records, replay
+from appliance.keep.state import journal as journals
 from tests import rich
 from tests.disks import MemoryDisk
 from tests.test_journal import copy, history, rolled

@@ -13,8 +13,8 @@ import trio
 
 from appliance import systemd
 from appliance.config import Config, Network, Paths, Ports
-from appliance.doors import listen
 from appliance.errors import BadConfig
+from appliance.web import listen
 
 from .test_serve import Appliance, free_ports, rest
 

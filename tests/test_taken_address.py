@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from appliance.setup.namespace import BRIDGE, SERVER, Namespace, namespace, signal_program
+from lab.namespace import BRIDGE, SERVER, Namespace, namespace, signal_program
 from tests.test_serve import make_image
 
 A, B = "172.28.0.11", "172.28.0.12"

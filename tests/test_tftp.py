@@ -1,4 +1,4 @@
-"""setup/tftp: what lies in the tftp root, and a real dnsmasq that hands it out."""
+"""boot/daemons/tftp: what lies in the tftp root, and a real dnsmasq that hands it out."""
 
 import os
 import shutil
@@ -10,13 +10,12 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from appliance.boot import dnsmasq, own_ipxe
+from appliance.boot.daemons import dnsmasq, own_ipxe, tftp
 from appliance.cli import group
 from appliance.config import Config, Network, Paths, Ports
+from appliance.doctor import wire
 from appliance.errors import NotFound, Refused
-from appliance.setup import tftp
-from appliance.setup.doctor import wire
-from appliance.setup.namespace import BRIDGE, SERVER, namespace
+from lab.namespace import BRIDGE, SERVER, namespace
 
 
 def lab(directory: Path) -> Config:

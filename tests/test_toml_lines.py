@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 
 from appliance.config import Config
-from appliance.setup.lab import toml
 from appliance.toml_lines import _Walk, lines_of
+from lab.lab import toml
 
 TEXT = '''\
 # [not.a.table]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from appliance import trees
+from appliance.fs import trees
 
 DEEP = 5000  # beyond Python's recursion, a process's descriptors, and the longest path
 

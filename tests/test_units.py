@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance import names
 from appliance.config import Config, Paths
-from appliance.doors import control, listen
-from appliance.setup import units
+from appliance.install import units
+from appliance.web import listen
 
 UNITS = Path(__file__).parents[1] / "systemd"
 EXPOSURE_MAX = 2.0  # of 10; a service without any of this has 9.6
@@ -59,7 +60,7 @@ def test_the_sockets_are_those_of_a_configuration_that_names_none():
     assert [str(listen.BACKLOG)] == values("appliance.socket", "Backlog")
     control_socket = str(config.paths.control_socket)
     assert [control_socket] == values("appliance-control.socket", "ListenStream")
-    assert [control.GROUP] == values("appliance-control.socket", "SocketGroup")
+    assert [names.GROUP] == values("appliance-control.socket", "SocketGroup")
 
 
 def test_the_target_starts_every_service_and_a_stop_of_it_stops_them():

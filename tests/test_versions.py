@@ -1,4 +1,4 @@
-"""keep/versions.py, keep/heads.py: states of other versions, earlier and later ones."""
+"""keep/state/versions.py, keep/state/heads.py: states of other versions, earlier and later ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,12 @@ import trio
 from appliance import cli
 from appliance.errors import BadState, DiskTrouble, NewerState
 from appliance.jobs.changes import Clocked, Drained
-from appliance.keep import (
-    archive_file,
-    backup,
-    frames,
-    heads,
-    offline,
-    records,
-    replay,
-    rescue,
-    survey,
-    versions,
-)
-from appliance.keep import journal as journals
+from appliance.keep import archive_file
 from appliance.keep.archive import Archive
-from appliance.keep.disk import StateFolder
+from appliance.keep.repair import backup, offline, rescue, survey
+from appliance.keep.state import frames, heads, records, replay, versions
+from appliance.keep.state import journal as journals
+from appliance.keep.state.disk import StateFolder
 from tests import rich
 from tests.disks import MemoryDisk
 from tests.golden_state import FOLDER

@@ -8,12 +8,13 @@ import attrs
 import cbor2
 import pytest
 
-from appliance.jobs import decisions, views
+from appliance.jobs import decisions
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Identity
 from appliance.jobs.changes import Known, Moved, Seen
-from appliance.jobs.document import Body
-from appliance.jobs.lobby import Lobby
+from appliance.jobs.documents.document import Body
+from appliance.jobs.shown import views
+from appliance.scheduler.lobby import Lobby
 from tests import rich
 from tests.test_decisions import ADDRESS, MAC, NOW, WAITS, a_job, a_store, facts, make, offered
 

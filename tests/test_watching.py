@@ -10,11 +10,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from appliance.doors import monitor, operators
+from appliance.control import lab_verbs
+from appliance.doors import monitor
 from appliance.errors import BadRequest, Refused
-from appliance.jobs import decisions, queries, watching
-from appliance.jobs.queries import News, Query
-from appliance.jobs.watching import Group
+from appliance.jobs import decisions
+from appliance.scheduler import queries, watching
+from appliance.scheduler.queries import News, Query
+from appliance.scheduler.watching import Group
 from tests import fakes
 from tests.lab import KEY, open_lab
 from tests.loop import STALL_S, rounds
@@ -354,7 +356,7 @@ async def test_what_happened_before_a_stop_is_heard(autojump_clock):
 
 async def test_a_screen_that_nobody_reads_gathers_only_so_much(autojump_clock, monkeypatch):
     """`appliance watch` behind a terminal that was stopped."""
-    monkeypatch.setattr(operators, "NEWS_MAX", 5)
+    monkeypatch.setattr(lab_verbs, "NEWS_MAX", 5)
     monkeypatch.setattr(watching, "UNREAD_BYTES_MAX", 40_000)
     shown, reads = [], trio.Event()
 

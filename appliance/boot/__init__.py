@@ -1,1 +1,1 @@
-"""See `appliance/__init__.py` for the map."""
+"""What a testbox is told."""

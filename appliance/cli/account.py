@@ -24,7 +24,7 @@ def account(user: str, email: str, name: str | None, read: bool) -> None:
     for the person's own machine.  The token is shown here and nowhere else.
     """
     from appliance import config
-    from appliance.jobs import accounts
+    from appliance.scheduler import accounts
 
     token = sys.stdin.read().strip() if read else secrets.token_hex(16)
     if len(token) < accounts.TOKEN_CHARS_MIN:

@@ -12,8 +12,8 @@ import click
 from appliance import errors
 from appliance.cli import load_config
 from appliance.cli import show as shows
+from appliance.cli.connection import connect
 from appliance.cli.show import echo
-from appliance.cli.wire import connect
 from appliance.jobs.job import Finished
 
 
@@ -28,7 +28,7 @@ def backup(ctx: click.Context, file: Path) -> None:
     server, as root.
     """
     from appliance import config as configuration
-    from appliance.keep import backup as backups
+    from appliance.keep.repair import backup as backups
 
     if ctx.find_root().params.get("host"):
         raise errors.BadRequest(
@@ -72,8 +72,8 @@ def restore(ctx: click.Context, file: Path, yes: bool) -> None:
     state, and that folder is named.  A FILE that is damaged or cut off changes nothing.
     """
     from appliance import config as configuration
-    from appliance.keep import backup as backups
-    from appliance.keep import restore as restores
+    from appliance.keep.repair import backup as backups
+    from appliance.keep.repair import restore as restores
 
     path = configuration.path_of(ctx.obj)
     with backups.opened(file) as found:

@@ -10,7 +10,7 @@ import threading
 import click
 
 from appliance.cli import load_config
-from appliance.cli.wire import connect_to
+from appliance.control.client import connect_to
 
 _BYTES = 2**16
 

@@ -27,7 +27,7 @@ def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
     Exit codes: 0 nothing is wrong (there may be warnings), 1 at least one error, 2 the
     configuration cannot be read.
     """
-    from appliance.setup.doctor import findings, look
+    from appliance.doctor import findings, look
 
     config = load_config(ctx)
 
@@ -52,7 +52,7 @@ def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
 
 
 def _tell(finding: object) -> None:
-    from appliance.setup.doctor.findings import Finding
+    from appliance.doctor.findings import Finding
 
     assert isinstance(finding, Finding)
     secho(f"{finding.level:8}", fg=_COLOURS[finding.level], bold=True, nl=False)

@@ -10,10 +10,10 @@ from typing import IO, Any
 import click
 
 from appliance import errors
-from appliance.cli import moments
+from appliance.cli import durations
 from appliance.cli import show as shows
+from appliance.cli.connection import connect
 from appliance.cli.show import echo
-from appliance.cli.wire import connect
 
 
 @click.command()
@@ -243,7 +243,7 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
     """
     why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
-        row = server.ask("host-reserve", host=box, why=why, **moments.until(until))["host"]
+        row = server.ask("host-reserve", host=box, why=why, **durations.until(until))["host"]
     echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 
 
@@ -258,7 +258,7 @@ def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
     It ends by itself, or by `appliance host release`.  Only root may.
     """
     with connect(ctx) as server:
-        answer = server.ask("host-reserve", host=box, **moments.until(until), **{"for": whom})
+        answer = server.ask("host-reserve", host=box, **durations.until(until), **{"for": whom})
     row = answer["host"]
     echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 

@@ -20,7 +20,7 @@ from appliance.cli.show import echo
 from appliance.errors import BadState, NotFound, NotRunning
 
 if TYPE_CHECKING:
-    from appliance.boot.images import Image
+    from appliance.boot.images.catalogue import Image
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 _SRV = click.option(
@@ -48,7 +48,7 @@ def build(
     ctx: click.Context, system: str, version: str, arch: str, mirror: str | None, srv: Path | None
 ) -> None:
     """Build an image from packages: appliance image build debian 12 x86_64."""
-    from appliance.boot import image_build
+    from appliance.boot.images import image_build
 
     place = _own_place(ctx, srv)
     with told() as say:
@@ -67,7 +67,7 @@ def import_(
     ctx: click.Context, source: Path, system: str, version: str, arch: str, srv: Path | None
 ) -> None:
     """Make an image of a root filesystem that exists; it is copied, and not changed."""
-    from appliance.boot import image_import
+    from appliance.boot.images import image_import
 
     place = _own_place(ctx, srv)
     with told() as say:
@@ -81,9 +81,9 @@ def import_(
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
     """List the images that documents can ask for."""
-    from appliance.boot import images
+    from appliance.boot.images import catalogue
 
-    rows = [_row(one) for one in images.images(_place(ctx, srv))]
+    rows = [_row(one) for one in catalogue.images(_place(ctx, srv))]
     if as_json:
         shows.as_json(rows)
         return
@@ -107,12 +107,12 @@ def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
 @click.pass_context
 def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
     """Look whether images are whole and can be read by boxes; exit code 1 if one is not."""
-    from appliance.boot import images, rootfs
+    from appliance.boot.images import catalogue, rootfs
 
     place = _place(ctx, srv)
-    found = [one for one in images.images(place) if name in (None, one.name)]
+    found = [one for one in catalogue.images(place) if name in (None, one.name)]
     if not found:
-        there = ", ".join(one.name for one in images.images(place)) or "none"
+        there = ", ".join(one.name for one in catalogue.images(place)) or "none"
         raise NotFound(f"no image {name or 'at all'} in {place}/os; there are: {there}")
     bad = False
     for one in found:
@@ -133,7 +133,7 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
     Only `<version>-<timestamp>` folders are looked at, and none where an image is being made now.
     With the server stopped, the jobs in its state count.
     """
-    from appliance.boot import image_gc, pinning
+    from appliance.boot.images import image_gc, pinning
 
     place = _own_place(ctx, srv)
     if not (place / "os").is_dir():
@@ -154,9 +154,9 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
 
 def _used(ctx: click.Context) -> set[str]:
     """The snapshots that jobs need, as the server says, or else its state."""
-    from appliance.cli.wire import connect
-    from appliance.doors.operators import pinned
-    from appliance.keep import offline, survey
+    from appliance.cli.connection import connect
+    from appliance.control.lab_verbs import pinned
+    from appliance.keep.repair import offline, survey
 
     try:
         with connect(ctx) as server:
@@ -193,7 +193,7 @@ def _place(ctx: click.Context, srv: Path | None) -> Path:
 
 def _own_place(ctx: click.Context, srv: Path | None) -> Path:
     """The same, for root to make and remove in.  Raises Refused where others may, too."""
-    from appliance.keep import owner
+    from appliance.fs import owner
 
     place = _place(ctx, srv)
     for kind in (place / "os", *place.glob("os/*"), *place.glob("os/*/*")):

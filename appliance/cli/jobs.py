@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from appliance.cli import each, moments
+from appliance.cli import durations, each
 from appliance.cli import show as shows
+from appliance.cli.connection import connect
 from appliance.cli.show import echo, secho
-from appliance.cli.wire import connect
 
 
 @click.command()
@@ -26,7 +26,7 @@ from appliance.cli.wire import connect
 @click.pass_context
 def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wanted: Any) -> None:
     """List jobs, newest first."""
-    since = time.time() - moments.length(wanted["since"]) if wanted["since"] else None
+    since = time.time() - durations.length(wanted["since"]) if wanted["since"] else None
     with connect(ctx) as server:
         answer = server.ask(
             "jobs",
@@ -100,5 +100,5 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
 def renew(ctx: click.Context, job: str, length: str) -> None:
     """Give a running JOB more time: LENGTH such as 90s, 30m, 12h."""
     with connect(ctx) as server:
-        row = server.ask("renew", job=job, seconds=moments.length(length))["job"]
+        row = server.ask("renew", job=job, seconds=durations.length(length))["job"]
     echo(f"{row['id']} has {length} more")

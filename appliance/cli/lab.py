@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from appliance.cli import moments
+from appliance.cli import durations
 from appliance.cli import show as shows
+from appliance.cli.connection import connect
 from appliance.cli.show import echo, secho
-from appliance.cli.wire import connect
 
 
 @click.command()
@@ -95,7 +95,7 @@ def log_level(ctx: click.Context, level: str | None, length: str | None) -> None
     """
     if length is not None and level is None:
         raise click.UsageError("--for needs a LEVEL")
-    seconds = moments.length(length) if length is not None else None
+    seconds = durations.length(length) if length is not None else None
     with connect(ctx) as server:
         answer = server.ask("log-level", level=level, seconds=seconds)
     back = f", {answer['then']} again in {length}" if length is not None else ""

@@ -23,9 +23,9 @@ def _say(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    from appliance.keep import plain
+    from appliance.fs import plain_files
 
-    plain.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
+    plain_files.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
 
 
 @click.command("dnsmasq-config")
@@ -37,7 +37,7 @@ def dnsmasq_config(ctx: click.Context, output: Path | None, tftp_only: bool) -> 
 
     Use it as `dnsmasq --conf-file=FILE`, or put it where a dnsmasq of its own reads it.
     """
-    from appliance.boot import dnsmasq
+    from appliance.boot.daemons import dnsmasq
 
     _say(dnsmasq.configuration(load_config(ctx), tftp_only=tftp_only), output)
 
@@ -54,11 +54,11 @@ def dhcp_snippet(ctx: click.Context, kind: str, everybody: bool, output: Path | 
     A server that knows no conditions gives the name of the file that the boxes' firmware loads
     (ipxe/bin-x86_64-efi/snp.efi): iPXE 1.21 and later finds autoexec.ipxe beside it by itself.
     """
-    from appliance.boot import snippets
-    from appliance.jobs import hosts
+    from appliance.boot.daemons import snippets
+    from appliance.scheduler import hosts_files
 
     config = load_config(ctx)
-    facts, wrong = hosts.read_all(config.paths.hosts, config.defaults.queue)
+    facts, wrong = hosts_files.read_all(config.paths.hosts, config.defaults.queue)
     for text in wrong:
         click.echo(f"appliance: left out: {text}", err=True)
     macs = None if everybody else sorted(mac for one in facts for mac in one.macs)
@@ -75,7 +75,7 @@ def smb_config(ctx: click.Context, directories: bool, output: Path | None) -> No
     Use it as `smbd --foreground --configfile=FILE`; it shares nothing with the machine's Samba.
     smbd starts only when its directories exist.
     """
-    from appliance.boot import smb
+    from appliance.boot.daemons import smb
 
     config = load_config(ctx)
     _say(smb.configuration(config), output)
@@ -94,11 +94,11 @@ def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path
     Use it as `ganesha.nfsd -F -f FILE`, for documents that say `os_mount: nfs`.
     ganesha starts only when its directories exist.
     """
-    from appliance.boot import exports, ganesha
+    from appliance.boot.daemons import ganesha, nfsd
 
     config = load_config(ctx)
     if kernel:
-        _say(exports.configuration(config), output)
+        _say(nfsd.configuration(config), output)
         return
     try:
         said = subprocess.run(["ganesha.nfsd", "-v"], capture_output=True, text=True, check=False)
@@ -130,7 +130,7 @@ def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], arm64: bool, remove: bo
     The binaries come from Debian's package `ipxe`.  Run it again after an update of the package
     or a change of the configuration.
     """
-    from appliance.setup import tftp
+    from appliance.boot.daemons import tftp
 
     config = load_config(ctx)
     if remove:

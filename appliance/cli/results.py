@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from appliance.cli import moments, show
+from appliance.cli import durations, show
+from appliance.cli.connection import connect
 from appliance.cli.show import echo
-from appliance.cli.wire import Server, connect
+from appliance.control.client import Server
 from appliance.errors import BadRequest
 
 
@@ -80,7 +81,7 @@ def _warn(job: str, listed: dict[str, Any]) -> None:
 def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -> None:
     if older is None:
         raise BadRequest("say how old: appliance results gc --older-than 30d")
-    rows = server.ask("results-gc", older=moments.length(older), dry_run=dry_run)["jobs"]
+    rows = server.ask("results-gc", older=durations.length(older), dry_run=dry_run)["jobs"]
     if as_json:
         show.as_json(rows)
         return

@@ -70,17 +70,18 @@ def install(
     back what it did; a second one of the same does nothing.  Parked testboxes and running jobs
     outlive an upgrade.
     """
-    from appliance.setup import install as work
+    from appliance.cli import manual
+    from appliance.install import install as work
 
     if with_state and not rollback:
         raise click.UsageError("--with-state goes with --rollback")
     if rollback and (interfaces or ranges or proxy_dhcp or without or lease_anyway):
         raise click.UsageError("--rollback goes with no other choice")
     if rollback:
-        work.rollback(echo, state=with_state, dry_run=dry_run)
+        work.rollback(echo, manual.all_of, state=with_state, dry_run=dry_run)
     else:
         asked = work.Asked(interfaces, ranges, proxy_dhcp, frozenset(without), lease_anyway)
-        if not work.install(asked, echo, dry_run=dry_run):
+        if not work.install(asked, echo, manual.all_of, dry_run=dry_run):
             echo("all is as it should be: nothing to do")
     if not dry_run and work.doctor(echo) != 0:
         ctx.exit(FAILED)
@@ -96,8 +97,9 @@ def install(
 @click.option("--dry-run", is_flag=True, help="Say every change, and make none.")
 def uninstall(purge: bool, dry_run: bool) -> None:
     """Remove what installs made; /srv, the state and the configuration stay."""
-    from appliance.setup import install as work
+    from appliance.cli import manual
+    from appliance.install import install as work
 
-    left = work.uninstall(echo, purge=purge, dry_run=dry_run)
+    left = work.uninstall(echo, manual.all_of, purge=purge, dry_run=dry_run)
     for what in left:
         echo(f"stays: {what}")

@@ -29,13 +29,13 @@ def state() -> None:
 @click.pass_context
 def check(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     """What there is, and what is damaged.  Exit code 0 if a server would start, else 1."""
-    from appliance.cli import surveyed
+    from appliance.cli import state_report
 
-    folder, found = surveyed.survey(load_config(ctx), folder)
+    folder, found = state_report.survey(load_config(ctx), folder)
     if as_json:
-        shows.as_json(surveyed.row(folder, found))
+        shows.as_json(state_report.row(folder, found))
     else:
-        surveyed.tell(folder, found)
+        state_report.tell(folder, found)
     if found.damage:
         ctx.exit(FAILED)
 
@@ -51,18 +51,18 @@ def repair(ctx: click.Context, folder: Path | None, yes: bool) -> None:
     """
     import trio
 
-    from appliance.cli import surveyed
-    from appliance.keep import offline
+    from appliance.cli import state_report
+    from appliance.keep.repair import offline
 
-    folder, found = surveyed.survey(load_config(ctx), folder)
-    surveyed.tell(folder, found)
+    folder, found = state_report.survey(load_config(ctx), folder)
+    state_report.tell(folder, found)
     if not found.damage:
         click.echo("nothing to repair")
     elif not yes:
         click.echo("nothing was changed; `appliance state repair --yes` does it")
         ctx.exit(FAILED)
     else:
-        with surveyed.told(folder):
+        with state_report.told(folder):
             kept = trio.run(offline.repair, folder, found)
         click.echo(f"repaired; the files as they were are in {kept}")
 
@@ -73,22 +73,23 @@ def repair(ctx: click.Context, folder: Path | None, yes: bool) -> None:
 @click.pass_context
 def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None:
     """The state as JSON for people.  It holds the secrets of jobs."""
-    from appliance.cli import surveyed
-    from appliance.keep import export as exports
-    from appliance.keep import plain, rescue
+    from appliance.cli import state_report
+    from appliance.fs import plain_files
+    from appliance.keep.repair import export as exports
+    from appliance.keep.repair import rescue
 
-    if output is not None and (what := plain.kind(output)):
+    if output is not None and (what := plain_files.kind(output)):
         raise Refused(f"{output}: is {what}, and must be a file or nothing yet")
-    folder, found = surveyed.survey(load_config(ctx), folder)
+    folder, found = state_report.survey(load_config(ctx), folder)
     if found.damage:
         raise BadState(f"{folder / str(found.damage[0])}; `appliance state repair` comes first")
-    with surveyed.told(folder):
+    with state_report.told(folder):
         text = exports.dump(rescue.whole(folder, found.store))
     if output is None:
         click.echo(text, nl=False)
         return
-    with surveyed.told(output):
-        plain.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
+    with state_report.told(output):
+        plain_files.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
 
 
 @state.command("import")
@@ -102,9 +103,11 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
     """
     import trio
 
-    from appliance.cli import surveyed
-    from appliance.keep import export as exports
-    from appliance.keep import offline, owner, results
+    from appliance.cli import state_report
+    from appliance.fs import owner
+    from appliance.keep import results
+    from appliance.keep.repair import export as exports
+    from appliance.keep.repair import offline
 
     config = load_config(ctx)
     folder = folder or config.paths.state
@@ -115,7 +118,7 @@ def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{file}: {error}") from error
     store = exports.load(text, file.name)
-    with surveyed.told(folder):
+    with state_report.told(folder):
         with owner.acting(config.paths.srv / "result"):
             given = results.newest_number(config.paths.srv / "result", config.lab)
         trio.run(partial(offline.begin, folder, store, given))

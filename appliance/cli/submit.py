@@ -13,8 +13,9 @@ from typing import Any, Final
 import click
 
 from appliance.cli import FAILED, USAGE, each, show
+from appliance.cli.connection import connect
 from appliance.cli.show import echo, secho
-from appliance.cli.wire import Server, connect
+from appliance.control.client import Server
 from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
 
 # systemd holds the door while the server restarts.  A rollback shuts it, for as long as transfers

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import click
 
+from appliance.cli.connection import connect
 from appliance.cli.lab import screen
 from appliance.cli.show import echo, json_text
-from appliance.cli.wire import connect
 from appliance.printable import printable
 
 _NEWS_SHOWN: Final = 15  # lines below the screen

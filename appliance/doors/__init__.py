@@ -1,1 +1,1 @@
-"""See `appliance/__init__.py` for the map."""
+"""What testboxes, clients and monitors ask for."""

@@ -1,8 +1,8 @@
 """Folders of results, for people and for `lftp mirror`: an HTML page as nginx would write it.
 
-A folder is judged as opening.py judges a file: by where the kernel landed, not by its name.  What
-is still being written, or on its way out, is not shown.  A page goes out while it is being made
-(pages.py), and a question for its head alone has no folder read.
+A folder is judged as open_files.py judges a file: by where the kernel landed, not by its name.
+What is still being written, or on its way out, is not shown. A page goes out while it is being made
+(index_page.py), and a question for its head alone has no folder read.
 
 Must not: read files, which are `files`' to send; read a folder on the loop.
 """
@@ -19,11 +19,11 @@ import structlog
 import trio
 
 from appliance import threads
-from appliance.doors import pages
-from appliance.doors.asgi import App, Receive, Scope, Send, answer
-from appliance.doors.opening import LeavesRoots, parse_path
+from appliance.doors import index_page
 from appliance.errors import BadRequest, NoSpace, NotFound
 from appliance.turns import Turn, Turns
+from appliance.web.asgi import App, Receive, Scope, Send, answer
+from appliance.web.open_files import LeavesRoots, parse_path
 
 # Folders that are read at once: a second thread would do nothing but keep the loop waiting for
 # the interpreter, which it shares with both.
@@ -86,14 +86,19 @@ class Index:
             raise NotFound("no such root")
         return names
 
-    async def _open(self, scope: Scope, names: list[bytes]) -> pages.Folder:
+    async def _open(self, scope: Scope, names: list[bytes]) -> index_page.Folder:
         """Raises NotFound, OSError, and NotADirectoryError for what is perhaps a file."""
         plain = not scope["raw_path"].endswith(b"/")
-        look = partial(pages.open_folder, self._root, names[1:], may_be_file=plain)
+        look = partial(index_page.open_folder, self._root, names[1:], may_be_file=plain)
         return await threads.run(look, limiter=self._openers)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, names: list[bytes], folder: pages.Folder
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        names: list[bytes],
+        folder: index_page.Folder,
     ) -> None:
         if not scope["raw_path"].endswith(b"/"):
             await _elsewhere(send, names)
@@ -123,11 +128,11 @@ class Index:
         except NoSpace as error:
             await answer(send, 500, str(error))
         else:
-            text = pages.head(names) + lines
+            text = index_page.head(names) + lines
             if more:
                 await _stream(receive, send, reader, text, told)
             else:  # it says how long it is
-                text += pages.FOOT
+                text += index_page.FOOT
                 await _begin(send, [*_HTML, (b"content-length", b"%d" % len(text))])
                 await send({"type": "http.response.body", "body": text})
 
@@ -136,7 +141,7 @@ class _Reader:
     """Reads a folder in the turns of its client, which end early where the client is slow."""
 
     def __init__(
-        self, folder: pages.Folder, client: str, turns: Turns, readers: trio.CapacityLimiter
+        self, folder: index_page.Folder, client: str, turns: Turns, readers: trio.CapacityLimiter
     ) -> None:
         self._folder, self._client = folder, client
         self._turns, self._readers = turns, readers
@@ -195,14 +200,14 @@ async def _stream(
             try:
                 await send({"type": "http.response.body", "body": text, "more_body": True})
                 text, more = await reader.piece()
-            except ConnectionError:  # bulk.py says so at once; Hypercorn tells `receive`
+            except ConnectionError:  # file_server.py says so at once; Hypercorn tells `receive`
                 break
             except (OSError, NoSpace) as error:
                 log.warning("page not sent to its end", **told, why=str(error))
                 break
         nursery.cancel_scope.cancel("the page is over")
     if not more:
-        await send({"type": "http.response.body", "body": text + pages.FOOT})
+        await send({"type": "http.response.body", "body": text + index_page.FOOT})
 
 
 async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:

@@ -17,12 +17,12 @@ import trio
 
 import appliance
 from appliance import threads
-from appliance.doors.asgi import Receive, Scope, Send, answer
-from appliance.doors.operators import Disks, disks
-from appliance.jobs import overview
-from appliance.jobs.measures import Histogram
-from appliance.jobs.overview import Overview
-from appliance.jobs.scheduler import Scheduler
+from appliance.control.lab_verbs import Disks, disks
+from appliance.jobs.shown import overview
+from appliance.jobs.shown.measures import Histogram
+from appliance.jobs.shown.overview import Overview
+from appliance.scheduler.scheduler import Scheduler
+from appliance.web.asgi import Receive, Scope, Send, answer
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

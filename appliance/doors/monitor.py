@@ -15,12 +15,12 @@ import structlog
 import trio
 
 from appliance import addresses, json_text
-from appliance.doors.asgi import Receive, Scope, Send
-from appliance.doors.sockets import turn_away
+from appliance.doors.boot_wait_ws import turn_away
 from appliance.errors import BadRequest, Refused
-from appliance.jobs.queries import JOBS_MAX, Query
-from appliance.jobs.scheduler import Scheduler
-from appliance.jobs.watching import DISMISSED, Group, Watcher
+from appliance.scheduler.queries import JOBS_MAX, Query
+from appliance.scheduler.scheduler import Scheduler
+from appliance.scheduler.watching import DISMISSED, Group, Watcher
+from appliance.web.asgi import Receive, Scope, Send
 
 FILTER: Final = "/filter"
 QUERY_S: Final = 30.0  # for the query to come

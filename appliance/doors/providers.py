@@ -20,9 +20,9 @@ import trio
 from appliance import threads
 from appliance.errors import BadRequest, NoSpace, Refused
 from appliance.jobs import box as boxes
-from appliance.jobs import hosts
-from appliance.jobs.document import ARCHS, is_container
-from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.documents.document import ARCHS, is_container
+from appliance.scheduler import hosts_files
+from appliance.scheduler.scheduler import Scheduler
 
 DONE: Final = "Done"
 NOT_YET: Final = "No yet!"  # a word is missing; scripts of 2021 compare it so
@@ -40,7 +40,7 @@ Fields = dict[str, Any]
 
 def with_mac(name: str, fields: Fields, mac: str) -> Fields:
     """A hosts file's fields when a provider says that `mac` is the box's.  Raises Refused."""
-    macs = hosts.macs_in(fields)
+    macs = hosts_files.macs_in(fields)
     if mac in macs:
         return fields
     if not _open(fields, "mac", macs) or fields.get("rootfs_disk"):
@@ -54,7 +54,7 @@ def without_mac(name: str, fields: Fields, mac: str) -> Fields:
     """The fields when `mac` is the box's no longer; empty: nothing is left.  Raises Refused."""
     if "mac" not in _ours(fields):
         raise Refused(f"{name} is the operator's: `appliance host remove {name}`")
-    rest = [other for other in hosts.macs_in(fields) if other != mac]
+    rest = [other for other in hosts_files.macs_in(fields) if other != mac]
     if rest:
         return _said(fields, "mac", rest)
     left = {key: value for key, value in fields.items() if key not in {*_ours(fields), OURS}}
@@ -130,7 +130,7 @@ class Providers:
         async with self._one_by_one:
             fields = with_queues(name, await self._fields(name), queues)
             boxes.facts(name, {"mac": "02:00:00:00:00:00", **fields}, "default")
-            if hosts.macs_in(fields) or is_container(name):
+            if hosts_files.macs_in(fields) or is_container(name):
                 await self._register(name, fields)
             elif len(self._queues) < PROVIDERS_MAX:
                 self._queues[name] = queues
@@ -174,16 +174,16 @@ class Providers:
         """What stands in the box's hosts file; empty without one."""
         boxes.check_name(name)
         folder = self._scheduler.config.paths.hosts
-        return await threads.run(hosts.fields, folder, name)
+        return await threads.run(hosts_files.fields, folder, name)
 
     async def _register(self, name: str, fields: Fields) -> None:
         config = self._scheduler.config
-        kind = await threads.run(hosts.kind, config.paths.hosts, name)
+        kind = await threads.run(hosts_files.kind, config.paths.hosts, name)
         facts = boxes.facts(name, {**kind, **fields}, config.defaults.queue)
 
         async def write() -> None:
-            await _on_disk(partial(hosts.put, config.paths.hosts, name, fields))
-            await _on_disk(partial(hosts.announce, config.paths, facts))
+            await _on_disk(partial(hosts_files.put, config.paths.hosts, name, fields))
+            await _on_disk(partial(hosts_files.announce, config.paths, facts))
 
         await self._scheduler.register(facts, write)
         log.info("provider registered a box", box=name, macs=facts.macs, queues=facts.queues)
@@ -196,10 +196,10 @@ class Providers:
             return
         await self._scheduler.unregister(box, "its provider")
         if fields:
-            await _on_disk(partial(hosts.put, paths.hosts, box.name, fields))
+            await _on_disk(partial(hosts_files.put, paths.hosts, box.name, fields))
         else:
-            await _on_disk(partial(hosts.remove, paths.hosts, box.name))
-        await _on_disk(partial(hosts.forget, paths, box.name))
+            await _on_disk(partial(hosts_files.remove, paths.hosts, box.name))
+        await _on_disk(partial(hosts_files.forget, paths, box.name))
 
 
 async def _on_disk(change: partial[Any]) -> None:

@@ -35,7 +35,7 @@ from appliance.errors import (
     Unknown,
     Unproven,
 )
-from appliance.jobs.reports import Reports, Source
+from appliance.scheduler.reports import Reports, Source
 
 DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so

@@ -16,16 +16,17 @@ from typing import Any, Final
 import structlog
 
 from appliance import json_text, threads, yaml_text
-from appliance.doors.asgi import Receive, Scope, Send, answer
-from appliance.doors.berths import Berth, Berths
-from appliance.doors.bodies import HungUp, Stalled, TooLarge, check_told, gather, told_bytes
 from appliance.errors import ApplianceError, BadRequest, NotFound, Refused
-from appliance.jobs import accounts, checks, document, hosts, intake, nodes
-from appliance.jobs.intake import Paper
-from appliance.jobs.scheduler import Scheduler
+from appliance.jobs.documents import checks, cluster_spec, document
 from appliance.json_text import Long
 from appliance.keep import packages
+from appliance.scheduler import accounts, hosts_files, intake
+from appliance.scheduler.intake import Paper
+from appliance.scheduler.scheduler import Scheduler
 from appliance.turns import Pace, Turns
+from appliance.web.asgi import Receive, Scope, Send, answer
+from appliance.web.berths import Berth, Berths
+from appliance.web.bodies import HungUp, Stalled, TooLarge, check_told, gather, told_bytes
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
@@ -115,8 +116,8 @@ class Submits:
         name, spec = fields.get("cluster"), fields.get("cluster_spec")
         if name is not None and name != checks.ALONE:
             if spec is None:
-                spec = hosts.cluster(config.paths.clusters, str(name))
-            documents = nodes.documents(fields, spec)
+                spec = hosts_files.cluster(config.paths.clusters, str(name))
+            documents = cluster_spec.documents(fields, spec)
         values, size = _extent(documents[0])
         if size > config.limits.document_bytes:
             raise BadRequest(f"the job is larger than {config.limits.document_bytes} bytes")

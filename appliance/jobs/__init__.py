@@ -1,1 +1,1 @@
-"""See `appliance/__init__.py` for the map."""
+"""What work is, and who gets it; all of it is pure."""

@@ -17,10 +17,9 @@ from typing import Any, Final
 import attrs
 
 from appliance import addresses
-from appliance.boot import ipxe
 from appliance.errors import BadRequest
-from appliance.jobs import checks
-from appliance.jobs.document import ARCHS, group_of, is_container
+from appliance.jobs.documents import checks, ipxe_words
+from appliance.jobs.documents.document import ARCHS, group_of, is_container
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
 DETAIL_MAX: Final = 200  # characters of one step: a path, or what a report says
@@ -37,7 +36,6 @@ _JUNK_UUIDS: Final = frozenset(
 )
 STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
 PRESENT_MIN_S: Final = 1200.0  # a server tests its memory for ten minutes; it may do so twice
-_IPXE_OPERATORS: Final = frozenset([";", "&&", "||"])  # between two commands of a line
 CRASHKERNEL_AUTO: Final = frozenset(["centos", "openeuler", "rhel"])
 CRASHKERNEL_SMALL: Final = "128M"  # of up to 8 GB
 CRASHKERNEL_BY_SIZE: Final = "4G-8G:128M,8G-16G:256M,16G-:512M"  # none of less than 4 GB
@@ -117,7 +115,9 @@ class Facts:
     kernel_params: str = ""
     nr_nic: int | None = None
     deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see checks.DEADLINES
-    ipxe: str | None = None  # a file: the build of iPXE that this box gets (boot/own_ipxe.py)
+    ipxe: str | None = (
+        None  # a file: the build of iPXE that this box gets (boot/daemons/own_ipxe.py)
+    )
     nr_disk: int | None = None
     disk_size: str | None = None
 
@@ -222,7 +222,7 @@ def _kernel_params(name: str, text: Mapping[str, Any]) -> str:
     for key in ("kernel_custom_params", "kernel_params"):
         own = _words(name, {key: str(text.get(key) or "").split()}, key)
         for word in own:
-            if not ipxe.is_plain(word):
+            if not ipxe_words.is_plain(word):
                 raise BadRequest(f"{name}: {key}: {word!r} must not be: iPXE takes it for its own")
         words += own
     return " ".join(words)
@@ -247,7 +247,7 @@ def _words(name: str, text: Mapping[str, Any], key: str) -> tuple[str, ...]:
     for word in words:
         if not re.fullmatch(r"[\x21-\x7e]+", word):
             raise BadRequest(f"{name}: {key}: {word!r} must be printable ASCII without blanks")
-        if "${" in word or word in _IPXE_OPERATORS:
+        if "${" in word or word in ipxe_words.OPERATORS:
             raise BadRequest(f"{name}: {key}: {word!r} must not be: iPXE takes it for its own")
     return words
 

@@ -13,7 +13,7 @@ import attrs
 
 from appliance.jobs import job as jobs
 from appliance.jobs.box import Facts, Identity, Reservation, Step
-from appliance.jobs.document import Document, line, once
+from appliance.jobs.documents.document import Document, line, once
 from appliance.jobs.job import Attempt, Finished, Queued, State
 from appliance.jobs.ready import Key, Needs
 
@@ -38,7 +38,7 @@ class Pinned:
     root: str = attrs.field(converter=once)
     kernel_version: str = attrs.field(converter=once)
     packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
-    deps: tuple[str, ...] = ()  # of its programs; see boot/images
+    deps: tuple[str, ...] = ()  # of its programs; see boot/images/catalogue
     pkgs: tuple[str, ...] = ()
 
 

@@ -29,7 +29,7 @@ from appliance.jobs.changes import (
     Seen,
     Stepped,
 )
-from appliance.jobs.document import LOCAL, Document
+from appliance.jobs.documents.document import LOCAL, Document
 from appliance.jobs.job import Attempt, Booting, Finished, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 

@@ -20,11 +20,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from appliance.boot import plan
 from appliance.config import Waits
 from appliance.jobs import box as boxes
 from appliance.jobs import job as jobs
-from appliance.jobs import suspicion
+from appliance.jobs import served, suspicion
 from appliance.jobs.box import Box
 from appliance.jobs.changes import Job, Missed
 from appliance.jobs.job import Finished, Held, PostRun, Queued, Running
@@ -70,7 +69,7 @@ def _is_served(box: Box, job: Job) -> bool:
     """
     assert job.attempt is not None
     got = boxes.fetched(box, job.id, job.attempt.number)
-    return {path[: boxes.DETAIL_MAX] for path in plan.own_paths(job)} <= got
+    return {path[: boxes.DETAIL_MAX] for path in served.own_paths(job)} <= got
 
 
 def _is_own_kernels(box: Box, job: Job) -> bool:

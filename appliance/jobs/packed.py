@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from appliance.jobs.changes import Job
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.job import Finished
 
 # Of a document's body.  Less is packed in a millisecond; a document of 1 MiB takes sixty of them.

@@ -30,7 +30,7 @@ from appliance.jobs.changes import (
     Stepped,
     Unregistered,
 )
-from appliance.jobs.document import is_container, line, platform
+from appliance.jobs.documents.document import is_container, line, platform
 from appliance.jobs.ready import Key, Serves
 
 BoxChange = Known | Seen | Missed | Stepped | Quarantined | Reserved | Unregistered | Forgotten

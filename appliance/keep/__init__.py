@@ -1,1 +1,1 @@
-"""See `appliance/__init__.py` for the map."""
+"""How it survives."""

@@ -20,7 +20,7 @@ import trio
 from appliance import threads
 from appliance.errors import BadState, NotFound
 from appliance.jobs.changes import Job, Mark, marked
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.job import SUCCESS, Finished
 from appliance.jobs.store import Store
 from appliance.keep import soundness

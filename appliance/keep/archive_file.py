@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from appliance.errors import BadState, DiskTrouble
-from appliance.keep import heads, plain, sealed, soundness, versions
+from appliance.fs import plain_files
+from appliance.keep import sealed, soundness
 from appliance.keep.sealed import HELP
+from appliance.keep.state import heads, versions
 
 NAME: Final = sealed.NAME
 _SQLITES: Final = ("", "-wal", "-shm", "-journal")  # behind the name: what SQLite may have there
@@ -74,7 +76,7 @@ def _check_files(path: Path, mode: str) -> None:
     Raises BadState, DiskTrouble.
     """
     for each in (path.with_name(path.name + ending) for ending in _SQLITES):
-        if what := plain.kind(each):
+        if what := plain_files.kind(each):
             raise BadState(f"{NAME}: {each.name} is {what}, where a plain file belongs; {HELP}")
         mine = not mode.startswith("rw") or os.access(each, os.R_OK | os.W_OK, effective_ids=True)
         if each.exists() and not mine:

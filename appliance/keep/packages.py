@@ -17,7 +17,7 @@ import trio
 
 from appliance import threads
 from appliance.errors import BadRequest
-from appliance.jobs.checks import Package
+from appliance.jobs.documents.checks import Package
 from appliance.json_text import Long
 from appliance.keep.results import Upload
 

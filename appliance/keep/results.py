@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-from appliance import threads, trees
+from appliance import threads
 from appliance.errors import BadRequest, NoSpace, Refused
-from appliance.keep.disk import NO_ROOM, sync_folder
+from appliance.fs import trees
+from appliance.keep.state.disk import NO_ROOM, sync_folder
 from appliance.turns import in_slices
 
 _NO_SPACE: Final = NO_ROOM | {errno.EFBIG}

@@ -13,8 +13,8 @@ import cbor2
 import google_crc32c
 
 from appliance.errors import BadState
-from appliance.jobs.document import Body
-from appliance.keep import records
+from appliance.jobs.documents.document import Body
+from appliance.keep.state import records
 
 NAME: Final = "archive.sqlite"
 HELP: Final = "`appliance state repair` says what can be saved"

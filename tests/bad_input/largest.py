@@ -16,9 +16,12 @@ from collections.abc import Iterator, Mapping
 import cbor2
 
 from appliance import json_text, yaml_text
-from appliance.doors import asgi, control, reports, submits
-from appliance.doors import sockets as websockets
-from appliance.jobs import intake, nodes, queries, watching
+from appliance.control import server
+from appliance.doors import boot_wait_ws as websockets
+from appliance.doors import reports, submits
+from appliance.jobs.documents import cluster_spec
+from appliance.scheduler import intake, queries, watching
+from appliance.web import asgi
 
 from .worst import ACCOUNT, CROWD, FOLDER, GROUP, Attack, asked, frame, handshake, once, said
 
@@ -66,7 +69,9 @@ BODIES: Mapping[str, bytes] = {
     "as long a wide text": _body(**{f"k{n}": WIDE * (STRING // 12) for n in range(TEXTS)}),
     "as large a package": _body(pkg_data=_package(submits.BODY_BYTES_MAX - 4096)),
     "five nodes": _cluster(5, intake.VALUES_MAX // 5 - ROOM),
-    "as many nodes": _cluster(nodes.NODES_MAX, intake.VALUES_MAX // nodes.NODES_MAX - ROOM),
+    "as many nodes": _cluster(
+        cluster_spec.NODES_MAX, intake.VALUES_MAX // cluster_spec.NODES_MAX - ROOM
+    ),
 }
 # What is read, and only then found to be no document.
 READ: Mapping[str, bytes] = {
@@ -137,8 +142,8 @@ def papers() -> Iterator[Attack]:
     }  # fmt: skip
     for what, data in sent.items():
         yield Attack("control submit", f"taken: {what}", once(data), GROUP)
-    values = cbor2.dumps([0] * int(control.MESSAGE.values - ROOM))
-    texts = cbor2.dumps(["x" * (int(control.MESSAGE.text) - 1)] * 2)
+    values = cbor2.dumps([0] * int(server.MESSAGE.values - ROOM))
+    texts = cbor2.dumps(["x" * (int(server.MESSAGE.text) - 1)] * 2)
     greeting = cbor2.dumps({"appliance": 1})
     for what, data in {"values": values, "texts": texts}.items():
         yield Attack("control", f"as many {what} as are taken", once(greeting + data), GROUP)

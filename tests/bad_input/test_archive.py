@@ -15,17 +15,18 @@ import sqlite3
 import attrs
 import pytest
 
-from appliance.clock import Clock
 from appliance.errors import BadState
-from appliance.jobs import filing
 from appliance.jobs import job as jobs
-from appliance.jobs.document import Body
+from appliance.jobs.documents.document import Body
 from appliance.jobs.job import Attempt
-from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
-from appliance.keep import archive, archive_file, rescue
-from appliance.keep import journal as journals
+from appliance.keep import archive, archive_file
 from appliance.keep.archive import Archive, Wanted
+from appliance.keep.repair import rescue
+from appliance.keep.state import journal as journals
+from appliance.scheduler import archiver
+from appliance.scheduler.clock import Clock
+from appliance.scheduler.scheduler import Scheduler
 from tests import lab as labs
 from tests import rich
 from tests.disks import MemoryDisk
@@ -189,7 +190,7 @@ async def asked_for_all(rng, scheduler, shelf, counts):
         with damage_told(told):
             assert job == await scheduler.find(job.id)
             assert str(job.number) == (await scheduler.body(job)).script
-    await filing.look_over(scheduler)
+    await archiver.look_over(scheduler)
     told += scheduler.gate.reasons
     for job in rng.sample(over(), 60):
         with damage_told(told):

@@ -16,7 +16,7 @@ import pytest
 import structlog
 import trio
 
-from appliance.jobs import hosts
+from appliance.scheduler import hosts_files
 from tests.test_control import HELLO, PAPER, connect, ids, items, open_door
 
 from .strangers import IDS, MACS, NAMES, NUMBERS, SEED, TIMES, WORDS
@@ -131,7 +131,7 @@ async def test_each_argument_of_each_verb_may_be_anything(tmp_path, verb):
                 assert [] == [line for line in lines if line["log_level"] == "error"], (name, value)
                 assert "internal" not in [error["kind"] for error in wrong], (name, value)
                 assert all(error["message"] for error in wrong)
-        _, broken = hosts.read_all(lab.config.paths.hosts, "default")
+        _, broken = hosts_files.read_all(lab.config.paths.hosts, "default")
         assert [] == broken
 
 

@@ -14,11 +14,11 @@ import subprocess
 import pytest
 import yaml
 
-from appliance.boot import ipxe, lkp, plan
+from appliance.boot.script import boot_plan, ipxe, lkp
 from appliance.config import Config, Defaults
 from appliance.errors import BadDocument
-from appliance.jobs import document
 from appliance.jobs.changes import Job
+from appliance.jobs.documents import document
 from tests.lab import PINNED
 
 WAY = lkp.Way("10.0.0.1", 3000, 3080, "http://10.0.0.1:3000/~lkp/token")
@@ -79,7 +79,7 @@ def script_of(fits):
         id="lab.1", number=1, name="job.yaml", document=fits, submitter="ann", key="k" * 8,
         submitted=0.0, pinned=PINNED, result_root="/result/x/lab.1",
     )  # fmt: skip
-    return ipxe.script(plan.boot_of(Config(), job, None, "10.0.0.1"))
+    return ipxe.script(boot_plan.boot_of(Config(), job, None, "10.0.0.1"))
 
 
 def test_the_fields_that_mean_something_are_those_that_are_tried():

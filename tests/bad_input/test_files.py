@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from appliance.doors import bulk
-from appliance.doors.asgi import Doors
-from appliance.doors.files import Files, Unwatched
 from appliance.doors.index import Index
+from appliance.web import file_server
+from appliance.web.asgi import Doors
+from appliance.web.files import Files, Unwatched
 
 from .strangers import ANSWER_BYTES_MAX, METHODS, SEED, TIMES, asked, garbage, is_honest
 
@@ -56,7 +56,7 @@ async def doors(srv):
     app = Doors({ports[0]: files, ports[1]: Index("/result", srv / "result", files)})
     closing = trio.Event()
     async with trio.open_nursery() as nursery:
-        serve = bulk.serve
+        serve = file_server.serve
         await nursery.start(lambda task_status: serve(
             app, socks, stop=closing.wait, patience=1, task_status=task_status
         ))  # fmt: skip

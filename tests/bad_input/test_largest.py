@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.jobs import intake
-from appliance.jobs.intake import Paper
+from appliance.scheduler import intake
+from appliance.scheduler.intake import Paper
 from tests import fakes
 from tests.lab import KEY, SCHEDULER, open_lab
 from tests.test_submits import open_network

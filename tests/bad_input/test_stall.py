@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from appliance.doors.asgi import Paths
-from appliance.jobs import accounts
-from appliance.setup.namespace import BRIDGE, SERVER, namespace, signal_program
+from appliance.scheduler import accounts
+from appliance.web.asgi import Paths
+from lab.namespace import BRIDGE, SERVER, namespace, signal_program
 from tests.lab import open_lab
 from tests.machines import machine
 from tests.test_serve import Appliance, make_image

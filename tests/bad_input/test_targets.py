@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.doors.asgi import HEADERS_MAX
+from appliance.web.asgi import HEADERS_MAX
 from tests.lab import open_lab
 
 from .strangers import STRANGER, exchange

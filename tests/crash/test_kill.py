@@ -22,8 +22,9 @@ import trio
 
 from appliance.jobs.job import Booting, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
-from appliance.keep import journal as journals
-from appliance.keep import replay, rescue
+from appliance.keep.repair import rescue
+from appliance.keep.state import journal as journals
+from appliance.keep.state import replay
 from tests.crash.load import Box, Told, World, operator, submitter
 from tests.disks import MemoryDisk
 from tests.test_serve import Appliance

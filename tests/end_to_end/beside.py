@@ -14,11 +14,11 @@ from typing import Any, Final
 import attrs
 import trio
 
-from appliance.boot import dnsmasq
+from appliance.boot.daemons import dnsmasq
 from appliance.config import Config, Waits
-from appliance.setup.lab import Lab, lab
-from appliance.setup.namespace import SERVER
-from appliance.setup.qemu import Firmware
+from lab.lab import Lab, lab
+from lab.namespace import SERVER
+from lab.qemu import Firmware
 from tests.machines import machine
 from tests.scenery import add_tail
 

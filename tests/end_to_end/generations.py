@@ -16,13 +16,13 @@ import attrs
 import trio
 
 from appliance.config import Config, Waits
-from appliance.setup.lab import Lab, lab
-from appliance.setup.patience import Clock
+from lab.lab import Lab, lab
+from lab.patience import Clock
 from tests.scenery import add_tail
 
 from . import osimage, scenes
 
-# Debian's releases, and Box's name for what they have; setup/firmware.sh fetches them.
+# Debian's releases, and Box's name for what they have; release/firmware.sh fetches them.
 RELEASES: Final = {"ipxe-1.0": "bookworm", "ipxe-1.21": "trixie", "ipxe-newest": "sid"}
 WAIT_S: Final = 130.0  # iPXE's watchdog ends a silent transfer after 120
 SMALL: Final = """\

@@ -3,7 +3,7 @@
 It is what a lab puts in /srv/initrd/osimage for `os_mount: initramfs`, in two archives: the system
 (`current`), and the script that brings up its network (`run-ipconfig.cgz`).  On x86-64 it is this
 machine's busybox with its libraries, and boots with the kernel of the cached image; on arm64 both
-are Debian's, as setup/firmware.sh fetches them.
+are Debian's, as release/firmware.sh fetches them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from appliance.boot.cgz import Entry, pack
+from appliance.boot.script.cgz import Entry, pack
 
 # Of the runner's archive; an image with an init of its own would find it in /etc/init.d.
 START = "/lkp/lkp/src/rootfs/addon/etc/init.d/lkp-bootstrap"

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 import trio
 
-from appliance.boot import dnsmasq
+from appliance.boot.daemons import dnsmasq
 from appliance.config import Config
 
 from . import scenes

@@ -18,14 +18,14 @@ import trio
 
 from appliance.config import Config
 from appliance.errors import ApplianceError
-from appliance.setup.lab import Lab, lab
-from appliance.setup.qemu import Box, Firmware
+from lab.lab import Lab, lab
+from lab.qemu import Box, Firmware
 from tests.scenery import add_tail
 
 from . import osimage
 
 IMAGES = Path(__file__).parents[2] / ".cache/srv/os"
-FIRMWARE = Path(__file__).parents[2] / ".cache/firmware"  # setup/firmware.sh
+FIRMWARE = Path(__file__).parents[2] / ".cache/firmware"  # release/firmware.sh
 
 RUNS = """\
 suite: end-to-end

@@ -15,8 +15,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from appliance.setup.qemu import PATIENCE_S, Box, accelerator
-from appliance.setup.units import DAEMONS
+from appliance.install.units import DAEMONS
+from lab.qemu import PATIENCE_S, Box, accelerator
 from tests.end_to_end import osimage
 from tests.scenery import add_tail
 

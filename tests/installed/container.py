@@ -1,6 +1,6 @@
 """A whole server in a container: Debian's tree booted by its own systemd, on a lab's wire.
 
-It lives in the namespace of a lab (appliance/setup/namespace.py): however the test ends, the kernel
+It lives in the namespace of a lab (lab/namespace.py): however the test ends, the kernel
 takes the container, its processes and its mounts along.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 import attrs
 import trio
 
-from appliance.setup import patience
-from appliance.setup.namespace import Namespace, Overlay, namespace
-from appliance.setup.patience import Clock
+from lab import patience
+from lab.namespace import Namespace, Overlay, namespace
+from lab.patience import Clock
 from tests.scenery import TAIL_LINES, add_tail
 
 # Of the time that the machine has for one program.

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import trio
 
-from appliance.setup.namespace import signal_program
+from lab.namespace import signal_program
 from tests import scenery
 from tests.machines import machine
 from tests.scenery import Reached

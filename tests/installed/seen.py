@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.setup.units import DAEMONS, SERVER
+from appliance.install.units import DAEMONS, SERVER
 
 from .container import Container
 

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from appliance.boot import archives
-from appliance.setup.site import PACKAGES
+from appliance.boot.images import apt_sources
+from appliance.install.site import PACKAGES
 
 BUILT_ON = "bookworm"  # the release that this project is built and tested on
 NEWER = "trixie"
@@ -27,14 +27,14 @@ QUIET = "apt-daily.timer apt-daily-upgrade.timer"
 def command(target: Path, codename: str) -> list[str]:
     """mmdebstrap, from where this system's own apt gets its packages."""
     apt = "apt-get -y -q --no-install-recommends --download-only install"
-    sources = archives.sources(BUILT_ON, None, print)
+    sources = apt_sources.sources(BUILT_ON, None, print)
     if codename != BUILT_ON:
-        sources = archives.sources(codename, sources[0].uri, print)
+        sources = apt_sources.sources(codename, sources[0].uri, print)
     return [
         *("mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(WANTED)}"),
         *("--skip=cleanup/apt/lists", "--skip=cleanup/apt/cache"),
         '--aptopt=Acquire::Languages "none"',
-        *(f"--aptopt={line}" for line in archives.apt_options()),
+        *(f"--aptopt={line}" for line in apt_sources.apt_options()),
         f'--customize-hook=chroot "$1" {apt} {" ".join(LATER)}',
         f'--customize-hook=chroot "$1" systemctl mask {QUIET}',
         *(codename, str(target)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.jobs import accounts
+from appliance.scheduler import accounts
 from tests.test_serve import MAC, Appliance
 
 CLIENT = Path(__file__).with_name("client.sh")

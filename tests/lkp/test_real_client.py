@@ -22,9 +22,9 @@ import attrs
 import pytest
 
 from appliance.config import Account
-from appliance.jobs import accounts
-from appliance.setup.lab import lab
-from appliance.setup.namespace import SERVER
+from appliance.scheduler import accounts
+from lab.lab import lab
+from lab.namespace import SERVER
 
 CHECKOUT = Path(os.environ.get("LKP_TESTS", "/nonexistent"))
 IMAGES = Path(__file__).parents[2] / ".cache/srv/os"

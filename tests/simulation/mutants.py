@@ -13,13 +13,14 @@ from unittest import mock
 import attrs
 import trio
 
-from appliance.jobs import decisions, intake, lobby, misses, operator, reaper, restart
+from appliance.jobs import decisions, misses, operator, restart
 from appliance.jobs.box import Box
-from appliance.jobs.lobby import Lobby, Seat
-from appliance.jobs.scheduler import Scheduler
 from appliance.jobs.store import Store
-from appliance.keep.journal import Journal
-from appliance.keep.records import Loading
+from appliance.keep.state.journal import Journal
+from appliance.keep.state.records import Loading
+from appliance.scheduler import intake, lobby, reaper
+from appliance.scheduler.lobby import Lobby, Seat
+from appliance.scheduler.scheduler import Scheduler
 
 _NEVER = 4e9  # UTC
 MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import h11
 import trio
 
-from appliance.jobs.reports import Source
+from appliance.scheduler.reports import Source
 from tests import fakes
 from tests.simulation.determinism import sleep
 from tests.simulation.oracle import demand

@@ -17,10 +17,11 @@ import trio
 from appliance.jobs import job as jobs
 from appliance.jobs.changes import Drained, Job, Missed, Moved, Reserved
 from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Running
-from appliance.keep import archive, frames
+from appliance.keep import archive
+from appliance.keep.state import frames
 
 if TYPE_CHECKING:
-    from appliance.jobs.scheduler import Scheduler
+    from appliance.scheduler.scheduler import Scheduler
     from tests.simulation.box import Box
 
 # Health words that only a box can say; all others are the appliance's own.

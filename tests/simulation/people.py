@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from appliance.errors import ApplianceError
-from appliance.jobs import intake
-from appliance.jobs.intake import Paper
 from appliance.jobs.job import Finished, Running
+from appliance.scheduler import intake
+from appliance.scheduler.intake import Paper
 from tests.simulation.determinism import sleep
 
 if TYPE_CHECKING:

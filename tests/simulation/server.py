@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from appliance.clock import Clock
-from appliance.doors import ports
+from appliance.doors import wiring
 from appliance.doors.admission import Admission
-from appliance.doors.asgi import Doors
-from appliance.doors.asking import Usher
-from appliance.doors.boxes import Boots
+from appliance.doors.boot_wait import Boots
 from appliance.doors.neighbours import Kernel
+from appliance.doors.seating import Usher
 from appliance.errors import DiskTrouble, SyncFailed
 from appliance.jobs import box as boxes
-from appliance.jobs import dispatch, filing, reaper
-from appliance.jobs.fetches import Fetches
-from appliance.jobs.reports import Reports
-from appliance.jobs.scheduler import Scheduler
-from appliance.keep import journal as journals
+from appliance.keep.state import journal as journals
+from appliance.scheduler import archiver, dispatch, reaper
+from appliance.scheduler.boot_progress import Fetches
+from appliance.scheduler.clock import Clock
+from appliance.scheduler.reports import Reports
+from appliance.scheduler.scheduler import Scheduler
+from appliance.web.asgi import Doors
 from tests import fakes
 from tests.disks import Killed, MemoryDisk
 from tests.lab import FakeImages
@@ -99,13 +99,13 @@ class Server:
         await nursery.start(journal.serve)
         await nursery.start(dispatch.hand_over, self.scheduler)
         await nursery.start(reaper.reap, self.scheduler)
-        await nursery.start(filing.file, self.scheduler)
+        await nursery.start(archiver.file, self.scheduler)
         admission = Admission(config.network, Kernel(), lambda card: None)
         self.fetches = Fetches(self.scheduler, admission.check, admission.acts)
         self.reports = Reports(self.scheduler, admission.check)
         self.boots = Boots(self.scheduler, Usher(self.scheduler, admission))
         if world.size.http:
-            talking, giving = ports.make_doors(self.scheduler, b"runner", Kernel())
+            talking, giving = wiring.make_doors(self.scheduler, b"runner", Kernel())
             self.wire = fakes.Wire(nursery, Doors(talking | giving))
 
     def _watch_disk(self) -> None:

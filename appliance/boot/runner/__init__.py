@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Final
 
-from appliance.boot.cgz import Entry, pack
+from appliance.boot.script.cgz import Entry, pack
 
 SRC: Final = "lkp/lkp/src"
 PARTS: Final = (

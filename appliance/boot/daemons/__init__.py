@@ -1,0 +1,1 @@
+"""What dnsmasq, smbd and the NFS servers are told."""

@@ -1,0 +1,1 @@
+"""What iPXE and the box's first program are told."""

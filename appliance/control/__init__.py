@@ -1,0 +1,1 @@
+"""The command line's unix socket: both ends, and the verbs."""

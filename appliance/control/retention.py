@@ -1,0 +1,189 @@
+"""What a person may ask about results that have grown old: keep these, remove those."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from appliance import threads
+from appliance.errors import (
+    ApplianceError,
+    BadRequest,
+    BadState,
+    DiskTrouble,
+    NoSpace,
+    NotFound,
+    Refused,
+)
+from appliance.jobs import operator
+from appliance.jobs.changes import Job, Swept
+from appliance.keep import results
+from appliance.scheduler.scheduler import Scheduler
+
+log = structlog.get_logger()
+
+BATCH: Final = 1000  # jobs of the archive in memory at a time: some 2 MiB
+
+
+async def tidy(scheduler: Scheduler) -> None:
+    """Remove what a killed server left half-written, in the results of the jobs in memory.
+
+    Only these can have been uploading lately; the first `results gc` looks everywhere.
+    """
+    roots = [job.result_root for job in scheduler.store.jobs.values() if job.attempts]
+    srv, gone = scheduler.config.paths.srv, [0, 0]
+    for root in roots:
+        try:
+            count, size = await threads.run(results.drop_parts, srv / root[1:])
+        except OSError as error:
+            log.warning("half-written results stay", root=root, why=error.strerror)
+            continue
+        gone = [gone[0] + count, gone[1] + size]
+    if gone[0]:
+        log.info("half-written results removed", files=gone[0], bytes=gone[1])
+
+
+class Retention:
+    """The verbs, for one scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._lock = trio.Lock()  # see _turn
+        self._folder = scheduler.config.paths.srv / "result"
+        self._looked_everywhere = False  # for what a killed server left half-written
+
+    async def keep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
+        """`on`: for good, or no longer.
+
+        Raises Unknown where the disk takes too long, DiskTrouble where another's turn does.
+        """
+        scheduler = self._scheduler
+        job, on = await scheduler.find(str(arguments["job"])), bool(arguments.get("on", True))
+        if user not in ("root", job.submitter):
+            raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root keeps it")
+        async with self._turn():
+            job = await scheduler.find(job.id)
+            changes = operator.kept(job, on, user, scheduler.clock.now())
+            await self._put_back(job)
+            for change in changes:
+                await scheduler.mark(job, change)
+        await scheduler.settle(list)  # the disk may not know the last change yet
+        return {"job": job.id, "kept": on}
+
+    async def sweep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
+        """Remove what is older than `older` seconds; with `dry_run` only say what that would be.
+
+        Files go out of sight first, then the disk knows that they are gone, then they are removed.
+        What a kill or a bad disk leaves out of sight, the next sweep removes if the job is marked,
+        and puts back if it is not.  Raises NoSpace where the disk does not let them go.
+        """
+        if user != "root":
+            raise Refused("only root removes results")
+        older, dry_run = float(arguments["older"]), bool(arguments.get("dry_run"))
+        if not older >= 0:
+            raise BadRequest("older: must be seconds")
+        before = self._scheduler.clock.now() - older
+        try:
+            if not dry_run:
+                await self._tidy()
+                await self._drop_parts()
+            async with contextlib.aclosing(self._old(before)) as old:
+                swept = [await self._sweep(job, dry_run=dry_run) async for job in old]
+        except OSError as error:
+            raise NoSpace(f"the disk does not let the results go: {error.strerror}") from error
+        return {"jobs": [row for row in swept if row is not None]}
+
+    async def _old(self, before: float) -> AsyncGenerator[Job, None]:
+        """Each once; never the whole history in memory."""
+        scheduler, after = self._scheduler, (0.0, 0)
+        mine = operator.sweepable(scheduler.store, before)
+        names = {job.id for job in mine}  # which may move to the archive meanwhile
+        while scheduler.store.archived:
+            old = await scheduler.archive.sweepable(before, after, BATCH)
+            if not old:
+                break
+            after = (old[-1].finished or 0.0, old[-1].number)
+            for job in old:
+                if job.id not in names:
+                    yield job
+        for job in mine:
+            yield job
+
+    async def _sweep(self, job: Job, *, dry_run: bool) -> dict[str, Any] | None:
+        """One job's; None where somebody was quicker, while another's files were removed."""
+        root = self._root(job)
+        if dry_run:
+            freed, _ = await threads.run(results.used, root)
+        else:
+            async with self._turn():
+                now = await self._scheduler.find(job.id)
+                if now.kept or now.swept is not None:
+                    return None
+                aside = await threads.run(results.set_aside, root, self._folder)
+                try:
+                    await self._scheduler.mark(now, Swept(job.id, self._scheduler.clock.now()))
+                except ApplianceError:
+                    await self._put_back(now)
+                    raise
+            await self._scheduler.settle(list)
+            freed = await threads.run(results.remove, aside)
+            log.info("results removed", job=job.id, bytes=freed)
+        return {"job": job.id, "root": str(root), "bytes": freed}
+
+    async def _tidy(self) -> None:
+        """What an earlier sweep left out of sight goes, or goes back where its job has it yet."""
+        for aside in await threads.run(results.set_apart, self._folder):
+            async with self._turn():
+                try:
+                    job = await self._scheduler.find(aside.name)
+                except (NotFound, BadState) as error:  # whose they are, nobody can say
+                    log.warning("results of no job", folder=str(aside), why=str(error))
+                    continue
+                if job.swept is None:
+                    await self._put_back(job)
+                    continue
+            await self._scheduler.settle(list)  # it may be marked in memory only
+            await threads.run(results.remove, aside)
+
+    async def _drop_parts(self) -> None:
+        """Once: what this process writes, it finishes or removes."""
+        if not self._looked_everywhere:
+            files, size = await threads.run(results.drop_parts, self._folder)
+            self._looked_everywhere = True
+            if files:
+                log.info("half-written results removed", files=files, bytes=size)
+
+    async def _put_back(self, job: Job) -> None:
+        """Results that a sweep took out of sight, and then could not mark, are in their place."""
+        root = self._root(job)
+        aside = self._folder / results.ASIDE / root.name
+        try:
+            await threads.run(results.put_back, aside, root)
+        except OSError as error:
+            raise NoSpace(
+                f"{aside} does not go back to its place: {error.strerror}; it is not removed"
+            ) from error
+
+    def _root(self, job: Job) -> Path:
+        return self._folder.parent / job.result_root.removeprefix("/")
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """What is decided of a job is done before the next; nobody waits for the journal in it.
+
+        Raises DiskTrouble where the turn of another takes too long: nothing was done then.
+        """
+        within = self._scheduler.config.waits.answer
+        with trio.move_on_after(within):
+            await self._lock.acquire()
+        if self._lock.statistics().owner is not trio.lowlevel.current_task():
+            raise DiskTrouble(f"the disk takes more than {within:.0f} s for another: nothing done")
+        try:
+            yield
+        finally:
+            self._lock.release()

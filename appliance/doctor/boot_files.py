@@ -1,0 +1,132 @@
+"""Pure: no clock, no socket, no await.
+
+What lies on the disk for others: iPXE for each firmware, configurations, images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from appliance.boot.daemons.dnsmasq import FIRMWARES
+from appliance.doctor import findings
+from appliance.doctor.findings import Finding
+from appliance.doctor.wire import WORDS, is_needed, mend_of
+
+# What testparm says of a line that it leaves out; its exit status is 0 all the same.
+_COMPLAINTS: Final = re.compile(r"Unknown parameter|Ignoring|ERROR|Error|WARNING.*(path|director)")
+
+
+@attrs.frozen
+class TftpFile:
+    """One file below the tftp root; `trouble` is empty where boxes can load it."""
+
+    name: str
+    size: int = 0
+    trouble: str = ""
+
+
+@attrs.frozen
+class Checked:
+    """What a daemon's own checker says of its configuration."""
+
+    daemon: str
+    file: str
+    status: int
+    said: str
+    trouble: str = ""  # it could not be asked
+
+
+@attrs.frozen
+class ImageState:
+    """An image, and what is wrong with it."""
+
+    name: str
+    kernel: str
+    problems: tuple[str, ...]
+
+
+def ipxe(there: Sequence[TftpFile], archs: set[str]) -> list[Finding]:
+    """iPXE for each firmware.  `archs` are those of the known boxes; empty: nobody knows yet."""
+    by_name = {file.name: file for file in there}
+    found = []
+    for firmware in FIRMWARES:
+        file = by_name[firmware.file]
+        looked_at = f"iPXE for {WORDS[firmware.tag]}"
+        if not file.trouble:
+            found.append(findings.ok(looked_at, f"{file.name}, {file.size} bytes"))
+            continue
+        means = f"boxes with {WORDS[firmware.tag]} firmware cannot boot"
+        mend = mend_of(firmware.tag)
+        judged = findings.error if is_needed(firmware.tag, archs) else findings.warning
+        found.append(judged(looked_at, f"{file.name} {file.trouble}", means, mend))
+    return found
+
+
+def boot_ipxe(file: TftpFile, *, current: bool) -> Finding:
+    """The first script of iPXE, and whether it is the one of this configuration."""
+    looked_at = "boot.ipxe"
+    if file.trouble:
+        means = "no box comes further than iPXE"
+        return findings.error(looked_at, f"{file.name} {file.trouble}", means, "appliance tftpboot")
+    if not current:
+        found = "is not what this configuration and this version would write"
+        means = "boxes ask another address, or leave out what newer servers want to know"
+        return findings.warning(looked_at, found, means, "appliance tftpboot")
+    return findings.ok(looked_at, f"{file.size} bytes")
+
+
+def configuration(checked: Checked) -> Finding:
+    """A daemon's configuration, by its own checker."""
+    looked_at = f"configuration of {checked.daemon}"
+    if checked.trouble:
+        return findings.skipped(looked_at, checked.trouble)
+    complaints = [line.strip() for line in checked.said.splitlines() if _COMPLAINTS.search(line)]
+    if checked.status == 0 and not complaints:
+        return findings.ok(looked_at, f"{checked.file}: accepted")
+    said = "; ".join(complaints[:3]) or " ".join(checked.said.split())[-300:]
+    means = f"{checked.daemon} does not start with it, or leaves that line out"
+    mend = "change appliance.toml, not this file; then `appliance install` writes it anew"
+    return findings.error(looked_at, f"{checked.file}: {said}", means, mend)
+
+
+def rights(folder: str, *, nosuid: bool, entered: bool) -> Finding:
+    """What local users can do with programs of images that give rights to whoever runs them.
+
+    `entered`: whether other users may go into the folder at all.
+    """
+    looked_at = "programs in images"
+    if nosuid or not entered:
+        return findings.ok(looked_at, "give no local user of this server any rights")
+    means = "a local user of this server can run an image's own `su` as root, whoever made it"
+    mend = (
+        f"mount --bind {folder} {folder} && mount -o remount,bind,nosuid {folder}; and in"
+        f" /etc/fstab: {folder} {folder} none bind,nosuid 0 0"
+    )
+    return findings.warning(looked_at, f"{folder} is mounted without nosuid", means, mend)
+
+
+def images(there: Sequence[ImageState], srv: str) -> list[Finding]:
+    """The images that documents can ask for."""
+    if not there:
+        means = "no job can boot"
+        mend = "appliance image build debian 12 x86_64"
+        return [findings.warning("images", f"there are none in {srv}/os", means, mend)]
+    found = []
+    for image in there:
+        looked_at = f"image {image.name}"
+        if image.problems:
+            means = "jobs that name it are refused, or end as incomplete"
+            readable = any("readable" in problem for problem in image.problems)
+            mend = (
+                "chmod o+r on the files, o+x on the folders"
+                if readable
+                else "appliance image build, or appliance image import"
+            )
+            found.append(findings.error(looked_at, "; ".join(image.problems), means, mend))
+        else:
+            found.append(findings.ok(looked_at, f"kernel {image.kernel}, initramfs, modules"))
+    return found

@@ -1,0 +1,42 @@
+"""Gathers what doctor judges, check by check, in the order of a boot.
+
+What cannot be looked at (no root, no server yet, no such program) becomes a finding that says so;
+nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+from appliance.config import Config
+from appliance.doctor import facts, findings, host, network
+from appliance.doctor.findings import Finding
+from appliance.errors import ApplianceError
+
+
+def look(config: Config, say: Callable[[str], None] = lambda what: None) -> list[Finding]:
+    """Everything, in the order of a boot.  Takes some ten seconds: the network is listened to."""
+    found: list[Finding] = []
+    with facts.gather(config) as world:
+        for what, check in (
+            ("the server", network.server),
+            ("interfaces", network.interface),
+            ("the wire", network.on_wire),
+            ("ports", network.owners),
+            ("limits", host.limits),
+            ("disks", host.disks),
+            ("clock", host.clock),
+            ("iPXE", host.ipxe),
+            ("configurations", host.configurations),
+            ("images", host.image_states),
+            ("doors", network.reached),
+            ("providers", network.claimed),
+            ("testboxes", network.parked),
+        ):
+            say(what)
+            try:
+                found += check(world)
+            except (OSError, ApplianceError, subprocess.SubprocessError) as error:
+                found.append(findings.skipped(what, f"could not be looked at: {error}"))
+    return found

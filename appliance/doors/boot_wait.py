@@ -1,0 +1,185 @@
+"""`GET /boot.ipxe/mac/<mac>`: what do I run?  The answer may take half an hour.
+
+Linux on a box asks by `gpxelinux.cgi`, and starts the same script's kernel by kexec.
+
+A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
+`drip` seconds, and at the end the script that follows (docs/wire.md#the-boot-wait).  The seat's
+scope ends the wait; the comment lines are sent between its sleeps, so no hand-over can cut a send
+in two (docs/firmware.md#libraries).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import trio
+
+from appliance.boot.script import ipxe
+from appliance.doors.admission import Admission
+from appliance.doors.boot_wait_ws import SOCKETS, Sockets
+from appliance.doors.metrics import METRICS, Metrics
+from appliance.doors.seating import GPXELINUX, Usher, lease_in, query_of, question
+from appliance.doors.submits import CANCEL, SUBMIT, Submits
+from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused, Unproven
+from appliance.jobs import served
+from appliance.scheduler.boot_progress import Fetches
+from appliance.scheduler.lobby import ASKED_AGAIN, HUNG_UP, Seat
+from appliance.scheduler.scheduler import Scheduler
+from appliance.web.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
+from appliance.web.files import RETRY_AFTER_S as RETRY_SOON_S
+from appliance.web.files import send_bytes
+
+# A box that may not wait here asks again after this; long, since nothing changes by itself.
+RETRY_AFTER_S: Final = 60
+# Boxes that are sent back at once.  After a power cut thousands of waits end in the same second;
+# all in one round of the loop, they would keep everybody else waiting for as long as that takes.
+LEAVING_MAX: Final = 50
+# Servers of 2024 answer everything beneath it, too (docs/wire.md#ports).
+NEWER: Final = "/scheduler"
+_JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
+
+_SCRIPT: Final = [(b"content-type", TEXT), (b"connection", b"close")]
+
+log = structlog.get_logger()
+
+
+class Boots:
+    """The boot wait."""
+
+    def __init__(self, scheduler: Scheduler, usher: Usher) -> None:
+        self._scheduler = scheduler
+        self._usher = usher
+        self._turns = trio.CapacityLimiter(LEAVING_MAX)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One box's question, and its answer.
+
+        Thousands wait in this frame; a call between it and the wait would cost each of them memory.
+        """
+        seat = await self._seat(scope, send)
+        if seat is None:
+            return
+        waits, lease = self._scheduler.config.waits, lease_in(scope)
+        told = False
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _SCRIPT})
+            await _body(send, ipxe.SHEBANG.encode())
+            drip, until_gone = partial(_body, send, ipxe.DRIP), partial(_until_gone, receive)
+            patience = ipxe.patience(waits.park, lease)
+            script = await seat.wait(patience, drip, waits.drip, until_gone, self._turns)
+            if script is not None:
+                told = await _tell(script, seat, receive, send)
+                if told:  # else it ends short: whoever is there does not run half a script
+                    await send({"type": "http.response.body", "body": b""})
+            elif seat.ended not in (HUNG_UP, ASKED_AGAIN):  # nothing is lost with a re-chain
+                rechain = _rest(self._rechain(seat, scope, lease))
+                await send({"type": "http.response.body", "body": rechain})
+                told = True
+        finally:
+            if seat.leaving:
+                self._turns.release_on_behalf_of(seat)
+            self._scheduler.leave(seat)
+            if not told:
+                self._scheduler.undelivered(seat)
+            log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
+
+    async def _seat(self, scope: Scope, send: Send) -> Seat | None:
+        """Where the box waits; None where it may not, and was told so."""
+        try:
+            if scope["method"] != "GET":
+                raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
+            return self._usher.seat(question(scope), scope)
+        except BadRequest as error:
+            await answer(send, 400, str(error))
+        except NotFound as error:
+            await answer(send, 404, str(error))
+        except (Refused, Unproven) as error:
+            again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
+            await answer(send, 503, str(error), again)
+        return None
+
+    def _rechain(self, seat: Seat, scope: Scope, lease: float | None) -> str:
+        renew = lease is not None or self._scheduler.config.network.proxy
+        return ipxe.rechain(self._where(seat), query_of(scope), renew=renew)
+
+    def _where(self, seat: Seat) -> str:
+        host = self._scheduler.host(seat.reached)
+        return f"{host}:{self._scheduler.config.ports.scheduler}"
+
+
+async def _body(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def _rest(script: str) -> bytes:
+    """What follows the line that was sent at once."""
+    return script.removeprefix(ipxe.SHEBANG).encode()
+
+
+async def _tell(script: str, seat: Seat, receive: Receive, send: Send) -> bool:
+    """Whether the box still had its connection when all of the script was sent."""
+
+    async def watch() -> None:
+        await _until_gone(receive)
+        seat.hang_up()
+
+    # A task of its own only now: thousands of parked boxes would pay for it in memory.
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await _body(send, _rest(script))
+        # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
+        # tick it has been read.
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return not seat.hung_up
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def door(
+    scheduler: Scheduler, admission: Admission, fetches: Fetches, runner: bytes, small: Any
+) -> Paths:
+    """Everything on port 3000: the boot wait, job.cgz, the runner, and Quart for the rest."""
+    progress = fetches.at(scheduler.config.ports.scheduler)
+
+    async def job_cgz(scope: Scope, receive: Receive, send: Send) -> None:
+        match = _JOB_CGZ.match(scope["path"])
+        client = scope["client"][0]
+        try:
+            if match is None:
+                raise NotFound("ask for /job_initrd_tmpfs/<job>/job.cgz")
+            takes = scope["method"] == "GET"
+            data = await fetches.job_cgz(match[1], client, scope["server"][0], takes=takes)
+        except NotFound as error:
+            await answer(send, 404, str(error))
+        except Refused as error:
+            log.warning("job.cgz refused", path=scope["path"], address=client, why=str(error))
+            await answer(send, 403, str(error))
+        except (DiskTrouble, Unproven) as error:  # well in a moment, and iPXE asks again
+            log.warning("job.cgz cannot be made", path=scope["path"], why=str(error))
+            await answer(send, 503, str(error), [(b"retry-after", b"%d" % RETRY_SOON_S)])
+        else:
+            await send_bytes(scope, receive, send, data, path=scope["path"], progress=progress)
+
+    async def runner_cgz(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_bytes(scope, receive, send, runner, path=served.RUNNER, progress=progress)
+
+    usher = Usher(scheduler, admission)
+    boots = Boots(scheduler, usher)
+    submits = Submits(scheduler)
+    sockets: dict[str, App] = {SOCKETS: Sockets(scheduler, usher)}
+    paths: dict[str, App] = {
+        "/boot.": boots,
+        "/job_initrd_tmpfs/": job_cgz,
+        served.RUNNER: runner_cgz,
+        METRICS: Metrics(scheduler),
+        SUBMIT: submits,
+        CANCEL: submits,
+    }
+    return Paths(paths, small, NEWER, {GPXELINUX: boots}, sockets)

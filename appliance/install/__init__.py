@@ -1,0 +1,1 @@
+"""This program as a server's appliance."""

@@ -1,0 +1,1 @@
+"""What people write: job documents, and what is wrong with one."""

@@ -1,0 +1,1 @@
+"""State files while no server runs; backups."""

@@ -1,0 +1,1 @@
+"""The journal, its snapshots, and the way back from them."""

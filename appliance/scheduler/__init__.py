@@ -1,0 +1,1 @@
+"""Joins store, disk, clock and boxes: decide, keep, act."""

@@ -1,1 +1,0 @@
-"""See `appliance/__init__.py` for the map."""

@@ -1,0 +1,1 @@
+"""HTTP: connections, bodies, files; who gets in, what each may cost."""

@@ -1,0 +1,330 @@
+"""HTTP for the ports where nothing but files is asked for: h11 and sendfile.
+
+An ASGI server that knows as much of ASGI as web/files.py needs.  Under Hypercorn each byte of a
+file is copied four times on its way, and sixteen boxes at once get half of what nginx gives them;
+here the kernel sends from its page cache (the extension http.response.zerocopysend), as fast as
+nginx (DESIGN.md#libraries-and-what-was-rejected).  A send to a client that is gone raises, and
+nothing is shielded: a stop need not wait for anybody.
+
+Must not: answer anything itself but what is no HTTP at all.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final
+from urllib.parse import unquote
+
+import attrs
+import h11
+import structlog
+import trio
+
+from appliance import addresses, threads
+from appliance.turns import own_round
+from appliance.web.asgi import App
+from appliance.web.connections import SMALL_BYTES
+from appliance.web.entrance import Ends, Entrance
+from appliance.web.http import late, no_http
+from appliance.web.listen import BACKLOG
+from appliance.web.page_cache import Warm, Which
+from appliance.web.sending import PIECE_BYTES, STALL_S, Owed, tell
+from appliance.web.shares import Full, Place, note
+
+# A kept-alive connection without a question, and the time a question may take to arrive.
+IDLE_S: Final = 30.0
+# After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
+LINGER_S: Final = 2.0
+HEAD_BYTES_MAX: Final = 16 * 1024
+_PIPELINED_BYTES_MAX: Final = 64 * 1024
+_DISK_THREADS_MAX: Final = 16
+# At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
+TURN_BYTES: Final = 2**20
+
+logger = structlog.get_logger()
+
+
+class HungUp(ConnectionError):
+    """The client is gone, or takes nothing any more."""
+
+
+@attrs.define
+class _Server:
+    app: App
+    limiter: trio.CapacityLimiter
+    owed: Owed
+    entrance: Entrance | None = None  # None: whoever comes is let in
+    # One of them sends in each round of the loop.  Without it a job waited 36 ms for its box while
+    # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
+    turn: trio.Lock = attrs.Factory(trio.Lock)
+    warm: Warm = attrs.Factory(lambda: Warm(TURN_BYTES))
+    stopping: bool = False
+    idle: set[trio.CancelScope] = attrs.Factory(set)
+
+
+async def serve(
+    app: App,
+    sockets: list[socket.socket],
+    *,
+    stop: Callable[[], Awaitable[object]],
+    patience: float,
+    entrance: Entrance | None = None,
+    owed: Owed | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on bound `sockets`, which are closed when it stops.
+
+    `owed` counts what its clients have not taken, with those of other doors.
+    When `stop` returns nobody new is let in, and answers under way get `patience` seconds.
+    """
+    server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX), owed or Owed(), entrance)
+    for sock in sockets:
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as door:
+            accept = partial(trio.serve_listeners, handler_nursery=connections)
+            await door.start(accept, partial(_visitor, server), listeners)
+            task_status.started()
+            await stop()
+            door.cancel_scope.cancel("the door is shut")
+        server.stopping = True
+        for scope in server.idle:
+            scope.cancel("the door is shut")
+        connections.cancel_scope.deadline = trio.current_time() + patience
+
+
+async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
+    """One client: it is let in, or told that there is no place."""
+    place, entrance = None, server.entrance
+    try:
+        async with stream:
+            scope = trio.CancelScope()
+            sock = stream.socket
+            ends = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
+            if entrance is not None:
+                try:
+                    place = entrance.enter(stream, ends, lambda: scope)
+                except Full as why:
+                    await entrance.refuse(stream, ends[0][0], why)
+                    return
+            with scope:
+                await _connection(server, stream, ends, place)
+    except OSError:
+        pass  # it is gone
+    finally:
+        if entrance is not None and place is not None:
+            entrance.places.leave(place)
+
+
+async def _connection(
+    server: _Server, stream: trio.SocketStream, ends: Ends, place: Place | None
+) -> None:
+    """From its first question to its last."""
+    try:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        while not server.stopping:
+            note(place, idle=True)
+            request = await _question(server, stream, http, ends[0][0])
+            note(place, idle=False)
+            if request is None and server.stopping:
+                return  # nothing is on its way that a hurry could spoil
+            if request is None:
+                break
+            exchange = _Exchange(server, stream, http, request)
+            await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            if {http.our_state, http.their_state} != {h11.DONE}:
+                break
+            http.start_next_cycle()
+        note(place, idle=True)  # it has its answer, and others may need its place
+        await _linger(stream)
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # it is gone; whoever sent to it knows
+    except Exception:
+        logger.exception("a request failed")
+
+
+async def _question(
+    server: _Server, stream: trio.SocketStream, http: h11.Connection, client: str
+) -> h11.Request | None:
+    """The next request; None when there will be none."""
+    with trio.move_on_after(IDLE_S) as scope:
+        server.idle.add(scope)
+        try:
+            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
+            while (event := http.next_event()) is h11.NEED_DATA:
+                data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
+                held += len(data)
+                if server.entrance is not None:
+                    server.entrance.heads.hold(scope.cancel, held)
+                if held > SMALL_BYTES:
+                    await own_round(client)  # to look through it may take milliseconds
+                http.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            await _no_http(stream, http, error.error_status_hint, no_http(error))
+            return None
+        finally:
+            server.idle.discard(scope)
+            if server.entrance is not None:
+                server.entrance.heads.hold(scope.cancel, 0)
+        if isinstance(event, h11.Request):
+            http.next_event()  # of a request without a body its end, and so its state is DONE
+            return event
+    if http.trailing_data[0] and not server.stopping:
+        await _no_http(stream, http, 408, late(IDLE_S))
+    return None
+
+
+async def _no_http(stream: trio.SocketStream, http: h11.Connection, status: int, why: str) -> None:
+    client, _ = addresses.end(stream.socket.getpeername())
+    logger.warning("no HTTP", client=client, why=why)
+    if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        body = f"{why}\n".encode()
+        headers = [("content-length", str(len(body))), ("connection", "close")]
+        head = http.send(h11.Response(status_code=status, headers=headers))
+        with trio.move_on_after(STALL_S):
+            await stream.send_all((head or b"") + body)
+
+
+async def _linger(stream: trio.SocketStream) -> None:
+    await stream.send_eof()
+    with trio.move_on_after(LINGER_S):
+        while await stream.receive_some(HEAD_BYTES_MAX):
+            pass
+
+
+class _Exchange:
+    """One request and its answer, as ASGI shows them."""
+
+    def __init__(
+        self,
+        server: _Server,
+        stream: trio.SocketStream,
+        http: h11.Connection,
+        request: h11.Request,
+    ) -> None:
+        self._server = server
+        self._stream = stream
+        self._http = http
+        self._request = request
+        self._asked = False
+        self._ahead = 0  # bytes of later questions that came already
+        self._client = stream.socket.getpeername()[0]
+        self._bodiless = request.method == b"HEAD"
+        self._head = b""  # goes out together with the first piece of the body
+
+    def scope(self, client: tuple[str, int], server: tuple[str, int]) -> dict[str, Any]:
+        """What is asked."""
+        path, _, query = self._request.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self._request.http_version.decode(),
+            "method": self._request.method.decode("ascii"),
+            "scheme": "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": list(self._request.headers),
+            "client": client,
+            "server": server,
+            "extensions": {"http.response.zerocopysend": {}},
+        }
+
+    async def receive(self) -> Mapping[str, Any]:
+        """An empty body, then the news that the client hung up.  A body that is sent is ignored."""
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while self._ahead < _PIPELINED_BYTES_MAX:
+            try:
+                data = bytes(await self._stream.receive_some(HEAD_BYTES_MAX))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                break
+            if not data:
+                break
+            if self._http.their_state is h11.DONE:
+                self._ahead += len(data)
+                self._http.receive_data(data)
+        else:
+            await trio.sleep_forever()  # enough; a send will notice a hang-up
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Head, piece of a body, or part of a file.  Raises HungUp."""
+        if message["type"] == "http.response.start":
+            self._begin(message)
+            return
+        if message["type"] == "http.response.zerocopysend":
+            await self._send_file(message["file"], message["offset"], message["count"])
+        elif (body := message.get("body", b"")) and not self._bodiless:
+            await self._write(self._http.send(h11.Data(data=body)))
+        if not message.get("more_body", False):
+            await self._write(self._http.send(h11.EndOfMessage()))
+
+    def _begin(self, message: Mapping[str, Any]) -> None:
+        self._bodiless = self._bodiless or message["status"] in (204, 304)
+        date = email.utils.formatdate(time.time(), usegmt=True).encode()
+        headers = [(b"date", date), *message["headers"]]
+        response = h11.Response(status_code=message["status"], headers=headers)
+        self._head = self._http.send(response) or b""
+
+    async def _write(self, data: bytes | None) -> None:
+        if data := self._head + (data or b""):
+            self._head = b""
+            try:
+                await self._server.owed.send(self._stream, data, self._client)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise HungUp("the client is gone") from error
+
+    async def _send_file(self, file: int, offset: int, count: int) -> None:
+        """`count` bytes of an open file.  The loop does not wait for the disk, nor for others."""
+        self._http.send_with_data_passthrough(h11.Data(data=_Elsewhere(count)))  # type: ignore[arg-type]
+        await self._write(b"")
+        end = offset + count
+        status = os.fstat(file)
+        which = (status.st_dev, status.st_ino)
+        begun, until = offset, trio.current_time() + STALL_S
+        while offset < end:
+            try:
+                offset += await self._sendfile(file, which, offset, min(TURN_BYTES, end - offset))
+            except BlockingIOError:
+                if offset >= begun + PIECE_BYTES:
+                    begun, until = offset, trio.current_time() + STALL_S
+                await self._writable(until)
+
+    async def _sendfile(self, file: int, which: Which, offset: int, count: int) -> int:
+        call = partial(os.sendfile, self._stream.socket.fileno(), file, offset, count)
+        async with self._server.turn:
+            here = self._server.warm.holds(file, which, offset, count)
+            sent = call() if here else 0
+        if not here:
+            sent = await threads.run(call, limiter=self._server.limiter)
+        if sent == 0:
+            raise OSError(errno.ENODATA, "the file has become shorter")
+        return sent
+
+    async def _writable(self, until: float) -> None:
+        with trio.CancelScope(deadline=until) as scope:
+            await trio.lowlevel.wait_writable(self._stream.socket)
+        if scope.cancelled_caught:
+            tell(self._client, STALL_S)
+            raise HungUp("the client takes nothing any more")
+
+
+@attrs.frozen
+class _Elsewhere:
+    """Stands for bytes that h11 shall count and not see."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count

@@ -1,0 +1,1 @@
+"""Builds what is released: the one file and the Debian package; not installed."""
