@@ -79,12 +79,15 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
     control/                    the command line's unix socket: both ends, and the verbs
       server                    the command line's unix socket
       verbs                     every verb, and what one is done with
-      verb_fields         pure  what they take
       lab_verbs                 those about the lab as a whole
-      backups                   the one that sends the state as it is at one moment
       host_verbs                those about testboxes
       retention                 results that have grown old: kept, or removed
+      backup_verbs              the one that sends the state as it is at one moment
       client                    the client's end of the socket: a command is one question
+      job_verbs                 those about jobs, and about what they left
+      result_verbs              those about results that have grown old
+      screen                    the lab in one screen
+      verb                      one verb, one class: how a request is checked, and who asks
 
     web/                        HTTP: connections, bodies, files; who gets in, what each may cost
       listen                    the listening sockets and their options

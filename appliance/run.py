@@ -175,7 +175,7 @@ async def _controlled(
 ) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            await nursery.start(at_control, scheduler, verbs.People(scheduler))
+            await nursery.start(at_control, scheduler, verbs.Verbs(scheduler))
             task_status.started(scope)
 
 

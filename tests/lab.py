@@ -16,7 +16,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from appliance.config import Config, Network, Paths
-from appliance.control.verbs import People
+from appliance.control.verbs import Verbs
 from appliance.doors import wiring
 from appliance.errors import BadImage
 from appliance.jobs import box as boxes
@@ -70,7 +70,7 @@ class Lab:
 
     config: Config
     scheduler: Scheduler
-    people: People
+    people: Verbs
     wire: fakes.Wire
     images: FakeImages
     disk: MemoryDisk
@@ -186,7 +186,7 @@ async def open_lab(
         neighbours = fakes.FakeNeighbours()
         neighbours.cards["10.0.0.5"] = MAC
         wire = fakes.Wire(nursery, _doors(scheduler, neighbours))
-        people = People(scheduler, no_disks)
+        people = Verbs(scheduler, no_disks)
         lab = Lab(chosen, scheduler, people, wire, images, disk, neighbours)
         yield lab
         lab.check()

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from appliance.config import Limits
-from appliance.control.backups import Backups
+from appliance.control.backup_verbs import Copies
 from appliance.errors import BadConfig, BadState, Refused
 from appliance.jobs.changes import Drained, Submitted
 from appliance.jobs.store import Store
@@ -72,7 +72,7 @@ async def made(lab, file, meanwhile=None):
         else:
             files[[*files][-1]] += what["data"]
 
-    about = await Backups(lab.scheduler).send("root", event)
+    about = await Copies(lab.scheduler).send(event)
     with backup.Writer(file) as writer:
         for name, data in files.items():
             writer.add(name, [data])

@@ -344,7 +344,7 @@ async def test_who_hangs_up_is_waited_for_no_longer(autojump_clock, tmp_path, mo
         job = await lab.submit()
         await trio.sleep(1)
         tasks = trio.lowlevel.current_statistics().tasks_living
-        message = cbor2.dumps({"verb": verb, "job": job.id, "wait": True})
+        message = cbor2.dumps({"verb": verb, **LONGEST[verb], **named(verb, job)})
         async with await connect(lab) as stream:
             await stream.send_all(HELLO + message)
             while len(items(await stream.receive_some(65536))) < 1:
@@ -355,6 +355,14 @@ async def test_who_hangs_up_is_waited_for_no_longer(autojump_clock, tmp_path, mo
 
         assert tasks == trio.lowlevel.current_statistics().tasks_living
         assert bool(lab.scheduler.store.drained) is (verb == "drain")  # which was decided
+
+
+# What the verbs that wait take to wait for long, but for a job's name.
+LONGEST = {"wait": {}, "drain": {"wait": True}, "watch": {}}
+
+
+def named(verb, job):
+    return {"job": job.id} if verb == "wait" else {}
 
 
 async def opened(lab, message):
@@ -398,7 +406,8 @@ async def test_who_waits_holds_no_more_than_a_job_is_named_with(
     monkeypatch.setattr(server, "_peer", lambda stream: "root")
     async with open_door(tmp_path) as lab:
         job = await lab.submit()
-        long = {"verb": verb, "job": job.id, "wait": True, "why": "x" * server.WAITING_BYTES_MAX}
+        said = {"verb": verb, **LONGEST[verb], **named(verb, job)}
+        long = {**said, "x" * server.WAITING_BYTES_MAX: None}  # null says nothing, and is read
         answer = await ask(lab, long)
         assert {
             "kind": "bad-request",
@@ -407,7 +416,7 @@ async def test_who_waits_holds_no_more_than_a_job_is_named_with(
         assert not lab.scheduler.store.drained
 
         async with await connect(lab) as stream:
-            short = {**long, "why": "x" * (server.WAITING_BYTES_MAX // 2)}
+            short = {**said, "x" * (server.WAITING_BYTES_MAX // 2): None}
             await stream.send_all(HELLO + cbor2.dumps(short))
             await wait_all_tasks_blocked()
             assert b"error" not in await stream.receive_some(2**16)

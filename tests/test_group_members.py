@@ -7,8 +7,9 @@ import gc
 import pytest
 
 from appliance import yaml_text
-from appliance.control.verb_fields import FILTER_MAX, NAME_BYTES_MAX, check
-from appliance.control.verbs import _read_part
+from appliance.control import verbs  # noqa: F401 - every verb is known then
+from appliance.control.job_verbs import read_part
+from appliance.control.verb import FILTER_MAX, NAME_BYTES_MAX, request
 from appliance.errors import BadRequest, NotFound
 from appliance.jobs.documents.checks import Package
 from appliance.keep import packages
@@ -32,27 +33,28 @@ def test_aliases_of_a_long_text_count_as_what_they_stand_for(text):
 
 
 def test_a_name_and_a_filter_have_a_size():
-    check("submit", {"documents": [{"text": "x", "name": "é" * (NAME_BYTES_MAX // 2)}]})
-    check("jobs", {"health": ["x"] * FILTER_MAX})
+    request("submit", {"documents": [{"text": "x", "name": "é" * (NAME_BYTES_MAX // 2)}],
+                       "key": "k"})  # fmt: skip
+    request("jobs", {"health": ["x"] * FILTER_MAX})
     for verb, arguments in (
         ("submit", {"documents": [{"text": "x", "name": "é" * NAME_BYTES_MAX}]}),
         ("jobs", {"health": ["x"] * (FILTER_MAX + 1)}),
         ("jobs", {"state": ["x"] * (FILTER_MAX + 1)}),
     ):
         with pytest.raises(BadRequest, match="at most"):
-            check(verb, arguments)
+            request(verb, arguments)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x/" * 3000, "x" * 300, "file/below"])
 def test_a_result_that_cannot_be_is_none(tmp_path, path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotFound):
-        _read_part(tmp_path, path, 0)
+        read_part(tmp_path, path, 0)
 
 
 def test_behind_the_end_of_a_result_there_is_nothing(tmp_path):
     (tmp_path / "file").write_text("x")
-    assert (b"", 1) == _read_part(tmp_path, "file", 10**15)
+    assert (b"", 1) == read_part(tmp_path, "file", 10**15)
 
 
 async def test_a_refused_package_is_let_go_of_at_once(tmp_path):

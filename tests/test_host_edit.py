@@ -100,11 +100,14 @@ async def test_nobody_overwrites_what_another_has_changed_meanwhile(tmp_path):
         assert TEXT + "tags: [a]\n" == file(lab)
 
 
+EDIT = {"host-file": {}, "host-edit": {"text": "", "before": ""}}
+
+
 async def test_only_root_and_only_known_boxes(tmp_path):
     async with known_box(tmp_path) as lab:
         for verb in ("host-file", "host-edit"):
             with pytest.raises(Refused, match="only root"):
-                await lab.people.do(verb, {"host": "box-1"}, "ann", None)
+                await lab.people.do(verb, {"host": "box-1", **EDIT[verb]}, "ann", None)
         await lab.ask("/boot.ipxe/mac/52-54-00-00-00-77", "10.0.0.77")
         with pytest.raises(NotFound, match="host add"):
             await lab.people.do("host-file", {"host": "52:54:00:00:00:77"}, "root", None)

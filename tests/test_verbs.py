@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from appliance.control.verb import VERBS
 from appliance.errors import ApplianceError, Unknown
 from tests.lab import config, open_lab
 
@@ -61,9 +62,8 @@ async def asked(lab, what, told):
         told.append(str(error))
 
 
-async def test_every_verb_is_one_of_these(autojump_clock):
-    async with open_lab() as lab:
-        assert {*lab.people.verbs} == CHANGES | ENDLESS | {*READS}
+def test_every_verb_is_one_of_these():
+    assert {*VERBS} == CHANGES | ENDLESS | {*READS}
 
 
 @pytest.mark.parametrize("what", [*READS, *QUESTIONS])

@@ -31,7 +31,7 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
         answer = server.ask(
             "jobs",
             user=getpass.getuser() if mine else None,
-            failed=failed,
+            failed=failed or None,
             state=list(wanted["stage"]),
             box=wanted["box"],
             queue=wanted["queue"],

@@ -1,28 +1,22 @@
-"""What the operator asks about the lab as a whole: how it is, how it goes on, what the log says."""
+"""The verbs about the lab as a whole: how it is, how it goes on, what the log says."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import structlog
 import trio
 
-import appliance
 from appliance import log as logs
-from appliance import threads
 from appliance.boot.images import image_gc
+from appliance.control.job_verbs import row
+from appliance.control.verb import Answer, Asked, verb
 from appliance.errors import BadRequest, Refused
-from appliance.jobs import restart
 from appliance.jobs.job import Finished
-from appliance.jobs.shown import overview
 from appliance.jobs.store import Store
 from appliance.scheduler.queries import Query
-from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.watching import Group
 
 # A screen that changes oftener is not read, and each is a look at every job.
@@ -35,49 +29,29 @@ LEVEL_S_MAX: Final = 7 * 86400.0
 
 log = structlog.get_logger()
 
-Event = Callable[[dict[str, Any]], Awaitable[None]]
-Arguments = dict[str, Any]
-Disks = Callable[[dict[str, Path]], Awaitable[list[dict[str, Any]]]]
+
+@verb("status")
+@attrs.frozen(kw_only=True)
+class Status:
+    """The lab in one screen."""
+
+    async def do(self, asked: Asked) -> Answer:
+        """The rows of `control/screen.py`."""
+        return await asked.lab.screen.status()
 
 
-class Operators:
-    """The verbs, for one scheduler."""
+@verb("watch", waits=True, kept=True)
+@attrs.frozen(kw_only=True)
+class Watch:
+    """A screen now, and another whenever something has happened, with what it was."""
 
-    def __init__(self, scheduler: Scheduler, disks: Disks) -> None:
-        self._scheduler, self._disks = scheduler, disks
-        self._screen = trio.Lock()  # one is made in each round of the loop, however many look
+    async def do(self, asked: Asked) -> Answer:
+        """{"ended": why}, after events {"status", "news"}; it ends with the server.
 
-    async def status(self) -> dict[str, Any]:
-        """The lab in one screen."""
-        scheduler = self._scheduler
-        async with self._screen:
-            seen = overview.overview(
-                scheduler.store, scheduler.lobby, scheduler.clock.now(), scheduler.gate.reasons
-            )
-        wrong = [*seen.wrong, *restart.wrong(scheduler.store, scheduler.clock.drift())]
-        paths = scheduler.config.paths
-        places = {"state": paths.state, "results": paths.srv / "result", "images": paths.srv / "os"}
-        disks = await self._disks(places)
-        return {
-            "lab": scheduler.config.lab,
-            "version": appliance.__version__,
-            "since": scheduler.clock.started_utc,
-            "drained": scheduler.store.drained,
-            "gate": scheduler.gate.reasons,  # why no new jobs are taken
-            "parked": len(scheduler.lobby),
-            "late": scheduler.measures.late.worst,  # the event loop, in seconds, since the start
-            "log_level": logs.threshold.now,
-            "disks": disks,
-            **overview.row(attrs.evolve(seen, wrong=wrong)),
-        }
-
-    async def watch(self, user: str, event: Event) -> dict[str, Any]:
-        """A screen now, and another whenever something has happened, with what it was.
-
-        Raises Refused where too many watch.  Ends with the server.
+        Raises Refused where too many watch.
         """
-        scheduler = self._scheduler
-        watcher = scheduler.watchers.join(Group.COMMANDS, user)
+        scheduler = asked.lab.scheduler
+        watcher = scheduler.watchers.join(Group.COMMANDS, asked.user)
         watcher.ask(Query({}))
         news: list[str] = []
         bell, shown = trio.Event(), trio.Event()
@@ -105,9 +79,9 @@ class Operators:
                     bell, shown = trio.Event(), trio.Event()
                     await scheduler.shown()
                     began = trio.current_time()
-                    status = await self.status()
+                    status = await asked.lab.screen.status()
                     took = trio.current_time() - began
-                    await event({"status": status, "news": [json.loads(text) for text in told]})
+                    await asked.event({"status": status, "news": [json.loads(one) for one in told]})
                     await trio.sleep(max(SCREEN_S, took / SHARE))
                     await bell.wait()
                 nursery.cancel_scope.cancel()
@@ -115,23 +89,77 @@ class Operators:
             scheduler.watchers.leave(watcher)
         return {"ended": watcher.ended}
 
-    async def images_used(self) -> dict[str, Any]:
-        """The snapshots that jobs which wait or run have pinned, as URL paths."""
-        await trio.lowlevel.checkpoint()
-        return {"snapshots": sorted(pinned(self._scheduler.store))}
 
-    async def log_level(self, arguments: Arguments, user: str) -> dict[str, Any]:
-        """`level` from now on, or for `seconds`; without one it is only told."""
-        level, seconds = arguments.get("level"), arguments.get("seconds")
-        if level is not None:
-            if user != "root":
-                raise Refused("only root changes what is logged")
-            if level not in logs.LEVELS:
-                raise BadRequest(f"level: {level!r} should be one of {', '.join(logs.LEVELS)}")
-            if seconds is not None and not 0 < float(seconds) <= LEVEL_S_MAX:
+@verb("drain", waits=True)
+@attrs.frozen(kw_only=True)
+class Drain:
+    """Gives out no more jobs.  Only root may."""
+
+    wait: bool = False  # answer when no job holds a box any more
+
+    async def do(self, asked: Asked) -> Answer:
+        """{"jobs": those that still hold a box}.
+
+        With `wait`, an event {"running", "job"} at each change; raises Refused where somebody
+        resumed the lab meanwhile.
+        """
+        asked.only_root("drains the lab")
+        scheduler = asked.lab.scheduler
+        await scheduler.drain(asked.user)
+        while self.wait and (active := scheduler.store.active()):
+            job = next(iter(active))
+            await asked.event({"running": len(active), "job": row(scheduler, job)})
+            await scheduler.changes_of(job.id, job.moments)
+            if not scheduler.store.drained:
+                raise Refused("somebody resumed the lab meanwhile: jobs are given out again")
+        return {"jobs": [row(scheduler, job) for job in scheduler.store.active()]}
+
+
+@verb("resume")
+@attrs.frozen(kw_only=True)
+class Resume:
+    """Gives out jobs again after a drain.  Only root may."""
+
+    async def do(self, asked: Asked) -> Answer:
+        """{}."""
+        asked.only_root("resumes a drained lab")
+        await asked.lab.scheduler.resume()
+        return {}
+
+
+@verb("images-used")
+@attrs.frozen(kw_only=True)
+class ImagesUsed:
+    """Names the snapshots that jobs which wait or run have pinned."""
+
+    async def do(self, asked: Asked) -> Answer:
+        """{"snapshots": [URL paths]}."""
+        await trio.lowlevel.checkpoint()
+        return {"snapshots": sorted(pinned(asked.lab.scheduler.store))}
+
+
+@verb("log-level")
+@attrs.frozen(kw_only=True)
+class LogLevel:
+    """Logs from this level on, for good or for a while; without one it only tells.
+
+    Only root changes it.
+    """
+
+    level: str | None = None
+    seconds: float | None = None  # then it is as before
+
+    async def do(self, asked: Asked) -> Answer:
+        """{"level", "then"}."""
+        if self.level is not None:
+            asked.only_root("changes what is logged")
+            if self.level not in logs.LEVELS:
+                levels = ", ".join(logs.LEVELS)
+                raise BadRequest(f"level: {self.level!r} should be one of {levels}")
+            if self.seconds is not None and not 0 < self.seconds <= LEVEL_S_MAX:
                 raise BadRequest(f"for: at most {LEVEL_S_MAX / 86400:.0f} days, and more than none")
-            log.warning("log level changed", by=user, to=level, seconds=seconds)
-            logs.threshold.set(str(level), None if seconds is None else float(seconds))
+            log.warning("log level changed", by=asked.user, to=self.level, seconds=self.seconds)
+            logs.threshold.set(self.level, self.seconds)
         return {"level": logs.threshold.now, "then": logs.threshold.before}
 
 
@@ -142,22 +170,3 @@ def pinned(store: Store) -> set[str]:
         if not isinstance(job.state, Finished):
             paths |= {job.pinned.root, job.pinned.kernel, *job.pinned.initrds}
     return {found for path in paths if (found := image_gc.snapshot_of(path)) is not None}
-
-
-async def disks(places: dict[str, Path]) -> list[dict[str, Any]]:
-    """One row for each file system; what anybody may take of it, not root's own reserve."""
-    return await threads.run(_disks, places)
-
-
-def _disks(places: dict[str, Path]) -> list[dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}
-    for name, path in places.items():
-        there = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
-        device = there.stat().st_dev
-        if device in rows:
-            rows[device]["what"].append(name)
-            continue
-        found = os.statvfs(there)
-        free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-        rows[device] = {"what": [name], "path": str(path), "free": free, "size": size}
-    return list(rows.values())

@@ -1,4 +1,4 @@
-"""What a person may ask about results that have grown old: keep these, remove those."""
+"""Results that have grown old: some are kept, the others are removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ import trio
 from appliance import threads
 from appliance.errors import (
     ApplianceError,
-    BadRequest,
     BadState,
     DiskTrouble,
     NoSpace,
     NotFound,
-    Refused,
 )
 from appliance.jobs import operator
 from appliance.jobs.changes import Job, Swept
@@ -49,7 +47,7 @@ async def tidy(scheduler: Scheduler) -> None:
 
 
 class Retention:
-    """The verbs, for one scheduler."""
+    """Keeps and removes, for one scheduler."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -57,36 +55,27 @@ class Retention:
         self._folder = scheduler.config.paths.srv / "result"
         self._looked_everywhere = False  # for what a killed server left half-written
 
-    async def keep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
-        """`on`: for good, or no longer.
+    async def keep(self, name: str, *, on: bool, user: str) -> None:
+        """A job's results stay for good (`on`), or no longer.
 
         Raises Unknown where the disk takes too long, DiskTrouble where another's turn does.
         """
         scheduler = self._scheduler
-        job, on = await scheduler.find(str(arguments["job"])), bool(arguments.get("on", True))
-        if user not in ("root", job.submitter):
-            raise Refused(f"{job.id} is {job.submitter}'s; only {job.submitter} or root keeps it")
         async with self._turn():
-            job = await scheduler.find(job.id)
+            job = await scheduler.find(name)
             changes = operator.kept(job, on, user, scheduler.clock.now())
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
         await scheduler.settle(list)  # the disk may not know the last change yet
-        return {"job": job.id, "kept": on}
 
-    async def sweep(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
+    async def sweep(self, older: float, *, dry_run: bool) -> list[dict[str, Any]]:
         """Remove what is older than `older` seconds; with `dry_run` only say what that would be.
 
         Files go out of sight first, then the disk knows that they are gone, then they are removed.
         What a kill or a bad disk leaves out of sight, the next sweep removes if the job is marked,
         and puts back if it is not.  Raises NoSpace where the disk does not let them go.
         """
-        if user != "root":
-            raise Refused("only root removes results")
-        older, dry_run = float(arguments["older"]), bool(arguments.get("dry_run"))
-        if not older >= 0:
-            raise BadRequest("older: must be seconds")
         before = self._scheduler.clock.now() - older
         try:
             if not dry_run:
@@ -96,7 +85,7 @@ class Retention:
                 swept = [await self._sweep(job, dry_run=dry_run) async for job in old]
         except OSError as error:
             raise NoSpace(f"the disk does not let the results go: {error.strerror}") from error
-        return {"jobs": [row for row in swept if row is not None]}
+        return [row for row in swept if row is not None]
 
     async def _old(self, before: float) -> AsyncGenerator[Job, None]:
         """Each once; never the whole history in memory."""

@@ -28,7 +28,8 @@ import trio
 
 import appliance
 from appliance import cbor_items, errors, names
-from appliance.control.verbs import People
+from appliance.control.verb import VERBS
+from appliance.control.verbs import Verbs
 from appliance.scheduler.scheduler import Scheduler
 from appliance.turns import own_round
 from appliance.web.entrance import LINGER_S
@@ -61,8 +62,6 @@ WAITING_BYTES_MAX: Final = 2**12
 HANG_UP_S: Final = 2.0  # between two looks whether a client that has sent more is still there
 TOLD_MAX: Final = 16  # are told at once why they find no place; each has a file open for LINGER_S
 
-_WAITS: Final = {"wait", "drain", "watch"}  # what they change is decided before they wait
-
 Say = Callable[[bytes], Awaitable[None]]
 
 log = structlog.get_logger()
@@ -70,7 +69,7 @@ log = structlog.get_logger()
 
 async def serve(
     scheduler: Scheduler,
-    people: People,
+    verbs: Verbs,
     *,
     made: socket.socket | None = None,
     callers: Callers | None = None,
@@ -95,7 +94,7 @@ async def serve(
         told = trio.CapacityLimiter(TOLD_MAX)
 
         async def connection(stream: trio.SocketStream) -> None:
-            talk = partial(_talk, stream, owing, scheduler, people, room)
+            talk = partial(_talk, stream, owing, scheduler, verbs, room)
             await _caller(stream, scheduler, talk, callers, told)
 
         await trio.serve_listeners(connection, [listener])
@@ -191,16 +190,16 @@ async def _talk(
     stream: trio.SocketStream,
     owed: Owed,
     scheduler: Scheduler,
-    people: People,
+    verbs: Verbs,
     room: Room,
     user: str,
 ) -> None:
     with room.place(user) as place:
-        await _connection(stream, owed, scheduler, people, place)
+        await _connection(stream, owed, scheduler, verbs, place)
 
 
 async def _connection(
-    stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, people: People, place: Place
+    stream: trio.SocketStream, owed: Owed, scheduler: Scheduler, verbs: Verbs, place: Place
 ) -> None:
     user = place.who
 
@@ -215,7 +214,7 @@ async def _connection(
                 if not isinstance(greeting, dict) or greeting.get("appliance") != PROTOCOL:
                     raise errors.BadRequest(f"this server speaks version {PROTOCOL}")
                 async for request in requests:
-                    await _answer(stream, say, people, place, request)
+                    await _answer(stream, say, verbs, place, request)
             except (errors.BadRequest, NoRoom) as error:
                 log.warning("control connection refused", user=user, why=str(error))
                 await say(cbor2.dumps({"error": _error(error)}))
@@ -224,7 +223,7 @@ async def _connection(
 
 
 async def _answer(
-    stream: trio.SocketStream, say: Say, people: People, place: Place, request: Any
+    stream: trio.SocketStream, say: Say, verbs: Verbs, place: Place, request: Any
 ) -> None:
     user = place.who
 
@@ -234,11 +233,12 @@ async def _answer(
     try:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             raise errors.BadRequest("a request is a map with a verb")
-        if request["verb"] in _WAITS and place.size > WAITING_BYTES_MAX:
+        waits = request["verb"] in VERBS and VERBS[request["verb"]].waits
+        if waits and place.size > WAITING_BYTES_MAX:
             raise errors.BadRequest(f"{request['verb']}: more is said than it needs")
         arguments = {key: value for key, value in request.items() if key != "verb"}
-        work = partial(people.do, request["verb"], arguments, user, event)
-        result = await (_while_there(stream, work) if request["verb"] in _WAITS else work())
+        work = partial(verbs.do, request["verb"], arguments, user, event)
+        result = await (_while_there(stream, work) if waits else work())
         reply = cbor2.dumps({"result": result})
     except errors.ApplianceError as error:
         reply = cbor2.dumps({"error": _error(error)})

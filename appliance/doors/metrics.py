@@ -17,7 +17,7 @@ import trio
 
 import appliance
 from appliance import threads
-from appliance.control.lab_verbs import Disks, disks
+from appliance.control.screen import Disks, disks
 from appliance.jobs.shown import overview
 from appliance.jobs.shown.measures import Histogram
 from appliance.jobs.shown.overview import Overview

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from appliance.control.verb import VERBS
 from appliance.scheduler import accounts
 from appliance.web.asgi import Paths
 from lab.namespace import BRIDGE, SERVER, namespace, signal_program
@@ -62,7 +63,7 @@ async def doors() -> set[str]:
                 continue
             rules = {rule.rule for rule in small.iter_rules()}
             found |= {f"{name} {_short(rule)}" for rule in rules}
-        found |= {f"control {verb}" for verb in lab.people.verbs}
+        found |= {f"control {verb}" for verb in VERBS}
     return found | {"control"}
 
 
@@ -71,10 +72,8 @@ def _short(rule: str) -> str:
 
 
 async def test_each_door_of_the_program_is_attacked_here():
-    async with open_lab() as lab:
-        verbs = lab.people.verbs
     work = worst.Work("lab.1", "t", "/result/x", "/os/x")
-    attacks = [*worst.strangers(), *worst.box(work), *worst.control(), *worst.verbs(verbs)]
+    attacks = [*worst.strangers(), *worst.box(work), *worst.control(), *worst.verbs(list(VERBS))]
     attacks += [*largest.strangers(), *largest.papers()]
     names = [attack.name for attack in attacks]
 
@@ -176,8 +175,7 @@ def srv(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("who", [STRANGER, BOX, GROUP])
 async def test_the_worst_input_stalls_nobody_and_fills_no_memory(who, srv, tmp_path):
-    async with open_lab() as lab:
-        verbs = lab.people.verbs
+    verbs = list(VERBS)
     found, kept = await measured(tmp_path / "0", srv, who, verbs)
     for name, (late, more) in sorted(found.items(), key=lambda item: -item[1][0])[:20]:
         print(f"{late * 1000:6.0f} ms {more / 2**20:6.1f} MiB  {name}")

@@ -1,4 +1,4 @@
-"""The verb behind `appliance backup`: the state, in pieces, as it is at one moment.
+"""The verb of `appliance backup`: the state, in pieces, as it is at one moment.
 
 The store's image is taken in one step of the loop.  The archive is copied by SQLite itself while
 nothing is moved into it (`Archive.still`), so no job is missing between the two.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
 import appliance
 from appliance import threads
-from appliance.errors import NoSpace, Refused
+from appliance.control.verb import Answer, Asked, Event, verb
+from appliance.errors import NoSpace
 from appliance.keep import archive_file
 from appliance.keep.repair import backup
 from appliance.keep.state import records
@@ -25,23 +27,30 @@ from appliance.scheduler.scheduler import Scheduler
 PIECE_BYTES: Final = 2**20  # of a file in one message
 _COPY: Final = ".archive-for-backup"  # in the state folder: on a disk that has room for such files
 
-Event = Callable[[dict[str, Any]], Awaitable[None]]
+
+@verb("backup", kept=True)
+@attrs.frozen(kw_only=True)
+class Backup:
+    """Sends state and hosts files as they are at one moment.  Only root may."""
+
+    async def do(self, asked: Asked) -> Answer:
+        """{"lab", "program", "boxes", "jobs", "archived"}, after the events of `Copies.send`."""
+        asked.only_root("makes a backup: it holds the secrets of jobs")
+        return await asked.lab.copies.send(asked.event)
 
 
-class Backups:
-    """The verb, for one scheduler."""
+class Copies:
+    """Copies of the state, one at a time, for one scheduler."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._turn = trio.Lock()  # one copy at a time
 
-    async def send(self, user: str, event: Event) -> dict[str, Any]:
+    async def send(self, event: Event) -> dict[str, Any]:
         """Each file as {"file": name}, then {"data": bytes} and again.
 
-        Raises Refused for anybody but root: documents hold secrets.  NoSpace, DiskTrouble.
+        Raises NoSpace, DiskTrouble.
         """
-        if user != "root":
-            raise Refused("only root makes a backup: it holds the secrets of jobs")
         config, store = self._scheduler.config, self._scheduler.store
         copy = config.paths.state / _COPY
         async with self._turn:
