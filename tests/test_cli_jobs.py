@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 from click.testing import CliRunner
 
-from appliance import cli
+from appliance import errors
 from appliance.cli import jobs, results, submit
 from appliance.errors import BadRequest, NotFound, NotRunning, Refused
 
@@ -33,8 +33,8 @@ class Server:
     ("names", "code"),
     [
         (["lab.2", "lab.4"], 0),
-        (["lab.1", "lab.2", "lab.3", "lab.4"], cli.REFUSED),
-        (["lab.2", "lab.3", "lab.1", "lab.4"], cli.NOT_FOUND),
+        (["lab.1", "lab.2", "lab.3", "lab.4"], errors.REFUSED),
+        (["lab.2", "lab.3", "lab.1", "lab.4"], errors.NOT_FOUND),
     ],
 )
 def test_all_are_tried_and_the_exit_code_is_that_of_the_first_that_went_wrong(

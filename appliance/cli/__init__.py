@@ -14,24 +14,6 @@ import click
 from appliance import build, errors
 from appliance.cli.show import echo
 
-# Exit codes, for scripts.  click itself uses 2 for a wrong command line.
-FAILED: Final = 1  # the job that was waited for did not succeed
-USAGE: Final = 2  # the command line or the document is wrong
-NOT_FOUND: Final = 3
-REFUSED: Final = 4  # it may not be done, or the server could not
-NO_SERVER: Final = 5
-UNKNOWN: Final = 6  # it may have been done: ask again with the same key
-
-_EXIT_CODES: Final = {
-    errors.BadDocument: USAGE,
-    errors.BadRequest: USAGE,
-    errors.BadConfig: USAGE,
-    errors.BadImage: USAGE,
-    errors.NotFound: NOT_FOUND,
-    errors.NotRunning: NO_SERVER,
-    errors.Unknown: UNKNOWN,
-}
-
 # command -> module:attribute, in the order of a job's life
 _COMMANDS: Final = {
     "install": "appliance.cli.setup:install",
@@ -113,7 +95,7 @@ def each(names: Iterable[str], do: Callable[[str], None]) -> int:
             raise
         except errors.ApplianceError as error:
             echo(f"appliance: {error}", err=True)
-            code = code or _EXIT_CODES.get(type(error), REFUSED)
+            code = code or error.exit_code
     return code
 
 
@@ -129,7 +111,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except errors.ApplianceError as error:
         echo(f"appliance: {error}", err=True)
-        sys.exit(_EXIT_CODES.get(type(error), REFUSED))
+        sys.exit(error.exit_code)
     except BrokenPipeError:  # `appliance jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -138,7 +120,7 @@ def main() -> None:
     except OSError as error:  # a folder that cannot be written, a disk that is full
         where = f"{error.filename}: " if error.filename else ""
         echo(f"appliance: {where}{error.strerror or error}", err=True)
-        sys.exit(REFUSED)
+        sys.exit(errors.REFUSED)
 
 
 def load_config(ctx: click.Context) -> Any:

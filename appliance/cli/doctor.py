@@ -6,9 +6,10 @@ import sys
 
 import click
 
-from appliance.cli import FAILED, load_config
+from appliance.cli import load_config
 from appliance.cli import show as shows
 from appliance.cli.show import echo, secho
+from appliance.errors import FAILED
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": None}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from appliance.cli import FAILED
 from appliance.cli.show import echo
+from appliance.errors import FAILED
 
 _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli import FAILED, load_config
+from appliance.cli import load_config
 from appliance.cli import show as shows
-from appliance.errors import BadRequest, BadState, Refused
+from appliance.errors import FAILED, BadRequest, BadState, Refused
 
 _folder = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import click
 
-from appliance.cli import FAILED, USAGE, each, show
+from appliance.cli import each, show
 from appliance.cli.connection import connect
 from appliance.cli.show import echo, secho
 from appliance.control.client import Server
-from appliance.errors import BadDocument, BadRequest, NotRunning, Unknown
+from appliance.errors import FAILED, USAGE, BadDocument, BadRequest, NotRunning, Unknown
 
 # systemd holds the door while the server restarts.  A rollback shuts it, for as long as transfers
 # may take to end (waits.shutdown_transfers, 60 s) and some seconds for the start.

@@ -19,15 +19,6 @@ _SSH = re.compile(
     r"ssh://(?P<where>([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][\w.-]*)(:(?P<port>[0-9]{1,5}))?/?"
 )
 
-_ERRORS: dict[str, type[errors.ApplianceError]] = {
-    "bad-request": errors.BadRequest,
-    "not-found": errors.NotFound,
-    "bad-image": errors.BadImage,
-    "no-space": errors.NoSpace,
-    "disk-trouble": errors.DiskTrouble,
-    "unknown": errors.Unknown,
-}
-
 
 class Server:
     """A connection to the server."""
@@ -92,7 +83,7 @@ class Server:
 def _error(error: dict[str, Any]) -> errors.ApplianceError:
     if error["kind"] == "bad-document":
         return errors.BadDocument([errors.Problem(**problem) for problem in error["problems"]])
-    return _ERRORS.get(error["kind"], errors.Refused)(error["message"])
+    return errors.of_kind(error["kind"])(error["message"])
 
 
 def connect_to(path: str) -> socket.socket:

@@ -44,19 +44,6 @@ SMALL_BYTES: Final = 2**11  # of them; a command fits, and does not wait for a r
 MESSAGE: Final = cbor_items.Limits(held=12 * 2**20, text=4 * 2**20, values=50_000, depth=8)
 GATHERED_BYTES_MAX: Final = 16 * 2**20  # of all messages together
 
-_KINDS: Final = {
-    errors.BadDocument: "bad-document",
-    errors.BadRequest: "bad-request",
-    errors.BadConfig: "bad-request",
-    errors.NotFound: "not-found",
-    errors.BadImage: "bad-image",
-    errors.NoSpace: "no-space",
-    errors.DiskTrouble: "disk-trouble",
-    errors.Unknown: "unknown",
-    errors.Refused: "refused",
-    errors.IllegalMove: "refused",
-}
-
 # Of a message whose verb waits, perhaps for days, while its memory is others': it names a job.
 WAITING_BYTES_MAX: Final = 2**12
 HANG_UP_S: Final = 2.0  # between two looks whether a client that has sent more is still there
@@ -294,8 +281,7 @@ async def _hung_up(stream: trio.SocketStream) -> None:
 
 
 def _error(error: errors.ApplianceError) -> dict[str, Any]:
-    kind = _KINDS.get(type(error), "refused")
-    shown: dict[str, Any] = {"kind": kind, "message": _sayable(str(error))}
+    shown: dict[str, Any] = {"kind": error.kind, "message": _sayable(str(error))}
     if isinstance(error, errors.BadDocument):
         shown["problems"] = [
             {"field": _sayable(p.field), "line": p.line, "message": _sayable(p.message)}

@@ -18,12 +18,13 @@ import structlog
 import trio
 
 from appliance.boot.script import ipxe
+from appliance.doors import seating
 from appliance.doors.admission import Admission
 from appliance.doors.boot_wait_ws import SOCKETS, Sockets
 from appliance.doors.metrics import METRICS, Metrics
 from appliance.doors.seating import GPXELINUX, Usher, lease_in, query_of, question
 from appliance.doors.submits import CANCEL, SUBMIT, Submits
-from appliance.errors import BadRequest, DiskTrouble, NotFound, Refused, Unproven
+from appliance.errors import ApplianceError, DiskTrouble, NotFound, Refused, Unproven
 from appliance.jobs import served
 from appliance.scheduler.boot_progress import Fetches
 from appliance.scheduler.lobby import ASKED_AGAIN, HUNG_UP, Seat
@@ -92,13 +93,10 @@ class Boots:
             if scope["method"] != "GET":
                 raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
             return self._usher.seat(question(scope), scope)
-        except BadRequest as error:
-            await answer(send, 400, str(error))
-        except NotFound as error:
-            await answer(send, 404, str(error))
-        except (Refused, Unproven) as error:
-            again = [(b"retry-after", b"%d" % RETRY_AFTER_S)]
-            await answer(send, 503, str(error), again)
+        except ApplianceError as error:
+            status = seating.status(error)
+            again = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if status == 503 else []
+            await answer(send, status, str(error), again)
         return None
 
     def _rechain(self, seat: Seat, scope: Scope, lease: float | None) -> str:
@@ -156,14 +154,12 @@ def door(
                 raise NotFound("ask for /job_initrd_tmpfs/<job>/job.cgz")
             takes = scope["method"] == "GET"
             data = await fetches.job_cgz(match[1], client, scope["server"][0], takes=takes)
-        except NotFound as error:
-            await answer(send, 404, str(error))
-        except Refused as error:
-            log.warning("job.cgz refused", path=scope["path"], address=client, why=str(error))
-            await answer(send, 403, str(error))
-        except (DiskTrouble, Unproven) as error:  # well in a moment, and iPXE asks again
-            log.warning("job.cgz cannot be made", path=scope["path"], why=str(error))
-            await answer(send, 503, str(error), [(b"retry-after", b"%d" % RETRY_SOON_S)])
+        except (NotFound, Refused, DiskTrouble, Unproven) as error:
+            if not isinstance(error, NotFound):
+                log.warning("job.cgz refused", path=scope["path"], address=client, why=str(error))
+            # Well in a moment, and iPXE asks again.
+            again = [(b"retry-after", b"%d" % RETRY_SOON_S)] if error.status == 503 else []
+            await answer(send, error.status, str(error), again)
         else:
             await send_bytes(scope, receive, send, data, path=scope["path"], progress=progress)
 

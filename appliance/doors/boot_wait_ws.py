@@ -26,6 +26,7 @@ import trio
 
 from appliance import json_text
 from appliance.boot.script import ipxe
+from appliance.doors import seating
 from appliance.doors.seating import Question, Usher, asked_of
 from appliance.errors import ApplianceError, BadRequest, NotFound
 from appliance.jobs import box as boxes
@@ -96,8 +97,7 @@ class Sockets:
         try:
             return self._usher.seat(_question(scope), scope)
         except ApplianceError as error:
-            status = {BadRequest: 400, NotFound: 404}.get(type(error), 503)
-            await turn_away(send, status, str(error))
+            await turn_away(send, seating.status(error), str(error))
         return None
 
     async def _with_memory(

@@ -27,23 +27,14 @@ from appliance.doors.providers import Providers
 from appliance.errors import (
     ApplianceError,
     BadRequest,
-    BadState,
-    DiskTrouble,
-    NoSpace,
     NotFound,
     Refused,
-    Unknown,
-    Unproven,
 )
 from appliance.scheduler.reports import Reports, Source
 
 DONE: Final = "Done"
 SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
 BODY_BYTES_MAX: Final = 2**16  # one report has a body at all, of four short fields
-_STATUS: Final = {
-    BadRequest: 400, NotFound: 404, DiskTrouble: 503, BadState: 503, Unknown: 503, Unproven: 503,
-    NoSpace: 507,
-}  # fmt: skip
 VALUES_MAX: Final = 1000  # in it; newer clients' own log has some ten
 EVENT_SHOWN: Final = 500  # characters of an event in the log
 BODY_S: Final = 30.0  # for it to arrive: it fits into one packet
@@ -86,9 +77,8 @@ def make_app(reports: Reports, providers: Providers, admission: Admission) -> Qu
     @app.errorhandler(ApplianceError)
     async def wrong(error: ApplianceError) -> Response:
         # 503: the archive, which knows whose report it is, does not say
-        status = _STATUS.get(type(error), 403)
         log.warning("request refused", client=_client(), path=request.path[:80], why=str(error))
-        return _text(f"{error}\n", status)
+        return _text(f"{error}\n", error.status)
 
     @app.errorhandler(HTTPException)
     async def stray(error: HTTPException) -> Response:

@@ -19,7 +19,7 @@ import structlog
 
 from appliance.boot.script import ipxe
 from appliance.doors.admission import Admission
-from appliance.errors import BadRequest, NotFound, Refused, Unproven
+from appliance.errors import ApplianceError, BadRequest, NotFound, Refused, Unproven
 from appliance.jobs import box as boxes
 from appliance.scheduler.lobby import Seat
 from appliance.scheduler.scheduler import Scheduler
@@ -125,3 +125,11 @@ class Usher:
         box = self._scheduler.store.box_of(who)
         if self._scheduler.config.network.proxy and (box is None or not box.known):
             raise NotFound(f"{who.mac} is no testbox of this lab")
+
+
+def status(error: ApplianceError) -> int:
+    """What a box is answered that may not wait here: 503 where asking again may help.
+
+    Who is refused for what it is now may be known, or alone at its address, in a minute.
+    """
+    return error.status if isinstance(error, BadRequest | NotFound) else 503

@@ -26,7 +26,7 @@ from appliance.scheduler.scheduler import Scheduler
 from appliance.turns import Pace, Turns
 from appliance.web.asgi import Receive, Scope, Send, answer
 from appliance.web.berths import Berth, Berths
-from appliance.web.bodies import HungUp, Stalled, TooLarge, check_told, gather, told_bytes
+from appliance.web.bodies import HungUp, check_told, gather, told_bytes
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
@@ -86,7 +86,7 @@ class Submits:
             return
         except NeedsContent as error:
             await _say(send, 202, [{**_no_job(str(error))[0], "errcode": "RETRY_UPLOAD"}])
-        except (ApplianceError, Stalled, TooLarge) as error:
+        except ApplianceError as error:
             client = scope["client"][0]
             log.warning("refused", path=scope["path"], client=client, why=str(error)[:300])
             await _say(send, 202, failed(str(error)))

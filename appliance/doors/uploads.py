@@ -25,6 +25,7 @@ from appliance import threads
 from appliance.config import Config, Limits
 from appliance.doors.admission import Admission
 from appliance.errors import (
+    ApplianceError,
     BadRequest,
     BadState,
     DiskTrouble,
@@ -56,7 +57,6 @@ USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counte
 _CLOSE: Final = [(b"connection", b"close")]  # the rest of the body is not read
 _DAV: Final = [(b"allow", b"PUT, MKCOL, POST, GET, HEAD"), (b"dav", b"1")]
 
-_REFUSED: Final = {BadRequest: 400, Refused: 409, TooLarge: 413, NoSpace: 507}
 
 log = structlog.get_logger()
 
@@ -97,18 +97,15 @@ class Results:
             job, attempt, root, path = await self._place(scope)
         except (BadRequest, Refused, NotFound, DiskTrouble, BadState, Unproven) as error:
             # 503: archive or kernel do not say; the box tries for ten minutes
-            status = 400 if isinstance(error, BadRequest) else 403
-            if isinstance(error, DiskTrouble | BadState | Unproven):
-                status = 503
-            elif isinstance(error, BadRequest):
+            if isinstance(error, BadRequest):
                 await self._misplaced(scope, str(error))
-            await _refuse(send, status, scope, error)
+            await _refuse(send, scope, error, 403 if isinstance(error, NotFound) else 0)
         else:
             try:
                 self._check_names(scope, attempt, root, path)
             except BadRequest as error:
                 await self._incomplete(job, attempt, str(error))
-                await _refuse(send, 400, scope, error)
+                await _refuse(send, scope, error)
             else:
                 await self._take(scope, receive, send, job, attempt, root, path)
 
@@ -215,7 +212,7 @@ class Results:
                 used.names += names
         except (Refused, NoSpace) as error:
             await self._incomplete(job, attempt, str(error))
-            await _refuse(send, _REFUSED[type(error)], scope, error)
+            await _refuse(send, scope, error, 409 if isinstance(error, Refused) else 0)
         else:
             await answer(send, 201, "made\n")
 
@@ -238,7 +235,7 @@ class Results:
         except (BadRequest, Stalled) as error:
             if isinstance(error, BadRequest):
                 await self._incomplete(job, attempt, str(error))
-            await _refuse(send, 400, scope, error)
+            await _refuse(send, scope, error)
             return
         if await self._put(scope, form.data(), 0, send, job, attempt, root, path):
             said = json.dumps({"status": 0, "msg": "success", "filename": path.name})
@@ -262,10 +259,10 @@ class Results:
         except HungUp:
             log.info("upload broken off", job=job.id, path=str(path))
         except Stalled as error:
-            await _refuse(send, 408, scope, error)
+            await _refuse(send, scope, error)
         except (BadRequest, TooLarge, NoSpace, Refused) as error:
             await self._incomplete(job, attempt, str(error))
-            await _refuse(send, _REFUSED[type(error)], scope, error)
+            await _refuse(send, scope, error, 409 if isinstance(error, Refused) else 0)
         else:
             await self._note(job, attempt, root, path, size)
             return True
@@ -361,7 +358,9 @@ class Results:
         await scheduler.settled()
 
 
-async def _refuse(send: Send, status: int, scope: Scope, error: Exception) -> None:
+async def _refuse(send: Send, scope: Scope, error: ApplianceError, status: int = 0) -> None:
+    """`status`: where it is another than the error's own."""
+    status = status or error.status
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
     await answer(send, status, str(error), _CLOSE)

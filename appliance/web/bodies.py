@@ -14,7 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio import multipart
 
-from appliance.errors import BadRequest
+from appliance.errors import ApplianceError, BadRequest
 from appliance.keep.results import HIDDEN
 from appliance.turns import own_round
 from appliance.web.asgi import Receive, Scope
@@ -29,12 +29,16 @@ class HungUp(Exception):
     """The client went away within its upload."""
 
 
-class Stalled(Exception):
+class Stalled(ApplianceError):
     """The client sends nothing any more."""
 
+    status = 408
 
-class TooLarge(Exception):
+
+class TooLarge(ApplianceError):
     """More than is taken."""
+
+    status = 413
 
 
 async def _piece(receive: Receive) -> tuple[bytes, bool]:

@@ -100,17 +100,17 @@ class Files:
             logger.warning(
                 "no path", client=request.client, path=request.path[:300], why=f"{error}"
             )
-            await _refuse(request, send, 400, str(error))
+            await _refuse(request, send, error.status, str(error))
         except NotFound as error:
             # Why is the operator's business: a client need not learn where a symlink leads.
             log = logger.warning if isinstance(error, LeavesRoots) else logger.info
             log("no such file", client=request.client, path=request.path, why=str(error))
             if isinstance(error, Gone) and request.method == "GET":
                 self._progress.missing(request.client, request.path, request.reached)
-            await _refuse(request, send, 404, "no such file")
+            await _refuse(request, send, error.status, "no such file")
         except Refused as error:
             logger.warning("file not readable", client=request.client, path=request.path)
-            await _refuse(request, send, 403, str(error))
+            await _refuse(request, send, error.status, str(error))
         except OSError as error:
             logger.warning("file not opened", path=request.path, why=str(error))
             await _refuse(request, send, 503, "try again", [_retry_after()])
