@@ -284,7 +284,7 @@ def test_a_build_under_way_is_not_swept(tmp_path: Path) -> None:
 MAKES_MANY = """\
 import sys
 from pathlib import Path
-from appliance.boot import snapshot
+from appliance.boot.images import snapshot
 for _ in range(100):
     with snapshot.new(Path(sys.argv[1]), "debian", "x86_64", "12") as making:
         (making.root / "file").touch()

@@ -96,7 +96,7 @@ async def test_a_programs_exit_status_and_signals_pass_through():
 OWNER = """
 import subprocess, sys, trio
 from pathlib import Path
-from appliance.setup.namespace import namespace
+from lab.namespace import namespace
 
 async def main():
     async with namespace(1, scratch=Path(sys.argv[1])) as inside:

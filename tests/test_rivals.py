@@ -29,7 +29,7 @@ ANOTHER, ITS_MAC = "172.28.0.77", "52:54:00:77:77:77"
 # As an install does, on a wire without a cable too.
 HEARD = f"""
 import json
-from appliance.setup import rivals
+from appliance.install import rivals
 print(json.dumps(rivals.heard(["{BRIDGE}", "nosuch0"], ["{SERVER}"], print)))
 """
 

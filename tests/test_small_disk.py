@@ -151,7 +151,7 @@ def test_a_file_system_that_went_read_only_refuses_jobs_and_forgets_nothing(ext4
 FAILING = """
 import errno, os, sys, threading
 from appliance import cli
-from appliance.keep.disk import FileCalls
+from appliance.keep.state.disk import FileCalls
 
 sync, state, key = FileCalls.sync, sys.argv.pop(1), sys.argv.pop(1).encode()
 

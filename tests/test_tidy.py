@@ -116,7 +116,7 @@ def test_there_are_pure_modules():
         "from pathlib import Path\nPath('x').read_text()",
         "def f():\n    import socket",
         "from appliance.config import load",
-        "from appliance.jobs import scheduler",
+        "from appliance.scheduler import scheduler",
         "from appliance.scheduler.lobby import Seat",
         "async def f(): pass",
         "open('x')",
