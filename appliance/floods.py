@@ -4,7 +4,7 @@ Lines of the log that others cause, and may cause by the thousand: the first one
 said, the rest of a period is counted, and its number is said at the end.
 
 A kind is what happened (event, level, status, the class of the error) and to whom (an address, a
-user), and never what the line says of it: that may be the stranger's own words.
+user, a testbox), and never what the line says of it: that may be the stranger's own words.
 
 Kinds are counted apart as far as there is room for them.  Strangers, who may come from as many
 addresses as they like, have room of their own, and so no number of them hides the first line about
@@ -26,7 +26,7 @@ LIBRARY_SHOWN: Final = 1  # a library's: the same words each time, with a trace
 OTHERS: Final = "others"
 LIBRARY: Final = "logger"  # the key that says which one
 MORE: Final = "more"  # the key of a line that says how many were not said
-_WHO: Final = ("client", "address", "user")
+_WHO: Final = ("client", "address", "user", "box")
 
 _USER: Final = "user"
 
@@ -63,8 +63,8 @@ class Floods:
     def __init__(self) -> None:
         self._counts: dict[_Kind, _Count] = {}
         self._sizes = dict.fromkeys(Group, 0)  # how many of them
-        # Whether an address is one of the lab's; whoever knows that says so here.
-        self.is_known: Callable[[str], bool] = lambda address: False
+        # Whether an address or a testbox is the lab's; whoever knows that says so here.
+        self.is_known: Callable[[str], bool] = lambda who: False
 
     def __len__(self) -> int:
         """Kinds that are counted."""

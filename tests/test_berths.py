@@ -237,6 +237,29 @@ async def test_who_hangs_up_while_he_waits_waits_no_more(autojump_clock):
     assert 0 == made.taken
 
 
+async def test_who_goes_unserved_lets_those_behind_him_in(autojump_clock):
+    made, came = room(), []
+
+    async def small():
+        async with made.berth("10.0.0.3", MB):
+            came.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery, made.berth("10.0.0.1", 6 * MB):
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            nursery.start_soon(later, small)
+            async with made.berth("10.0.0.2", 10 * MB):
+                raise AssertionError("there was no room")
+        await trio.sleep(30)
+
+    assert [1] == [round(at - began) for at in came]
+
+
+async def later(what):
+    await trio.sleep(0.5)
+    await what()
+
+
 async def test_what_was_not_sent_of_what_was_said_is_given_back(autojump_clock):
     made = room()
     async with made.berth("10.0.0.1", 10 * MB) as berth:

@@ -139,6 +139,16 @@ def test_the_lab_and_the_server_have_an_end_too():
     assert [True] * 9 == [made.takes(line(client=f"{n}"), "warning", PERIOD_S) for n in range(9)]
 
 
+def test_a_machine_that_nobody_knows_and_that_asks_without_end_is_folded_by_its_name():
+    """What is said of it has no address: `box parked`, `box left the lobby`."""
+    made = Floods()
+    said = [made.takes({"event": "box parked", "box": "unknown-a"}, "info", 0.0) for _ in range(99)]
+
+    assert floods.SHOWN["info"] == sum(said)
+    assert made.takes({"event": "box parked", "box": "box-1"}, "info", 0.0)
+    assert [("unknown-a", 69)] == [(f["box"], f[MORE]) for _, f in made.over(PERIOD_S)]
+
+
 async def test_the_lab_is_known_boxes_and_who_is_on_the_server(autojump_clock):
     async with open_lab() as lab:
         await lab.know()
@@ -149,11 +159,11 @@ async def test_the_lab_is_known_boxes_and_who_is_on_the_server(autojump_clock):
             client: views.is_of_the_lab(lab.scheduler.store, "10.0.0.1", client)
             for client in (
                 "10.0.0.5", "10.0.0.1", "127.0.0.9", "::1", "the command line of ann",
-                "10.0.0.77", "10.0.0.78", "fe80::1",
+                *lab.scheduler.store.boxes, "10.0.0.77", "10.0.0.78", "fe80::1", "unknown-gone",
             )
         }  # fmt: skip
 
-    assert [True] * 5 + [False] * 3 == list(found.values())
+    assert [True] * 6 + [False] * 5 == list(found.values())
 
 
 @pytest.mark.parametrize("seed", range(10))

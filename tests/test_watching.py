@@ -16,7 +16,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.jobs import decisions
 from appliance.scheduler import queries, watching
 from appliance.scheduler.queries import News, Query
-from appliance.scheduler.watching import Group
+from appliance.scheduler.watching import Group, Turns
 from tests import fakes
 from tests.lab import KEY, open_lab
 from tests.loop import STALL_S, rounds
@@ -407,3 +407,13 @@ def test_an_expressions_work_is_counted_before_it_is_done(text):
     assert json.loads(item.text)["message"] == "é" * 4000
     with contextlib.suppress(BadRequest):
         assert Query({"message": [text] * 2}).program == query.program  # said twice, and kept once
+
+
+async def test_a_query_that_is_cut_costs_the_next_one_its_pause_all_the_same(autojump_clock):
+    turns = Turns()
+    with trio.move_on_after(1):
+        async with turns.query():
+            await trio.sleep(2)
+    began = trio.current_time()
+    async with turns.query():
+        assert watching.QUERY_PAUSE == round(trio.current_time() - began)

@@ -82,13 +82,13 @@ class Monitor:
         """What the client says: its query, perhaps another in its place; then that it is gone."""
         with trio.move_on_after(QUERY_S) as waiting:
             while (event := await receive())["type"] != "websocket.disconnect":
+                waiting.deadline = float("inf")  # it has said one: from now on it waits for us
                 try:
                     async with self._scheduler.watchers.turns[watcher.group].query():
                         watcher.ask(Query(_parse(event.get("text"))))
                 except (BadRequest, Refused) as error:
                     watcher.end(str(error))
                     return
-                waiting.deadline = float("inf")
             watcher.end(GONE)
         if waiting.cancelled_caught:
             watcher.end(f"no query came within {QUERY_S:.0f} s")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -76,17 +77,20 @@ class Turns:
     def __init__(self) -> None:
         self.looks = trio.Lock()
         self._queries = trio.Lock()
+        self._query_at = -math.inf  # when the next one may be read
         self.work = 0  # of looks, since the last pause
 
     @contextlib.asynccontextmanager
     async def query(self) -> AsyncIterator[None]:
         """To read a query; the next one of the group waits seven times as long as it takes."""
         async with self._queries:
+            await trio.sleep_until(self._query_at)
             began = trio.current_time()
             try:
                 yield
-            finally:  # one that is refused has cost as much
-                await trio.sleep(QUERY_PAUSE * (trio.current_time() - began))
+            finally:  # one that is refused, or cut, has cost as much
+                now = trio.current_time()
+                self._query_at = now + QUERY_PAUSE * (now - began)
 
 
 @attrs.define(eq=False)

@@ -90,6 +90,7 @@ class Berths:
         finally:
             berth.line.remove(berth)
             self._put_out(berth)
+            self._let_in()  # also where it never came in: those behind it may fit
 
     async def _come(self, berth: Berth) -> None:
         berth.line.add(berth)

@@ -14,7 +14,7 @@ import attrs
 from appliance import addresses
 from appliance.jobs import decisions, operator
 from appliance.jobs import job as jobs
-from appliance.jobs.box import Box
+from appliance.jobs.box import STRANGER, Box
 from appliance.jobs.changes import Job, Moment
 from appliance.jobs.documents.document import Body
 from appliance.jobs.job import Finished
@@ -78,11 +78,13 @@ def subject(store: Store, event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_of_the_lab(store: Store, server: str, client: str) -> bool:
-    """Whether `client` is the address of a known testbox, or of the server itself.
+    """Whether `client` is a known testbox or its address, or the server itself.
 
-    What is no address at all is a word of our own, for somebody on this machine.
+    What else is no address at all is a word of our own, for somebody on this machine.
     """
-    box = store.box_at(client)
+    if client.startswith(STRANGER):
+        return False
+    box = store.boxes.get(client) or store.box_at(client)
     at_home = not addresses.is_in(client, ("0.0.0.0/0", "::/0")) or addresses.is_own(client, server)
     return at_home or (box is not None and box.known)
 
