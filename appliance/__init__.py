@@ -234,6 +234,7 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       trees                     folders that strangers filled: walked and removed, however deep
       owner                     root at work in somebody else's folder: as that somebody
       plain_files               plain files: read for what they are, written whole or not at all
+      atomic                    a file or a link takes the place of another: whole, or not at all
 
 Beside the package: lab/ is the lab of the demo and of the tests (namespace, QEMU), release/
 builds the one file and the Debian package.

@@ -1,11 +1,10 @@
-"""fs/plain_files: files are read for what they are, and written whole or not at all."""
+"""fs/plain_files: files are read for what they are."""
 
 from __future__ import annotations
 
 import os
 import socket
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
@@ -56,42 +55,6 @@ def test_a_file_is_read_up_to_a_size(target):
     assert b"somebody's" == plain_files.read(target, 10)
     with pytest.raises(OSError, match="is larger than 9 bytes"):
         plain_files.read(target, 9)
-
-
-def test_a_file_takes_the_place_of_a_link(tmp_path, target):
-    (tmp_path / "file").symlink_to(target)
-    (tmp_path / ".file.new").symlink_to(target)
-    plain_files.put(tmp_path / "file", [b"a", b"b"], 0o640)
-
-    assert (b"ab", False) == ((tmp_path / "file").read_bytes(), (tmp_path / "file").is_symlink())
-    assert 0o640 == (tmp_path / "file").stat().st_mode & 0o777
-    assert b"somebody's" == target.read_bytes()
-    assert {"file", "target"} == set(os.listdir(tmp_path))
-
-
-def test_nobody_is_quick_enough_with_a_link(tmp_path, target, monkeypatch):
-    """It appears between the removal of the old temporary file and the making of ours."""
-    unlink = Path.unlink
-
-    def and_plant(path, missing_ok=False):
-        unlink(path, missing_ok)
-        path.symlink_to(target)
-
-    monkeypatch.setattr(Path, "unlink", and_plant)
-    with pytest.raises(FileExistsError):
-        plain_files.put(tmp_path / "file", [b"x"])
-    assert b"somebody's" == target.read_bytes()
-
-
-def test_one_that_fails_half_way_leaves_the_old_one(tmp_path, target):
-    def pieces():
-        yield b"half"
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        plain_files.put(target, pieces())
-    assert b"somebody's" == target.read_bytes()
-    assert ["target"] == os.listdir(tmp_path)
 
 
 def test_a_file_of_holes_that_no_memory_holds_is_an_error_with_words(tmp_path):

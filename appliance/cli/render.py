@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from appliance.cli import load_config
+from appliance.fs import atomic
 
 _output = click.option(
     "--output",
@@ -23,9 +24,8 @@ def _say(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    from appliance.fs import plain_files
 
-    plain_files.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
+    atomic.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
 
 
 @click.command("dnsmasq-config")

@@ -11,6 +11,7 @@ import click
 from appliance.cli import load_config
 from appliance.cli import show as shows
 from appliance.errors import FAILED, BadRequest, BadState, Refused
+from appliance.fs import atomic
 
 _folder = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 
@@ -89,7 +90,7 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
         click.echo(text, nl=False)
         return
     with state_report.told(output):
-        plain_files.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
+        atomic.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
 
 
 @state.command("import")

@@ -6,11 +6,9 @@ OSError that says so.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -71,32 +69,3 @@ def read(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:
 
 def _too_large(path: Path, most: int) -> OSError:
     return OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
-
-
-def put(
-    path: Path,
-    pieces: Iterable[bytes],
-    mode: int = _OWNER_ONLY,
-    whose: tuple[int, int] | None = None,
-) -> None:
-    """A file with these bytes, in the place of whatever file or link had the name; synced.
-
-    Its name is durable once its folder is.  `whose`: uid and gid.  Raises OSError.
-    """
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    # O_EXCL: never through a link that somebody has put there meanwhile.
-    descriptor = open_(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        with open(descriptor, "wb") as file:
-            file.writelines(pieces)
-            if whose is not None:
-                os.fchown(file.fileno(), *whose)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise

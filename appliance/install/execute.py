@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import Refused
+from appliance.fs import atomic, plain_files, trees
 from appliance.fs import owner as owners
-from appliance.fs import plain_files, trees
 from appliance.install import actions, debian
 from appliance.install.actions import Action, Owner, Step
 from appliance.keep.state import heads
@@ -80,7 +80,7 @@ def do(action: Action) -> None:
             if not path.is_symlink():  # one that leads elsewhere is the operator's
                 _own_folder(path, mode, owner)
         case actions.Link(path, target):
-            _link(path, target)
+            atomic.link(path, target)
         case actions.Unpack():
             _unpack(action)
         case actions.Remove(path):
@@ -150,15 +150,7 @@ def _own_folder(path: Path, mode: int, owner: Owner) -> None:
 
 def _write(path: Path, text: str, mode: int, owner: Owner) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain_files.put(path, [text.encode()], mode, _ids(path, owner))
-
-
-def _link(path: Path, target: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(target)
-    beside.replace(path)
+    atomic.put(path, [text.encode()], mode, _ids(path, owner))
 
 
 def _unpack(action: actions.Unpack) -> None:

@@ -18,8 +18,8 @@ from typing import Final, TypeVar
 
 from appliance import threads
 from appliance.errors import BadRequest, NoSpace, Refused
-from appliance.fs import trees
-from appliance.keep.state.disk import NO_ROOM, sync_folder
+from appliance.fs import atomic, trees
+from appliance.keep.state.disk import NO_ROOM
 from appliance.turns import in_slices
 
 _NO_SPACE: Final = NO_ROOM | {errno.EFBIG}
@@ -92,10 +92,9 @@ class Upload:
         os.fsync(self._descriptor)
         with contextlib.suppress(FileNotFoundError):
             self._replaced = self._path.lstat().st_size
-        os.rename(self._beside, self._path)
+        atomic.replace(self._beside, self._path)
         os.close(self._descriptor)
         self._descriptor = None
-        sync_folder(self._path.parent)
 
 
 async def make_folder(folder: Path) -> bool:
@@ -135,7 +134,7 @@ def make_way(folder: Path) -> Path | None:
         return None
     aside = folder.with_name(f"{folder.name}.file-{secrets.token_hex(4)}")
     folder.rename(aside)
-    sync_folder(folder.parent)
+    atomic.sync_folder(folder.parent)
     return aside
 
 
@@ -150,7 +149,7 @@ def make_folders(folder: Path) -> bool:
             made.mkdir(mode=0o755)
         if not made.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file has the name of a folder", str(made))
-        sync_folder(made.parent)
+        atomic.sync_folder(made.parent)
     return bool(missing)
 
 
@@ -233,8 +232,8 @@ def set_aside(root: Path, below: Path) -> Path:
         return aside
     make_folders(aside.parent)
     root.rename(aside)
-    sync_folder(aside.parent)
-    sync_folder(root.parent)
+    atomic.sync_folder(aside.parent)
+    atomic.sync_folder(root.parent)
     for parent in root.parents:
         if parent == below:
             break
@@ -257,7 +256,7 @@ def put_back(aside: Path, root: Path) -> None:
             there.rename(place)
         elif there.is_dir() and not there.is_symlink() and place.is_dir():
             put_back(there, place)
-    sync_folder(root)
+    atomic.sync_folder(root)
     trees.remove(aside)
 
 

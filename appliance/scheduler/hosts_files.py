@@ -11,7 +11,6 @@ soon as it is there.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +23,11 @@ from appliance import yaml_edit, yaml_text
 from appliance.boot.daemons import dnsmasq, own_ipxe
 from appliance.config import Paths
 from appliance.errors import ApplianceError, BadConfig, BadRequest
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 from appliance.jobs import box
 from appliance.jobs.box import Facts
 from appliance.jobs.documents import checks, document
 from appliance.keep.results import make_folders
-from appliance.keep.state.disk import sync_folder
 
 _KINDS: Final = ("vm-", "dc-")
 _ITS_OWN: Final = frozenset(["mac", "uuid"])
@@ -181,13 +179,7 @@ def put_text(folder: Path, name: str, text: str) -> Path:
     """The file of a box is durably `text`, as a person has written it.  Raises OSError."""
     make_folders(folder)
     path = path_of(folder, name)
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave an empty one
-    beside.rename(path)
-    sync_folder(folder)
+    atomic.put(path, [text.encode()], 0o644)
     return path
 
 
@@ -203,7 +195,7 @@ def remove(folder: Path, name: str) -> None:
     for path in (folder / f"{name}.yaml", folder / name):
         path.unlink(missing_ok=True)
     if folder.is_dir():
-        sync_folder(folder)
+        atomic.sync_folder(folder)
 
 
 def announce(paths: Paths, facts: Facts) -> None:
@@ -236,8 +228,7 @@ def lend(folder: Path, name: str, entry: str) -> None:
     path = folder / name
     if not path.exists() or path.read_text() != entry:
         beside = folder.parent / f".{name}.new"  # not within: dnsmasq reads all it finds there
-        beside.write_text(entry)
-        beside.rename(path)
+        atomic.put(path, [entry.encode()], 0o644, beside=beside, durable=False)
 
 
 def end_lease(folder: Path, name: str) -> None:

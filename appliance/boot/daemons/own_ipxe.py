@@ -21,6 +21,7 @@ from typing import Final
 
 from appliance.boot.daemons.dnsmasq import FIRMWARES, SCRIPTS
 from appliance.errors import BadRequest
+from appliance.fs import atomic
 
 FOLDER: Final = "hosts"  # below the tftp root
 _MAC: Final = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}\Z")
@@ -51,14 +52,14 @@ def give(tftp: Path, name: str, macs: Sequence[str], file: Path) -> None:
     """From now on the box gets `file` whichever of these cards it boots from.  Raises OSError."""
     folder = tftp / FOLDER / name
     for firmware in FIRMWARES:
-        _link(folder / firmware.file, str(file))
+        atomic.link(folder / firmware.file, str(file))
     for script in SCRIPTS:
-        _link(folder / script, f"../../{script}")
+        atomic.link(folder / script, f"../../{script}")
     wanted = {mac.replace(":", "-") for mac in macs}
     for link in _links(tftp, name) - wanted:
         (tftp / link).unlink(missing_ok=True)
     for link in wanted:
-        _link(tftp / link, f"{FOLDER}/{name}")
+        atomic.link(tftp / link, f"{FOLDER}/{name}")
 
 
 def take_away(tftp: Path, name: str) -> None:
@@ -80,12 +81,3 @@ def _links(tftp: Path, name: str) -> set[str]:
         return set()  # most boxes have none, and a lab may have ten thousand
     links = (entry for entry in os.scandir(tftp) if _MAC.match(entry.name) and entry.is_symlink())
     return {link.name for link in links if os.readlink(link) == f"{FOLDER}/{name}"}
-
-
-def _link(path: Path, target: str) -> None:
-    """Whole or not at all: boxes may be loading what it leads to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(target)
-    beside.rename(path)

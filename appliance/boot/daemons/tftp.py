@@ -17,7 +17,7 @@ import attrs
 from appliance.boot.daemons import dnsmasq, own_ipxe
 from appliance.config import Config
 from appliance.errors import NotFound
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 from appliance.programs import run
 
 # Where an iPXE package may lie; those of another release go to the second (packages.sh).
@@ -142,7 +142,7 @@ def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not at all: boxes may be loading the old one."""
     _make(path.parent)
-    plain_files.put(path, [data], 0o644)  # dnsmasq reads it as a user of its own
+    atomic.put(path, [data], 0o644)  # dnsmasq reads it as a user of its own
 
 
 def _make(folder: Path) -> None:

@@ -21,10 +21,10 @@ import attrs
 
 from appliance import config as configs
 from appliance.errors import BadConfig, BadState, NewerState
+from appliance.fs import atomic
 from appliance.jobs.store import Store
 from appliance.keep import archive_file
 from appliance.keep.state import heads, records, replay, versions
-from appliance.keep.state.disk import sync_folder
 
 VERSION: Final = 1
 ABOUT: Final = "backup.json"
@@ -81,8 +81,7 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._beside, self._path)
-        sync_folder(self._path.absolute().parent)
+        atomic.replace(self._beside, self._path)
 
 
 @attrs.frozen

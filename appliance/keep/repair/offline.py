@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from appliance.errors import BadState, NotFound
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 from appliance.jobs.store import Store
 from appliance.keep import archive, archive_file
 from appliance.keep.repair import rescue
 from appliance.keep.repair.survey import Contents, Survey, survey
 from appliance.keep.state import frames, records, replay
-from appliance.keep.state.disk import StateFolder, lock, new_folder, sync_folder
+from appliance.keep.state.disk import StateFolder, lock, new_folder
 from appliance.keep.state.records import Image
 
 # What root reads for somebody who owns the folder: two snapshots of a million jobs that wait, and
@@ -93,7 +93,7 @@ def _set_aside(folder: Path, names: list[str]) -> Path:
     for name in names:
         os.link(folder / name, kept / name)
     for changed in (kept, folder):
-        sync_folder(changed)
+        atomic.sync_folder(changed)
     return kept
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from appliance.errors import BadState, DiskTrouble, NewerState
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 from appliance.jobs.changes import Job, Moved, moved
 from appliance.jobs.documents.document import Body
 from appliance.jobs.job import Booting, Fail, Finished, Offered, Queued
@@ -23,7 +23,6 @@ from appliance.jobs.store import Store
 from appliance.keep import archive, archive_file, sealed, soundness
 from appliance.keep.repair.survey import Damage
 from appliance.keep.state import replay
-from appliance.keep.state.disk import sync_folder
 
 _BESIDE: Final = f".{archive_file.NAME}.new"
 # What runs in the place of a script that is lost, should its job have a box that starts it again.
@@ -159,13 +158,11 @@ def mend(folder: Path) -> None:
     """
     if not (folder / archive.MENDED).exists():
         _copy(folder, folder / _BESIDE)
-        os.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
-        sync_folder(folder)
+        atomic.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
     for name in files(folder):  # a log of the old one would be written into the new one
         if name != archive_file.NAME:
             (folder / name).unlink()
-    os.replace(folder / archive.MENDED, folder / archive_file.NAME)
-    sync_folder(folder)
+    atomic.replace(folder / archive.MENDED, folder / archive_file.NAME)
 
 
 def _copy(folder: Path, beside: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from appliance.config import Config
 from appliance.errors import Refused
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 from appliance.keep import archive, archive_file, results
 from appliance.keep.repair import offline
 from appliance.keep.repair.backup import (
@@ -27,7 +27,7 @@ from appliance.keep.repair.backup import (
     Backup,
 )
 from appliance.keep.state import frames, records, replay
-from appliance.keep.state.disk import StateFolder, new_folder, sync_folder
+from appliance.keep.state.disk import StateFolder, new_folder
 
 ASIDE: Final = "replaced-"  # in the state folder: what a restore has replaced
 _COPY_BYTES: Final = 2**20
@@ -112,7 +112,7 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
             _put(configuration, _pieces(backup, CONFIGURATION), 0o640, whose)
         with owner.acting(state):
             (state / replay.RESTORING).unlink()
-            sync_folder(state)
+            atomic.sync_folder(state)
     return aside
 
 
@@ -149,13 +149,13 @@ def _move_aside(state: Path, there: list[Path]) -> Path:
         with owner.acting(path.parent):
             data = plain_files.read(path, follow=True)
         with owner.acting(state):
-            plain_files.put(aside / _aside(path), [data])
-            sync_folder(aside)
+            atomic.put(aside / _aside(path), [data])
+            atomic.sync_folder(aside)
         with owner.acting(path.parent):
             path.unlink()
     with owner.acting(state):
         for folder in (aside, state):
-            sync_folder(folder)
+            atomic.sync_folder(folder)
     return aside
 
 
@@ -173,5 +173,4 @@ def _put(
 ) -> None:
     """One file, whole and durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain_files.put(path, pieces, mode, whose)
-    sync_folder(path.parent)
+    atomic.put(path, pieces, mode, whose)

@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from appliance.errors import BadState, DiskTrouble, SyncFailed
-from appliance.fs import owner, plain_files
+from appliance.fs import atomic, owner, plain_files
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
 LOCK: Final = "lock"  # the file with the pid of whoever uses the folder
@@ -83,15 +83,6 @@ class Calls(Protocol):
     def rename(self, old: str, new: str) -> None: ...
     def unlink(self, name: str) -> None: ...
     def free(self) -> int: ...
-
-
-def sync_folder(folder: Path) -> None:
-    """The names in it are durable.  Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def new_folder(within: Path, prefix: str) -> Path:
@@ -353,7 +344,7 @@ class FileCalls:
 
     def sync_folder(self) -> None:
         """The names are durable."""
-        sync_folder(self._folder)
+        atomic.sync_folder(self._folder)
 
     def rename(self, old: str, new: str) -> None:
         """Over whatever was there."""
