@@ -101,7 +101,7 @@ async def _fill(scheduler: Scheduler, queued: int, parked: int) -> None:
                 first, id=f"lab.{n}", number=n, submitter=f"person-{n % 50}", key=f"key{n:06}"
             )
             changes.append(Submitted(job))
-        await scheduler.keep(changes)
+        await scheduler.durable(scheduler.change(changes))
     for n in range(parked):
         mac = f"52:54:00:{n // 65536:02x}:{n // 256 % 256:02x}:{n % 256:02x}"
         facts = boxes.facts(f"box-{n}", {"mac": [mac], "arch": "x86_64"}, "default")

@@ -37,7 +37,7 @@ SMALL = attrs.evolve(labs.config(), limits=Limits(finished_in_memory=1))
 async def filed(lab):
     """Once everything that may be filed is."""
     await trio.sleep(2 * archiver.GATHER_S)
-    await lab.scheduler.settled()
+    await lab.scheduler.durable()
 
 
 async def over(lab, number, text="script: echo hi\n", user="ann"):

@@ -586,7 +586,9 @@ async def test_a_job_waits_for_no_other_box_that_would_not_get_it(autojump_clock
         if how == "removed":
             await scheduler.unregister(scheduler.store.box("box-2"), "root")
         elif how == "quarantined":
-            await scheduler.keep([Quarantined("box-2", "3 boots lost", "", now)])
+            await scheduler.durable(
+                scheduler.change([Quarantined("box-2", "3 boots lost", "", now)])
+            )
         else:
             user = "bob" if how == "reserved" else None
             await scheduler.reserve(scheduler.store.box("box-2"), user, now + 86400, "root", "")

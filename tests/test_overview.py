@@ -75,7 +75,9 @@ async def test_a_quarantined_box_is_wrong_with_the_command_that_ends_it(autojump
     async with open_lab() as lab:
         await lab.know()
         now = lab.scheduler.clock.now()
-        await lab.scheduler.keep([Quarantined("box-1", "lost three boots", "", now)])
+        await lab.scheduler.durable(
+            lab.scheduler.change([Quarantined("box-1", "lost three boots", "", now)])
+        )
 
         (told,) = (await status(lab))["wrong"]
         assert "box-1 quarantined: lost three boots" in told

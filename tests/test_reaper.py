@@ -16,7 +16,7 @@ async def test_a_clock_set_back_between_two_runs_makes_no_back_off_longer(autoju
         await lab.know()
         # As the next run sees it: its clock is a day behind the one that wrote this.
         until = lab.scheduler.clock.now() + DAY_S + 30
-        await lab.scheduler.keep([Missed("box-1", until)])
+        await lab.scheduler.durable(lab.scheduler.change([Missed("box-1", until)]))
 
     async with open_lab(disk=lab.disk) as lab:
         await lab.know()

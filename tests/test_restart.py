@@ -77,7 +77,7 @@ async def test_over_a_reboot_a_job_keeps_what_it_had_left(autojump_clock, step):
     async with start(disk) as lab:
         job = await running(lab, 1000)
         await lab.report(job, "loadavg=1")  # the last that the journal hears
-        await lab.scheduler.settled()
+        await lab.scheduler.durable()
     stopped = trio.current_time()
     async with start(disk, step, boot="two") as lab:
         end, health = await ends_at(lab, job)
@@ -114,7 +114,9 @@ async def test_a_back_off_lasts_as_long_as_it_would_have(autojump_clock, step):
     disk = Disk()
     async with start(disk) as lab:
         await lab.know()
-        await lab.scheduler.keep([Missed("box-1", lab.scheduler.clock.now() + 300)])
+        await lab.scheduler.durable(
+            lab.scheduler.change([Missed("box-1", lab.scheduler.clock.now() + 300)])
+        )
     async with start(disk, step) as lab:
         answer = await lab.ask()
         job = await lab.submit()

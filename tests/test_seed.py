@@ -122,7 +122,9 @@ async def submit(lab, text, number):
 async def boot(lab, server=SERVER):
     """What the box is told, once its hosts file has been read as at a start."""
     facts, _ = hosts_files.read_all(lab.config.paths.hosts, "default")
-    await lab.scheduler.keep([change for one in facts for change in lab.scheduler.known(one)])
+    await lab.scheduler.durable(
+        lab.scheduler.change([change for one in facts for change in lab.scheduler.known(one)])
+    )
     target = f"/boot.ipxe/mac/{MAC.replace(':', '-')}"
     answer = await fakes.begin(lab.wire, "GET", target, client=BOX, server=server)
     return (await answer.rest()).decode()

@@ -450,7 +450,9 @@ async def test_each_attempt_uploads_to_its_own_place_however_late(tmp_path):
         scheduler, lapse = lab.scheduler, jobs.Lapse("nothing heard")
         now, waits = scheduler.clock.now(), scheduler.config.waits
         held = scheduler.store.job(job.id)
-        await scheduler.keep(decisions.lost(scheduler.store, held, lapse, now, waits))
+        await scheduler.durable(
+            scheduler.change(decisions.lost(scheduler.store, held, lapse, now, waits))
+        )
         other = ASK.replace("00-01", "00-02")
         await (await lab.ask(other, "10.0.0.6")).rest()
         root = f"{job.result_root}/attempt-2"

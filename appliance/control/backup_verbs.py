@@ -61,7 +61,7 @@ class Copies:
                     image = records.image_of(store, 0)
                     counts = {"jobs": len(store.jobs), "archived": store.archived}
                     await self._scheduler.archive.copy_to(copy)
-                await self._scheduler.settled()  # nothing leaves us that the disk does not know
+                await self._scheduler.durable()  # nothing leaves us that the disk does not know
                 await event({"file": f"{backup.STATE}/{archive_file.NAME}"})
                 await _pieces(_file(copy), event)
             except OSError as error:

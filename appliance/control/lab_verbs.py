@@ -77,7 +77,7 @@ class Watch:
                     told, news = news, []
                     shown.set()
                     bell, shown = trio.Event(), trio.Event()
-                    await scheduler.shown()
+                    await scheduler.caught_up()
                     began = trio.current_time()
                     status = await asked.lab.screen.status()
                     took = trio.current_time() - began

@@ -67,7 +67,7 @@ class Retention:
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
-        await scheduler.settle(list)  # the disk may not know the last change yet
+        await scheduler.durable_in_time()  # the disk may not know the last change yet
 
     async def sweep(self, older: float, *, dry_run: bool) -> list[dict[str, Any]]:
         """Remove what is older than `older` seconds; with `dry_run` only say what that would be.
@@ -119,7 +119,7 @@ class Retention:
                 except ApplianceError:
                     await self._put_back(now)
                     raise
-            await self._scheduler.settle(list)
+            await self._scheduler.durable_in_time()
             freed = await threads.run(results.remove, aside)
             log.info("results removed", job=job.id, bytes=freed)
         return {"job": job.id, "root": str(root), "bytes": freed}
@@ -136,7 +136,7 @@ class Retention:
                 if job.swept is None:
                     await self._put_back(job)
                     continue
-            await self._scheduler.settle(list)  # it may be marked in memory only
+            await self._scheduler.durable_in_time()  # it may be marked in memory only
             await threads.run(results.remove, aside)
 
     async def _drop_parts(self) -> None:

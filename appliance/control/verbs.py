@@ -46,9 +46,9 @@ class Verbs:
         try:
             answer = await work.do(Asked(self._lab, user, event))
         except (NotFound, Refused):  # they tell of jobs and boxes, too
-            await self._scheduler.shown()
+            await self._scheduler.caught_up()
             raise
         if not VERBS[name].kept:
             # It was read in memory, which is ahead of the disk for as long as a write takes.
-            await self._scheduler.shown()
+            await self._scheduler.caught_up()
         return answer

@@ -74,7 +74,7 @@ class Monitor:
 
     async def _tell(self, send: Send, watcher: Watcher) -> None:
         while texts := await watcher.read():
-            await self._scheduler.settled()  # nothing leaves us that the disk does not know
+            await self._scheduler.durable()  # nothing leaves us that the disk does not know
             for text in texts:
                 await send({"type": "websocket.send", "text": text})
 

@@ -355,7 +355,7 @@ class Results:
                 await scheduler.mark(job, change)
         except (DiskTrouble, BadState) as error:  # of the archive: it is over long since
             log.error("what its results lack is not kept", job=job.id, why=str(error))
-        await scheduler.settled()
+        await scheduler.durable()
 
 
 async def _refuse(send: Send, scope: Scope, error: ApplianceError, status: int = 0) -> None:

@@ -75,7 +75,7 @@ async def _file(scheduler: Scheduler) -> bool:
     jobs = scheduler.store.unfiled(BATCH_MAX)
     if not jobs:
         return False
-    await scheduler.settled()
+    await scheduler.durable()
     bodies = [(job.number, job.document.body) for job in jobs if job.document.body is not None]
     await scheduler.archive.file(bodies)
     filed: list[Change] = [Filed(tuple(job.id for job in jobs))]
@@ -89,7 +89,7 @@ async def _archive(scheduler: Scheduler) -> bool:
     jobs = store.over(scheduler.config.limits.finished_in_memory, BATCH_MAX)
     if not jobs:
         return False
-    await scheduler.settled()
+    await scheduler.durable()
     await scheduler.archive.take(jobs)
     # One that a person has marked meanwhile is taken again, as it is now.
     same = tuple(job.id for job in jobs if store.jobs[job.id] is job)

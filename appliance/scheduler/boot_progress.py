@@ -141,8 +141,10 @@ class Fetches:
         if takes:
             now = scheduler.clock.now()
             scheduler.heard[attempt.box] = now
-            await scheduler.keep(
-                decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
+            await scheduler.durable(
+                scheduler.change(
+                    decisions.fetched_job(scheduler.store, job, now, scheduler.config.waits)
+                )
             )
         disks = boot_plan.disks_of(job.document, scheduler.store.box(attempt.box).facts)
         data = await self._packed(job, attempt, scheduler.host(reached), disks)
@@ -186,7 +188,7 @@ class Fetches:
             now = scheduler.clock.now()
             store, waits = scheduler.store, scheduler.config.waits
             lost = decisions.unbootable(store, store.jobs[job.id], reason, now, waits)
-            await scheduler.keep(lost)
+            await scheduler.durable(scheduler.change(lost))
             raise NotFound(f"{job.id}: {reason}") from error
 
 

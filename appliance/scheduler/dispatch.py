@@ -27,7 +27,7 @@ async def hand_over(
     """One after the other, for ever."""
     task_status.started()
     async for each in scheduler.outbox:
-        await scheduler.settled(each.position)
+        await scheduler.durable(each.position)
         await _hand(scheduler, each)
         scheduler.outbox.told(each)
     raise AssertionError("the hand-overs never end")

@@ -87,7 +87,7 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
         Submitted(_job(scheduler, name, fits, pinned, submitter, key, ahead))
         for ahead, (name, fits, pinned) in enumerate(accepted, start=1)
     ]
-    await scheduler.settle(lambda: changes)
+    await scheduler.durable_in_time(lambda: changes)
     return scheduler.store.jobs_with_key(submitter, key)
 
 
@@ -122,7 +122,7 @@ async def _accept_all(
 
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
     """The jobs of an earlier submit, which may be waiting for the disk itself."""
-    await scheduler.settle(list)
+    await scheduler.durable_in_time()
     return await scheduler.jobs_with_key(submitter, key)
 
 

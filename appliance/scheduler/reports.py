@@ -158,7 +158,7 @@ class Reports:
         found = await self._find(source, query.get("job_id") or None)
         if found is not None and decisions.is_current(*found):
             return True
-        await self._scheduler.settled()  # a box that hears "no" stops its job
+        await self._scheduler.durable()  # a box that hears "no" stops its job
         return False
 
     async def ssh(self, source: Source, query: Mapping[str, str]) -> None:
@@ -185,18 +185,18 @@ class Reports:
         word = query.get("state", "")
         found = await self._find(source, query.get("job_id") or None)
         if found is None or not decisions.is_current(*found):
-            await self._scheduler.settled()  # it may be over in memory only
+            await self._scheduler.durable()  # it may be over in memory only
             return cluster.ABORT
         job, attempt = found
         node = cluster.said(job, word, query)
         if node != job.node:
             box, now = self._scheduler.store.boxes[attempt.box], self._scheduler.clock.now()
             step = decisions.told(box, now, "report", f"cluster {word}", job, attempt)
-            await self._scheduler.keep([step, Synced(job.id, node)])
+            await self._scheduler.durable(self._scheduler.change([step, Synced(job.id, node)]))
         if (state := cluster.gate(word, node)) is not None:
             return await self._gate(job, state)
         nodes = await self._nodes(job)
-        await self._scheduler.settled()  # nor may the disk know yet what another has said
+        await self._scheduler.durable()  # nor may the disk know yet what another has said
         return (
             cluster.roles_ip(nodes) if word == cluster.ROLES else json.dumps(cluster.shown(nodes))
         )
@@ -209,7 +209,7 @@ class Reports:
                 answer = cluster.answer(await self._nodes(job), state)
                 if answer == cluster.RETRY:
                     await stirring.wait()
-        await self._scheduler.settled()
+        await self._scheduler.durable()
         return answer
 
     async def _nodes(self, job: Job) -> list[Job]:
@@ -230,13 +230,13 @@ class Reports:
         now = self._scheduler.clock.now()
         job = await self._scheduler.find(job_id)  # it may have moved since it was found
         changes = decisions.renewed(job, float(seconds), now)
-        await self._scheduler.keep(changes)
+        await self._scheduler.durable(self._scheduler.change(changes))
         return self._deadline(await self._scheduler.find(job_id))
 
     async def deadline(self, query: Mapping[str, str]) -> str:
         """get_deadline: when the stage of the box's job ends, or `no deadline`."""
         due = self._deadline_of(query.get("testbox", ""))
-        await self._scheduler.shown()
+        await self._scheduler.caught_up()
         return due
 
     def _deadline_of(self, name: str) -> str:
@@ -254,7 +254,7 @@ class Reports:
         scheduler, box = self._scheduler, self._scheduler.store.box(query.get("testbox", ""))
         now, due = scheduler.clock.now(), self._deadline_of(box.name)
         told = views.testbox(scheduler.store, scheduler.lobby, box, now, due)
-        await scheduler.shown()
+        await scheduler.caught_up()
         return told
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
@@ -269,12 +269,14 @@ class Reports:
             log.info("late report", job=job.id, box=attempt.box, said=said, why=str(error))
             changes, said = [], f"late: {said} ({error})"
         steps: list[Change] = [decisions.told(box, now, "report", said, job, attempt)]
-        await self._scheduler.keep([*steps, *changes])
+        await self._scheduler.durable(self._scheduler.change([*steps, *changes]))
 
     async def _step(self, job: Job, attempt: Attempt, said: str, what: str = "report") -> None:
         box = self._scheduler.store.boxes[attempt.box]
         now = self._scheduler.clock.now()
-        await self._scheduler.keep([decisions.told(box, now, what, said, job, attempt)])
+        await self._scheduler.durable(
+            self._scheduler.change([decisions.told(box, now, what, said, job, attempt)])
+        )
 
 
 def _short(text: str) -> str:

@@ -142,28 +142,32 @@ class Scheduler:
             why = f"{told}; what runs keeps the time that it had left"
             log.warning("the clock was moved between two starts", seconds=clocked.step, why=why)
 
-    async def keep(self, changes: list[Change]) -> None:
-        """Make changes; returns once the disk knows them."""
-        await self._journal.durable(self.change(changes))
+    async def durable(self, position: int | None = None) -> None:
+        """Waits until the disk has all that was decided so far, or up to `position`.
 
-    async def settle(self, decide: Callable[[], list[Change]]) -> None:
-        """The same for a person, who is told after a while (Unknown) that the disk does not.
-
-        A refusal, too, tells what was decided before: it waits as long.
+        For as long as that takes: for boxes, which have time, and for what follows by itself.
         """
-        try:
-            position = self.change(decide())
-        except Refused:
-            await self._journal.durable(self._journal.appended, self.config.waits.answer)
-            raise
-        await self._journal.durable(position, self.config.waits.answer)
-
-    async def settled(self, position: int | None = None) -> None:
-        """Returns once the disk knows all that was decided so far, or up to `position`."""
         await self._journal.durable(self._journal.appended if position is None else position)
 
-    async def shown(self) -> None:
-        """What was read until now will not be taken back, unless the disk refuses it."""
+    async def durable_in_time(self, decide: Callable[[], list[Change]] | None = None) -> None:
+        """Makes the changes of `decide`, and waits until the disk has all that was decided so far.
+
+        For at most `waits.answer` seconds, since a person is waiting: raises Unknown then.  Where
+        `decide` raises Refused it waits as well, for a refusal tells what was decided before.
+        """
+        within = self.config.waits.answer
+        try:
+            position = self.change(decide()) if decide is not None else self._journal.appended
+        except Refused:
+            await self._journal.durable(self._journal.appended, within)
+            raise
+        await self._journal.durable(position, within)
+
+    async def caught_up(self) -> None:
+        """Waits until the disk has what was read until now, or refuses what comes.
+
+        For at most `waits.answer` seconds, and without an error: it was only read.
+        """
         await self._journal.caught_up(self.config.waits.answer)
 
     @property
@@ -311,7 +315,7 @@ class Scheduler:
 
     async def unregister(self, box: Box, by: str) -> None:
         """It is unknown from now on, seated or not.  Raises Refused while it holds a job."""
-        await self.settle(lambda: operator.unregistered(box, by, self.clock.now()))
+        await self.durable_in_time(lambda: operator.unregistered(box, by, self.clock.now()))
 
     def known(self, facts: Facts) -> list[Change]:
         """The change that a hosts file makes.  Raises Refused."""
@@ -320,19 +324,19 @@ class Scheduler:
     async def reserve(self, box: Box, user: str | None, until: float, by: str, why: str) -> None:
         """Keep a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
         now = self.clock.now()
-        await self.settle(lambda: operator.reserved(box, user, until, by, why, now))
+        await self.durable_in_time(lambda: operator.reserved(box, user, until, by, why, now))
 
     async def release(self, box: Box, by: str) -> None:
         """It gets jobs again.  Raises Refused where nothing keeps them from it."""
-        await self.settle(lambda: operator.released(box, by, self.clock.now()))
+        await self.durable_in_time(lambda: operator.released(box, by, self.clock.now()))
 
     async def drain(self, by: str) -> None:
         """Give out no more jobs."""
-        await self.settle(lambda: operator.drained(self.store, by, self.clock.now()))
+        await self.durable_in_time(lambda: operator.drained(self.store, by, self.clock.now()))
 
     async def resume(self) -> None:
         """Give out jobs again.  Raises Refused."""
-        await self.settle(lambda: operator.resumed(self.store, self.clock.now()))
+        await self.durable_in_time(lambda: operator.resumed(self.store, self.clock.now()))
 
     async def find(self, job_id: str) -> Job:
         """The job, in memory or in the archive.  Raises NotFound; BadState where it is damaged.
@@ -377,7 +381,7 @@ class Scheduler:
         return job.document.body or await self.archive.body(job.number)
 
     async def mark(self, job: Job, change: Mark | Moved) -> None:
-        """Change a job, wherever it is; `settle(list)` says when the disk knows it."""
+        """Change a job, wherever it is; the disk knows it after `durable_in_time()`."""
         if job.id in self.store.jobs:
             self.change([change])
         else:
@@ -387,13 +391,13 @@ class Scheduler:
     async def renew(self, job_id: str, seconds: float) -> Job:
         """More time for a running job.  Raises NotFound, Refused."""
         job = await self.find(job_id)
-        await self.settle(lambda: decisions.renewed(job, seconds, self.clock.now()))
+        await self.durable_in_time(lambda: decisions.renewed(job, seconds, self.clock.now()))
         return await self.find(job_id)
 
     async def cancel(self, job_id: str, by: str) -> Job:
         """Raises NotFound, and Refused for a job that is over."""
         job = await self.find(job_id)
-        await self.settle(lambda: decisions.cancelled(job, by, self.clock.now()))
+        await self.durable_in_time(lambda: decisions.cancelled(job, by, self.clock.now()))
         return await self.find(job_id)
 
     def _tell_watchers(self, job: Job) -> None:
@@ -410,6 +414,6 @@ class Scheduler:
         while True:
             job = await self.find(job_id)
             if job.moments > seen:
-                await self.settled()
+                await self.durable()
                 return job  # as it was: what has happened since, the disk may not know
             await self._changed.setdefault(job_id, trio.Event()).wait()
