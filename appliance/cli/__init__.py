@@ -5,47 +5,69 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import click
 
 from appliance import build, errors
 from appliance.cli.show import echo
 
-# command -> module:attribute, in the order of a job's life
-_COMMANDS: Final = {
-    "install": "appliance.cli.setup:install",
-    "uninstall": "appliance.cli.setup:uninstall",
-    "serve": "appliance.cli.serve:serve",
-    "submit": "appliance.cli.submit:submit",
-    "jobs": "appliance.cli.jobs:jobs",
-    "show": "appliance.cli.jobs:show",
-    "wait": "appliance.cli.submit:wait",
-    "cancel": "appliance.cli.jobs:cancel",
-    "renew": "appliance.cli.jobs:renew",
-    "results": "appliance.cli.results:results",
-    "hosts": "appliance.cli.hosts:hosts",
-    "host": "appliance.cli.hosts:host",
-    "status": "appliance.cli.lab:status",
-    "watch": "appliance.cli.watch:watch",
-    "log-level": "appliance.cli.lab:log_level",
-    "doctor": "appliance.cli.doctor:doctor",
-    "drain": "appliance.cli.lab:drain",
-    "resume": "appliance.cli.lab:resume",
-    "control-proxy": "appliance.cli.control_proxy:control_proxy",
-    "account": "appliance.cli.account:account",
-    "state": "appliance.cli.state:state",
-    "backup": "appliance.cli.backup:backup",
-    "restore": "appliance.cli.backup:restore",
-    "image": "appliance.cli.images:image",
-    "tftpboot": "appliance.cli.render:tftpboot",
-    "dnsmasq-config": "appliance.cli.render:dnsmasq_config",
-    "dhcp-snippet": "appliance.cli.render:dhcp_snippet",
-    "smb-config": "appliance.cli.render:smb_config",
-    "nfs-config": "appliance.cli.render:nfs_config",
+
+@attrs.frozen
+class _Command:
+    """Where a command is, and what it does, in a line of the help that is not cut off."""
+
+    where: str  # module:attribute
+    does: str
+    hidden: bool = False
+
+
+# The help shows them so, and imports none of them.
+_SECTIONS: Final[Mapping[str, Mapping[str, _Command]]] = {
+    "Jobs": {
+        "submit": _Command("submit:submit", "Submit job documents."),
+        "jobs": _Command("jobs:jobs", "List jobs, newest first."),
+        "show": _Command("jobs:show", "Show all about one job, and what happened to it."),
+        "wait": _Command("submit:wait", "Follow jobs until they are over."),
+        "cancel": _Command("jobs:cancel", "Give jobs up."),
+        "renew": _Command("jobs:renew", "Give a running job more time."),
+        "results": _Command("results:results", "List, read, fetch, keep or remove results."),
+    },
+    "Testboxes": {
+        "hosts": _Command("hosts:hosts", "List testboxes and what each does."),
+        "host": _Command("hosts:host", "Add, change, show, hold or reserve a testbox."),
+    },
+    "Images": {
+        "image": _Command("images:image", "Build, import, list, check or remove images."),
+    },
+    "The lab": {
+        "status": _Command("lab:status", "Show the lab in one screen."),
+        "watch": _Command("watch:watch", "Show the lab live."),
+        "doctor": _Command("doctor:doctor", "Look for what is wrong, and say what mends it."),
+        "drain": _Command("lab:drain", "Give out no more jobs."),
+        "resume": _Command("lab:resume", "Give out jobs again after a drain."),
+        "account": _Command("account:account", "Make an account for submits over the network."),
+    },
+    "The server": {
+        "install": _Command("setup:install", "Install or upgrade this server, or go back."),
+        "uninstall": _Command("setup:uninstall", "Remove what installs made."),
+        "serve": _Command("serve:serve", "Run the server."),
+        "log-level": _Command("lab:log_level", "Change what the running server logs."),
+        "backup": _Command("backup:backup", "Write state and configuration to one file."),
+        "restore": _Command("backup:restore", "Make a backup the state and the configuration."),
+        "state": _Command("state:state", "Check, repair, export or import the state."),
+        "tftpboot": _Command("render:tftpboot", "Lay out what firmware loads by TFTP."),
+        "dnsmasq-config": _Command("render:dnsmasq_config", "Print a dnsmasq.conf."),
+        "dhcp-snippet": _Command("render:dhcp_snippet", "Print what another DHCP server needs."),
+        "smb-config": _Command("render:smb_config", "Print an smb.conf."),
+        "nfs-config": _Command("render:nfs_config", "Print a ganesha.conf."),
+        "control-proxy": _Command("control_proxy:control_proxy", "Serve `appliance -H`.", True),
+    },
 }
+_COMMANDS: Final = {name: one for part in _SECTIONS.values() for name, one in part.items()}
 
 
 class _Commands(click.Group):
@@ -59,9 +81,19 @@ class _Commands(click.Group):
         """The command, imported now."""
         if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module, _, attribute = _COMMANDS[cmd_name].where.partition(":")
+        found = importlib.import_module(f"appliance.cli.{module}")
+        command: click.Command = getattr(found, attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each kind of thing."""
+        width = max(map(len, _COMMANDS))
+        for title, part in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), one.does) for name, one in part.items() if not one.hidden]
+                )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -70,7 +70,7 @@ def host() -> None:
     """One testbox: add it, see its last boots, preview its next, keep it for somebody."""
 
 
-@host.command()
+@host.command(short_help="Register a testbox, or change what is known of it.")
 @click.argument("name", required=False)
 @click.option("--mac", "macs", multiple=True, help="Of each of its network cards.")
 @click.option(
@@ -93,7 +93,7 @@ def add(
 ) -> None:
     """Register a testbox; one that is parked already becomes known where it sits.
 
-    Of one that is known, what is said here changes and the rest stays.
+    For a known box, only the given options change.
     """
     if source is not None:
         if name or any(fields.values()):
@@ -171,7 +171,7 @@ def _change(ctx: click.Context, before: dict[str, Any], text: str) -> None:
     echo(f"{answer['file']} is in effect; {row['name']} is {row['state']}")
 
 
-@host.command()
+@host.command(short_help="Make a testbox unknown again.")
 @click.argument("box")
 @click.pass_context
 def remove(ctx: click.Context, box: str) -> None:
@@ -219,7 +219,7 @@ def _boot(boot: dict[str, Any]) -> None:
         echo(f"  stopped after {last}: {boot['ended']}")
 
 
-@host.command()
+@host.command(short_help="Show the boot script that a testbox would get now.")
 @click.argument("box")
 @click.option("--job", help="This job instead of the one that would be next.")
 @click.pass_context
@@ -231,7 +231,7 @@ def preview(ctx: click.Context, box: str, job: str | None) -> None:
     echo(answer["script"], nl=False)
 
 
-@host.command()
+@host.command(short_help="Keep a testbox from all jobs for a while.")
 @click.argument("box")
 @click.option("--for", "whom", help="The person who has it; told to others.")
 @click.option("--until", required=True, help="12h, 7d, or a date and time.")
@@ -263,7 +263,7 @@ def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
     echo(f"{row['name']} is {row['kept']}, now {row['state']}")
 
 
-@host.command()
+@host.command(short_help="Give a testbox jobs again.")
 @click.argument("box")
 @click.pass_context
 def release(ctx: click.Context, box: str) -> None:

@@ -33,7 +33,7 @@ def image() -> None:
     """The root filesystems that boxes boot."""
 
 
-@image.command()
+@image.command(short_help="Build an image from packages.")
 @click.argument("system", metavar="OS", type=click.Choice(["debian"]))
 @click.argument("version")
 @click.argument("arch")
@@ -56,7 +56,7 @@ def build(
     echo(str(made))
 
 
-@image.command("import")
+@image.command("import", short_help="Make an image of a root filesystem that exists.")
 @click.argument("source", metavar="DIR-OR-TAR", type=click.Path(path_type=Path))
 @click.option("--os", "system", required=True, help="What documents call it: os.")
 @click.option("--version", required=True, help="What documents call it: os_version.")
@@ -101,7 +101,7 @@ def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
     )
 
 
-@image.command()
+@image.command(short_help="Look whether images are whole and can be read.")
 @click.argument("name", metavar="[OS/ARCH/VERSION]", required=False)
 @_SRV
 @click.pass_context
@@ -123,7 +123,7 @@ def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
         ctx.exit(1)
 
 
-@image.command()
+@image.command(short_help="Remove snapshots that nothing needs.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_SRV
 @click.pass_context
