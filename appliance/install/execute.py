@@ -36,15 +36,17 @@ def carry_out(steps: Sequence[Step], say: Say) -> None:
     """
     done: list[Step] = []
     for step in steps:
+        begun = list(done)
         try:
             say(str(step.do))
+            begun.append(step)
             do(step.do)
         except BaseException as error:  # a Ctrl-C as well: half an installation helps nobody
             if not isinstance(error, Refused | OSError | KeyboardInterrupt):
                 raise
             why = str(error) or "interrupted"
             say(f"failed: {why}")
-            left = _go_back([*done, step], say)
+            left = _go_back(begun, say)
             told = f"could not {step.do}: {why}"
             raise Refused("\n".join([told, *_after(left, done)])) from error
         done.append(step)
@@ -96,11 +98,17 @@ def do(action: Action) -> None:
         case actions.Settle(units):
             _settle(units)
         case actions.StateBack():
-            if state_version(action.state) > action.reads:
-                run(["sh", "-c", action.command])
+            _state_back(action)
         case actions.All(several):
             for each in several:
                 do(each)
+
+
+def _state_back(back: actions.StateBack) -> None:
+    run(["sh", "-c", back.tidy])
+    if state_version(back.state) > back.reads:
+        run(["sh", "-c", back.swap])
+        run(["sh", "-c", back.keep])
 
 
 def state_version(folder: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from appliance.config import Config
 from appliance.install import manifest, plan, units
-from appliance.install.actions import All, Link, Remove, RemoveEmpty, Run, Step, Write
+from appliance.install.actions import All, Link, Remove, RemoveEmpty, Run, StateBack, Step, Write
 from appliance.install.site import DHCP, SERVER, Found, Places, Program
 
 _ALL: tuple[str, ...] = (
@@ -136,10 +136,7 @@ def rollback(
     steps.append(Step("nobody may have the state open", Run(stop), start))
     now = found.links[places.current]
     if state:
-        kept, aside = config.paths.state, plan.after_of(config.paths.state)
-        back = plan.state_back(kept, old.reads)
-        swap, unswap = (Run(("sh", "-c", command)) for command in (back.command, back.undo))
-        steps.append(Step(f"the state of then; that of now is kept as {aside}", swap, unswap))
+        steps += state_steps(plan.state_back(config.paths.state, old.reads))
     for name, text in old.units.items():
         path = places.units / name
         before = found.texts.get(path)
@@ -154,3 +151,16 @@ def rollback(
     steps.append(Step("systemd reads the units", reload, reload))
     steps.append(Step("the lab is open", start, None))
     return steps
+
+
+def state_steps(back: StateBack) -> list[Step]:
+    """The copy takes the place of the state of now, which is kept."""
+
+    def shell(command: str) -> Run:
+        return Run(("sh", "-c", command))
+
+    return [
+        Step("what one that was cut short has left", shell(back.tidy), None),
+        Step("the state of then", shell(back.swap), shell(back.unswap)),
+        Step(f"that of now is kept as {back.aside}", shell(back.keep), shell(back.unkeep)),
+    ]
