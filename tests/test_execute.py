@@ -335,6 +335,18 @@ def test_a_rollback_that_is_cut_anywhere_goes_back_to_the_state_of_now(
     assert not SCRATCH & {path.name for path in lab.iterdir()}
 
 
+@pytest.mark.parametrize(("at", "how"), ways(5))
+def test_the_way_back_from_an_upgrade_leaves_no_half_copy_of_the_state(
+    lab, tmp_path, monkeypatch, at, how
+):
+    cut(monkeypatch, tmp_path, at, how)
+    with pytest.raises(Refused):
+        execute.do(StateBack(lab / "state", lab / "state-before", lab / "state-after", 1))
+
+    assert BEFORE == whole(lab)
+    assert BEFORE.keys() == {path.name for path in lab.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("way", "at", "how"),
     [("there", *each) for each in ways(THERE)] + [("back", *each) for each in ways(BACK)],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import attrs
@@ -387,6 +388,101 @@ def test_a_rollback_goes_back_to_the_version_before_and_a_second_one_forward_aga
     assert ("systemctl", "stop", *units.SOCKETS, units.SERVER) == first
     assert ("systemctl", "start", units.TARGET) == last
     assert state == any("appliance-before" in str(command) for command in commands(steps))
+
+
+@pytest.mark.parametrize("state", [False, True])
+def test_a_rollback_that_fails_swaps_back_while_nobody_runs_and_starts_what_systemd_has_read(state):
+    found = after(installed(), plan.install(wish(), installed(), program("2-bbb"), PLACES))
+    old = program(**{"appliance.service": "[Unit] older\n"})
+    steps = removal.rollback(wish().config, found, old, PLACES, state=state)
+    undone = going_back(steps)
+    stop = undone.index(Run(("systemctl", "stop", *units.SOCKETS, units.SERVER)))
+    reload = undone.index(Run(("systemctl", "daemon-reload")))
+    units_back = [n for n, action in enumerate(undone) if isinstance(action, Write)]
+    swapped = [n for n, action in enumerate(undone) if "appliance-leaving" in str(action)]
+
+    assert 0 == stop
+    assert units_back
+    assert state == bool(swapped)
+    assert max(units_back + swapped) < reload < len(undone) - 1
+    assert Run(("systemctl", "start", units.TARGET)) == undone[-1]
+
+
+def test_an_upgrade_that_fails_leaves_systemd_nothing_of_the_drop_in_that_copies():
+    """What is gone from the disk would run once more, and stop the version before."""
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+    undone = going_back(steps)
+    reload = undone.index(Run(("systemctl", "daemon-reload")))
+
+    assert undone.index(Remove(PLACES.passing)) < reload
+    assert reload < undone.index(Run(("systemctl", "restart", units.SERVER)))
+
+
+def test_what_was_left_to_others_in_an_install_that_fails_runs_again():
+    steps = plan.install(wish(without={"nfs"}), installed(), program(), PLACES)
+    undone = going_back(steps)
+
+    assert Run(("systemctl", "start", "appliance-nfs.service")) in undone
+    idle = attrs.evolve(installed(), active=frozenset({units.TARGET}))
+    steps = plan.install(wish(without={"nfs"}), idle, program(), PLACES)
+    assert "start appliance-nfs" not in " ".join(map(str, going_back(steps)))
+
+
+def going_back(steps):
+    """The actions that take `steps` back, in order."""
+    undone = [step.undo for step in reversed(steps) if step.undo is not None]
+    return [a for undo in undone for a in (undo.actions if isinstance(undo, All) else [undo])]
+
+
+def the_copying(folder):
+    """What an upgrade's start does first, where the state is folder/lib/state: for a shell."""
+    state = folder / "lib/state"
+    state.mkdir(parents=True)
+    (state / "file").write_text("of then")
+    places, config = Places(folder), Config(network=NETWORK, paths=Paths(state=state))
+    found = attrs.evolve(installed(), texts={}, links={places.current: "versions/1-aaa"})
+    steps = plan.install(Wish(config, "", ()), found, program("2-bbb"), places)
+    [drop_in] = [s.do for s in steps if isinstance(s.do, Write) and s.do.path == places.passing]
+    places.passing.parent.mkdir(parents=True)
+    places.passing.write_text(drop_in.text)
+    return drop_in.text.partition("ExecStartPre=+")[2].replace("\\\n", "")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_the_state_is_copied_by_the_first_start_of_an_upgrade_and_by_none_after_it(
+    tmp_path, earlier
+):
+    """systemd starts a new version that fails again, by then with a state of its own."""
+    line = the_copying(tmp_path)
+    state, copy = tmp_path / "lib/state", tmp_path / "lib/state-before"
+    if earlier:
+        copy.mkdir()
+        (copy / "of an upgrade before").write_text("")
+
+    for text in ("of then", "of the new version"):
+        (state / "file").write_text(text)
+        subprocess.run(["sh", "-c", line], check=True)
+
+    assert ["file"] == [path.name for path in copy.iterdir()]
+    assert "of then" == (copy / "file").read_text()
+    assert {"state", "state-before"} == {path.name for path in state.parent.iterdir()}
+
+
+@pytest.mark.parametrize("broken", ["cp", "chmod", "mv"])
+def test_a_copy_of_an_earlier_upgrade_is_there_until_the_new_one_is_whole(tmp_path, broken):
+    line = the_copying(tmp_path)
+    copy = tmp_path / "lib/state-before"
+    copy.mkdir()
+    (copy / "earlier").write_text("")
+    (tmp_path / broken).write_text('#!/bin/sh\nfor to; do :; done; mkdir -p "$to"; exit 1\n')
+    (tmp_path / broken).chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", "-c", line], env={"PATH": path}, check=False)
+
+    assert 0 != done.returncode
+    assert ["earlier"] == [path.name for path in copy.iterdir()]
+    if broken != "mv":
+        assert {"state", "state-before"} == {path.name for path in (tmp_path / "lib").iterdir()}
 
 
 # ---- versions of the state

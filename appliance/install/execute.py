@@ -107,7 +107,11 @@ def do(action: Action) -> None:
 def _state_back(back: actions.StateBack) -> None:
     run(["sh", "-c", back.tidy])
     if state_version(back.state) > back.reads:
-        run(["sh", "-c", back.swap])
+        try:
+            run(["sh", "-c", back.swap])
+        except BaseException:  # a half copy would keep the room that the state needs
+            run(["sh", "-c", back.unswap])
+            raise
         run(["sh", "-c", back.keep])
 
 

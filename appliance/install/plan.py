@@ -40,12 +40,16 @@ SYSUSERS: Final = """\
 u appliance - "Lab server of the appliance" /var/lib/appliance
 u appliance-dnsmasq - "DHCP and TFTP of the appliance" /nonexistent
 """
-# Taken away again once the new version has read the state.
+# Taken away again once the new version has read the state.  systemd starts one that failed again,
+# by then with a state that it may have changed: the file's end says that the copy is made.
 _COPY: Final = """\
 # For the time of one upgrade: the state as the version before left it, for `install --rollback`.
 [Service]
-ExecStartPre=+/bin/sh -c 'rm -rf {new} && cp -a --reflink=auto {state} {new} && chmod 700 {new} \\
-    && rm -rf {copy} && mv {new} {copy}'
+ExecStartPre=+/bin/sh -c 'if [ -e {passing} ]; then \
+    {{ rm -rf {new} {old} && cp -a --reflink=auto {state} {new} && chmod 700 {new}; }} \
+    || {{ rm -rf {new}; exit 1; }}; \
+    if [ -e {copy} ]; then mv -T {copy} {old}; fi && mv -T {new} {copy} \
+    && rm -rf {old} && rm -f {passing}; fi'
 """
 
 
@@ -272,11 +276,11 @@ def _running(
         undo = Run(("systemctl", "disable", "--now", *new))
         plan.add("they start with the machine", Run(("systemctl", "enable", *new)), undo)
     if left := sorted(enabled - set(wanted)):
-        do, undo = (
-            Run(("systemctl", "disable", "--now", *left)),
-            Run(("systemctl", "enable", *left)),
-        )
-        plan.add("somebody else does this", do, undo)
+        again: list[Action] = [Run(("systemctl", "enable", *left))]
+        if ran := sorted(plan.found.active & set(left)):
+            again.append(Run(("systemctl", "start", *ran)))
+        do = Run(("systemctl", "disable", "--now", *left))
+        plan.add("somebody else does this", do, All(tuple(again)))
     if units.TARGET not in plan.found.active or new:
         stop = Run(("systemctl", "stop", units.TARGET, *units.SOCKETS))
         before_it = None if units.TARGET in plan.found.active else stop
@@ -297,9 +301,10 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
     The version before goes on with that copy, should the new one fail with the state made its own.
     """
     state = config.paths.state
-    copy = copy_of(state)
-    new = copy.with_name(copy.name + ".new")
-    passing = Write(plan.places.passing, _COPY.format(state=state, copy=copy, new=new))
+    copy, new, old = copies_of(state)
+    path = plan.places.passing
+    passing = Write(path, _COPY.format(state=state, copy=copy, new=new, old=old, passing=path))
+    plan.reload = True  # one that goes back: the version before would copy once more, and may fail
     why = "a copy of the state as the version before left it"
     plan.add(why, passing, Remove(passing.path))
     plan.add(why, reload, None)
@@ -316,6 +321,12 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
 def copy_of(state: Path) -> Path:
     """Where the state as the version before left it is kept."""
     return state.with_name(state.name + "-before")
+
+
+def copies_of(state: Path) -> list[Path]:
+    """That place, that of the copy in the making, and that of the one which it replaces."""
+    copy = copy_of(state)
+    return [copy, copy.with_name(copy.name + ".new"), copy.with_name(copy.name + ".old")]
 
 
 def after_of(state: Path) -> Path:

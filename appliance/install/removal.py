@@ -130,10 +130,11 @@ def rollback(
     config: Config, found: Found, old: Program, places: Places, *, state: bool
 ) -> list[Step]:
     """The version before runs again, on today's state, or (`state`) on that which it left."""
-    steps = []
-    stop = ("systemctl", "stop", *units.SOCKETS, units.SERVER)
+    stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
     start = Run(("systemctl", "start", units.TARGET))
-    steps.append(Step("nobody may have the state open", Run(stop), start))
+    reload = Run(("systemctl", "daemon-reload"))
+    # Taken back last, when the units that are read are again those of now.
+    steps = [Step("nobody may have the state open", stop, All((reload, start)))]
     now = found.links[places.current]
     if state:
         steps += state_steps(plan.state_back(config.paths.state, old.reads))
@@ -147,9 +148,8 @@ def rollback(
     links = All((Link(places.current, before_it), Link(places.previous, now)))
     undo_links = All((Link(places.current, now), Link(places.previous, before_it)))
     steps.append(Step("the version that runs", links, undo_links))
-    reload = Run(("systemctl", "daemon-reload"))
-    steps.append(Step("systemd reads the units", reload, reload))
-    steps.append(Step("the lab is open", start, None))
+    steps.append(Step("systemd reads the units", reload, None))
+    steps.append(Step("the lab is open", start, stop))
     return steps
 
 
