@@ -11,6 +11,7 @@ from appliance.install import execute, removal
 from appliance.install.actions import (
     All,
     Folder,
+    GiveBack,
     Link,
     Owner,
     Remove,
@@ -153,6 +154,19 @@ def test_a_folder_goes_back_to_an_owner_who_has_no_name_any_more(tmp_path):
     found = (tmp_path / "srv").stat()
 
     assert (54321, 54322, 0o711) == (found.st_uid, found.st_gid, found.st_mode & 0o777)
+
+
+def test_a_folder_is_given_back_only_where_it_is(tmp_path):
+    (tmp_path / "os").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("os")
+    (tmp_path / "file").write_text("")
+    for name in ("os", "gone/os", "file"):
+        execute.do(GiveBack(tmp_path / name, 0o755))
+    assert {"os": None, "link": None, "file": ""} == tree(tmp_path)
+    assert 0o755 == (tmp_path / "os").stat().st_mode & 0o777
+
+    execute.do(GiveBack(tmp_path / "link", 0o711))
+    assert 0o755 == (tmp_path / "os").stat().st_mode & 0o777
 
 
 def test_a_folder_with_something_in_it_is_not_removed_as_empty(tmp_path):

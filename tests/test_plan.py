@@ -13,6 +13,7 @@ from appliance.install import manifest, plan, removal, settings, units
 from appliance.install.actions import (
     All,
     Folder,
+    GiveBack,
     Install,
     Link,
     Owner,
@@ -325,8 +326,8 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
     gone = {step.do.path for step in steps if isinstance(step.do, Remove | RemoveEmpty)}
 
     assert Path("/srv/os") not in gone
-    assert [Folder(Path("/srv/os"), 0o755, Owner())] == [
-        step.do for step in steps if isinstance(step.do, Folder)
+    assert [GiveBack(Path("/srv/os"), 0o755, Owner())] == [
+        step.do for step in steps if isinstance(step.do, Folder | GiveBack)
     ]
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
     record = manifest.of(found.texts, PLACES)
@@ -352,7 +353,59 @@ def test_a_purge_gives_a_folder_back_as_it_was_before_the_first_of_two_installs(
     again = after(first, plan.install(wish(), first, program("second"), PLACES))
     steps = removal.uninstall(wish().config, again, PLACES, purge=True)
 
-    assert Folder(Path("/srv/os"), 0o711, Owner("ann")) in [step.do for step in steps]
+    assert GiveBack(Path("/srv/os"), 0o711, Owner("ann")) in [step.do for step in steps]
+
+
+# Folders that purges remove; what an earlier version made with another mode, or a person changed.
+REMOVED = ["/srv/os", "/srv/result", "/var/lib/appliance", "/etc/appliance/hosts", "/etc/appliance",
+           "/var/lib/appliance/dhcp-hosts", "/srv"]  # fmt: skip
+
+
+def changed_by_hand(found, path):
+    return attrs.evolve(found, folders={**found.folders, Path(path): (Owner("ann"), 0o700)})
+
+
+def purged(found):
+    return [s.do for s in removal.uninstall(wish().config, found, PLACES, purge=True)]
+
+
+@pytest.mark.parametrize("path", REMOVED)
+def test_a_purge_makes_no_folder_again_that_an_install_made_and_another_one_changed(path):
+    bare = attrs.evolve(BARE, folders={Path("/usr"): (Owner(), 0o755)})
+    first = changed_by_hand(after(bare, plan.install(wish(), bare, program(), PLACES)), path)
+    again = after(first, plan.install(wish(), first, program("second"), PLACES))
+    record = manifest.of(again.texts, PLACES)
+
+    assert path in record["made"]
+    assert path not in record["closed"]
+    both = {**record, "closed": {path: ["ann", "root", "700"]}}  # as it was kept until now
+    text = manifest.written(PLACES.record, both).text
+    for found in (again, attrs.evolve(again, texts={**again.texts, PLACES.record: text})):
+        assert not [a for a in purged(found) if isinstance(a, Folder | GiveBack)]
+
+
+@pytest.mark.parametrize("path", ["/var/lib/appliance", "/etc/appliance/hosts",
+                                  "/var/lib/appliance/dhcp-hosts"])  # fmt: skip
+def test_a_purge_gives_nothing_back_that_it_removes_whoever_made_it(path):
+    before = changed_by_hand(BARE, path)
+    found = after(before, plan.install(wish(), before, program(), PLACES))
+
+    assert path in manifest.of(found.texts, PLACES)["closed"]
+    assert not [a for a in purged(found) if isinstance(a, Folder | GiveBack)]
+
+
+def test_a_purge_removes_all_that_lies_beside_the_state():
+    gone = {str(a.path) for a in purged(installed()) if isinstance(a, Remove)}
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+    [copying] = [
+        s.do.text for s in steps if isinstance(s.do, Write) and s.do.path == PLACES.passing
+    ]
+    back = plan.state_back(Path("/var/lib/appliance"), 1)
+    shells = " ".join([copying, back.tidy, back.swap, back.unswap, back.keep, back.unkeep])
+    named = set(re.findall(r"/var/lib/appliance[a-z.-]*", shells))
+
+    assert 8 == len(named)
+    assert named <= gone
 
 
 def test_a_purge_removes_the_group_though_it_has_members():

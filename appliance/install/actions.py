@@ -54,6 +54,14 @@ class Folder(_Owned):
 
 
 @attrs.frozen
+class GiveBack(_Owned):
+    """A folder that was there before any install, as it was then; none is made."""
+
+    def __str__(self) -> str:
+        return f"give back {self.path}/ ({self.mode:04o} {self.owner})"
+
+
+@attrs.frozen
 class Write:
     """A file with this text."""
 
@@ -222,6 +230,7 @@ Action = (
     Write
     | Touch
     | Folder
+    | GiveBack
     | Link
     | Unpack
     | Remove

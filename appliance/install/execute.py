@@ -81,6 +81,9 @@ def do(action: Action) -> None:
             path.mkdir(parents=True, exist_ok=True)
             if not path.is_symlink():  # one that leads elsewhere is the operator's
                 _own_folder(path, mode, owner)
+        case actions.GiveBack(path, mode, owner):
+            if path.is_dir() and not path.is_symlink():
+                _own_folder(path, mode, owner)
         case actions.Link(path, target):
             _link(path, target)
         case actions.Unpack():

@@ -137,11 +137,13 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
     made = [str(step.undo.path) for step in plan.steps if isinstance(step.undo, RemoveEmpty)]
     if plan.steps and (note := manifest.note(found.texts, places, plan.steps)) is not None:
         plan.add("the record will have all that stands there", Remove(note.path), note)
+    made = sorted({*before.get("made", ()), *made})
+    closed = {**manifest.closed(plan.steps), **before.get("closed", {})}
     after = {
         "version": program.name,
         "packages": sorted({*before.get("packages", ()), *missing}),
-        "made": sorted({*before.get("made", ()), *made}),
-        "closed": {**manifest.closed(plan.steps), **before.get("closed", {})},
+        "made": made,
+        "closed": {path: whose for path, whose in closed.items() if path not in made},
         "without": sorted(wish.without),
         "config": wish.text,
     }
@@ -332,6 +334,12 @@ def copies_of(state: Path) -> list[Path]:
 def after_of(state: Path) -> Path:
     """Where the state is kept that this copy has replaced."""
     return state.with_name(state.name + "-after")
+
+
+def states(state: Path) -> list[Path]:
+    """The state, and all that installs and rollbacks make beside it."""
+    back = state_back(state, 0)
+    return [state, *copies_of(state), back.aside, back.older, *back.scratch]
 
 
 def state_back(state: Path, reads: int) -> StateBack:

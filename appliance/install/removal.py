@@ -72,7 +72,8 @@ def _purge(
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
-    for state in (paths.state, plan.copy_of(paths.state), plan.after_of(paths.state)):
+    gone = [*plan.states(paths.state), paths.hosts]
+    for state in plan.states(paths.state):
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
@@ -84,7 +85,7 @@ def _purge(
     if paths.srv in made:
         add("--purge: images and results", RemoveEmpty(paths.srv))
     for folder in manifest.opened(record):
-        if folder.path in found.folders:
+        if folder.path in found.folders and not any(map(folder.path.is_relative_to, gone)):
             add("--purge: whose it was before any install", folder)
     for user in _USERS:
         # `userdel` leaves a group with members in it: those who might submit.
