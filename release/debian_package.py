@@ -20,7 +20,7 @@ import appliance
 from appliance import build, names
 from appliance.cli import manual
 from appliance.config import Paths
-from appliance.install import plan
+from appliance.install import state_copies
 from appliance.install.plan import SYSUSERS
 from appliance.install.site import PACKAGES, Places
 from release import binary
@@ -74,7 +74,7 @@ if [ -d /run/systemd/system ]; then
 fi
 [ "$1" = purge ] || exit 0
 echo "stays: /srv: images, files and results"
-rm -rf /etc/appliance {" ".join(map(str, plan.states(Paths().state)))}
+rm -rf /etc/appliance {" ".join(map(str, state_copies.all_of(Paths().state)))}
 for user in appliance appliance-dnsmasq; do
     if getent passwd "$user" >/dev/null; then
         userdel "$user"

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from appliance.config import Paths
-from appliance.install import plan
+from appliance.install import state_copies
 from appliance.install.site import PACKAGES, Places
 from release import debian_package
 
@@ -79,4 +79,4 @@ def test_a_purge_of_the_package_removes_all_that_lies_beside_the_state():
     [removes] = [x for x in debian_package._POSTRM.splitlines() if x.startswith("rm -rf ")]
     _, _, *gone = removes.split()
 
-    assert {"/etc/appliance", *map(str, plan.states(Paths().state))} == {*gone}
+    assert {"/etc/appliance", *map(str, state_copies.all_of(Paths().state))} == {*gone}

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from appliance.config import Config, Network, Paths, Ports
-from appliance.install import manifest, plan, removal, settings, units
+from appliance.install import manifest, plan, removal, settings, state_copies, units
 from appliance.install.actions import (
     All,
     Folder,
@@ -400,7 +400,7 @@ def test_a_purge_removes_all_that_lies_beside_the_state():
     [copying] = [
         s.do.text for s in steps if isinstance(s.do, Write) and s.do.path == PLACES.passing
     ]
-    back = plan.state_back(Path("/var/lib/appliance"), 1)
+    back = state_copies.back(Path("/var/lib/appliance"), 1)
     shells = " ".join([copying, back.tidy, back.swap, back.unswap, back.keep, back.unkeep])
     named = set(re.findall(r"/var/lib/appliance[a-z.-]*", shells))
 

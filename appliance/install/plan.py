@@ -15,7 +15,7 @@ import attrs
 
 from appliance import names
 from appliance.config import Config
-from appliance.install import manifest, units
+from appliance.install import manifest, state_copies, units
 from appliance.install.actions import (
     Action,
     All,
@@ -27,7 +27,6 @@ from appliance.install.actions import (
     RemoveEmpty,
     Run,
     Settle,
-    StateBack,
     Step,
     Touch,
     Unpack,
@@ -39,17 +38,6 @@ SYSUSERS: Final = """\
 # The server, and the group whose members may submit; the DHCP and TFTP daemon.
 u appliance - "Lab server of the appliance" /var/lib/appliance
 u appliance-dnsmasq - "DHCP and TFTP of the appliance" /nonexistent
-"""
-# Taken away again once the new version has read the state.  systemd starts one that failed again,
-# by then with a state that it may have changed: the file's end says that the copy is made.
-_COPY: Final = """\
-# For the time of one upgrade: the state as the version before left it, for `install --rollback`.
-[Service]
-ExecStartPre=+/bin/sh -c 'if [ -e {passing} ]; then \
-    {{ rm -rf {new} {old} && cp -a --reflink=auto {state} {new} && chmod 700 {new}; }} \
-    || {{ rm -rf {new}; exit 1; }}; \
-    if [ -e {copy} ]; then mv -T {copy} {old}; fi && mv -T {new} {copy} \
-    && rm -rf {old} && rm -f {passing}; fi'
 """
 
 
@@ -303,9 +291,8 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
     The version before goes on with that copy, should the new one fail with the state made its own.
     """
     state = config.paths.state
-    copy, new, old = copies_of(state)
     path = plan.places.passing
-    passing = Write(path, _COPY.format(state=state, copy=copy, new=new, old=old, passing=path))
+    passing = Write(path, state_copies.drop_in(state, path))
     plan.reload = True  # one that goes back: the version before would copy once more, and may fail
     why = "a copy of the state as the version before left it"
     plan.add(why, passing, Remove(passing.path))
@@ -314,34 +301,7 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
     undo = None
     if plan.found.reads < program.reads:
         stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
-        undo = All((stop, state_back(state, plan.found.reads)))
+        undo = All((stop, state_copies.back(state, plan.found.reads)))
     plan.add("the new version; sockets stay open, and boxes ask again", restart, undo)
     plan.add("the next start copies nothing", Remove(passing.path), None)
     plan.add("the next start copies nothing", reload, None)
-
-
-def copy_of(state: Path) -> Path:
-    """Where the state as the version before left it is kept."""
-    return state.with_name(state.name + "-before")
-
-
-def copies_of(state: Path) -> list[Path]:
-    """That place, that of the copy in the making, and that of the one which it replaces."""
-    copy = copy_of(state)
-    return [copy, copy.with_name(copy.name + ".new"), copy.with_name(copy.name + ".old")]
-
-
-def after_of(state: Path) -> Path:
-    """Where the state is kept that this copy has replaced."""
-    return state.with_name(state.name + "-after")
-
-
-def states(state: Path) -> list[Path]:
-    """The state, and all that installs and rollbacks make beside it."""
-    back = state_back(state, 0)
-    return [state, *copies_of(state), back.aside, back.older, *back.scratch]
-
-
-def state_back(state: Path, reads: int) -> StateBack:
-    """Back to that copy, for a program that reads the state up to this version."""
-    return StateBack(state, copy_of(state), after_of(state), reads)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config import Config
-from appliance.install import manifest, plan, units
+from appliance.install import manifest, state_copies, units
 from appliance.install.actions import All, Link, Remove, RemoveEmpty, Run, StateBack, Step, Write
 from appliance.install.site import DHCP, SERVER, Found, Places, Program
 
@@ -72,8 +72,8 @@ def _purge(
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
-    gone = [*plan.states(paths.state), paths.hosts]
-    for state in plan.states(paths.state):
+    gone = [*state_copies.all_of(paths.state), paths.hosts]
+    for state in state_copies.all_of(paths.state):
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
@@ -111,7 +111,7 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
 
 def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
     """Why `old` could not go on with the state that a rollback would give it, else nothing."""
-    now, copy = config.paths.state, plan.copy_of(config.paths.state)
+    now, copy = config.paths.state, state_copies.copy_of(config.paths.state)
     what, version = (copy, found.copy) if state else (now, found.state)
     if version <= old.reads:
         return ""
@@ -123,7 +123,7 @@ def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
     return (
         f"{said}: it would not start; `appliance install --rollback --with-state` goes back to the"
         f" state as it was before the upgrade too, and keeps that of now, with all jobs since, as"
-        f" {plan.after_of(now)}"
+        f" {state_copies.after_of(now)}"
     )
 
 
@@ -138,7 +138,7 @@ def rollback(
     steps = [Step("nobody may have the state open", stop, All((reload, start)))]
     now = found.links[places.current]
     if state:
-        steps += state_steps(plan.state_back(config.paths.state, old.reads))
+        steps += state_steps(state_copies.back(config.paths.state, old.reads))
     for name, text in old.units.items():
         path = places.units / name
         before = found.texts.get(path)
