@@ -95,6 +95,35 @@ def test_a_ctrl_c_takes_back_as_well(tmp_path):
     assert {"old": "before"} == tree(tmp_path)
 
 
+def test_a_second_ctrl_c_cuts_one_step_of_the_way_back_and_is_told(tmp_path):
+    def say(line):
+        if line.startswith("going back: remove") and "link" in line:
+            raise KeyboardInterrupt
+
+    (tmp_path / "old").write_text("before")
+    with pytest.raises(Refused) as refused:
+        execute.carry_out([*steps(tmp_path), FAILS], say)
+
+    assert {"old": "before", "link": "before"} == tree(tmp_path)
+    assert f"could not remove {tmp_path}/link: interrupted" in str(refused.value)
+
+
+def test_where_nobody_listens_any_more_all_is_taken_back(tmp_path):
+    """`appliance install | head`, or a terminal that is gone."""
+    said = []
+
+    def say(line):
+        said.append(line)
+        if len(said) > 3:
+            raise BrokenPipeError("nobody reads")
+
+    (tmp_path / "old").write_text("before")
+    with pytest.raises(Refused, match="nobody reads"):
+        execute.carry_out(steps(tmp_path), say)
+
+    assert {"old": "before"} == tree(tmp_path)
+
+
 def test_a_step_that_was_not_begun_is_not_taken_back(tmp_path):
     """What its undo would take away is somebody else's."""
 

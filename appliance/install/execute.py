@@ -45,7 +45,8 @@ def carry_out(steps: Sequence[Step], say: Say) -> None:
             if not isinstance(error, Refused | OSError | KeyboardInterrupt):
                 raise
             why = str(error) or "interrupted"
-            say(f"failed: {why}")
+            with contextlib.suppress(OSError):  # where nobody listens, all the same
+                say(f"failed: {why}")
             left = _go_back(begun, say)
             told = f"could not {step.do}: {why}"
             raise Refused("\n".join([told, *_after(left, done)])) from error
@@ -57,11 +58,12 @@ def _go_back(done: Sequence[Step], say: Say) -> list[str]:
     for step in reversed(done):
         if step.undo is None:
             continue
-        say(f"going back: {step.undo}")
         try:
+            with contextlib.suppress(OSError):
+                say(f"going back: {step.undo}")
             do(step.undo)
-        except (Refused, OSError) as error:
-            left.append(f"could not {step.undo}: {error}")
+        except (Refused, OSError, KeyboardInterrupt) as error:
+            left.append(f"could not {step.undo}: {str(error) or 'interrupted'}")
     return left
 
 
