@@ -33,6 +33,7 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       units               pure  what a configuration changes in the units of systemd/
       actions             pure  one small change each, as data
       site                pure  places, program, what is wished for, what was found
+      state_copies        pure  what is kept of the state, beside it
       plan                pure  all of it -> the steps of an install or an upgrade
       removal             pure  those of an uninstall and a rollback
       manifest            pure  what earlier installs did

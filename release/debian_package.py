@@ -19,6 +19,8 @@ from typing import Final
 import appliance
 from appliance import build, names
 from appliance.cli import manual
+from appliance.config import Paths
+from appliance.install import state_copies
 from appliance.install.plan import SYSUSERS
 from appliance.install.site import PACKAGES, Places
 from release import binary
@@ -64,7 +66,7 @@ if [ -e /etc/appliance/appliance.toml ] && [ -d /run/systemd/system ]; then
     appliance uninstall
 fi
 """
-_POSTRM: Final = """\
+_POSTRM: Final = f"""\
 #!/bin/sh
 set -e
 if [ -d /run/systemd/system ]; then
@@ -72,7 +74,7 @@ if [ -d /run/systemd/system ]; then
 fi
 [ "$1" = purge ] || exit 0
 echo "stays: /srv: images, files and results"
-rm -rf /etc/appliance /var/lib/appliance /var/lib/appliance-before /var/lib/appliance-after
+rm -rf /etc/appliance {" ".join(map(str, state_copies.all_of(Paths().state)))}
 for user in appliance appliance-dnsmasq; do
     if getent passwd "$user" >/dev/null; then
         userdel "$user"

@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from appliance.config import Paths
+from appliance.install import state_copies
 from appliance.install.site import PACKAGES, Places
 from release import debian_package
 
@@ -71,3 +73,10 @@ def test_each_script_is_one_of_the_shells(script, tmp_path):
     )
 
     assert (0, "") == (done.returncode, done.stdout)
+
+
+def test_a_purge_of_the_package_removes_all_that_lies_beside_the_state():
+    [removes] = [x for x in debian_package._POSTRM.splitlines() if x.startswith("rm -rf ")]
+    _, _, *gone = removes.split()
+
+    assert {"/etc/appliance", *map(str, state_copies.all_of(Paths().state))} == {*gone}

@@ -2,16 +2,18 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import attrs
 import pytest
 
 from appliance.config import Config, Network, Paths, Ports
-from appliance.install import manifest, plan, removal, settings, units
+from appliance.install import manifest, plan, removal, settings, state_copies, units
 from appliance.install.actions import (
     All,
     Folder,
+    GiveBack,
     Install,
     Link,
     Owner,
@@ -324,8 +326,8 @@ def test_a_purge_removes_of_srv_only_what_an_install_made():
     gone = {step.do.path for step in steps if isinstance(step.do, Remove | RemoveEmpty)}
 
     assert Path("/srv/os") not in gone
-    assert [Folder(Path("/srv/os"), 0o755, Owner())] == [
-        step.do for step in steps if isinstance(step.do, Folder)
+    assert [GiveBack(Path("/srv/os"), 0o755, Owner())] == [
+        step.do for step in steps if isinstance(step.do, Folder | GiveBack)
     ]
     assert {Path("/srv/result"), Path("/var/lib/appliance"), PLACES.config} <= gone
     record = manifest.of(found.texts, PLACES)
@@ -351,7 +353,59 @@ def test_a_purge_gives_a_folder_back_as_it_was_before_the_first_of_two_installs(
     again = after(first, plan.install(wish(), first, program("second"), PLACES))
     steps = removal.uninstall(wish().config, again, PLACES, purge=True)
 
-    assert Folder(Path("/srv/os"), 0o711, Owner("ann")) in [step.do for step in steps]
+    assert GiveBack(Path("/srv/os"), 0o711, Owner("ann")) in [step.do for step in steps]
+
+
+# Folders that purges remove; what an earlier version made with another mode, or a person changed.
+REMOVED = ["/srv/os", "/srv/result", "/var/lib/appliance", "/etc/appliance/hosts", "/etc/appliance",
+           "/var/lib/appliance/dhcp-hosts", "/srv"]  # fmt: skip
+
+
+def changed_by_hand(found, path):
+    return attrs.evolve(found, folders={**found.folders, Path(path): (Owner("ann"), 0o700)})
+
+
+def purged(found):
+    return [s.do for s in removal.uninstall(wish().config, found, PLACES, purge=True)]
+
+
+@pytest.mark.parametrize("path", REMOVED)
+def test_a_purge_makes_no_folder_again_that_an_install_made_and_another_one_changed(path):
+    bare = attrs.evolve(BARE, folders={Path("/usr"): (Owner(), 0o755)})
+    first = changed_by_hand(after(bare, plan.install(wish(), bare, program(), PLACES)), path)
+    again = after(first, plan.install(wish(), first, program("second"), PLACES))
+    record = manifest.of(again.texts, PLACES)
+
+    assert path in record["made"]
+    assert path not in record["closed"]
+    both = {**record, "closed": {path: ["ann", "root", "700"]}}  # as it was kept until now
+    text = manifest.written(PLACES.record, both).text
+    for found in (again, attrs.evolve(again, texts={**again.texts, PLACES.record: text})):
+        assert not [a for a in purged(found) if isinstance(a, Folder | GiveBack)]
+
+
+@pytest.mark.parametrize("path", ["/var/lib/appliance", "/etc/appliance/hosts",
+                                  "/var/lib/appliance/dhcp-hosts"])  # fmt: skip
+def test_a_purge_gives_nothing_back_that_it_removes_whoever_made_it(path):
+    before = changed_by_hand(BARE, path)
+    found = after(before, plan.install(wish(), before, program(), PLACES))
+
+    assert path in manifest.of(found.texts, PLACES)["closed"]
+    assert not [a for a in purged(found) if isinstance(a, Folder | GiveBack)]
+
+
+def test_a_purge_removes_all_that_lies_beside_the_state():
+    gone = {str(a.path) for a in purged(installed()) if isinstance(a, Remove)}
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+    [copying] = [
+        s.do.text for s in steps if isinstance(s.do, Write) and s.do.path == PLACES.passing
+    ]
+    back = state_copies.back(Path("/var/lib/appliance"), 1)
+    shells = " ".join([copying, back.tidy, back.swap, back.unswap, back.keep, back.unkeep])
+    named = set(re.findall(r"/var/lib/appliance[a-z.-]*", shells))
+
+    assert 8 == len(named)
+    assert named <= gone
 
 
 def test_a_purge_removes_the_group_though_it_has_members():
@@ -387,6 +441,101 @@ def test_a_rollback_goes_back_to_the_version_before_and_a_second_one_forward_aga
     assert ("systemctl", "stop", *units.SOCKETS, units.SERVER) == first
     assert ("systemctl", "start", units.TARGET) == last
     assert state == any("appliance-before" in str(command) for command in commands(steps))
+
+
+@pytest.mark.parametrize("state", [False, True])
+def test_a_rollback_that_fails_swaps_back_while_nobody_runs_and_starts_what_systemd_has_read(state):
+    found = after(installed(), plan.install(wish(), installed(), program("2-bbb"), PLACES))
+    old = program(**{"appliance.service": "[Unit] older\n"})
+    steps = removal.rollback(wish().config, found, old, PLACES, state=state)
+    undone = going_back(steps)
+    stop = undone.index(Run(("systemctl", "stop", *units.SOCKETS, units.SERVER)))
+    reload = undone.index(Run(("systemctl", "daemon-reload")))
+    units_back = [n for n, action in enumerate(undone) if isinstance(action, Write)]
+    swapped = [n for n, action in enumerate(undone) if "appliance-leaving" in str(action)]
+
+    assert 0 == stop
+    assert units_back
+    assert state == bool(swapped)
+    assert max(units_back + swapped) < reload < len(undone) - 1
+    assert Run(("systemctl", "start", units.TARGET)) == undone[-1]
+
+
+def test_an_upgrade_that_fails_leaves_systemd_nothing_of_the_drop_in_that_copies():
+    """What is gone from the disk would run once more, and stop the version before."""
+    steps = plan.install(wish(), installed(), program("2-bbb"), PLACES)
+    undone = going_back(steps)
+    reload = undone.index(Run(("systemctl", "daemon-reload")))
+
+    assert undone.index(Remove(PLACES.passing)) < reload
+    assert reload < undone.index(Run(("systemctl", "restart", units.SERVER)))
+
+
+def test_what_was_left_to_others_in_an_install_that_fails_runs_again():
+    steps = plan.install(wish(without={"nfs"}), installed(), program(), PLACES)
+    undone = going_back(steps)
+
+    assert Run(("systemctl", "start", "appliance-nfs.service")) in undone
+    idle = attrs.evolve(installed(), active=frozenset({units.TARGET}))
+    steps = plan.install(wish(without={"nfs"}), idle, program(), PLACES)
+    assert "start appliance-nfs" not in " ".join(map(str, going_back(steps)))
+
+
+def going_back(steps):
+    """The actions that take `steps` back, in order."""
+    undone = [step.undo for step in reversed(steps) if step.undo is not None]
+    return [a for undo in undone for a in (undo.actions if isinstance(undo, All) else [undo])]
+
+
+def the_copying(folder):
+    """What an upgrade's start does first, where the state is folder/lib/state: for a shell."""
+    state = folder / "lib/state"
+    state.mkdir(parents=True)
+    (state / "file").write_text("of then")
+    places, config = Places(folder), Config(network=NETWORK, paths=Paths(state=state))
+    found = attrs.evolve(installed(), texts={}, links={places.current: "versions/1-aaa"})
+    steps = plan.install(Wish(config, "", ()), found, program("2-bbb"), places)
+    [drop_in] = [s.do for s in steps if isinstance(s.do, Write) and s.do.path == places.passing]
+    places.passing.parent.mkdir(parents=True)
+    places.passing.write_text(drop_in.text)
+    return drop_in.text.partition("ExecStartPre=+")[2].replace("\\\n", "")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_the_state_is_copied_by_the_first_start_of_an_upgrade_and_by_none_after_it(
+    tmp_path, earlier
+):
+    """systemd starts a new version that fails again, by then with a state of its own."""
+    line = the_copying(tmp_path)
+    state, copy = tmp_path / "lib/state", tmp_path / "lib/state-before"
+    if earlier:
+        copy.mkdir()
+        (copy / "of an upgrade before").write_text("")
+
+    for text in ("of then", "of the new version"):
+        (state / "file").write_text(text)
+        subprocess.run(["sh", "-c", line], check=True)
+
+    assert ["file"] == [path.name for path in copy.iterdir()]
+    assert "of then" == (copy / "file").read_text()
+    assert {"state", "state-before"} == {path.name for path in state.parent.iterdir()}
+
+
+@pytest.mark.parametrize("broken", ["cp", "chmod", "mv"])
+def test_a_copy_of_an_earlier_upgrade_is_there_until_the_new_one_is_whole(tmp_path, broken):
+    line = the_copying(tmp_path)
+    copy = tmp_path / "lib/state-before"
+    copy.mkdir()
+    (copy / "earlier").write_text("")
+    (tmp_path / broken).write_text('#!/bin/sh\nfor to; do :; done; mkdir -p "$to"; exit 1\n')
+    (tmp_path / broken).chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", "-c", line], env={"PATH": path}, check=False)
+
+    assert 0 != done.returncode
+    assert ["earlier"] == [path.name for path in copy.iterdir()]
+    if broken != "mv":
+        assert {"state", "state-before"} == {path.name for path in (tmp_path / "lib").iterdir()}
 
 
 # ---- versions of the state

@@ -8,7 +8,7 @@ import pytest
 from appliance import build
 from appliance.config import Config, Network, Paths
 from appliance.errors import Refused
-from appliance.install import debian, execute, install, plan, server_facts
+from appliance.install import debian, execute, install, server_facts, state_copies
 from appliance.install.site import Places, Wish
 from appliance.keep.state import versions
 
@@ -94,4 +94,4 @@ def test_the_running_program_reads_what_it_writes(places, monkeypatch):
     monkeypatch.setattr(build, "unpacked", lambda: inside)
 
     assert versions.VERSION == install._program(no_pages).reads
-    assert plan.copy_of(places.lib).name == "appliance-before"
+    assert state_copies.copy_of(places.lib).name == "appliance-before"

@@ -54,6 +54,14 @@ class Folder(_Owned):
 
 
 @attrs.frozen
+class GiveBack(_Owned):
+    """A folder that was there before any install, as it was then; none is made."""
+
+    def __str__(self) -> str:
+        return f"give back {self.path}/ ({self.mode:04o} {self.owner})"
+
+
+@attrs.frozen
 class Write:
     """A file with this text."""
 
@@ -156,24 +164,56 @@ class StateBack:
         )
 
     @property
-    def command(self) -> str:
+    def older(self) -> Path:
+        """Where that is kept which an earlier one has put aside."""
+        return self.aside.with_name(self.aside.name + "-older")
+
+    @property
+    def scratch(self) -> tuple[Path, Path]:
+        """The copy in the making, and the state of now until it is put aside; gone at the end.
+
+        The second is there only between `swap` and `keep`: by it, one that goes back knows that
+        the state was moved, and by this very run.
+        """
+        name = self.state.name
+        return self.state.with_name(f"{name}-back"), self.state.with_name(f"{name}-leaving")
+
+    @property
+    def tidy(self) -> str:
+        """For a shell: what one that was cut short has left, put where it belongs."""
+        state, (_, leaving) = self.state, self.scratch
+        back = f"if [ -e {leaving} ] && [ ! -e {state} ]; then mv -T {leaving} {state}; fi"
+        return f"{back} && if [ -e {leaving} ]; then {self.keep}; fi"
+
+    @property
+    def swap(self) -> str:
         """For a shell: the state is where it was until all of its copy lies beside it."""
-        state, aside, new = self.state, self.aside, self._new
+        state, (new, leaving) = self.state, self.scratch
         return (
-            f"rm -rf {new} {aside} && cp -a {self.copy} {new} && chmod 711 {new}"
-            f" && mv -T {state} {aside} && mv -T {new} {state}"
+            f"rm -rf {new} && cp -a {self.copy} {new} && chmod 711 {new}"
+            f" && mv -T {state} {leaving} && mv -T {new} {state}"
         )
 
     @property
-    def undo(self) -> str:
-        """For a shell: nothing is removed where the command did not come so far as to move it."""
-        state, aside = self.state, self.aside
-        back = f"rm -rf {state} && mv -T {aside} {state}"
-        return f"rm -rf {self._new}; [ ! -e {aside} ] || {{ {back}; }}"
+    def unswap(self) -> str:
+        """For a shell: nothing is removed before the state of now is in its place again."""
+        state, (new, leaving) = self.state, self.scratch
+        away = f"if [ -e {state} ]; then mv -T {state} {new}; fi"
+        back = f"{away} && mv -T {leaving} {state} && rm -rf {new}"
+        return f"rm -rf {new} && if [ -e {leaving} ]; then {back}; fi"
 
     @property
-    def _new(self) -> Path:
-        return self.state.with_name(self.state.name + "-back")
+    def keep(self) -> str:
+        """For a shell: the state of now is put aside; that of an earlier one is kept as well."""
+        aside, older, (_, leaving) = self.aside, self.older, self.scratch
+        room = f"if [ -e {aside} ]; then rm -rf {older} && mv -T {aside} {older}; fi"
+        return f"{room} && mv -T {leaving} {aside}"
+
+    @property
+    def unkeep(self) -> str:
+        """For a shell: `keep` finds `leaving`, so that it is done where that is gone."""
+        _, leaving = self.scratch
+        return f"[ -e {leaving} ] || mv -T {self.aside} {leaving}"
 
 
 @attrs.frozen
@@ -190,6 +230,7 @@ Action = (
     Write
     | Touch
     | Folder
+    | GiveBack
     | Link
     | Unpack
     | Remove

@@ -36,15 +36,18 @@ def carry_out(steps: Sequence[Step], say: Say) -> None:
     """
     done: list[Step] = []
     for step in steps:
+        begun = list(done)
         try:
             say(str(step.do))
+            begun.append(step)
             do(step.do)
         except BaseException as error:  # a Ctrl-C as well: half an installation helps nobody
             if not isinstance(error, Refused | OSError | KeyboardInterrupt):
                 raise
             why = str(error) or "interrupted"
-            say(f"failed: {why}")
-            left = _go_back([*done, step], say)
+            with contextlib.suppress(OSError):  # where nobody listens, all the same
+                say(f"failed: {why}")
+            left = _go_back(begun, say)
             told = f"could not {step.do}: {why}"
             raise Refused("\n".join([told, *_after(left, done)])) from error
         done.append(step)
@@ -55,11 +58,12 @@ def _go_back(done: Sequence[Step], say: Say) -> list[str]:
     for step in reversed(done):
         if step.undo is None:
             continue
-        say(f"going back: {step.undo}")
         try:
+            with contextlib.suppress(OSError):
+                say(f"going back: {step.undo}")
             do(step.undo)
-        except (Refused, OSError) as error:
-            left.append(f"could not {step.undo}: {error}")
+        except (Refused, OSError, KeyboardInterrupt) as error:
+            left.append(f"could not {step.undo}: {str(error) or 'interrupted'}")
     return left
 
 
@@ -79,6 +83,9 @@ def do(action: Action) -> None:
             path.mkdir(parents=True, exist_ok=True)
             if not path.is_symlink():  # one that leads elsewhere is the operator's
                 _own_folder(path, mode, owner)
+        case actions.GiveBack(path, mode, owner):
+            if path.is_dir() and not path.is_symlink():
+                _own_folder(path, mode, owner)
         case actions.Link(path, target):
             atomic.link(path, target)
         case actions.Unpack():
@@ -96,11 +103,21 @@ def do(action: Action) -> None:
         case actions.Settle(units):
             _settle(units)
         case actions.StateBack():
-            if state_version(action.state) > action.reads:
-                run(["sh", "-c", action.command])
+            _state_back(action)
         case actions.All(several):
             for each in several:
                 do(each)
+
+
+def _state_back(back: actions.StateBack) -> None:
+    run(["sh", "-c", back.tidy])
+    if state_version(back.state) > back.reads:
+        try:
+            run(["sh", "-c", back.swap])
+        except BaseException:  # a half copy would keep the room that the state needs
+            run(["sh", "-c", back.unswap])
+            raise
+        run(["sh", "-c", back.keep])
 
 
 def state_version(folder: Path) -> int:

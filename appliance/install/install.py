@@ -27,6 +27,7 @@ from appliance.install import (
     rivals,
     server_facts,
     settings,
+    state_copies,
     units,
 )
 from appliance.install.actions import Owner, Run, Settle, Step
@@ -216,7 +217,7 @@ def _found(program: Program, config: Config) -> Found:
             )
         ),
         state=execute.state_version(config.paths.state),
-        copy=execute.state_version(plan.copy_of(config.paths.state)),
+        copy=execute.state_version(state_copies.copy_of(config.paths.state)),
         reads=build.reads(PLACES.current / "_internal") or versions.FIRST,
         tftp=tftp.is_laid_out(config),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from appliance.install.actions import Folder, Owner, Step, Write
+from appliance.install.actions import Folder, GiveBack, Owner, Step, Write
 from appliance.install.site import Places
 
 
@@ -48,11 +48,13 @@ def closed(steps: Iterable[Step]) -> dict[str, list[str]]:
     }
 
 
-def opened(record: Mapping[str, Any]) -> list[Folder]:
-    """Those folders as they were before the first install."""
+def opened(record: Mapping[str, Any]) -> list[GiveBack]:
+    """Those that no install made, as they were before the first one."""
+    made = record.get("made", ())  # the record of an earlier version has some in both
     return [
-        Folder(Path(path), int(mode, 8), Owner(user, group))
+        GiveBack(Path(path), int(mode, 8), Owner(user, group))
         for path, (user, group, mode) in sorted(record.get("closed", {}).items())
+        if path not in made
     ]
 
 

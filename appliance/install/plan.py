@@ -15,7 +15,7 @@ import attrs
 
 from appliance import names
 from appliance.config import Config
-from appliance.install import manifest, units
+from appliance.install import manifest, state_copies, units
 from appliance.install.actions import (
     Action,
     All,
@@ -27,7 +27,6 @@ from appliance.install.actions import (
     RemoveEmpty,
     Run,
     Settle,
-    StateBack,
     Step,
     Touch,
     Unpack,
@@ -39,13 +38,6 @@ SYSUSERS: Final = """\
 # The server, and the group whose members may submit; the DHCP and TFTP daemon.
 u appliance - "Lab server of the appliance" /var/lib/appliance
 u appliance-dnsmasq - "DHCP and TFTP of the appliance" /nonexistent
-"""
-# Taken away again once the new version has read the state.
-_COPY: Final = """\
-# For the time of one upgrade: the state as the version before left it, for `install --rollback`.
-[Service]
-ExecStartPre=+/bin/sh -c 'rm -rf {new} && cp -a --reflink=auto {state} {new} && chmod 700 {new} \\
-    && rm -rf {copy} && mv {new} {copy}'
 """
 
 
@@ -133,11 +125,13 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
     made = [str(step.undo.path) for step in plan.steps if isinstance(step.undo, RemoveEmpty)]
     if plan.steps and (note := manifest.note(found.texts, places, plan.steps)) is not None:
         plan.add("the record will have all that stands there", Remove(note.path), note)
+    made = sorted({*before.get("made", ()), *made})
+    closed = {**manifest.closed(plan.steps), **before.get("closed", {})}
     after = {
         "version": program.name,
         "packages": sorted({*before.get("packages", ()), *missing}),
-        "made": sorted({*before.get("made", ()), *made}),
-        "closed": {**manifest.closed(plan.steps), **before.get("closed", {})},
+        "made": made,
+        "closed": {path: whose for path, whose in closed.items() if path not in made},
         "without": sorted(wish.without),
         "config": wish.text,
     }
@@ -272,11 +266,11 @@ def _running(
         undo = Run(("systemctl", "disable", "--now", *new))
         plan.add("they start with the machine", Run(("systemctl", "enable", *new)), undo)
     if left := sorted(enabled - set(wanted)):
-        do, undo = (
-            Run(("systemctl", "disable", "--now", *left)),
-            Run(("systemctl", "enable", *left)),
-        )
-        plan.add("somebody else does this", do, undo)
+        again: list[Action] = [Run(("systemctl", "enable", *left))]
+        if ran := sorted(plan.found.active & set(left)):
+            again.append(Run(("systemctl", "start", *ran)))
+        do = Run(("systemctl", "disable", "--now", *left))
+        plan.add("somebody else does this", do, All(tuple(again)))
     if units.TARGET not in plan.found.active or new:
         stop = Run(("systemctl", "stop", units.TARGET, *units.SOCKETS))
         before_it = None if units.TARGET in plan.found.active else stop
@@ -297,9 +291,9 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
     The version before goes on with that copy, should the new one fail with the state made its own.
     """
     state = config.paths.state
-    copy = copy_of(state)
-    new = copy.with_name(copy.name + ".new")
-    passing = Write(plan.places.passing, _COPY.format(state=state, copy=copy, new=new))
+    path = plan.places.passing
+    passing = Write(path, state_copies.drop_in(state, path))
+    plan.reload = True  # one that goes back: the version before would copy once more, and may fail
     why = "a copy of the state as the version before left it"
     plan.add(why, passing, Remove(passing.path))
     plan.add(why, reload, None)
@@ -307,22 +301,7 @@ def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None
     undo = None
     if plan.found.reads < program.reads:
         stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
-        undo = All((stop, state_back(state, plan.found.reads)))
+        undo = All((stop, state_copies.back(state, plan.found.reads)))
     plan.add("the new version; sockets stay open, and boxes ask again", restart, undo)
     plan.add("the next start copies nothing", Remove(passing.path), None)
     plan.add("the next start copies nothing", reload, None)
-
-
-def copy_of(state: Path) -> Path:
-    """Where the state as the version before left it is kept."""
-    return state.with_name(state.name + "-before")
-
-
-def after_of(state: Path) -> Path:
-    """Where the state is kept that this copy has replaced."""
-    return state.with_name(state.name + "-after")
-
-
-def state_back(state: Path, reads: int) -> StateBack:
-    """Back to that copy, for a program that reads the state up to this version."""
-    return StateBack(state, copy_of(state), after_of(state), reads)

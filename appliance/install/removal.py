@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config import Config
-from appliance.install import manifest, plan, units
-from appliance.install.actions import All, Link, Remove, RemoveEmpty, Run, Step, Write
+from appliance.install import manifest, state_copies, units
+from appliance.install.actions import All, Link, Remove, RemoveEmpty, Run, StateBack, Step, Write
 from appliance.install.site import DHCP, SERVER, Found, Places, Program
 
 _ALL: tuple[str, ...] = (
@@ -72,7 +72,8 @@ def _purge(
     """The state, the configuration, and of /srv what did not exist before."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
-    for state in (paths.state, plan.copy_of(paths.state), plan.after_of(paths.state)):
+    gone = [*state_copies.all_of(paths.state), paths.hosts]
+    for state in state_copies.all_of(paths.state):
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
@@ -84,7 +85,7 @@ def _purge(
     if paths.srv in made:
         add("--purge: images and results", RemoveEmpty(paths.srv))
     for folder in manifest.opened(record):
-        if folder.path in found.folders:
+        if folder.path in found.folders and not any(map(folder.path.is_relative_to, gone)):
             add("--purge: whose it was before any install", folder)
     for user in _USERS:
         # `userdel` leaves a group with members in it: those who might submit.
@@ -110,7 +111,7 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
 
 def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
     """Why `old` could not go on with the state that a rollback would give it, else nothing."""
-    now, copy = config.paths.state, plan.copy_of(config.paths.state)
+    now, copy = config.paths.state, state_copies.copy_of(config.paths.state)
     what, version = (copy, found.copy) if state else (now, found.state)
     if version <= old.reads:
         return ""
@@ -122,7 +123,7 @@ def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
     return (
         f"{said}: it would not start; `appliance install --rollback --with-state` goes back to the"
         f" state as it was before the upgrade too, and keeps that of now, with all jobs since, as"
-        f" {plan.after_of(now)}"
+        f" {state_copies.after_of(now)}"
     )
 
 
@@ -130,16 +131,14 @@ def rollback(
     config: Config, found: Found, old: Program, places: Places, *, state: bool
 ) -> list[Step]:
     """The version before runs again, on today's state, or (`state`) on that which it left."""
-    steps = []
-    stop = ("systemctl", "stop", *units.SOCKETS, units.SERVER)
+    stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
     start = Run(("systemctl", "start", units.TARGET))
-    steps.append(Step("nobody may have the state open", Run(stop), start))
+    reload = Run(("systemctl", "daemon-reload"))
+    # Taken back last, when the units that are read are again those of now.
+    steps = [Step("nobody may have the state open", stop, All((reload, start)))]
     now = found.links[places.current]
     if state:
-        kept, aside = config.paths.state, plan.after_of(config.paths.state)
-        back = plan.state_back(kept, old.reads)
-        swap, unswap = (Run(("sh", "-c", command)) for command in (back.command, back.undo))
-        steps.append(Step(f"the state of then; that of now is kept as {aside}", swap, unswap))
+        steps += state_steps(state_copies.back(config.paths.state, old.reads))
     for name, text in old.units.items():
         path = places.units / name
         before = found.texts.get(path)
@@ -150,7 +149,19 @@ def rollback(
     links = All((Link(places.current, before_it), Link(places.previous, now)))
     undo_links = All((Link(places.current, now), Link(places.previous, before_it)))
     steps.append(Step("the version that runs", links, undo_links))
-    reload = Run(("systemctl", "daemon-reload"))
-    steps.append(Step("systemd reads the units", reload, reload))
-    steps.append(Step("the lab is open", start, None))
+    steps.append(Step("systemd reads the units", reload, None))
+    steps.append(Step("the lab is open", start, stop))
     return steps
+
+
+def state_steps(back: StateBack) -> list[Step]:
+    """The copy takes the place of the state of now, which is kept."""
+
+    def shell(command: str) -> Run:
+        return Run(("sh", "-c", command))
+
+    return [
+        Step("what one that was cut short has left", shell(back.tidy), None),
+        Step("the state of then", shell(back.swap), shell(back.unswap)),
+        Step(f"that of now is kept as {back.aside}", shell(back.keep), shell(back.unkeep)),
+    ]
