@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 # What goes into the executable: a Python with a shared library, which Debian's own has.
 BUILD_PYTHON ?= /usr/bin/python3
 BUILD_VENV := .cache/binary/venv
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,CRASH_SEED,CRASH_ROUNDS,FUZZ_SEED,FUZZ_TIMES,LKP_TESTS)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=SIM_SEED,SIM_RUNS,CRASH_SEED,CRASH_ROUNDS,FUZZ_SEED,FUZZ_TIMES,LKP_TESTS,UPGRADE_FROM)
 SRV := $(CURDIR)/.cache/srv
 KEEP ?=
 
