@@ -12,9 +12,10 @@ import attrs
 import pytest
 import trio
 
-from appliance.web import file_server
+from appliance.web import file_server, request_heads
 from appliance.web.asgi import Doors
 from appliance.web.files import Files
+from appliance.web.request_heads import HEAD_BYTES_MAX
 from appliance.web.sending import PIECE_BYTES
 from tests import fakes
 
@@ -125,9 +126,15 @@ async def test_a_connection_serves_one_file_after_the_other(tmp_path):
     assert 3 * SIZE == opened.ledger.moved_bytes
 
 
-@pytest.mark.parametrize(
-    "noise", [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"A" * 2**17], ids=len
-)
+NOISE = [
+    b"\x16\x03\x01\x02\x00\r\n\r\n",
+    b"GET / HTTP/9\r\n\r\n",
+    b"A" * 2**17,
+    b"HEAD /os/large HTTP/1.1\r\nHost: lab\r\na: " + b"x" * HEAD_BYTES_MAX + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=len)
 async def test_what_is_no_http_is_told_so_and_shown_out(tmp_path, noise):
     async with door(tmp_path) as opened, await opened.connect() as stream:
         await stream.send_all(noise)
@@ -136,6 +143,30 @@ async def test_what_is_no_http_is_told_so_and_shown_out(tmp_path, noise):
             answer += more
 
     assert answer.startswith(b"HTTP/1.1 4")
+
+
+async def test_a_head_waits_for_its_turn_by_all_that_it_has_though_it_came_early(
+    tmp_path, large, monkeypatch
+):
+    """Behind another question, or with its last byte alone."""
+    turns = []
+
+    async def round_for(who, size):
+        turns.append((who, size))
+
+    monkeypatch.setattr(request_heads, "round_for", round_for)
+    short = b"HEAD /os/large HTTP/1.1\r\nHost: lab\r\n\r\n"
+    long = short[:-2] + b"a:\r\n" * 3000 + b"\r\n"
+    async with door(tmp_path) as opened, await opened.connect() as stream:
+        await stream.send_all(short + long + long[:-1])
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < 2:
+            answers += await stream.receive_some(65536)
+        assert [len(short), len(long)] == [size for _, size in turns]
+        await stream.send_all(long[-1:])
+        await stream.receive_some(65536)
+
+    assert [("127.0.0.1", len(each)) for each in (short, long, long)] == turns
 
 
 async def test_a_client_that_hangs_up_midway_is_not_done(tmp_path):

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import h11
 import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
@@ -30,7 +29,7 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 
 from appliance import addresses
-from appliance.turns import own_round
+from appliance.turns import SMALL_BYTES, own_round
 from appliance.web.entrance import Entrance
 from appliance.web.http import Buffer, Handshake, Http, Stream
 from appliance.web.sending import Owed, TakesNothing
@@ -39,10 +38,6 @@ from appliance.web.shares import Full, Place, note
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
-
-# A question of a box or a client fits, and takes a quarter of a millisecond; what is longer is
-# looked through in a round of its own.
-SMALL_BYTES: Final = 2**10
 
 _Address = tuple[str, int] | None
 
@@ -205,15 +200,11 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (data := await self.idle_task.read(self.stream)) is not None:
-                if held + len(data) > SMALL_BYTES and not self._takes_plain():
-                    await own_round(
-                        self._client
-                    )  # to look through it, and to answer, may take milliseconds
+                if self._takes_time(data):
+                    await own_round(self._client)
                 await self.protocol.handle(RawData(data))
-                held = held + len(data) if self._awaits_head() else 0
-                self._hold(held)
+                self._hold(self._waiting())
                 if not data:
                     break
             else:
@@ -225,13 +216,18 @@ class Connection(TCPServer):
             self._held = size
             self.context.entrance.heads.hold(self.idle_task.end, size)
 
-    def _takes_plain(self) -> bool:
+    def _takes_time(self, data: bytes) -> bool:
+        """Whether it may be milliseconds to look through what has come, and `data`."""
         http = self.protocol.protocol
-        return isinstance(http, Http) and http.takes_plain
+        if not isinstance(http, Http):
+            return len(data) > SMALL_BYTES
+        free = http.awaits_head or http.takes_plain
+        return not free and http.waiting + len(data) > SMALL_BYTES
 
-    def _awaits_head(self) -> bool:
+    def _waiting(self) -> int:
+        """Bytes of a head that has not ended, or of what stands behind a body in chunks."""
         http = self.protocol.protocol
-        return isinstance(http, Http) and http.connection.their_state is h11.IDLE
+        return http.waiting if isinstance(http, Http) else 0
 
     async def _give_up(self) -> None:
         """No request came; what came of one is answered."""

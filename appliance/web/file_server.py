@@ -27,13 +27,13 @@ import structlog
 import trio
 
 from appliance import addresses, threads
-from appliance.turns import own_round
+from appliance.web import request_heads
 from appliance.web.asgi import App
-from appliance.web.connections import SMALL_BYTES
 from appliance.web.entrance import Ends, Entrance
 from appliance.web.http import late, no_http
 from appliance.web.listen import BACKLOG
 from appliance.web.page_cache import Warm, Which
+from appliance.web.request_heads import HEAD_BYTES_MAX
 from appliance.web.sending import PIECE_BYTES, STALL_S, Owed, tell
 from appliance.web.shares import Full, Place, note
 
@@ -41,7 +41,6 @@ from appliance.web.shares import Full, Place, note
 IDLE_S: Final = 30.0
 # After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
 LINGER_S: Final = 2.0
-HEAD_BYTES_MAX: Final = 16 * 1024
 _PIPELINED_BYTES_MAX: Final = 64 * 1024
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
@@ -158,15 +157,13 @@ async def _question(
     with trio.move_on_after(IDLE_S) as scope:
         server.idle.add(scope)
         try:
-            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
-            while (event := http.next_event()) is h11.NEED_DATA:
-                data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
-                held += len(data)
+            while True:
                 if server.entrance is not None:
-                    server.entrance.heads.hold(scope.cancel, held)
-                if held > SMALL_BYTES:
-                    await own_round(client)  # to look through it may take milliseconds
-                http.receive_data(data)
+                    server.entrance.heads.hold(scope.cancel, len(http.trailing_data[0]))
+                await request_heads.turn(http, client)
+                if (event := http.next_event()) is not h11.NEED_DATA:
+                    break
+                http.receive_data(bytes(await stream.receive_some(HEAD_BYTES_MAX)))
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))
             return None

@@ -94,9 +94,13 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
     short = path.split("?")[0].split("/")[-1][:20]
     named = {f"{method} {short}, {what}": data for what, data in sent.items()}
     question, full = asked(line, *head), sent["a head full of headers"]
+    body, dense = asked(line, *head, body=b"{}", close=False), asked(line, *head, *["a:"] * 3500)
+    small = asked(line, *head, *["a:"] * ((1000 - len(question)) // 4))  # the worst of its length
     moments = {
         "by all at once": lambda: iter([b"", question]),
         "heads that end at once": lambda: iter([full[:-2], b"", full[-2:]]),
+        "heads behind bodies that end at once": lambda: iter([body[:-1], b"", body[-1:] + dense]),
+        "heads of a kilobyte at once": lambda: iter([b"", small]),
     }
     return [
         *(Attack(door, what, once(data), who, CROWD, seconds=0.7) for what, data in named.items()),
