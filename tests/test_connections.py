@@ -25,7 +25,7 @@ from appliance.web import connections, request_heads
 from appliance.web.asgi import Doors, answer
 from appliance.web.connections import Connection
 from appliance.web.http import Buffer, TooLong
-from tests.fakes import Wire
+from tests.fakes import Rounds, Wire
 from tests.lab import HYPHENS, SCHEDULER, config, open_lab
 
 FRAME = b"\x81\x80\x00\x00\x00\x00"  # an empty message
@@ -228,19 +228,6 @@ async def test_bytes_of_a_body_wait_for_no_slice_but_those_of_chunks_do(
 
 DENSE = b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 3000 + b"\r\n"  # 10 ms to look through
 POST = b"POST /x HTTP/1.1\r\nhost: x\r\n"
-
-
-class Rounds(trio.abc.Instrument):
-    """In how many rounds of the loop something happened, and how often."""
-
-    def __init__(self):
-        self.number, self.seen = 0, []
-
-    def before_io_wait(self, timeout):
-        self.number += 1
-
-    def note(self):
-        self.seen.append(self.number)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import attrs
 import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
+REPORT_BYTES = 2**13  # of a report's body
 CLIENTS, CROWD, MANY = 8, 30, 400
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
@@ -427,8 +429,11 @@ def strangers() -> Iterator[Attack]:
     }
     for door, line in reports.items():
         for what, body in JSONS.items():
-            many = asked(line, body=body[: 2**16], close=False) * 50
-            yield Attack(door, f"a small body of {what}", once(many))
+            small = asked(line, body=body[:REPORT_BYTES], close=False)
+            yield Attack(door, f"a small body of {what}", once(small * 50))
+            yield Attack(door, f"small bodies of {what} that end at once",
+                         partial(iter, [small[:-1], b"", small[-1:]]),
+                         clients=MANY, together=True)  # fmt: skip
     for door in ("upload", "results"):
         for method in ("GET", "HEAD"):
             yield Attack(door, f"{method} of many names",
