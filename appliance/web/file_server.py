@@ -41,7 +41,9 @@ from appliance.web.shares import Full, Place, note
 IDLE_S: Final = 30.0
 # After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
 LINGER_S: Final = 2.0
-_PIPELINED_BYTES_MAX: Final = 64 * 1024
+# Of questions at once, and of later ones while a file goes out: some twenty of iPXE's.  What is
+# more stays in the kernel.
+PIPELINED_BYTES_MAX: Final = 2**12
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
@@ -137,8 +139,11 @@ async def _connection(
                 return  # nothing is on its way that a hurry could spoil
             if request is None:
                 break
-            exchange = _Exchange(server, stream, http, request)
-            await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            exchange = _Exchange(server, stream, http, request, place)
+            try:
+                await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            finally:
+                exchange.hold(0)  # the next question counts what there is of it
             if {http.our_state, http.their_state} != {h11.DONE}:
                 break
             http.start_next_cycle()
@@ -163,7 +168,7 @@ async def _question(
                 await request_heads.turn(http, client)
                 if (event := http.next_event()) is not h11.NEED_DATA:
                     break
-                http.receive_data(bytes(await stream.receive_some(HEAD_BYTES_MAX)))
+                http.receive_data(bytes(await stream.receive_some(PIPELINED_BYTES_MAX)))
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))
             return None
@@ -206,16 +211,19 @@ class _Exchange:
         stream: trio.SocketStream,
         http: h11.Connection,
         request: h11.Request,
+        place: Place | None,
     ) -> None:
         self._server = server
         self._stream = stream
         self._http = http
         self._request = request
+        self._place = place
         self._asked = False
-        self._ahead = 0  # bytes of later questions that came already
+        self._ahead = len(http.trailing_data[0])  # bytes of later questions that came already
         self._client = stream.socket.getpeername()[0]
         self._bodiless = request.method == b"HEAD"
         self._head = b""  # goes out together with the first piece of the body
+        self.hold(self._ahead)
 
     def scope(self, client: tuple[str, int], server: tuple[str, int]) -> dict[str, Any]:
         """What is asked."""
@@ -241,9 +249,9 @@ class _Exchange:
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        while self._ahead < _PIPELINED_BYTES_MAX:
+        while (room := PIPELINED_BYTES_MAX - self._ahead) > 0:
             try:
-                data = bytes(await self._stream.receive_some(HEAD_BYTES_MAX))
+                data = bytes(await self._stream.receive_some(room))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 break
             if not data:
@@ -251,9 +259,15 @@ class _Exchange:
             if self._http.their_state is h11.DONE:
                 self._ahead += len(data)
                 self._http.receive_data(data)
+                self.hold(self._ahead)
         else:
             await trio.sleep_forever()  # enough; a send will notice a hang-up
         return {"type": "http.disconnect"}
+
+    def hold(self, size: int) -> None:
+        """So many bytes of later questions are kept, and count among those of heads."""
+        if self._server.entrance is not None and self._place is not None:
+            self._server.entrance.heads.hold(self._place.cut, size)
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Head, piece of a body, or part of a file.  Raises HungUp."""
