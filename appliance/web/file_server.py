@@ -163,11 +163,11 @@ async def _question(
         server.idle.add(scope)
         try:
             while True:
-                if server.entrance is not None:
-                    server.entrance.heads.hold(scope.cancel, len(http.trailing_data[0]))
                 await request_heads.turn(http, client)
                 if (event := http.next_event()) is not h11.NEED_DATA:
                     break
+                if server.entrance is not None:
+                    server.entrance.heads.hold(scope.cancel, len(http.trailing_data[0]))
                 http.receive_data(bytes(await stream.receive_some(PIPELINED_BYTES_MAX)))
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))

@@ -25,9 +25,15 @@ async def turn(connection: h11.Connection, who: str) -> None:
 
     Raises h11.RemoteProtocolError where it is too long.
     """
-    data, _ = connection.trailing_data
+    if size := _size(connection.trailing_data[0]):
+        await round_for(who, size)
+
+
+def _size(data: bytes) -> int:
+    """Bytes of the first head, 0 where it has not ended.  Raises h11.RemoteProtocolError."""
     if (end := _END.search(data, 0, HEAD_BYTES_MAX)) is not None:
-        await round_for(who, end.end())
-    elif len(data) > HEAD_BYTES_MAX:
+        return end.end()
+    if len(data) > HEAD_BYTES_MAX:
         why = f"its head has more than {HEAD_BYTES_MAX} bytes"
         raise h11.RemoteProtocolError(why, error_status_hint=431)
+    return 0
