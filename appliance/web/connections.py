@@ -203,9 +203,12 @@ class Connection(TCPServer):
             while (data := await self.idle_task.read(self.stream)) is not None:
                 if self._takes_time(data):
                     await own_round(self._client)
-                await self.protocol.handle(RawData(data))
-                self._hold(self._waiting())
-                if not data:
+                ended = not data
+                self._http.receive(data)
+                del data  # what follows may take a day, with thousands of heads in memory
+                await self._http.look_through()
+                self._hold(self._http.waiting)
+                if ended:
                     break
             else:
                 await self._give_up()
@@ -216,24 +219,20 @@ class Connection(TCPServer):
             self._held = size
             self.context.entrance.heads.hold(self.idle_task.end, size)
 
+    @property
+    def _http(self) -> Http:
+        assert isinstance(self.protocol.protocol, Http)  # see `guard`
+        return self.protocol.protocol
+
     def _takes_time(self, data: bytes) -> bool:
         """Whether it may be milliseconds to look through what has come, and `data`."""
-        http = self.protocol.protocol
-        if not isinstance(http, Http):
-            return len(data) > SMALL_BYTES
-        free = http.awaits_head or http.takes_plain
-        return not free and http.waiting + len(data) > SMALL_BYTES
-
-    def _waiting(self) -> int:
-        """Bytes of a head that has not ended, or of what stands behind a body in chunks."""
-        http = self.protocol.protocol
-        return http.waiting if isinstance(http, Http) else 0
+        free = self._http.awaits_head or self._http.takes_plain
+        return not free and self._http.waiting + len(data) > SMALL_BYTES
 
     async def _give_up(self) -> None:
         """No request came; what came of one is answered."""
-        http = self.protocol.protocol
-        if not self.context.terminated.is_set() and isinstance(http, Http):
-            await http.give_up(self.config.keep_alive_timeout)
+        if not self.context.terminated.is_set():
+            await self._http.give_up(self.config.keep_alive_timeout)
 
     async def protocol_send(self, event: Event) -> None:
         """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop.

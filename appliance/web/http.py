@@ -66,6 +66,14 @@ class Http(H11Protocol):
         """Bytes that have come, and are looked through when more has."""
         return len(self.connection.trailing_data[0])
 
+    def receive(self, data: bytes) -> None:
+        """Take bytes; b"": no more will come."""
+        self.connection.receive_data(data)
+
+    async def look_through(self) -> None:
+        """See what has come: questions, bodies, a WebSocket's frames."""
+        await self._handle_events()
+
     async def _handle_events(self) -> None:
         """As Hypercorn's; each head has its turn, also behind a body or another question."""
         while True:

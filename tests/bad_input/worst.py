@@ -381,6 +381,10 @@ def box(work: Work) -> Iterator[Attack]:
     for part in ("&x=" + LONG * 40, "&" + "job_state=running&" * 500, "&message=" + "%00" * 3000):
         yield Attack("scheduler /~<user>/<token>/cgi-bin/<verb>", part[:12],
                      once(asked(f"GET {reports}{part}", close=False) * 100), BOX)  # fmt: skip
+    later = asked(f"GET {work.kernel}", *["a:"] * 3500, close=False) * 5
+    yield Attack("os", "questions behind its kernel, unread",
+                 once(asked(f"GET {work.kernel}", close=False) + later), BOX, MANY,
+                 reads=False)  # fmt: skip
     yield Attack("os", "its kernel again and again",
                  once(asked(f"GET {work.kernel}", close=False) * 500), BOX, 50)  # fmt: skip
 
