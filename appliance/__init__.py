@@ -96,6 +96,7 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       entrance                  who comes in, and who is told that there is no place
       connections               one connection's trouble ends that connection alone
       sending                   what goes out, to clients that take it in time
+      request_heads             questions' heads: each in its turn, none too long
       http                      what is said on it: HTTP/1.1 and WebSockets
       asgi                      the one ASGI application
       files                     everything that lies in a file

@@ -111,6 +111,22 @@ class Wire:
             raise
 
 
+class Rounds(trio.abc.Instrument):
+    """In which rounds of the loop something happened."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.seen: list[int] = []
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Another one is over."""
+        self.number += 1
+
+    def note(self) -> None:
+        """It happened."""
+        self.seen.append(self.number)
+
+
 @attrs.frozen
 class Response:
     """A whole answer.  Header names are lower case."""

@@ -6,8 +6,10 @@ import contextlib
 import gc
 import math
 import socket
+from collections import Counter
 from functools import partial
 
+import h11
 import hypercorn.trio
 import pytest
 import structlog
@@ -17,13 +19,13 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError
 from trio.testing import wait_all_tasks_blocked
 from wsproto.events import TextMessage
 
-from appliance import run
+from appliance import run, turns
 from appliance.doors.boot_wait_ws import MESSAGE_BYTES_MAX
-from appliance.web import connections
+from appliance.web import connections, request_heads
 from appliance.web.asgi import Doors, answer
 from appliance.web.connections import Connection
 from appliance.web.http import Buffer, TooLong
-from tests.fakes import Wire
+from tests.fakes import Rounds, Wire
 from tests.lab import HYPHENS, SCHEDULER, config, open_lab
 
 FRAME = b"\x81\x80\x00\x00\x00\x00"  # an empty message
@@ -208,6 +210,7 @@ async def test_bytes_of_a_body_wait_for_no_slice_but_those_of_chunks_do(
         await answer(send, 200, "kept")
 
     monkeypatch.setattr(connections, "own_round", own_round)
+    monkeypatch.setattr(turns, "own_round", own_round)  # a head asks for it there
     stream = Wire(nursery, app).connect(("10.0.0.9", 4000), SCHEDULER)
     await stream.send_all(b"PUT /x HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
     await wait_all_tasks_blocked()
@@ -221,6 +224,94 @@ async def test_bytes_of_a_body_wait_for_no_slice_but_those_of_chunks_do(
     await stream.send_all(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
     await wait_all_tasks_blocked()
     assert ["10.0.0.9"] == asked
+
+
+DENSE = b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 3000 + b"\r\n"  # 10 ms to look through
+POST = b"POST /x HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (POST + b"content-length: 2\r\n\r\n{", b"}" + DENSE),
+        (POST + b"transfer-encoding: chunked\r\n\r\n", b"0\r\n\r\n" + DENSE),
+        (POST + b"content-length: 0\r\n\r\n", DENSE),
+        (DENSE[:-2], DENSE[-2:]),
+        (POST + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 3000, b"\r\n"),
+    ],
+    ids=["behind a body", "behind chunks", "behind an answer", "its end", "trailers"],
+)
+async def test_of_long_heads_one_is_looked_through_in_a_round(nursery, monkeypatch, first, last):
+    """However they came: behind a body they waited for nothing, and a hundred took a second."""
+    rounds = Rounds()
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await answer(send, 200, "kept")
+
+    class Looked(h11.Connection):
+        def next_event(self):
+            event = super().next_event()
+            if len(getattr(event, "headers", ())) > 1000:
+                rounds.note()
+            return event
+
+    monkeypatch.setattr(h11, "Connection", Looked)
+    wire = Wire(nursery, app)
+    streams = [wire.connect(("10.0.0.9", 4000 + n), SCHEDULER) for n in range(20)]
+    for stream in streams:
+        await stream.send_all(first)
+    await wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(rounds)
+    for stream in streams:
+        nursery.start_soon(stream.send_all, last)
+    await wait_all_tasks_blocked()
+
+    assert 20 == len(rounds.seen) == len(set(rounds.seen))
+
+
+async def test_of_short_heads_a_few_are_looked_through_in_a_round(nursery, monkeypatch):
+    rounds = Rounds()
+
+    async def app(scope, receive, send):
+        await answer(send, 200, "kept")
+
+    class Looked(h11.Connection):
+        def next_event(self):
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                rounds.note()
+            return event
+
+    monkeypatch.setattr(h11, "Connection", Looked)
+    wire = Wire(nursery, app)
+    streams = [wire.connect(("10.0.0.9", 4000 + n), SCHEDULER) for n in range(200)]
+    await wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(rounds)
+    for stream in streams:
+        nursery.start_soon(stream.send_all, DENSE[:27] + b"a:\r\n" * 200 + b"\r\n")
+    await wait_all_tasks_blocked()
+
+    assert 200 == len(rounds.seen)
+    assert max(Counter(rounds.seen).values()) <= 2 * turns.ROUND_BYTES // 800 + 2
+
+
+@pytest.mark.parametrize("before", [b"", POST + b"content-length: 0\r\n\r\n"])
+async def test_a_head_that_is_too_long_is_refused_though_it_is_whole(nursery, before):
+    async def app(scope, receive, send):
+        await answer(send, 200, "kept")
+
+    stream = Wire(nursery, app).connect(("10.0.0.9", 4000), SCHEDULER)
+    head = b"GET / HTTP/1.1\r\nhost: x\r\na: %s\r\n\r\n"
+    with structlog.testing.capture_logs() as lines:
+        await stream.send_all(before + head % (b"x" * request_heads.HEAD_BYTES_MAX))
+        found = await everything(stream)
+
+    assert bool(before) == (b" 200 " in found)
+    assert b"HTTP/1.1 431 " in found
+    assert found.endswith(b"its head has more than 16384 bytes\n")
+    assert ["10.0.0.9"] == [line["client"] for line in lines]
 
 
 @pytest.mark.parametrize("sent", [b"GET /x HTTP/1.1\r\nhost:", b"\xffrandom", b"PUT"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import socket
+import tracemalloc
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -22,6 +25,7 @@ from appliance.web.asgi import answer
 from appliance.web.entrance import Entrance, Heads
 from appliance.web.shares import Callers, Kind, Places, Shares
 from tests import lab as labs
+from tests.bad_input.worst import handshake
 from tests.fakes import Wire
 from tests.lab import SCHEDULER, open_lab
 from tests.test_serve import Appliance, hello
@@ -457,3 +461,37 @@ def test_strangers_who_hold_all_that_they_may_stop_neither_the_state_nor_people_
     assert "more like this" in log
     assert log.count("\n") < 2 * CROWD / 2  # what the half of them did that said something
     assert kernel.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/boot.ipxe/mac/52-54-00-00-99-{:02}", "/ws/boot.ipxe/mac/52-54-00-00-99-{:02}", "/filter"],
+)
+async def test_who_waits_keeps_nothing_of_the_headers_that_it_came_with(autojump_clock, target):
+    """Two thousand strangers may wait, each with 16 KiB of them."""
+    async with open_lab() as lab:
+        server = ("10.0.0.1", 20001) if target == "/filter" else SCHEDULER
+        streams, kept = [], []
+        tracemalloc.start()
+        try:
+            for size in (1, 1, 150):  # the first ones make what is made once
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+                for _ in range(10):
+                    number = len(streams)
+                    stream = lab.wire.connect((f"10.0.0.{60 + number}", 4000), server)
+                    streams.append(stream)
+                    more = "".join(f"h{n}: {'v' * size}{number}\r\n" for n in range(80))
+                    question = handshake(target.format(number))[:-2] + more.encode() + b"\r\n"
+                    if "/ws/" not in target and target != "/filter":
+                        question = question.replace(b"Upgrade: websocket\r\n", b"")
+                    await stream.send_all(question)
+                    await wait_all_tasks_blocked()
+                    assert re.match(rb"HTTP/1.1 (101|200) ", await stream.receive_some())
+                del more, question
+                gc.collect()
+                kept.append(tracemalloc.get_traced_memory()[0] - before)
+        finally:
+            tracemalloc.stop()
+
+        assert kept[2] - kept[1] < 10 * 2000

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import attrs
 import pytest
 import trio
 
-from appliance.web import file_server
+from appliance.web import file_server, request_heads
 from appliance.web.asgi import Doors
+from appliance.web.entrance import Entrance, Heads
 from appliance.web.files import Files
+from appliance.web.request_heads import HEAD_BYTES_MAX
 from appliance.web.sending import PIECE_BYTES
+from appliance.web.shares import Kind, Places, Shares
 from tests import fakes
 
 SIZE = 5 * 2**20 + 7  # several chunks, and a piece of one
@@ -48,7 +51,7 @@ class Door:
 
 
 @asynccontextmanager
-async def door(folder, patience=5.0, holds=None):
+async def door(folder, patience=5.0, holds=None, entrance=None):
     """`holds`: bytes that the kernel keeps of what a client has not taken."""
     sock = socket.socket()
     if holds is not None:
@@ -60,7 +63,12 @@ async def door(folder, patience=5.0, holds=None):
 
     async def serve(*, task_status):
         await file_server.serve(
-            app, [sock], stop=close.wait, patience=patience, task_status=task_status
+            app,
+            [sock],
+            stop=close.wait,
+            patience=patience,
+            entrance=entrance,
+            task_status=task_status,
         )
         over.set()
 
@@ -125,9 +133,15 @@ async def test_a_connection_serves_one_file_after_the_other(tmp_path):
     assert 3 * SIZE == opened.ledger.moved_bytes
 
 
-@pytest.mark.parametrize(
-    "noise", [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"A" * 2**17], ids=len
-)
+NOISE = [
+    b"\x16\x03\x01\x02\x00\r\n\r\n",
+    b"GET / HTTP/9\r\n\r\n",
+    b"A" * 2**17,
+    b"HEAD /os/large HTTP/1.1\r\nHost: lab\r\na: " + b"x" * HEAD_BYTES_MAX + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=len)
 async def test_what_is_no_http_is_told_so_and_shown_out(tmp_path, noise):
     async with door(tmp_path) as opened, await opened.connect() as stream:
         await stream.send_all(noise)
@@ -136,6 +150,30 @@ async def test_what_is_no_http_is_told_so_and_shown_out(tmp_path, noise):
             answer += more
 
     assert answer.startswith(b"HTTP/1.1 4")
+
+
+async def test_a_head_waits_for_its_turn_by_all_that_it_has_though_it_came_early(
+    tmp_path, large, monkeypatch
+):
+    """Behind another question, or with its last byte alone."""
+    turns = []
+
+    async def round_for(who, size):
+        turns.append((who, size))
+
+    monkeypatch.setattr(request_heads, "round_for", round_for)
+    short = b"HEAD /os/large HTTP/1.1\r\nHost: lab\r\n\r\n"
+    long = short[:-2] + b"a:\r\n" * 3000 + b"\r\n"
+    async with door(tmp_path) as opened, await opened.connect() as stream:
+        await stream.send_all(short + long + long[:-1])
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < 2:
+            answers += await stream.receive_some(65536)
+        assert [len(short), len(long)] == [size for _, size in turns]
+        await stream.send_all(long[-1:])
+        await stream.receive_some(65536)
+
+    assert [("127.0.0.1", len(each)) for each in (short, long, long)] == turns
 
 
 async def test_a_client_that_hangs_up_midway_is_not_done(tmp_path):
@@ -235,3 +273,71 @@ async def test_a_client_that_takes_a_little_of_a_file_now_and_then_is_cut(
 
     assert cut
     assert 0 < taken < 2 * PIECE_BYTES
+
+
+def lets_all_in():
+    shares = Shares(control=16, lab=32, others=16)
+    return Entrance(Places(shares), lambda client, server: (client, Kind.OTHER))
+
+
+async def until(said):
+    with trio.fail_after(10):
+        while not said():
+            await trio.lowlevel.checkpoint()
+
+
+SHORT = b"GET /os/large HTTP/1.1\r\nHost: lab\r\nRange: bytes=0-0\r\n"
+
+
+async def test_of_questions_behind_an_unread_file_few_are_kept_and_those_count(tmp_path):
+    made = lets_all_in()
+    (tmp_path / "large").write_bytes(bytes(2**20))
+    behind = (SHORT + b"\r\n") * 299 + SHORT + b"Connection: close\r\n\r\n"
+    async with door(tmp_path, holds=4096, entrance=made) as opened:
+        stream = await opened.connect()
+        await stream.send_all(b"GET /os/large HTTP/1.1\r\nHost: lab\r\n\r\n" + behind)
+        await until(lambda: made.heads.taken)
+        for _ in range(100):  # it takes what it will take
+            await trio.lowlevel.checkpoint()
+        kept = made.heads.taken
+        found = bytearray()
+        while more := await stream.receive_some(2**20):
+            found += more
+        await stream.aclose()
+        await until(lambda: not made.heads.taken)
+
+    assert 0 < kept <= file_server.PIPELINED_BYTES_MAX
+    assert 300 == found.count(b"HTTP/1.1 206 ")
+
+
+async def test_who_keeps_questions_behind_an_unread_file_gives_way_to_heads_that_come(tmp_path):
+    made = lets_all_in()
+    made.heads = Heads(file_server.PIPELINED_BYTES_MAX + 100)
+    (tmp_path / "large").write_bytes(bytes(SIZE))
+    async with door(tmp_path, holds=4096, entrance=made) as opened:
+        first, second = await opened.connect(), await opened.connect()
+        async with first, second:
+            await first.send_all(b"GET /os/large HTTP/1.1\r\nHost: lab\r\n\r\n")
+            await first.receive_some(1)
+            await first.send_all(SHORT * 100)
+            await until(lambda: made.heads.taken == file_server.PIPELINED_BYTES_MAX)
+            await second.send_all(SHORT * 5)
+            got = 0
+            with suppress(trio.BrokenResourceError):
+                while more := await first.receive_some(2**20):
+                    got += len(more)
+
+    assert got < SIZE
+
+
+async def test_a_client_that_asks_early_and_hangs_up_is_noticed(tmp_path):
+    """Also where more than is read of what it asked waits in the kernel."""
+    made = lets_all_in()
+    (tmp_path / "large").write_bytes(bytes(SIZE))
+    async with door(tmp_path, holds=4096, entrance=made) as opened:
+        async with await opened.connect() as stream:
+            await stream.send_all(b"GET /os/large HTTP/1.1\r\nHost: lab\r\n\r\n" + SHORT * 100)
+            await until(lambda: made.heads.taken)
+        await until(lambda: made.places.used == (0, 0))
+
+    assert 0 == made.heads.taken

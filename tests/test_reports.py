@@ -10,9 +10,12 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from appliance import json_text
+from appliance.doors import reports
 from tests import fakes
 from tests import lab as labs
 from tests.disks import MemoryDisk
+from tests.fakes import Rounds
 from tests.lab import SCHEDULER, open_lab
 
 CGI = "/~lkp/cgi-bin"
@@ -139,7 +142,7 @@ async def test_ssh_info_is_kept_with_the_boot(autojump_clock):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"[" * 60_000, b'"x"', b"\xff\xfe", b'{"job_id": "lab.1", "ssh_port": "0"}'],
+    [b"", b"{", b"[]", b"[" * 8000, b'"x"', b"\xff\xfe", b'{"job_id": "lab.1", "ssh_port": "0"}'],
 )
 async def test_ssh_info_that_makes_no_sense_moves_nothing(autojump_clock, body):
     async with open_lab() as lab:
@@ -314,3 +317,39 @@ async def test_a_body_of_many_values_is_refused_before_they_are_made(autojump_cl
                 lab.wire, "POST", "/report_event", {}, body, server=SCHEDULER
             )
             assert status == answer.status
+
+
+async def test_of_bodies_that_end_at_once_one_is_read_in_a_round(autojump_clock, monkeypatch):
+    """Each takes a fraction of a millisecond; two hundred took half a second."""
+    rounds = Rounds()
+    load = json_text.load
+
+    def noted(*args):
+        rounds.note()
+        return load(*args)
+
+    monkeypatch.setattr(json_text, "load", noted)
+    body = b"[" + b"," * (reports.BODY_BYTES_MAX - 2) + b"]"
+    async with open_lab() as lab:
+        streams = [lab.wire.connect((OTHER, 4000 + n), SCHEDULER) for n in range(20)]
+        head = b"POST /report_event HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        for stream in streams:
+            await stream.send_all(head + body[:-1])
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(rounds)
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(stream.send_all, body[-1:])
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(rounds)
+
+    assert 20 == len(rounds.seen) == len(set(rounds.seen))
+
+
+async def test_a_body_is_as_long_as_it_may_be_and_no_longer(autojump_clock):
+    async with open_lab() as lab:
+        for more, status in ((0, 200), (1, 413)):
+            body = json.dumps({"job_id": "lab.1", "x": ""}).encode()
+            body = body.replace(b'""', b'"%s"' % (b"x" * (2**13 - len(body) + more)))
+            assert 2**13 + more == len(body)
+            assert status == (await post(lab, "/report_event", body)).status

@@ -48,6 +48,36 @@ async def test_of_slices_there_is_one_in_each_round():
     assert 1 == max(await crowd(20, own_round))
 
 
+async def test_of_small_pieces_a_few_share_a_round_and_none_waits_for_ever():
+    shares = turns.ROUND_BYTES // 512
+    rounds = await crowd(100, lambda: turns.round_for("10.0.0.9", 512))
+
+    assert 100 == sum(rounds)
+    assert max(rounds) <= shares + 1
+    # The first waits for the next round, the others share this one.
+    assert [shares - 1, 1] == await crowd(shares, lambda: turns.round_for("10.0.0.9", 512))
+
+
+async def test_a_piece_that_says_nothing_counts_too():
+    assert max(await crowd(200, lambda: turns.round_for("10.0.0.9", 1))) <= (
+        turns.ROUND_BYTES // turns.LEAST_BYTES + 1
+    )
+
+
+async def test_who_is_cancelled_as_the_first_of_a_round_keeps_no_room():
+    with trio.move_on_after(0) as scope:
+        scope.cancel()
+        await turns.round_for("10.0.0.9", turns.SMALL_BYTES)
+
+    assert scope.cancelled_caught
+    few = turns.ROUND_BYTES // turns.SMALL_BYTES
+    assert [few - 1, 1] == await crowd(few, lambda: turns.round_for("10.0.0.9", turns.SMALL_BYTES))
+
+
+async def test_a_large_piece_has_a_round_of_its_own():
+    assert 1 == max(await crowd(20, lambda: turns.round_for("10.0.0.9", turns.SMALL_BYTES + 1)))
+
+
 async def ask(who, told):
     await own_round(who)
     told.append(who)

@@ -29,7 +29,7 @@ from appliance.jobs import served
 from appliance.scheduler.boot_progress import Fetches
 from appliance.scheduler.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.scheduler.scheduler import Scheduler
-from appliance.web.asgi import TEXT, App, Paths, Receive, Scope, Send, answer
+from appliance.web.asgi import TEXT, App, Paths, Receive, Scope, Send, answer, forget_headers
 from appliance.web.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.web.files import send_bytes
 
@@ -63,6 +63,7 @@ class Boots:
         seat = await self._seat(scope, send)
         if seat is None:
             return
+        forget_headers(scope)
         waits, lease = self._scheduler.config.waits, lease_in(scope)
         told = False
         try:

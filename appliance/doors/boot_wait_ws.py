@@ -33,7 +33,7 @@ from appliance.jobs import box as boxes
 from appliance.jobs import decisions
 from appliance.scheduler.lobby import ASKED_AGAIN, HUNG_UP, Seat
 from appliance.scheduler.scheduler import Scheduler
-from appliance.web.asgi import TEXT, Receive, Scope, Send
+from appliance.web.asgi import TEXT, Receive, Scope, Send, forget_headers
 
 SOCKETS: Final = "/ws/"
 MESSAGE_BYTES_MAX: Final = 2**16  # on any door: a monitor's query may name thousands of jobs
@@ -70,6 +70,7 @@ class Sockets:
         seat = await self._seat(scope, send)
         if seat is None:
             return
+        forget_headers(scope)
         told, of_2021 = False, scope["path"].count("/") > NEWER_SLASHES
         try:
             await send({"type": "websocket.accept", "message_bytes_max": WORD_BYTES_MAX})

@@ -20,7 +20,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.scheduler.queries import JOBS_MAX, Query
 from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.watching import DISMISSED, Group, Watcher
-from appliance.web.asgi import Receive, Scope, Send
+from appliance.web.asgi import Receive, Scope, Send, forget_headers
 
 FILTER: Final = "/filter"
 QUERY_S: Final = 30.0  # for the query to come
@@ -57,6 +57,7 @@ class Monitor:
             log.warning("monitor turned away", client=client, why=str(error))
             await turn_away(send, 503, str(error))
             return
+        forget_headers(scope)
         try:
             await send({"type": "websocket.accept"})
             async with trio.open_nursery() as nursery:

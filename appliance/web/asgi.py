@@ -125,6 +125,11 @@ async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
+def forget_headers(scope: Scope) -> None:
+    """Let go of what a client sent with its question; thousands that wait may have sent 16 KiB."""
+    scope["headers"].clear()
+
+
 async def answer(
     send: Send,
     status: int,

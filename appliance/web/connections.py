@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import h11
 import hypercorn.protocol
 import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
@@ -30,7 +29,7 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 
 from appliance import addresses
-from appliance.turns import own_round
+from appliance.turns import SMALL_BYTES, own_round
 from appliance.web.entrance import Entrance
 from appliance.web.http import Buffer, Handshake, Http, Stream
 from appliance.web.sending import Owed, TakesNothing
@@ -39,10 +38,6 @@ from appliance.web.shares import Full, Place, note
 # Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
 # and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
-
-# A question of a box or a client fits, and takes a quarter of a millisecond; what is longer is
-# looked through in a round of its own.
-SMALL_BYTES: Final = 2**10
 
 _Address = tuple[str, int] | None
 
@@ -205,16 +200,15 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
             while (data := await self.idle_task.read(self.stream)) is not None:
-                if held + len(data) > SMALL_BYTES and not self._takes_plain():
-                    await own_round(
-                        self._client
-                    )  # to look through it, and to answer, may take milliseconds
-                await self.protocol.handle(RawData(data))
-                held = held + len(data) if self._awaits_head() else 0
-                self._hold(held)
-                if not data:
+                if self._takes_time(data):
+                    await own_round(self._client)
+                ended = not data
+                self._http.receive(data)
+                del data  # what follows may take a day, with thousands of heads in memory
+                await self._http.look_through()
+                self._hold(self._http.waiting)
+                if ended:
                     break
             else:
                 await self._give_up()
@@ -225,19 +219,20 @@ class Connection(TCPServer):
             self._held = size
             self.context.entrance.heads.hold(self.idle_task.end, size)
 
-    def _takes_plain(self) -> bool:
-        http = self.protocol.protocol
-        return isinstance(http, Http) and http.takes_plain
+    @property
+    def _http(self) -> Http:
+        assert isinstance(self.protocol.protocol, Http)  # see `guard`
+        return self.protocol.protocol
 
-    def _awaits_head(self) -> bool:
-        http = self.protocol.protocol
-        return isinstance(http, Http) and http.connection.their_state is h11.IDLE
+    def _takes_time(self, data: bytes) -> bool:
+        """Whether it may be milliseconds to look through what has come, and `data`."""
+        free = self._http.awaits_head or self._http.takes_plain
+        return not free and self._http.waiting + len(data) > SMALL_BYTES
 
     async def _give_up(self) -> None:
         """No request came; what came of one is answered."""
-        http = self.protocol.protocol
-        if not self.context.terminated.is_set() and isinstance(http, Http):
-            await http.give_up(self.config.keep_alive_timeout)
+        if not self.context.terminated.is_set():
+            await self._http.give_up(self.config.keep_alive_timeout)
 
     async def protocol_send(self, event: Event) -> None:
         """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop.

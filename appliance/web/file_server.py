@@ -27,13 +27,13 @@ import structlog
 import trio
 
 from appliance import addresses, threads
-from appliance.turns import own_round
+from appliance.web import request_heads
 from appliance.web.asgi import App
-from appliance.web.connections import SMALL_BYTES
 from appliance.web.entrance import Ends, Entrance
 from appliance.web.http import late, no_http
 from appliance.web.listen import BACKLOG
 from appliance.web.page_cache import Warm, Which
+from appliance.web.request_heads import HEAD_BYTES_MAX
 from appliance.web.sending import PIECE_BYTES, STALL_S, Owed, tell
 from appliance.web.shares import Full, Place, note
 
@@ -41,8 +41,9 @@ from appliance.web.shares import Full, Place, note
 IDLE_S: Final = 30.0
 # After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
 LINGER_S: Final = 2.0
-HEAD_BYTES_MAX: Final = 16 * 1024
-_PIPELINED_BYTES_MAX: Final = 64 * 1024
+# Of questions at once, and of later ones while a file goes out: some twenty of iPXE's.  What is
+# more stays in the kernel.
+PIPELINED_BYTES_MAX: Final = 2**12
 _DISK_THREADS_MAX: Final = 16
 # At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
 TURN_BYTES: Final = 2**20
@@ -138,8 +139,11 @@ async def _connection(
                 return  # nothing is on its way that a hurry could spoil
             if request is None:
                 break
-            exchange = _Exchange(server, stream, http, request)
-            await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            exchange = _Exchange(server, stream, http, request, place)
+            try:
+                await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+            finally:
+                exchange.hold(0)  # the next question counts what there is of it
             if {http.our_state, http.their_state} != {h11.DONE}:
                 break
             http.start_next_cycle()
@@ -158,15 +162,13 @@ async def _question(
     with trio.move_on_after(IDLE_S) as scope:
         server.idle.add(scope)
         try:
-            held = 0  # bytes of a head that has not ended: h11 looks through all of them at its end
-            while (event := http.next_event()) is h11.NEED_DATA:
-                data = bytes(await stream.receive_some(HEAD_BYTES_MAX))
-                held += len(data)
+            while True:
+                await request_heads.turn(http, client)
+                if (event := http.next_event()) is not h11.NEED_DATA:
+                    break
                 if server.entrance is not None:
-                    server.entrance.heads.hold(scope.cancel, held)
-                if held > SMALL_BYTES:
-                    await own_round(client)  # to look through it may take milliseconds
-                http.receive_data(data)
+                    server.entrance.heads.hold(scope.cancel, len(http.trailing_data[0]))
+                http.receive_data(bytes(await stream.receive_some(PIPELINED_BYTES_MAX)))
         except h11.RemoteProtocolError as error:
             await _no_http(stream, http, error.error_status_hint, no_http(error))
             return None
@@ -209,16 +211,19 @@ class _Exchange:
         stream: trio.SocketStream,
         http: h11.Connection,
         request: h11.Request,
+        place: Place | None,
     ) -> None:
         self._server = server
         self._stream = stream
         self._http = http
         self._request = request
+        self._place = place
         self._asked = False
-        self._ahead = 0  # bytes of later questions that came already
+        self._ahead = len(http.trailing_data[0])  # bytes of later questions that came already
         self._client = stream.socket.getpeername()[0]
         self._bodiless = request.method == b"HEAD"
         self._head = b""  # goes out together with the first piece of the body
+        self.hold(self._ahead)
 
     def scope(self, client: tuple[str, int], server: tuple[str, int]) -> dict[str, Any]:
         """What is asked."""
@@ -244,9 +249,9 @@ class _Exchange:
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        while self._ahead < _PIPELINED_BYTES_MAX:
+        while (room := PIPELINED_BYTES_MAX - self._ahead) > 0:
             try:
-                data = bytes(await self._stream.receive_some(HEAD_BYTES_MAX))
+                data = bytes(await self._stream.receive_some(room))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 break
             if not data:
@@ -254,9 +259,15 @@ class _Exchange:
             if self._http.their_state is h11.DONE:
                 self._ahead += len(data)
                 self._http.receive_data(data)
+                self.hold(self._ahead)
         else:
             await trio.sleep_forever()  # enough; a send will notice a hang-up
         return {"type": "http.disconnect"}
+
+    def hold(self, size: int) -> None:
+        """So many bytes of later questions are kept, and count among those of heads."""
+        if self._server.entrance is not None and self._place is not None:
+            self._server.entrance.heads.hold(self._place.cut, size)
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Head, piece of a body, or part of a file.  Raises HungUp."""

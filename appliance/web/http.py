@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import h11
 import structlog
-from hypercorn.events import RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import (
     ASGIWebsocketState,
@@ -28,6 +28,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import Message, TextMessage
 
 from appliance.turns import own_round
+from appliance.web import request_heads
 
 # Of what came of a WebSocket, looked through before others get their turn: 170 frames without a
 # word, at 6 us each.  All that one read brings, 30 ms, held the loop for as long as clients liked.
@@ -48,12 +49,73 @@ class Http(H11Protocol):
     _chunked = False
 
     @property
+    def awaits_head(self) -> bool:
+        """Whether what comes next is a question's head, which waits for its turn by itself."""
+        return self.connection.their_state is h11.IDLE
+
+    @property
     def takes_plain(self) -> bool:
         """Whether what comes next is a body's bytes, which cost nothing to look through.
 
         Those of a body in chunks do: a chunk may have one of them.
         """
         return self.connection.their_state is h11.SEND_BODY and not self._chunked
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come, and are looked through when more has."""
+        return len(self.connection.trailing_data[0])
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes; b"": no more will come."""
+        self.connection.receive_data(data)
+
+    async def look_through(self) -> None:
+        """See what has come: questions, bodies, a WebSocket's frames."""
+        await self._handle_events()
+
+    async def _handle_events(self) -> None:
+        """As Hypercorn's; each head has its turn, also behind a body or another question."""
+        while True:
+            if self.connection.they_are_waiting_for_100_continue:
+                headers = self.config.response_headers("h11")
+                go_on = h11.InformationalResponse(status_code=100, headers=headers)
+                await self._send_h11_event(go_on)
+            try:
+                if isinstance(self.connection, h11.Connection) and self.awaits_head:
+                    await request_heads.turn(self.connection, self._who)
+                event: Any = self.connection.next_event()
+            except h11.RemoteProtocolError as error:
+                if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                    await self._send_error_response(error.error_status_hint)
+                await self.send(Closed())
+                return
+            if event is h11.PAUSED:
+                await self.can_read.clear()
+                await self.can_read.wait()
+            elif not await self._took(event):
+                return
+
+    async def _took(self, event: Any) -> bool:
+        """Take what h11 or a WebSocket has; whether there may be more of it."""
+        over = isinstance(event, h11.ConnectionClosed) or event is h11.NEED_DATA
+        if isinstance(event, h11.Request):
+            await self.send(Updated(idle=False))
+            await self._check_protocol(event)
+            await self._create_stream(event)
+        elif over or self.stream is None:
+            return False
+        elif isinstance(event, h11.Data):
+            await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            await self.stream.handle(EndBody(stream_id=STREAM_ID))
+        elif isinstance(event, Data):  # a WebSocket's
+            await self.stream.handle(event)
+        return True
+
+    @property
+    def _who(self) -> str:
+        return self.client[0] if self.client else "unknown"
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn's own would begin HTTP/2 here."""

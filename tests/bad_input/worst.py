@@ -10,12 +10,14 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import attrs
 import cbor2
 
 HEAD_BYTES = 15_000  # of a request's head: h11 takes 16 KiB
 BODY_BYTES = 10 * 2**20  # of a submit
+REPORT_BYTES = 2**13  # of a report's body
 CLIENTS, CROWD, MANY = 8, 30, 400
 STRANGER, BOX, GROUP = "stranger", "box", "group"
 
@@ -94,9 +96,13 @@ def http(door: str, line: str, *head: str, who: str = STRANGER) -> list[Attack]:
     short = path.split("?")[0].split("/")[-1][:20]
     named = {f"{method} {short}, {what}": data for what, data in sent.items()}
     question, full = asked(line, *head), sent["a head full of headers"]
+    body, dense = asked(line, *head, body=b"{}", close=False), asked(line, *head, *["a:"] * 3500)
+    small = asked(line, *head, *["a:"] * ((1000 - len(question)) // 4))  # the worst of its length
     moments = {
         "by all at once": lambda: iter([b"", question]),
         "heads that end at once": lambda: iter([full[:-2], b"", full[-2:]]),
+        "heads behind bodies that end at once": lambda: iter([body[:-1], b"", body[-1:] + dense]),
+        "heads of a kilobyte at once": lambda: iter([b"", small]),
     }
     return [
         *(Attack(door, what, once(data), who, CROWD, seconds=0.7) for what, data in named.items()),
@@ -375,6 +381,10 @@ def box(work: Work) -> Iterator[Attack]:
     for part in ("&x=" + LONG * 40, "&" + "job_state=running&" * 500, "&message=" + "%00" * 3000):
         yield Attack("scheduler /~<user>/<token>/cgi-bin/<verb>", part[:12],
                      once(asked(f"GET {reports}{part}", close=False) * 100), BOX)  # fmt: skip
+    later = asked(f"GET {work.kernel}", *["a:"] * 3500, close=False) * 5
+    yield Attack("os", "questions behind its kernel, unread",
+                 once(asked(f"GET {work.kernel}", close=False) + later), BOX, MANY,
+                 reads=False)  # fmt: skip
     yield Attack("os", "its kernel again and again",
                  once(asked(f"GET {work.kernel}", close=False) * 500), BOX, 50)  # fmt: skip
 
@@ -423,8 +433,11 @@ def strangers() -> Iterator[Attack]:
     }
     for door, line in reports.items():
         for what, body in JSONS.items():
-            many = asked(line, body=body[: 2**16], close=False) * 50
-            yield Attack(door, f"a small body of {what}", once(many))
+            small = asked(line, body=body[:REPORT_BYTES], close=False)
+            yield Attack(door, f"a small body of {what}", once(small * 50))
+            yield Attack(door, f"small bodies of {what} that end at once",
+                         partial(iter, [small[:-1], b"", small[-1:]]),
+                         clients=MANY, together=True)  # fmt: skip
     for door in ("upload", "results"):
         for method in ("GET", "HEAD"):
             yield Attack(door, f"{method} of many names",

@@ -47,7 +47,7 @@ class Direct:
         box.line = line
         scope = {
             "type": "http", "method": "GET", "path": f"/boot.ipxe/mac/{box.mac}",
-            "query_string": b"arch=x86_64", "client": (box.address, 4000),
+            "headers": [], "query_string": b"arch=x86_64", "client": (box.address, 4000),
             "server": (SERVER, 3000),
         }  # fmt: skip
         if server.nursery is None or server.dead.is_set():
