@@ -266,7 +266,7 @@ class Swept:
 
 @attrs.frozen
 class Lacking:
-    """An upload of a finished attempt was refused, so its results are incomplete."""
+    """An upload of a finished attempt was refused, so some of its results are missing."""
 
     job: str
     number: int  # of the attempt

@@ -103,7 +103,7 @@ def is_offered(store: Store, job_id: str, number: int) -> bool:
 def undelivered(
     store: Store, job_id: str, number: int, now: float, waits: Waits, *, excused: bool = False
 ) -> list[Change]:
-    """Returns the job to its queue: the box left before its script was sent.
+    """Puts the job back into its queue: the box left before its script was sent.
 
     `excused`: that was not the box's fault: we had ended its wait, or its host lacks memory.
     """
@@ -257,8 +257,8 @@ def closed(store: Store, job: Job, health: str | None, now: float, waits: Waits)
 def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved | Lacking]:
     """Records, once per attempt, that an upload of attempt `number` was refused.
 
-    An attempt under way can no longer end as success; a finished one keeps its health and is marked
-    as incomplete.
+    An attempt under way can no longer end as success; a finished one keeps its health, and the
+    refusal is noted with it.
     """
     attempt = next((past for past in job.attempts if past.number == number), None)
     if attempt is None or attempt.refused is not None:
