@@ -150,32 +150,32 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
         backup                  the file of a backup: written, and checked
         restore                 it takes the place of the state, and nothing stops it half-way
 
-    boot/                       what a testbox is told
-      script/                   what iPXE and the box's first program are told
-        boot_plan         pure  job and box -> what the boot script says
-        ipxe              pure  the boot script, and the script that sends an idle box back
+    boot/                       everything that a testbox boots, and the daemons' configurations
+      script/                   the boot script for iPXE, and job.cgz for the client
+        boot_plan         pure  job and box -> the contents of the boot script
+        ipxe              pure  the boot script, and the script that makes an idle box ask again
         lkp               pure  job -> job.sh, job.yaml
         cgz               pure  files -> cpio newc -> gzip
-      daemons/                  what dnsmasq, smbd and the NFS servers are told
+      daemons/                  configurations of dnsmasq, smbd and NFS servers; the TFTP root
         dnsmasq           pure  Config -> dnsmasq.conf, hosts entries, the first scripts
-        snippets          pure  what another DHCP server is told that points at us
+        snippets          pure  configuration snippets for another DHCP server
         own_ipxe                one testbox's own build of iPXE
         smb               pure  Config -> smb.conf, for a CIFS rootfs
         ganesha           pure  Config -> ganesha.conf, for an NFS rootfs
-        nfsd              pure  Config -> the same for the kernel's NFS server
-        tftp                    the TFTP root: iPXE's builds and the first scripts, laid out
-      images/                   root filesystems: found, built, imported, removed
+        nfsd              pure  Config -> exports for the kernel's NFS server
+        tftp                    lays out the TFTP root: iPXE's builds and the first scripts
+      images/                   root filesystems: lists, builds, imports and removes them
         catalogue               the /srv/os tree: os, arch, version -> kernel, initramfs, modules
         image_build             a rootfs, its kernel and its initramfs from Debian's packages
-        apt_sources             where those packages come from
+        apt_sources             the Debian archives of these packages
         emulation               whether programs of another architecture run here
-        image_import            the same for a rootfs that exists
-        image_gc                which images nobody needs, and their end
-        sandbox                 runs the programs that make a rootfs; nothing of them outlives us
-        special_files           what of a root filesystem has no place on a file server
+        image_import            makes an existing rootfs boot over the network
+        image_gc                removes unused images
+        sandbox                 runs the programs that make a rootfs; no process or mount stays
+        special_files           removes special files, which must not be on a file server
         chroot_paths            paths in a rootfs, resolved inside it as after a chroot
-        rootfs                  what turns a rootfs into one that boots over the network
-        snapshot                a folder in the making; it gets its name when it is whole
+        rootfs                  makes a rootfs boot over the network: modules, initramfs
+        snapshot                builds an image in a hidden folder, then renames it
         pinning                 which files boot a document
       dracut/                   the dracut module that makes an initramfs.lkp
       runner/                   the built-in client that runs the job on the testbox (POSIX sh)
