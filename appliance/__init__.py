@@ -152,65 +152,65 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
         backup                  the file of a backup: written, and checked
         restore                 it takes the place of the state, and nothing stops it half-way
 
-    boot/                       what a testbox is told
-      script/                   what iPXE and the box's first program are told
-        boot_plan         pure  job and box -> what the boot script says
-        ipxe              pure  the boot script, and the script that sends an idle box back
+    boot/                       everything that a testbox boots, and the daemons' configurations
+      script/                   the boot script for iPXE, and job.cgz for the client
+        boot_plan         pure  job and box -> the contents of the boot script
+        ipxe              pure  the boot script, and the script that makes an idle box ask again
         lkp               pure  job -> job.sh, job.yaml
         cgz               pure  files -> cpio newc -> gzip
-      daemons/                  what dnsmasq, smbd and the NFS servers are told
+      daemons/                  configurations of dnsmasq, smbd and NFS servers; the TFTP root
         dnsmasq           pure  Config -> dnsmasq.conf, hosts entries, the first scripts
-        snippets          pure  what another DHCP server is told that points at us
+        snippets          pure  configuration snippets for another DHCP server
         own_ipxe                one testbox's own build of iPXE
         smb               pure  Config -> smb.conf, for a CIFS rootfs
         ganesha           pure  Config -> ganesha.conf, for an NFS rootfs
-        nfsd              pure  Config -> the same for the kernel's NFS server
-        tftp                    the TFTP root: iPXE's builds and the first scripts, laid out
-      images/                   root filesystems: found, built, imported, removed
+        nfsd              pure  Config -> exports for the kernel's NFS server
+        tftp                    lays out the TFTP root: iPXE's builds and the first scripts
+      images/                   root filesystems: lists, builds, imports and removes them
         catalogue               the /srv/os tree: os, arch, version -> kernel, initramfs, modules
         image_build             a rootfs, its kernel and its initramfs from Debian's packages
-        apt_sources             where those packages come from
+        apt_sources             the Debian archives of these packages
         emulation               whether programs of another architecture run here
-        image_import            the same for a rootfs that exists
-        image_gc                which images nobody needs, and their end
-        sandbox                 runs the programs that make a rootfs; nothing of them outlives us
-        special_files           what of a root filesystem has no place on a file server
+        image_import            makes an existing rootfs boot over the network
+        image_gc                removes unused images
+        sandbox                 runs the programs that make a rootfs; no process or mount stays
+        special_files           removes special files, which must not be on a file server
         chroot_paths            paths in a rootfs, resolved inside it as after a chroot
-        rootfs                  what turns a rootfs into one that boots over the network
-        snapshot                a folder in the making; it gets its name when it is whole
+        rootfs                  makes a rootfs boot over the network: modules, initramfs
+        snapshot                builds an image in a hidden folder, then renames it
         pinning                 which files boot a document
       dracut/                   the dracut module that makes an initramfs.lkp
       runner/                   the built-in client that runs the job on the testbox (POSIX sh)
 
-    jobs/                       what work is, and who gets it; all of it is pure
+    jobs/                       jobs and testboxes: states, and which box gets which job; all pure
       job                 pure  a job's states, events and legal moves
-      box                 pure  a testbox: who it is, what it did last
-      changes             pure  what the store holds of a job, and every change there can be
-      places              pure  where results lie, and which names there are the server's
-      ready               pure  queued jobs, parked boxes, and the pairs between them
-      registry            pure  all testboxes, and which of them it is that asks
+      box                 pure  a testbox: its identity, its settings, its last boots
+      changes             pure  the store's record of a job, and every kind of change
+      places              pure  the folders of results, and the names in them that are reserved
+      ready               pure  matches queued jobs with parked boxes
+      registry            pure  all testboxes, and how an asking box is identified
       store               pure  all jobs and testboxes; changes in one way only
-      decisions           pure  what follows from what happens
-      cluster             pure  jobs that run together: how far each is, and who waits for whom
-      restart             pure  what a start makes of what it finds, whatever the clock says by then
-      suspicion           pure  what is held against a testbox, and when it is enough
-      misses              pure  what it costs a testbox to lose a job
-      operator            pure  what a person decides about testboxes and the lab
-      dues                pure  what must be looked at, and when
-      packed              pure  large job.cgz, kept for as long as their attempts
+      decisions           pure  events -> the changes that follow
+      cluster             pure  jobs that run together: the state of each, and the gates between
+      restart             pure  deadlines after a restart, even if the clock was moved
+      suspicion           pure  when a testbox is quarantined
+      misses              pure  the back-off of a testbox that loses a job
+      operator            pure  an operator's decisions about testboxes, results and the lab
+      dues                pure  a timer queue: which jobs and boxes to check, and when
+      packed              pure  a cache of large job.cgz archives of attempts under way
       hosts_csv           pure  a list of testboxes, as CSV
-      served              pure  the files that a job's script names, and which of them are ours
-      documents/                what people write: job documents, and what is wrong with one
-        reading           pure  YAML with line numbers and a list of what is wrong
-        checks            pure  what the value of a field must be
-        document          pure  a job document: fields, defaults, what is refused, in which words
+      served              pure  the files that a job's script names, and which of them we serve
+      documents/                job documents, read and checked
+        reading           pure  YAML with line numbers and a list of mistakes
+        checks            pure  checks of field values
+        document          pure  a job document: its fields, defaults and error messages
         cluster_spec      pure  one document for several machines -> one for each
-        ipxe_words        pure  which words iPXE takes as they stand
-      shown/                    what people and programs are shown
-        views             pure  jobs and boxes as people and programs are shown them
+        ipxe_words        pure  which words iPXE takes literally
+      shown/                    views of jobs and testboxes for people and programs
+        views             pure  jobs and boxes as plain maps
         overview          pure  the lab in one screen
-        measures          pure  what is counted while the server runs
-        news              pure  what a change means to people who watch
+        measures          pure  counters and histograms of a running server
+        news              pure  changes -> messages of the monitor's socket
 
     config                      one frozen Config; the only reader of configuration files
 

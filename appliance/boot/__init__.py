@@ -1,1 +1,1 @@
-"""What a testbox is told."""
+"""Everything that a testbox boots: scripts, daemons' configurations, images, initramfs, runner."""

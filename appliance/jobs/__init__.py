@@ -1,1 +1,1 @@
-"""What work is, and who gets it; all of it is pure."""
+"""Jobs and testboxes: their states, and which box gets which job; all of it is pure."""

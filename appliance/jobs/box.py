@@ -1,9 +1,9 @@
 """Pure: no clock, no socket, no await.
 
-A testbox: who it is, what the operator said of it, and what was seen of it.
+A testbox: its identity, the operator's settings for it, and its last boots.
 
-The operator's hosts file is the truth about a known box.  A box that asks and is in no hosts file
-is unknown: it is shown, it may sit in the lobby, and it gets no job.
+The operator's hosts file is authoritative for a known box.  A box that asks for work and is in no
+hosts file is unknown: it is listed and may wait in the lobby, but gets no job.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from appliance.jobs.documents import checks, ipxe_words
 from appliance.jobs.documents.document import ARCHS, group_of, is_container
 
 BOOTS_KEPT: Final = 10  # last boots of a box, step by step, for `host show`
-DETAIL_MAX: Final = 200  # characters of one step: a path, or what a report says
-STEPS_MAX: Final = 100  # of one boot: a script has some ten files and a job some ten reports
+DETAIL_MAX: Final = 200  # characters of one step's detail: a path, or the text of a report
+STEPS_MAX: Final = 100  # per boot: a script has some ten files and a job some ten reports
 
-# SMBIOS UUIDs that whole series of boards share: empty, erased, and an example never filled in.
+# SMBIOS UUIDs that whole series of boards share: all zeros, erased flash, and vendors' examples.
 _JUNK_UUIDS: Final = frozenset(
     [
         "00000000-0000-0000-0000-000000000000",
@@ -34,18 +34,18 @@ _JUNK_UUIDS: Final = frozenset(
         "00020003-0004-0005-0006-000700080009",
     ]
 )
-STRANGER: Final = "unknown-"  # then its MAC: the name of a box that was never registered
-PRESENT_MIN_S: Final = 1200.0  # a server tests its memory for ten minutes; it may do so twice
+STRANGER: Final = "unknown-"  # prefix of an unregistered box's name; its MAC follows
+PRESENT_MIN_S: Final = 1200.0  # twice the ten minutes for which a server tests its memory
 CRASHKERNEL_AUTO: Final = frozenset(["centos", "openeuler", "rhel"])
-CRASHKERNEL_SMALL: Final = "128M"  # of up to 8 GB
-CRASHKERNEL_BY_SIZE: Final = "4G-8G:128M,8G-16G:256M,16G-:512M"  # none of less than 4 GB
+CRASHKERNEL_SMALL: Final = "128M"  # for hosts with up to 8 GB
+CRASHKERNEL_BY_SIZE: Final = "4G-8G:128M,8G-16G:256M,16G-:512M"  # nothing below 4 GB
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-# what iPXE's ${buildarch} says -> the word that documents use
+# iPXE's ${buildarch} -> the word that documents use
 _ARCH_WORDS: Final = {"arm64": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
 
 
 def normal_mac(text: str) -> str:
-    """`text` as aa:bb:cc:dd:ee:ff.  Raises BadRequest: six pairs of hex digits are wanted."""
+    """Returns `text` as aa:bb:cc:dd:ee:ff.  Raises BadRequest if it is not six hex pairs."""
     try:
         return addresses.card(text)
     except ValueError as error:
@@ -53,26 +53,26 @@ def normal_mac(text: str) -> str:
 
 
 def container_name(text: str) -> str:
-    """The testbox's name of a container; newer providers say the host's.  Raises BadRequest."""
+    """Returns a container's testbox name; newer providers send its host's.  Raises BadRequest."""
     check_name(text)
     return text if is_container(text) else f"dc-{text}"
 
 
 def mac_of(name: str) -> str:
-    """What stands for the MAC of a container, which has none: always the same for its name."""
+    """Returns a made-up MAC for a container, which has none: always the same for a name."""
     digits = hashlib.sha256(name.encode()).hexdigest()
-    return normal_mac("02" + digits[:10])  # locally administered: no card's
+    return normal_mac("02" + digits[:10])  # locally administered: no real card has it
 
 
 def usable_uuid(text: str | None) -> str | None:
-    """The UUID in lower case, or None where it identifies nothing."""
+    """Returns the UUID in lower case, or None if it is malformed or shared by many boards."""
     uuid = (text or "").strip().lower()
     return uuid if _UUID.match(uuid) and uuid not in _JUNK_UUIDS else None
 
 
 @attrs.frozen
 class Identity:
-    """What a box says of itself when it asks, and where it asked from."""
+    """What a box says about itself when it asks for work, and the address it asked from."""
 
     mac: str
     address: str
@@ -83,7 +83,7 @@ class Identity:
 
 
 def identity(mac: str, address: str, query: Mapping[str, str]) -> Identity:
-    """An Identity from the parts of `/boot.ipxe/mac/<mac>?arch=&uuid=&serial=&product=`."""
+    """Builds an Identity from `/boot.ipxe/mac/<mac>?arch=&uuid=&serial=&product=`."""
     return Identity(
         normal_mac(mac),
         address,
@@ -100,7 +100,7 @@ def _shown(text: str) -> str:
 
 @attrs.frozen
 class Facts:
-    """What the operator's hosts file says; the keys that mean something to us."""
+    """The keys of the operator's hosts file that the appliance uses."""
 
     name: str
     macs: tuple[str, ...]
@@ -115,33 +115,31 @@ class Facts:
     kernel_params: str = ""
     nr_nic: int | None = None
     deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; see checks.DEADLINES
-    ipxe: str | None = (
-        None  # a file: the build of iPXE that this box gets (boot/daemons/own_ipxe.py)
-    )
+    ipxe: str | None = None  # path of the iPXE build for this box (boot/daemons/own_ipxe.py)
     nr_disk: int | None = None
     disk_size: str | None = None
 
     @functools.cached_property
     def served(self) -> tuple[str, ...]:
-        """The queues it works for, its own name first (docs/wire.md#queues)."""
+        """The queues that the box serves, its own name first (docs/wire.md#queues)."""
         return tuple(dict.fromkeys([self.name, group_of(self.name), *self.queues]))
 
     def crash_memory(self, system: str) -> str:
-        """crashkernel= on this host, for an os: as its file says, else by its memory."""
+        """Returns crashkernel= for an os on this host: from the hosts file, else by memory size."""
         return self.crashkernel or crash_memory(self.memory_gb, system)
 
     @property
     def comments(self) -> Mapping[str, str]:
-        """What a boot script says of the box itself (document.COMMENTS)."""
+        """The boot script's comments about the box's hardware (document.COMMENTS)."""
         said = {"nr_nic": self.nr_nic, "nr_disk": self.nr_disk, "disk_size": self.disk_size}
         return {name: str(value) for name, value in said.items() if value is not None}
 
 
 def crash_memory(memory_gb: int | None, system: str) -> str:
-    """crashkernel= by a host's memory (docs/wire.md#the-boot-script).
+    """Returns crashkernel= for a host's memory (docs/wire.md#the-boot-script).
 
-    Only Red Hat's kernels and their kin understand `auto`; others get a size, or by how much there
-    is where nobody says it.
+    Only Red Hat's kernels and their derivatives understand `auto`.  Other kernels get a size, or,
+    where the memory is unknown, a table of sizes from which the kernel chooses.
     """
     if memory_gb is None:
         return "auto" if system in CRASHKERNEL_AUTO else CRASHKERNEL_BY_SIZE
@@ -151,7 +149,7 @@ def crash_memory(memory_gb: int | None, system: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raises BadRequest for what is no testbox's name."""
+    """Raises BadRequest if `name` is not a valid testbox name."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
         raise BadRequest(f"{name!r} is no testbox name: letters, digits and . _ - (at most 64)")
     if name.startswith(STRANGER):
@@ -159,7 +157,7 @@ def check_name(name: str) -> None:
 
 
 def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
-    """The Facts in a hosts file's fields.  Raises BadRequest naming the key and what is right."""
+    """Reads Facts from a hosts file's fields.  Raises BadRequest with the key and its form."""
     check_name(name)
     macs = tuple(dict.fromkeys(normal_mac(str(mac)) for mac in _list(text, "mac")))
     if not macs and is_container(name):
@@ -198,7 +196,7 @@ def facts(name: str, text: Mapping[str, Any], default_queue: str) -> Facts:
 
 
 def _count(text: Mapping[str, Any], key: str) -> int | None:
-    """A small number; lkp's own files may say something else there, which is as if absent."""
+    """Returns a small number; None for anything else, which lkp's own hosts files may hold."""
     value = str(text.get(key))
     return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
 
@@ -212,7 +210,7 @@ def _disk_size(name: str, text: Mapping[str, Any]) -> str | None:
 
 
 def _kernel_params(name: str, text: Mapping[str, Any]) -> str:
-    """All words that the host adds to a kernel line, by whichever of the field's names."""
+    """Joins the words that the host adds to a kernel line, from all keys that can hold some."""
     words = []
     for field in checks.boot_fields(text):
         try:
@@ -265,7 +263,7 @@ class Step:
 
 @attrs.define
 class BootLog:
-    """One boot of a box, from its question to its next question."""
+    """One boot of a box, from one request for work to the next."""
 
     began: float
     job: str | None = None
@@ -276,9 +274,9 @@ class BootLog:
 
 @attrs.frozen
 class Reservation:
-    """A person keeps a box: for one submitter's jobs, or from all of them."""
+    """A person's claim on a box: it runs only one submitter's jobs, or none."""
 
-    user: str | None  # whose jobs it takes; None: nobody's
+    user: str | None  # whose jobs the box takes; None: no jobs at all
     until: float  # UTC
     by: str
     why: str = ""
@@ -290,18 +288,18 @@ class Box:
 
     name: str
     macs: tuple[str, ...]
-    facts: Facts | None = None  # None: nobody registered it
-    arch: str | None = None  # as boot.ipxe said; the hosts file wins
+    facts: Facts | None = None  # None: not registered
+    arch: str | None = None  # as boot.ipxe reported; the hosts file takes precedence
     uuid: str | None = None
     serial: str = ""
     product: str = ""
-    address: str | None = None  # it asked from here last
-    since: float = 0.0  # when it last changed what it does
+    address: str | None = None  # where its last request for work came from
+    since: float = 0.0  # when its current state began
     job: str | None = None  # the job whose attempt it holds
     misses: int = 0  # boots and jobs lost in a row (jobs/misses.py)
     backoff_until: float = 0.0
     lost: tuple[str, ...] = ()  # the jobs whose boots it lost in a row
-    quick: tuple[tuple[str, str], ...] = ()  # (job, suite) of those that failed in a row, quickly
+    quick: tuple[tuple[str, str], ...] = ()  # (job, suite) of consecutive quick failures
     quarantine: str = ""  # why it gets no job until a person releases it
     reservation: Reservation | None = None
     boots: list[BootLog] = attrs.Factory(list)
@@ -313,13 +311,13 @@ class Box:
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether nothing keeps jobs from it: no quarantine, no person."""
+        """Whether the box may get jobs: neither quarantined nor held by a person."""
         held = self.reservation is not None and self.reservation.user is None
         return not self.quarantine and not held
 
     @property
     def runs_arch(self) -> str | None:
-        """Its arch; None is never matched."""
+        """The box's arch; None: unknown, and no job matches."""
         return (self.facts and self.facts.arch) or self.arch
 
     @property
@@ -329,22 +327,22 @@ class Box:
 
     @property
     def asked(self) -> float:
-        """When it asked for work last, UTC; 0 where it never has."""
+        """When the box last asked for work, UTC; 0 if never."""
         return self.boots[-1].began if self.boots else 0.0
 
 
 def present_for(park: float) -> float:
-    """The seconds after its last question for which a box is taken to be there: two waits."""
+    """Returns for how many seconds after its last request a box counts as present: two waits."""
     return max(2 * park, PRESENT_MIN_S)
 
 
 def is_there(box: Box, at: float, park: float) -> bool:
-    """Whether the box works, or has asked not long before `at`, or since."""
+    """Tells whether the box has a job, or last asked shortly before `at` or after it."""
     return box.job is not None or box.asked > at - present_for(park)
 
 
 def inherit(box: Box, other: Box) -> None:
-    """`box` is the same machine as `other` was; it is where it asked from last."""
+    """Merges `other`, the same machine's earlier entry, into `box`; the later address wins."""
     box.arch, box.uuid = box.arch or other.arch, box.uuid or other.uuid
     box.serial, box.product = box.serial or other.serial, box.product or other.product
     box.since = max(box.since, other.since)
@@ -355,13 +353,13 @@ def inherit(box: Box, other: Box) -> None:
 
 
 def shifted(boot: BootLog, seconds: float) -> BootLog:
-    """The boot as a clock tells it that was moved by so many seconds since."""
+    """Returns the boot with all its times moved by `seconds`, as the wall clock was."""
     steps = [attrs.evolve(step, at=step.at + seconds) for step in boot.steps]
     return attrs.evolve(boot, began=boot.began + seconds, steps=steps)
 
 
 def fetched(box: Box, job: str, attempt: int) -> set[str]:
-    """The paths of what the box has had for this attempt, in its boot under way; cut as kept."""
+    """Returns the paths (cut to DETAIL_MAX) that the box fetched for this attempt in this boot."""
     boot = box.boot
     if boot is None or (boot.job, boot.attempt) != (job, attempt):
         return set()
@@ -369,7 +367,7 @@ def fetched(box: Box, job: str, attempt: int) -> set[str]:
 
 
 def remember(box: Box, step: Step, job: str | None, attempt: int | None) -> None:
-    """Remember a step of the boot under way: the first ones, and the newest."""
+    """Records a step of the boot under way; a full list loses its middle, not its ends."""
     if not box.boots:
         box.boots.append(BootLog(step.at))
     boot = box.boots[-1]

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What the store holds of a job, and every change that there can be: what the journal keeps.
+The store's record of a job, and every kind of change; the journal keeps the changes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from appliance.jobs.documents.document import Document, line, once
 from appliance.jobs.job import Attempt, Finished, Queued, State
 from appliance.jobs.ready import Key, Needs
 
-# Images, and kinds of needs, that are kept once for all jobs that share them; a few hundred bytes
-# each.  A hundred thousand waiting jobs are of some hundred kinds.
+# Images, and kinds of needs, stored once and shared by all jobs that have them; a few hundred bytes
+# each.  A hundred thousand waiting jobs have some hundred kinds.
 KINDS_MAX: Final = 10_000
-HISTORY_MAX: Final = 200  # moments kept of one job; ten attempts make about sixty
-RESTARTED: Final = "the server restarted"  # in a job's history: its attempt began anew
-ATTEMPTS_KEPT: Final = 20  # whose late uploads are still taken
+HISTORY_MAX: Final = 200  # moments kept per job; ten attempts make about sixty
+RESTARTED: Final = "the server restarted"  # in a job's history: a start renewed its deadline
+ATTEMPTS_KEPT: Final = 20  # attempts whose late uploads are still accepted
 
 
 def _interned(words: Iterable[str]) -> tuple[str, ...]:
@@ -37,8 +37,8 @@ class Pinned:
     initrds: tuple[str, ...] = attrs.field(converter=_interned)
     root: str = attrs.field(converter=once)
     kernel_version: str = attrs.field(converter=once)
-    packages: tuple[str, ...] = ()  # behind job.cgz: what its pkg_data names
-    deps: tuple[str, ...] = ()  # of its programs; see boot/images/catalogue
+    packages: tuple[str, ...] = ()  # initrds after job.cgz: the files that pkg_data names
+    deps: tuple[str, ...] = ()  # needed by its programs; see boot/images/catalogue
     pkgs: tuple[str, ...] = ()
 
 
@@ -71,11 +71,11 @@ class Moment:
 
 @attrs.frozen
 class Node:
-    """What the node of a cluster has said of itself (see `cluster`)."""
+    """What the node of a cluster has reported about itself (see `cluster`)."""
 
-    attempt: int  # that said it
+    attempt: int  # the attempt that reported it
     state: str = ""  # start, ready, finish or abort
-    ready: bool = False  # it has said so, whatever it said then
+    ready: bool = False  # whether it has been ready, also after later states
     roles: tuple[str, ...] = ()
     ip: str = ""
     direct_macs: tuple[str, ...] = ()
@@ -88,25 +88,25 @@ class Job:
 
     id: str
     number: int
-    name: str = attrs.field(converter=once)  # of the document's file
+    name: str = attrs.field(converter=once)  # the name of the document's file
     document: Document
     submitter: str = attrs.field(converter=once)
-    key: str  # the client's own, so that a repeat finds the same job
+    key: str  # chosen by the client, so that a repeated submit finds the same job
     submitted: float
     pinned: Pinned = attrs.field(converter=_shared)
     result_root: str  # "/result/..."; on disk under srv
     state: State = attrs.field(factory=Queued)
     finished: float | None = None
     history: tuple[Moment, ...] = ()
-    attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, as they were last
-    kept: bool = False  # a person wants its results for good
+    attempts: tuple[Attempt, ...] = ()  # the newest ATTEMPTS_KEPT, each in its last form
+    kept: bool = False  # whether a person keeps its results for good
     swept: float | None = None  # when its results were removed
-    forgotten: int = 0  # moments that its history had no room for
-    node: Node | None = None  # of a cluster
+    forgotten: int = 0  # moments dropped from its history
+    node: Node | None = None  # its state in a cluster
 
     @property
     def moments(self) -> int:
-        """How many there have been, whether its history still has them or not."""
+        """The number of moments so far, including those dropped from the history."""
         return self.forgotten + len(self.history)
 
     @property
@@ -116,12 +116,12 @@ class Job:
 
     @property
     def match_key(self) -> Key:
-        """What a box must serve to run it."""
+        """The key that a box must serve to run the job."""
         return self.needs.key
 
     @property
     def needs(self) -> Needs:
-        """What it asks of a box, and whose turn it takes."""
+        """What the job asks of a box, and whose turn it takes."""
         document = self.document
         return _needs(
             line(document.queue, document.arch),
@@ -133,7 +133,7 @@ class Job:
 
 
 def with_moment(job: Job, moment: Moment, **fields: Any) -> Job:
-    """The job with one moment more, and other fields."""
+    """Returns the job with one more moment in its history, and with other `fields`."""
     history = (*job.history[-HISTORY_MAX + 1 :], moment)
     forgotten = job.moments + 1 - len(history)
     return attrs.evolve(job, history=history, forgotten=forgotten, **fields)
@@ -148,17 +148,17 @@ class Submitted:
 
 @attrs.frozen
 class Moved:
-    """A job took an event; `at` in UTC seconds."""
+    """An event moved a job; `at` in UTC seconds."""
 
     job: str
     event: jobs.Event
     at: float
-    what: str = ""  # for its history
+    what: str = ""  # a text for the job's history
 
 
 @attrs.frozen
 class Known:
-    """A hosts file says who a box is."""
+    """A box was registered, or its hosts file changed."""
 
     facts: Facts
     at: float
@@ -166,7 +166,7 @@ class Known:
 
 @attrs.frozen
 class Unregistered:
-    """Its hosts file is gone: a box is unknown again."""
+    """The hosts file of a box is gone: the box is unknown again."""
 
     box: str
     by: str
@@ -175,14 +175,14 @@ class Unregistered:
 
 @attrs.frozen
 class Forgotten:
-    """A box that nobody registered asks no more."""
+    """An unregistered box is dropped, since it has stopped asking."""
 
     box: str
 
 
 @attrs.frozen
 class Seen:
-    """A box asked for work; `box` is its name, found or made from its MAC."""
+    """A box asked for work; `box` is its name, looked up or made from its MAC."""
 
     box: str
     identity: Identity
@@ -191,11 +191,11 @@ class Seen:
 
 @attrs.frozen
 class Missed:
-    """A box lost a boot or a job, and rests; or (until 0) it proved well again."""
+    """A box lost a boot or a job and backs off; or (until 0) it is in good standing again."""
 
     box: str
     until: float
-    counts: bool = True  # False: the row of what it lost is no longer for it
+    counts: bool = True  # False: does not count as one more consecutive loss
 
 
 @attrs.frozen
@@ -210,7 +210,7 @@ class Stepped:
 
 @attrs.frozen
 class Quarantined:
-    """A box gets no job any more, for the reason `why`; empty: it was released."""
+    """A box was quarantined for the reason `why`, or (empty) released."""
 
     box: str
     why: str
@@ -220,7 +220,7 @@ class Quarantined:
 
 @attrs.frozen
 class Reserved:
-    """A person keeps a box, or (None) lets it go, or its time is up."""
+    """A person reserved a box, or (None) the reservation was given up or ran out."""
 
     box: str
     reservation: Reservation | None
@@ -230,17 +230,17 @@ class Reserved:
 
 @attrs.frozen
 class Clocked:
-    """What the clocks of a run said at its start, and at its end (see `restart`)."""
+    """The clocks' readings at the start and at the end of a run (see `restart`)."""
 
     at: float  # UTC, as this run counts it
-    boot: str  # which boot of the kernel; empty: nobody knows
-    uptime: float  # the kernel's seconds since then
-    step: float = 0.0  # at a start: by how much the wall was moved since what is known before
+    boot: str  # the kernel's boot id; empty: unknown
+    uptime: float  # the kernel's seconds since its boot
+    step: float = 0.0  # at a start: how far the wall clock was moved since the last reading
 
 
 @attrs.frozen
 class Drained:
-    """No job is given out any more, or (empty) again; `by` whom."""
+    """The lab was drained `by` a person, or (empty) resumed."""
 
     by: str
     at: float
@@ -248,7 +248,7 @@ class Drained:
 
 @attrs.frozen
 class Kept:
-    """A person wants a job's results for good, or no longer."""
+    """A person keeps a job's results for good, or no longer."""
 
     job: str
     on: bool
@@ -258,7 +258,7 @@ class Kept:
 
 @attrs.frozen
 class Swept:
-    """A job's results are removed."""
+    """A job's results were removed."""
 
     job: str
     at: float
@@ -266,7 +266,7 @@ class Swept:
 
 @attrs.frozen
 class Lacking:
-    """A result of an attempt that is over was not taken, so what is there of it is not all."""
+    """An upload of a finished attempt was refused, so some of its results are missing."""
 
     job: str
     number: int  # of the attempt
@@ -276,28 +276,28 @@ class Lacking:
 
 @attrs.frozen
 class Filed:
-    """The archive has the bodies of these jobs' documents; memory need not hold them."""
+    """The archive has these jobs' document bodies; memory need not hold them."""
 
     jobs: tuple[str, ...]
 
 
 @attrs.frozen
 class Archived:
-    """The archive has these jobs, which are over; memory need not hold them."""
+    """The archive has these finished jobs; memory need not hold them."""
 
     jobs: tuple[str, ...]
 
 
 @attrs.frozen
 class Synced:
-    """The node of a cluster said how far it is."""
+    """The node of a cluster reported its state."""
 
     job: str
     node: Node
 
 
 def moved(job: Job, change: Moved) -> Job:
-    """The job after its event.  Raises IllegalMove where the table says so."""
+    """Returns the job after its event.  Raises IllegalMove if the job cannot take it."""
     state = jobs.advance(job.state, change.event, job.document.rules)
     attempt = jobs.attempt_of(state) or jobs.attempt_of(job.state)
     attempts = job.attempts
@@ -315,7 +315,7 @@ def moved(job: Job, change: Moved) -> Job:
 
 
 def marked(job: Job, change: Mark) -> Job:
-    """What becomes of a job without a move."""
+    """Returns the job after a change that is not a move."""
     match change:
         case Lacking(_, number, reason, at):
             attempts = tuple(
@@ -341,7 +341,7 @@ Change = (
 
 
 def moment_of(change: Change) -> float | None:
-    """When it was made, where it says so."""
+    """Returns the time of the change; None for kinds that have none."""
     match change:
         case Submitted(job):
             return job.submitted

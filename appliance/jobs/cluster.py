@@ -1,14 +1,15 @@
 """Pure: no clock, no socket, no await.
 
-Jobs that run together: the nodes of a cluster tell how far they are, and wait for each other
+Jobs that run together: the nodes of a cluster report their state and wait for each other
 (`lkp-cluster-sync`, docs/wire.md#clusters).
 
-A cluster is the jobs of one submit whose documents name the same `cluster`.  What a node says is
-kept with its job and belongs to the attempt that said it: a node that is run again begins anew,
+A cluster is the jobs of one submit whose documents name the same `cluster`.  A node's state is
+kept with its job and belongs to the attempt that reported it: a node that is run again starts over,
 and the others wait for it.
 
-    start --> ready --> finish        each said by its node; a gate opens when all have said it
-      '---------'---------'--> abort  said, or the job is over without: all who wait are told
+    start --> ready --> finish        reported by each node; a gate opens when all have reported it
+      '---------'---------'--> abort  reported, or implied when a job ends before the gate: all
+                                      waiting nodes get `abort`
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from appliance.jobs.changes import Job, Node
 from appliance.jobs.job import SUCCESS, Finished
 
 ABORT: Final = "abort"
-RETRY: Final = "retry"  # the client asks again
+RETRY: Final = "retry"  # tells the client to ask again
 WRITE: Final = "write_state"
 ROLES: Final = "roles_ip"
-# What a node says -> the state that it is in then.
+# The word that a node sends -> its state from then on.
 STATES: Final = {
     "abort": ABORT,
     "failed": ABORT,
@@ -39,19 +40,19 @@ STATES: Final = {
     "wait_finish": "finish",
 }
 WORDS: Final = (*STATES, WRITE, ROLES)
-# Of roles, and of direct cards: a box has a handful.  All of them stand in every node's answer.
+# Roles, and direct cards, per node: a box has a handful, and every node's answer holds them all.
 PARTS_MAX: Final = 16
-# Other nodes' shells export it as a name.
+# The shells of other nodes export a role as a variable name.
 _ROLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}\Z")
 
 
 def name(job: Job) -> str:
-    """Of its cluster, among all; no job's id has blanks."""
+    """Returns a name of the job's cluster that is unique; it has blanks, which no job id has."""
     return f"{job.document.cluster} {job.key} {job.submitter}"
 
 
 def members(jobs: Iterable[Job], job: Job) -> list[Job]:
-    """Those of the jobs of one submit that run together with `job`, which is one of them."""
+    """Filters the `jobs` of one submit for those in the cluster of `job`, itself included."""
     cluster = job.document.cluster
     if cluster is None:
         return [other for other in jobs if other.id == job.id]
@@ -59,9 +60,9 @@ def members(jobs: Iterable[Job], job: Job) -> list[Job]:
 
 
 def said(job: Job, word: str, query: Mapping[str, str]) -> Node:
-    """What is known of the node of `job`, whose attempt under way says `word`.
+    """Returns the node of `job` after its current attempt has sent `word`.
 
-    Raises BadRequest for a word, a role or an address that makes no sense.
+    Raises BadRequest for an invalid word, role or address.
     """
     if word not in WORDS:
         raise BadRequest(f"state: {word[:40]!r} must be one of {', '.join(WORDS)}")
@@ -106,10 +107,10 @@ def _address(text: str) -> str:
 
 
 def gate(word: str, node: Node) -> str | None:
-    """The state that all nodes must have said before `word` is answered; None: at once.
+    """Returns the state that all nodes must reach before `word` is answered; None: answer at once.
 
-    A daemon's node says `finished` when its daemon runs, before it waits for the others: that
-    must not wait for clients which wait for it.
+    A node with a daemon sends `finished` once the daemon runs, before it waits for the others.
+    This `finished` must not wait: the client nodes are waiting for the daemon.
     """
     if word == "finished" and not node.ready:
         return None
@@ -117,7 +118,7 @@ def gate(word: str, node: Node) -> str | None:
 
 
 def answer(nodes: Iterable[Job], state: str) -> str:
-    """The word for a node that waits at the gate `state`: itself, `abort`, or `retry`."""
+    """Returns the answer to a node waiting at the gate `state`: `state`, `abort` or `retry`."""
     passed = [_passed(job, state) for job in nodes]
     if False in passed:
         return ABORT
@@ -125,7 +126,7 @@ def answer(nodes: Iterable[Job], state: str) -> str:
 
 
 def _passed(job: Job, state: str) -> bool | None:
-    """Whether the node of `job` is past the gate; None: not yet; False: never."""
+    """Tells whether the node of `job` has passed the gate; None: not yet; False: never will."""
     node = job.node
     over = isinstance(job.state, Finished)
     if node is None or job.attempt is None or node.attempt != job.attempt.number:
@@ -145,7 +146,7 @@ def _well(job: Job) -> bool:
 
 
 def roles_ip(nodes: Iterable[Job]) -> str:
-    """Who is where, as lines that a node's shell exports."""
+    """Returns every role's addresses, as NAME=VALUE lines that a node's shell exports."""
     lines = []
     for node in (job.node for job in nodes if job.node is not None):
         for role in node.roles:
@@ -154,7 +155,7 @@ def roles_ip(nodes: Iterable[Job]) -> str:
 
 
 def shown(nodes: Iterable[Job]) -> dict[str, dict[str, str]]:
-    """All that is known of the cluster, by job."""
+    """Returns every node's state, roles and addresses, by job id."""
     return {
         job.id: {
             "state": job.node.state,

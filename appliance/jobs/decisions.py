@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What follows from what happens: each function looks at the store and returns the changes to make.
+What follows from an event: each function looks at the store and returns the changes to make.
 Nothing is changed here.  `now` is UTC in seconds.
 """
 
@@ -37,8 +37,8 @@ from appliance.jobs.store import Store
 HOLD_WORDS: Final = ("manual_check", "renew")
 # The root is copied to the box's own disk first (docs/wire.md#stages-and-deadlines).
 LOCAL_BOOT_S: Final = 3600.0
-HOLD_SECONDS: Final = 3600.0  # of a stage with a word of the job's own, such as on_fail
-# Nobody borrows a box for longer (docs/wire.md#stages-and-deadlines).
+HOLD_SECONDS: Final = 3600.0  # length of a stage with the job's own word, such as on_fail
+# The longest loan of a box (docs/wire.md#stages-and-deadlines).
 BORROW_MAX_S: Final = 30 * 86400.0
 PP_CHARACTERS_MAX: Final = 40  # of program parameters in a result root (docs/wire.md#uploads)
 
@@ -53,13 +53,14 @@ def asked(
     untold: bool = False,
     excused: bool = False,
 ) -> list[Change]:
-    """A box asks for work: it has rebooted, so whatever it held is lost (DESIGN.md#a-jobs-life).
+    """Handles a box's request for work: it has rebooted and lost its job (DESIGN.md#a-jobs-life).
 
-    `untold`: it was never told what it is offered, so that is not lost but goes back; `excused`:
-    because we had sent the box back by then, or its host has no memory for it.
+    `untold`: the box never got the script of the job offered to it, so the job is not lost but goes
+    back to its queue.  `excused`: that was not the box's fault: we had sent it back by then, or its
+    host lacks memory.
 
-    Where it is unknown and `unknown_max` such boxes are there already, one that has not asked for
-    long is forgotten; raises Refused without such a one.
+    If the box is unknown and there are `unknown_max` unknown boxes already, the one silent for
+    longest is dropped; raises Refused if that one, too, asked lately.
     """
     box = store.box_of(who)
     changes: list[Change] = []
@@ -84,7 +85,7 @@ def asked(
 def lost(
     store: Store, job: Job, event: jobs.Asked | jobs.Lapse, now: float, waits: Waits
 ) -> list[Change]:
-    """An attempt is over without a last word."""
+    """Ends an attempt that the box never closed."""
     missed = misses.after(store, job, event, now, waits)
     return [Moved(job.id, event, now, _why(event)), *missed]
 
@@ -94,7 +95,7 @@ def _why(event: jobs.Asked | jobs.Lapse) -> str:
 
 
 def is_offered(store: Store, job_id: str, number: int) -> bool:
-    """Whether attempt `number` of the job is still no more than an offer."""
+    """Tells whether attempt `number` of the job is still only an offer."""
     state = store.jobs[job_id].state if job_id in store.jobs else None
     return isinstance(state, Offered) and state.attempt.number == number
 
@@ -102,9 +103,9 @@ def is_offered(store: Store, job_id: str, number: int) -> bool:
 def undelivered(
     store: Store, job_id: str, number: int, now: float, waits: Waits, *, excused: bool = False
 ) -> list[Change]:
-    """The box left before its script was sent: the job goes back at once.
+    """Puts the job back into its queue: the box left before its script was sent.
 
-    `excused`: it was we who had ended its wait, or its host looked for memory in vain.
+    `excused`: that was not the box's fault: we had ended its wait, or its host lacks memory.
     """
     if not is_offered(store, job_id, number):
         return []
@@ -122,7 +123,7 @@ def offers(
     waits: Waits,
     token: Callable[[], str],
 ) -> list[Moved]:
-    """Each pair's job is offered to its box, as a lease."""
+    """Offers each pair's job to its box, as a lease."""
     return [
         Moved(
             job_id,
@@ -155,20 +156,20 @@ def _attempt(store: Store, box_name: str, job_id: str, now: float, token: str) -
 
 
 def waits_of(job: Job, waits: Waits) -> Waits:
-    """The lab's, but for what the attempt's host and document say."""
+    """Returns the lab's waits, overridden by the attempt's host and document."""
     own = job.attempt.deadlines if job.attempt is not None else None
     return attrs.evolve(waits, **own) if own else waits
 
 
 def fetched_job(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
-    """job.cgz went to its box: the offer has become a boot."""
+    """Turns the offer into a boot: the box has fetched job.cgz."""
     if isinstance(job.state, Offered | Booting) and not jobs.is_loaded(job.state):
         return [Moved(job.id, jobs.Fetch(_boot_until(job, now, waits.offer_lease, waits)), now)]
     return []
 
 
 def loaded(store: Store, job: Job, now: float, waits: Waits) -> list[Change]:
-    """The box has every file of its script."""
+    """Notes that the box has every file of its script."""
     if not isinstance(job.state, Booting) or job.state.loaded:
         return []
     until = _boot_until(job, now, waits_of(job, waits).boot, waits)
@@ -183,9 +184,9 @@ def _boot_until(job: Job, now: float, stage_s: float, waits: Waits) -> float:
 def due(
     store: Store, names: Iterable[str], moved: Mapping[str, float], now: float, waits: Waits
 ) -> list[Change]:
-    """Those attempts of the jobs named, each under way, whose time is up.
+    """Ends the attempts of the named jobs whose time is up; each job must have one under way.
 
-    `moved` has when a box last fetched a byte: while files load, that renews the lease.
+    `moved` maps a box to when it last fetched a byte, which renews the lease while files load.
     """
     changes: list[Change] = []
     for job in [store.jobs[name] for name in names]:
@@ -198,7 +199,7 @@ def due(
 
 
 def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
-    """When the job's stage is over, bytes fetched since taken into account."""
+    """Returns when the job's stage ends; bytes fetched meanwhile extend it (see `due`)."""
     state = job.state
     assert isinstance(state, Offered | Booting | Running | PostRun | Held)
     attempt = state.attempt
@@ -211,7 +212,7 @@ def deadline(job: Job, moved: Mapping[str, float], waits: Waits) -> float:
 
 
 def reported(job: Job, word: str, now: float, waits: Waits) -> list[Change]:
-    """`job_state=<word>` from the job's own attempt.  Raises IllegalMove for a late one."""
+    """Handles `job_state=<word>` from the job's current attempt.  Raises IllegalMove if late."""
     waits = waits_of(job, waits)
     event: jobs.Event
     if word == "running":
@@ -228,7 +229,7 @@ def reported(job: Job, word: str, now: float, waits: Waits) -> list[Change]:
 
 
 def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> list[Change]:
-    """set-job-stage: the stage `word` for `seconds` (0: as long as such a stage may last).
+    """Handles set-job-stage: the stage `word` for `seconds` (0: as long as it usually may last).
 
     Raises IllegalMove.
     """
@@ -238,7 +239,7 @@ def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> lis
         event = jobs.Begin(now + (seconds or job.document.run_s), length)
     elif word == "post_run":
         event = jobs.Wrap(now + (seconds or waits.post_run), length)
-    elif word in ("submit", "offered", "boot", "finish"):  # not the box's to say
+    elif word in ("submit", "offered", "boot", "finish"):  # a box may not set these
         return []
     else:
         usual = waits.manual_check if word in HOLD_WORDS else HOLD_SECONDS
@@ -247,16 +248,17 @@ def staged(job: Job, word: str, seconds: float, now: float, waits: Waits) -> lis
 
 
 def closed(store: Store, job: Job, health: str | None, now: float, waits: Waits) -> list[Change]:
-    """lkp-post-run.  Raises IllegalMove where the job is over already."""
+    """Handles lkp-post-run, which closes the job.  Raises IllegalMove if it is over already."""
     event = jobs.Close(health)
     moved = _legal(job, Moved(job.id, event, now))
     return [moved, *misses.after(store, job, event, now, waits)]
 
 
 def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved | Lacking]:
-    """A result of attempt `number` was not taken; said once.
+    """Records, once per attempt, that an upload of attempt `number` was refused.
 
-    One under way never ends as success then; one that is over ended as it did, and lacks it.
+    An attempt under way can no longer end as success; a finished one keeps its health, and the
+    refusal is noted with it.
     """
     attempt = next((past for past in job.attempts if past.number == number), None)
     if attempt is None or attempt.refused is not None:
@@ -267,10 +269,10 @@ def refused_upload(job: Job, number: int, reason: str, now: float) -> list[Moved
 
 
 def may_upload(store: Store, job: Job, attempt: Attempt, *, host: bool = False) -> bool:
-    """Whether its box holds `attempt`, or held it last: it has not asked since.
+    """Tells whether the attempt's box holds `attempt`, or held it last and has not asked since.
 
-    An older attempt's results are kept however late they come, but not from what its box runs
-    today, be it another attempt of the same job.  A `host` of virtual boxes brings both.
+    Late results of an older attempt are accepted, but not from a box that runs something else by
+    now, even another attempt of the same job.  A `host` of virtual boxes may upload for both.
     """
     box = store.box(attempt.box)
     if box.job == job.id and (host or is_current(job, attempt)):
@@ -280,34 +282,37 @@ def may_upload(store: Store, job: Job, attempt: Attempt, *, host: bool = False) 
 
 
 def failed(job: Job, health: str, reason: str, now: float) -> list[Moved]:
-    """The job cannot be booted by any box."""
+    """Ends a job that no box can boot."""
     if isinstance(job.state, jobs.Queued | Offered | Booting):
         return [Moved(job.id, jobs.Fail(health, reason), now)]
     return []
 
 
 def unbootable(store: Store, job: Job, reason: str, now: float, waits: Waits) -> list[Change]:
-    """The same, and the box that holds the job met it: no more than one of those at a time."""
+    """Like failed(), but also counts against the box that holds the job.
+
+    So the box backs off before it meets another such job.
+    """
     changes = failed(job, "incomplete", reason, now)
     missed = [misses.after(store, job, change.event, now, waits) for change in changes]
     return [*changes, *itertools.chain(*missed)]
 
 
 def cancelled(job: Job, by: str, now: float) -> list[Change]:
-    """Raises Refused for a job that is over."""
+    """Cancels a job.  Raises Refused if it is over."""
     if isinstance(job.state, Finished):
         raise Refused(f"{job.id} is over already: {job.state.health}")
     return [Moved(job.id, jobs.Cancel(by), now)]
 
 
 def _legal(job: Job, moved: Moved) -> Moved:
-    """`moved`, if the job can take it."""
+    """Returns `moved`.  Raises IllegalMove if the job cannot take it."""
     jobs.advance(job.state, moved.event, job.document.rules)
     return moved
 
 
 def registered(store: Store, facts: Facts, now: float) -> list[Change]:
-    """A hosts file was read or written.  Raises Refused where a MAC is another known box's."""
+    """Registers a box by its hosts file.  Raises Refused if another known box has a MAC of it."""
     for mac in facts.macs:
         other = store.box_of(Identity(mac, ""))
         if other is not None and other.known and other.name != facts.name:
@@ -324,31 +329,31 @@ def step(
     seconds: float | None = None,
     job: Job | None = None,
 ) -> Stepped:
-    """Something to remember of the box's boot under way."""
+    """Returns a step to record in the box's current boot."""
     number = job.attempt.number if job and job.attempt else None
     moment = Step(round(now, 3), what, detail[:DETAIL_MAX], size, seconds)
     return Stepped(box.name, moment, job.id if job else None, number)
 
 
 def told(box: Box, now: float, what: str, detail: str, job: Job, attempt: Attempt) -> Stepped:
-    """What `attempt` said, to remember in the boot under way; late, that boot is not its."""
+    """Returns a report of `attempt` as a step of the current boot; a late one without its job."""
     return step(box, now, what, detail, job=job if is_current(job, attempt) else None)
 
 
 def is_current(job: Job, attempt: Attempt) -> bool:
-    """Whether `attempt` is the one under way."""
+    """Tells whether `attempt` is the job's attempt under way."""
     if isinstance(job.state, Finished) or job.attempt is None:
         return False
     return job.attempt.number == attempt.number
 
 
 def iso(moment: float) -> str:
-    """A moment as the field writes it, in UTC and saying so (docs/wire.md#ids-and-times)."""
+    """Formats a moment as the field does, in UTC with +0000 (docs/wire.md#ids-and-times)."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
 def result_root(document: Document, job_id: str, now: float) -> str:
-    """Where a job's results go (docs/wire.md#uploads); on disk under srv."""
+    """Returns the path of a job's results (docs/wire.md#uploads); on disk it lies under srv."""
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     system = f"{document.os}-{document.os_version}-{document.arch}"
     parameters = _parameters(document.body.fields.get("pp") if document.body else None)
@@ -377,15 +382,15 @@ def _sane(value: Any) -> str:
 
 
 def attempt_root(job: Job, number: int) -> str:
-    """Where the results of attempt `number` lie (docs/wire.md#uploads)."""
+    """Returns the path of the results of attempt `number` (docs/wire.md#uploads)."""
     return places.attempt_root(job.result_root, number)
 
 
 def renewed(job: Job, seconds: float, now: float) -> list[Change]:
-    """More time for a running job (docs/wire.md#stages-and-deadlines).
+    """Gives a running job more time (docs/wire.md#stages-and-deadlines).
 
-    Raises Refused where it does not run, or would go on for longer than anybody may borrow a box;
-    BadRequest for seconds that are none.
+    Raises Refused if the job does not run, or would exceed the longest loan of a box; BadRequest
+    if `seconds` is not a positive number.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadRequest("seconds: must be a number of seconds, more than 0")

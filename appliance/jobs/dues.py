@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
-What must be looked at, and when.  A look may come too early, since a box that fetches bytes pushes
-its deadline on with each of them: who looks finds that, and asks for a later look.  So a wake-up
-costs what is due, not what is under way: of 5,000 boxes that work, one.
+A timer queue: which jobs and boxes to check, and when.  A check may come too early, since a box
+that fetches bytes extends its deadline all the time: the checker then asks for a later check.
+So the cost of a wake-up is that of what is due: of 5,000 busy boxes, one.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Final
 
 import attrs
 
-Due = tuple[str, str]  # what kind of thing, and its name
+Due = tuple[str, str]  # kind, name
 
-JOB: Final = "job"  # the stage of its attempt
-REST: Final = "rest"  # a box that backs off
-KEPT: Final = "kept"  # a box that a person keeps
-# Places in the heap that nobody waits for any more, beyond as many as somebody does.
+JOB: Final = "job"  # a job: the deadline of its stage
+REST: Final = "rest"  # a box: the end of its back-off
+KEPT: Final = "kept"  # a box: the end of a person's reservation
+# Outdated heap entries allowed before a rebuild, on top of one per due.
 STALE_MAX: Final = 64
 
 
 @attrs.define
 class Dues:
-    """The moments (UTC), one for each thing."""
+    """When to check each job or box: one moment (UTC) each."""
 
     _when: dict[Due, float] = attrs.field(factory=dict, init=False)
     _heap: list[tuple[float, Due]] = attrs.field(factory=list, init=False)
@@ -33,7 +33,7 @@ class Dues:
         return len(self._when)
 
     def by(self, kind: str, name: str, moment: float) -> None:
-        """Look at it at `moment` at the latest; an earlier look stands."""
+        """Schedules a check at `moment` at the latest; an earlier one stands."""
         due = (kind, name)
         if moment < self._when.get(due, math.inf):
             self._when[due] = moment
@@ -41,12 +41,12 @@ class Dues:
             self._tidy()
 
     def forget(self, kind: str, name: str) -> None:
-        """Nobody need look."""
+        """Cancels the check."""
         self._when.pop((kind, name), None)
         self._tidy()
 
     def take(self, now: float) -> list[Due]:
-        """Those to look at by `now`, earliest first; they are not here any more."""
+        """Removes and returns the dues up to `now`, earliest first."""
         taken = []
         while self._heap and self._heap[0][0] <= now:
             moment, due = heapq.heappop(self._heap)
@@ -57,7 +57,7 @@ class Dues:
 
     @property
     def next(self) -> float:
-        """When to look next; infinity with nothing to wait for."""
+        """The time of the next check; infinity if there is none."""
         while self._heap and self._when.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-A list of testboxes as people keep it in a spreadsheet: CSV, one box a line, the names of a hosts
-file's keys above them.  What holds several values has them between blanks.
+A list of testboxes as exported from a spreadsheet: CSV, one box per line, with a header line of
+hosts-file keys.  A cell with several values separates them with blanks.
 
     name,mac,arch,queues,console
     rack-7,52:54:00:12:34:56 52:54:00:12:34:57,aarch64,default fast,ttyAMA0
@@ -17,9 +17,9 @@ import attrs
 from appliance.errors import ApplianceError, BadRequest
 from appliance.jobs import box
 
-HOSTS_MAX: Final = 10_000  # in one list
-LINES_MAX: Final = 2 * HOSTS_MAX  # of it; some people leave every other one empty
-PROBLEMS_MAX: Final = 50  # said at once; the others are mostly the same again
+HOSTS_MAX: Final = 10_000  # per list
+LINES_MAX: Final = 2 * HOSTS_MAX  # per list; some people leave every other line empty
+PROBLEMS_MAX: Final = 50  # shown at once; further ones mostly repeat the first
 LISTS: Final = ("mac", "queues", "tags", "console", "rootfs_disk")
 KEYS: Final = (
     "name", *LISTS, "arch", "uuid", "memory", "crashkernel", "kernel_params",
@@ -33,11 +33,11 @@ class Row:
 
     line: int
     name: str
-    fields: dict[str, Any]  # as a hosts file has them
+    fields: dict[str, Any]  # in the form of a hosts file
 
 
 def parse(text: str) -> list[Row]:
-    """The rows of a list.  Raises BadRequest with every mistake and its line."""
+    """Parses a list into rows.  Raises BadRequest with every mistake and its line."""
     lines = text.removeprefix("\ufeff").splitlines()
     if len(lines) > LINES_MAX:
         raise BadRequest(f"more than {LINES_MAX} lines, or {HOSTS_MAX} testboxes, in one list")
@@ -65,7 +65,7 @@ def parse(text: str) -> list[Row]:
 
 
 def complain(problems: list[str]) -> None:
-    """Raises BadRequest with them, if there are any."""
+    """Raises BadRequest listing `problems`, if there are any."""
     if problems:
         more = len(problems) - PROBLEMS_MAX
         rest = [f"and {more} more"] if more > 0 else []
@@ -97,7 +97,7 @@ def _row(
 
 
 def _check_apart(rows: list[Row], problems: list[str]) -> None:
-    """No name and no MAC stands there twice."""
+    """Notes a problem for every name or MAC that occurs twice."""
     seen: dict[str, int] = {}
     for row in rows:
         for word in (row.name, *row.fields["mac"]):

@@ -1,21 +1,21 @@
 """Pure: no clock, no socket, no await.
 
-A job's states, its events and the legal moves between them.  Every change of a job goes
-through `advance`; anything that is not in its table raises IllegalMove and changes nothing.
+A job's states, its events and the legal moves between them.  Every change of a job's state goes
+through `advance`; a move that is not in its table raises IllegalMove and changes nothing.
 
     Queued -> Offered -> Booting -> Running -> PostRun -> Finished
        ^---------'----------'          '--- Held (manual_check, renew, on_fail) ---^
 
 An attempt is one try of the job on one testbox.  A box that falls silent, or that asks for work
-again (it has rebooted) loses its attempt; who is to blame decides the rest (DESIGN.md#a-jobs-life):
+again (it has rebooted), loses its attempt.  The stage decides what follows (DESIGN.md#a-jobs-life):
 
-* lost before every file of the script was fetched: nobody; the job goes back to its queue;
-* lost after that, before the first report: one more attempt, then `boot_failed`; none with a
-  kernel of the submitter's own;
-* lost while running: `abnormal`, or `timeout` when the deadline passed; what is `abnormal` is run
-  again only if the document says so, and RUNS_LOST_MAX times at most in all;
-* lost after the verdict, or while results were handed over: closed with what it has;
-* lost by BOXES_MAX different boxes, at whatever stage: the job is at fault, and ends.
+* before every file of the script was fetched: nobody's fault; the job goes back to its queue;
+* after that, before the first report: one more attempt, then `boot_failed`; with a kernel of the
+  submitter's own, `boot_failed` at once;
+* while running: `timeout` if the deadline passed, else `abnormal`; an `abnormal` job is run
+  again only if its document says so, and ends when RUNS_LOST_MAX runs are lost;
+* after the verdict, or during the upload of results: closed with the verdict and results so far;
+* lost by BOXES_MAX different boxes, at any stage: the job is at fault, and ends.
 
 Moments are UTC seconds.  The store computes each `until`; this file only carries it.
 """
@@ -32,9 +32,9 @@ from appliance.errors import IllegalMove
 # One more attempt after a boot that was lost with everything fetched (DESIGN.md#a-jobs-life).
 BOOT_LOSSES_MAX: Final = 2
 
-# Runs of a job with `retry: true` that may be lost: one that crashes its box each time ends.
+# The lost runs after which a job with `retry: true` ends: it may crash every box it gets.
 RUNS_LOST_MAX: Final = 5
-# A job that so many testboxes lost is no longer handed out (DESIGN.md#a-jobs-life).
+# A job that so many testboxes have lost is not handed out again (DESIGN.md#a-jobs-life).
 BOXES_MAX: Final = 10
 
 SUCCESS: Final = "success"
@@ -46,26 +46,26 @@ class Rules:
 
     retry: bool = False  # run again after `abnormal`
     reboots: int = 0  # times the job may restart its own box within one attempt
-    own_kernel: bool = False  # of the submitter's: a boot that it loses is its own fault
+    own_kernel: bool = False  # the submitter's kernel: a lost boot is the job's fault
 
 
 @attrs.frozen
 class Attempt:
     """One try of a job on one testbox."""
 
-    number: int  # 1, 2, ...: never given twice
+    number: int  # 1, 2, ...: never reused
     token: str  # the fence: reports carry it in HTTP_PREFIX
     box: str
     address: str  # the box asked from here; its fetches and uploads must come from here too
-    began: float  # the boot under way: a job that restarts its box begins another
+    began: float  # start of the boot under way; a job that restarts its box begins another
     losses: int = 0  # earlier boots lost with everything fetched
-    avoid: tuple[str, ...] = ()  # the boxes that lost them, or runs
-    lost_by: tuple[str, ...] = ()  # all boxes that lost it, at whatever stage; each once
+    avoid: tuple[str, ...] = ()  # the boxes that lost such boots, or runs
+    lost_by: tuple[str, ...] = ()  # all boxes that lost the job, at any stage; each once
     reboots: int = 0  # times the job has restarted its box so far
-    runs_lost: int = 0  # earlier attempts that were lost while they ran
-    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # instead of the lab's, in seconds
-    health: str | None = None  # the client's verdict, first writer wins
-    refused: str | None = None  # why an upload was refused: such a job never ends as success
+    runs_lost: int = 0  # earlier attempts lost while running
+    deadlines: Mapping[str, float] = attrs.field(factory=dict)  # seconds; override the lab's waits
+    health: str | None = None  # the client's verdict; the first one stands
+    refused: str | None = None  # why an upload was refused; such a job never ends as success
 
 
 @attrs.frozen
@@ -74,7 +74,7 @@ class Queued:
 
     tries: int = 0  # attempts given out so far
     losses: int = 0
-    avoid: tuple[str, ...] = ()  # boxes that lost it: another one first, if there is one
+    avoid: tuple[str, ...] = ()  # boxes that lost it: they get it only if no other box can
     lost_by: tuple[str, ...] = ()
     runs_lost: int = 0
 
@@ -102,7 +102,7 @@ class Running:
 
     attempt: Attempt
     until: float
-    length: float | None = None  # seconds of the stage, where somebody granted other than its own
+    length: float | None = None  # seconds granted for the stage; None: its usual length
 
 
 @attrs.frozen
@@ -116,7 +116,7 @@ class PostRun:
 
 @attrs.frozen
 class Held:
-    """Kept on its box for a person: `word` is manual_check, renew or what set-job-stage said."""
+    """Kept on its box for a person: `word` is manual_check, renew or set-job-stage's word."""
 
     attempt: Attempt
     until: float
@@ -126,7 +126,7 @@ class Held:
 
 @attrs.frozen
 class Finished:
-    """Over, for ever."""
+    """The job is over for good."""
 
     health: str
     reason: str
@@ -164,8 +164,8 @@ class Renew:
     """More time in the same stage: somebody asked for it, or the server restarted."""
 
     until: float
-    length: float | None = None  # seconds, as granted: a restart leaves at most that
-    began: float | None = None  # a restart: offers and boots begin anew, by the new wall
+    length: float | None = None  # seconds, as granted: a restart leaves at most this
+    began: float | None = None  # at a restart: the new start of an offer or boot
 
 
 @attrs.frozen
@@ -195,14 +195,14 @@ class Hold:
 
 @attrs.frozen
 class Verdict:
-    """The client's word on how it went; `finished` means success."""
+    """The client's verdict on the job; `finished` means success."""
 
     health: str
 
 
 @attrs.frozen
 class RefuseUpload:
-    """A result was not taken: quota or space."""
+    """An upload was refused for lack of quota or space."""
 
     reason: str
 
@@ -216,7 +216,7 @@ class Close:
 
 @attrs.frozen
 class Lapse:
-    """Nothing was heard of the box until the deadline."""
+    """The deadline passed without a word from the box."""
 
     reason: str
 
@@ -230,13 +230,13 @@ class Undelivered:
 class Asked:
     """The box asks for work again, so it has rebooted."""
 
-    until: float  # of the same attempt's next offer, if the document allows reboots
-    at: float
+    until: float  # deadline of the attempt's next offer, if the document allows reboots
+    at: float  # when the box asked
 
 
 @attrs.frozen
 class Fail:
-    """The job cannot be booted, whoever tries: an image is gone, a script would not fit."""
+    """No box can boot the job: its image is gone, or its script would not fit."""
 
     health: str
     reason: str
@@ -244,7 +244,7 @@ class Fail:
 
 @attrs.frozen
 class Cancel:
-    """A person gave it up."""
+    """A person cancelled the job."""
 
     by: str
 
@@ -256,7 +256,7 @@ Event = (
 
 
 def advance(state: State, event: Event, rules: Rules) -> State:
-    """The state after `event`.  Raises IllegalMove where the table has no such cell."""
+    """Returns the state after `event`.  Raises IllegalMove for a pair not in the table."""
     match state, event:
         case Queued(tries), Offer(attempt, until) if attempt.number == tries + 1:
             return Offered(attempt, until)
@@ -280,11 +280,11 @@ def advance(state: State, event: Event, rules: Rules) -> State:
             return attrs.evolve(state, until=until)
 
         case Offered(attempt), Begin() | Wrap() if attempt.reboots:
-            raise IllegalMove("said before it restarted its box")  # it has no job.cgz again yet
+            raise IllegalMove("said before it restarted its box")  # has no new job.cgz yet
         case ((Offered(attempt) | Booting(attempt) | Held(attempt)), Begin(until, length)):
             return Running(attempt, until, length)
         case Running(), Begin():
-            return state  # said twice: the first deadline stands
+            return state  # reported twice: the first deadline stands
         case (
             (Offered(attempt) | Booting(attempt) | Running(attempt) | Held(attempt)),
             Wrap(until, length),
@@ -307,7 +307,7 @@ def advance(state: State, event: Event, rules: Rules) -> State:
         case ((Offered() | Booting() | Running() | PostRun() | Held()), Lapse(reason)):
             return _lost(state, reason, rules, health="timeout")
         case Offered(attempt), Undelivered() | Asked() if attempt.reboots:
-            return state  # it restarted its box, which asks again: until the offer lapses
+            return state  # the job restarted its box, which may ask again until the offer lapses
         case Offered(attempt), Undelivered():
             return _queued(attempt)
         case Running(attempt), Asked(until, at) if (
@@ -329,7 +329,7 @@ def _lost(state: Active, reason: str, rules: Rules, health: str) -> Queued | Fin
     if attempt.health is not None:
         return _close(attempt, reason)
     match state:
-        case Offered() | Booting() if attempt.reboots:  # it ran before it restarted its box
+        case Offered() | Booting() if attempt.reboots:  # the job ran, then restarted its box
             return _abnormal(attempt, reason, rules, health)
         case Offered() | Booting(loaded=False):
             return _again(attempt, reason, "boot_failed")
@@ -359,7 +359,7 @@ def _abnormal(attempt: Attempt, reason: str, rules: Rules, health: str) -> Queue
 
 
 def _again(attempt: Attempt, reason: str, health: str) -> Queued | Finished:
-    """Back to the queue, unless too many boxes lost it already."""
+    """Puts the job back into the queue, or ends it if too many boxes have lost it."""
     lost_by = tuple(dict.fromkeys([*attempt.lost_by, attempt.box]))
     if len(lost_by) < BOXES_MAX:
         return _queued(attrs.evolve(attempt, lost_by=lost_by))
@@ -372,7 +372,7 @@ def _queued(attempt: Attempt) -> Queued:
 
 
 def _judged(attempt: Attempt, health: str) -> Attempt:
-    """First writer wins, but a borrower's `return` overrides (docs/wire.md#reports)."""
+    """Sets the verdict; the first one stands, but `return` overrides it (docs/wire.md#reports)."""
     if attempt.health is not None and health != "return":
         return attempt
     return attrs.evolve(attempt, health=SUCCESS if health == "finished" else health)
@@ -386,7 +386,7 @@ def _close(attempt: Attempt, reason: str) -> Finished:
 
 
 def stage(state: State) -> str:
-    """The field's own word for the state (docs/wire.md#stages-and-deadlines); "offered" is ours."""
+    """Returns the field's word (docs/wire.md#stages-and-deadlines), or "offered", which is ours."""
     match state:
         case Queued():
             return "submit"
@@ -406,15 +406,15 @@ def stage(state: State) -> str:
 
 
 def is_loading(state: State) -> bool:
-    """Whether a box fetches its files now."""
+    """Tells whether a box is fetching the job's files."""
     return isinstance(state, Offered) or (isinstance(state, Booting) and not state.loaded)
 
 
 def is_loaded(state: State) -> bool:
-    """Whether a box has all its files and has not reported yet."""
+    """Tells whether a box has all the job's files and has not reported yet."""
     return isinstance(state, Booting) and state.loaded
 
 
 def attempt_of(state: State) -> Attempt | None:
-    """The attempt that a state carries; None while queued, or if it never had one."""
+    """Returns the state's attempt; None while queued, or if the job never had one."""
     return None if isinstance(state, Queued) else state.attempt

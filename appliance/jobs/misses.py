@@ -1,19 +1,21 @@
 """Pure: no clock, no socket, no await.
 
-What it costs a testbox to lose a job: a rest, longer each time, so that a box that loses job after
-job does not eat the queue, whatever it loses them by.
+The back-off of a testbox that loses a job.  Each further loss makes it longer, so that a box that
+loses job after job, for whatever reason, does not drain the queue.
 
-    before it had every file of the script     it rests, from the first time on
-    in any other way, before its job has run   the first time for nothing; then it rests
+    When the job is lost                       What happens to the box
+
+    before it had every file of the script     it backs off, from the first loss on
+    in any other way, before its job has run   the first loss is free; then it backs off
     within moments of its job's first report   likewise
-    the same with a last word, if its files    likewise
-      were never served: words alone
-    a kernel of the submitter's own, once it   the shortest rest, and the row grows no longer,
-      was served, if the same person's own       so somebody who tries kernels is not kept from
-      was lost before                            trying the next; those of several people count
-    later, or closed by the box itself         the row is over
+    the same after a verdict or a close, if    likewise: reports alone prove nothing
+      its files were never served
+    a kernel of the submitter's own, all       the shortest back-off, and the loss is not counted,
+      files served, and the previous loss        so a person trying kernels can go on to the next;
+      was the same person's own kernel           the kernels of different people do count
+    later, or closed by the box itself         the count of losses goes back to zero
 
-What a person ends, or the server by itself, is no loss of the box's.
+A job that a person or the server ends is not a loss of the box.
 """
 
 from __future__ import annotations
@@ -29,16 +31,16 @@ from appliance.jobs.changes import Job, Missed
 from appliance.jobs.job import Finished, Held, PostRun, Queued, Running
 from appliance.jobs.store import Store
 
-DOUBLINGS_MAX: Final = 20  # of a pause: more than lead to the longest that there is
+DOUBLINGS_MAX: Final = 20  # of a back-off; fewer already reach the longest one
 
 
 def after(store: Store, job: Job, event: jobs.Event, now: float, waits: Waits) -> list[Missed]:
-    """What `event`, which is about to move the job, means to the box that holds it."""
+    """Returns the change to its box's back-off when `event` is about to move the job."""
     state, attempt = job.state, job.attempt
     if attempt is None or isinstance(state, Finished):
         return []
     if not isinstance(jobs.advance(state, event, job.document.rules), Queued | Finished):
-        return []  # it holds the job still
+        return []  # the box still holds the job
     box = store.box(attempt.box)
     if _ran(box, job, event, now):
         return [Missed(box.name, 0.0)] if box.misses else []
@@ -51,21 +53,21 @@ def after(store: Store, job: Job, event: jobs.Event, now: float, waits: Waits) -
 
 
 def _ran(box: Box, job: Job, event: jobs.Event, now: float) -> bool:
-    """Whether the job had its time on the box, or the box has said the last word."""
+    """Tells whether the job really ran on the box, or the box closed it after being served."""
     if not isinstance(job.state, Running | PostRun | Held):
         return False
     if not 0 <= now - suspicion.began(job) < suspicion.QUICK_S:
         return True
     assert job.attempt is not None
     if not (_is_served(box, job) or suspicion.met_restart(job)):
-        return False  # words alone: nobody runs what we never gave out
+        return False  # reports alone: a box cannot run files that we never served
     return job.attempt.health is not None or isinstance(event, jobs.Close | jobs.Lapse)
 
 
 def _is_served(box: Box, job: Job) -> bool:
-    """Whether the box has had, in the boot under way, every file of the script that is ours.
+    """Tells whether the box fetched every file of the script that we serve, in this boot.
 
-    One that it kept of an earlier boot counts when it asks whether it is still the same (304).
+    A file cached from an earlier boot counts once the box has revalidated it (304).
     """
     assert job.attempt is not None
     got = boxes.fetched(box, job.id, job.attempt.number)
@@ -73,15 +75,15 @@ def _is_served(box: Box, job: Job) -> bool:
 
 
 def _is_own_kernels(box: Box, job: Job) -> bool:
-    """Whether it is a kernel of the submitter's own that did not boot, or not for a minute."""
+    """Tells whether the lost job brought its own kernel, and the box had all files for it."""
     return job.document.rules.own_kernel and _is_served(box, job)
 
 
 def _is_same_persons(store: Store, box: Box, job: Job) -> bool:
-    """Whether what the box lost before was the same person's, and with a kernel of its own, too."""
+    """Tells whether the box's previous job had the same submitter and its own kernel, too."""
     earlier = (boot.job for boot in reversed(box.boots[:-1]) if boot.job is not None)
     before = store.jobs.get(next(earlier, ""))
-    if before is None:  # it is in the archive: long ago
+    if before is None:  # the job is in the archive: long ago
         return False
     return before.submitter == job.submitter and before.document.rules.own_kernel
 

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What an operator decides about testboxes, results and the lab: changes, or Refused with the reason.
-Nothing is changed here.  `now` is UTC in seconds.
+An operator's decisions about testboxes, results and the lab: each function returns the changes to
+make, or raises Refused with the reason.  Nothing is changed here.  `now` is UTC in seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from appliance.jobs.changes import (
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
-RESERVED_MAX_S: Final = 30 * 86400.0  # docs/wire.md#stages-and-deadlines: nobody borrows for longer
+RESERVED_MAX_S: Final = 30 * 86400.0  # docs/wire.md#stages-and-deadlines: the longest loan
 _ITSELF: Final = "the appliance"
 
 
 def suspects(store: Store, names: Iterable[str], now: float) -> list[Change]:
-    """Those of the boxes that get no more jobs (DESIGN.md#a-bad-box-doesnt-eat-the-queue)."""
+    """Quarantines suspicious boxes among `names` (DESIGN.md#a-bad-box-doesnt-eat-the-queue)."""
     return [
         Quarantined(box.name, why, _ITSELF, now)
         for box in (store.boxes[name] for name in names if name in store.boxes)
@@ -39,7 +39,7 @@ def suspects(store: Store, names: Iterable[str], now: float) -> list[Change]:
 
 
 def unregistered(box: Box, by: str, now: float) -> list[Change]:
-    """No hosts file names it any more.  Raises Refused while it holds a job, or without one."""
+    """Unregisters a box.  Raises Refused if it holds a job, or is not registered."""
     if not box.known:
         raise Refused(f"{box.name} is unknown already: no hosts file names it")
     if box.job is not None:
@@ -50,9 +50,9 @@ def unregistered(box: Box, by: str, now: float) -> list[Change]:
 def reserved(
     box: Box, user: str | None, until: float, by: str, why: str, now: float
 ) -> list[Change]:
-    """The box is kept for the jobs of `user`, or from all jobs (None).
+    """Reserves the box for the jobs of `user`, or holds it from all jobs (None).
 
-    Raises Refused where somebody else keeps it already, BadRequest for a time that makes no sense.
+    Raises Refused if the box is unknown or has another reservation, BadRequest for a bad time.
     """
     if not box.known:
         raise Refused(f"{box.name} is unknown and gets no jobs anyway: `host add` it first")
@@ -65,7 +65,7 @@ def reserved(
 
 
 def released(box: Box, by: str, now: float) -> list[Change]:
-    """Whatever keeps jobs from the box is over.  Raises Refused where nothing does."""
+    """Ends quarantine, reservation and back-off of the box.  Raises Refused if it has none."""
     changes: list[Change] = []
     if box.quarantine:
         changes.append(Quarantined(box.name, "", by, now))
@@ -79,7 +79,7 @@ def released(box: Box, by: str, now: float) -> list[Change]:
 
 
 def expired(boxes: Iterable[Box], now: float) -> list[Change]:
-    """Those of the boxes' reservations whose time is up."""
+    """Ends the reservations whose time is up."""
     return [
         Reserved(box.name, None, "its time is up", now)
         for box in boxes
@@ -88,19 +88,19 @@ def expired(boxes: Iterable[Box], now: float) -> list[Change]:
 
 
 def drained(store: Store, by: str, now: float) -> list[Change]:
-    """No job is given out any more; nothing to change where that is so already."""
+    """Stops giving out jobs; no change if the lab is drained already."""
     return [] if store.drained else [Drained(by, now)]
 
 
 def resumed(store: Store, now: float) -> list[Change]:
-    """Jobs are given out again.  Raises Refused where they are."""
+    """Starts giving out jobs again.  Raises Refused if the lab is not drained."""
     if not store.drained:
         raise Refused("nobody drains this lab: jobs are given out")
     return [Drained("", now)]
 
 
 def kept(job: Job, on: bool, by: str, now: float) -> list[Kept]:
-    """Its results stay for good, or no longer.  Raises Refused where there is nothing to keep."""
+    """Keeps a job's results for good, or no longer.  Raises Refused if it has none to keep."""
     if not isinstance(job.state, Finished):
         raise Refused(f"{job.id} is not over; its results stay at least until then")
     if job.swept is not None:
@@ -109,7 +109,7 @@ def kept(job: Job, on: bool, by: str, now: float) -> list[Kept]:
 
 
 def sweepable(store: Store, before: float) -> list[Job]:
-    """The jobs that were over before that moment and whose results nobody keeps, oldest first."""
+    """Returns the jobs that ended before `before` and whose results nobody keeps, oldest first."""
     found = [
         job
         for job in store.jobs.values()
@@ -120,7 +120,7 @@ def sweepable(store: Store, before: float) -> list[Job]:
 
 
 def told(reservation: Reservation) -> str:
-    """A reservation in words."""
+    """Describes a reservation in words."""
     kind = f"reserved for {reservation.user}" if reservation.user else "held"
     why = f" ({reservation.why})" if reservation.why else ""
     return f"{kind} by {reservation.by}{why}"

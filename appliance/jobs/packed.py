@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-The job.cgz of attempts under way, as far as they are large: made once, and kept for as long as the
-attempt.  There may be secrets in it, so what is over is let go of in the same step.
+A cache of large job.cgz archives: each is built once and kept while its attempt is under way.
+An archive may hold secrets, so it is dropped in the same step in which its attempt ends.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from appliance.jobs.changes import Job
 from appliance.jobs.documents.document import Body
 from appliance.jobs.job import Finished
 
-# Of a document's body.  Less is packed in a millisecond; a document of 1 MiB takes sixty of them.
+# Size of a document's body.  Packing less takes 1 ms; a document of 1 MiB takes 60 ms.
 LARGE_BYTES: Final = 32 * 1024
-_ITEM_BYTES: Final = 16  # what an item costs besides its text
-KEPT_BYTES: Final = 32 * 2**20  # thirty of the largest
+_ITEM_BYTES: Final = 16  # counted for each item besides its text
+KEPT_BYTES: Final = 32 * 2**20  # thirty of the largest archives
 KEPT_MAX: Final = 256
 
-Key = tuple[Any, ...]  # what it was made for: token, address, ...
+Key = tuple[Any, ...]  # the inputs of the archive: token, address, ...
 
 
 @attrs.define
 class Packed:
-    """What is kept, by job."""
+    """The archives, by job."""
 
     _kept: OrderedDict[str, tuple[str, Key, bytes]] = attrs.field(factory=OrderedDict)
     _size: int = 0  # bytes
 
     def __len__(self) -> int:
-        """How many."""
+        """Returns the number of archives."""
         return len(self._kept)
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of all archives together."""
         return self._size
 
     def find(self, job: str, key: Key) -> bytes | None:
-        """What was made for `key`."""
+        """Returns the job's archive if it was built for `key`."""
         kept = self._kept.get(job)
         if kept is None or kept[1] != key:
             return None
@@ -50,7 +50,7 @@ class Packed:
         return kept[2]
 
     def keep(self, job: str, token: str, key: Key, data: bytes) -> None:
-        """Keep it while the attempt with `token` is under way, and there is room."""
+        """Caches an archive while the attempt with `token` is under way and there is room."""
         self._drop(job)
         self._kept[job] = token, key, data
         self._size += len(data)
@@ -58,7 +58,7 @@ class Packed:
             self._drop(next(iter(self._kept)))
 
     def follow(self, job: Job) -> None:
-        """Let go of what belongs to an attempt that is over."""
+        """Drops the job's archive if its attempt is over."""
         kept = self._kept.get(job.id)
         if kept is not None:
             attempt = None if isinstance(job.state, Finished) else job.attempt
@@ -72,7 +72,7 @@ class Packed:
 
 
 def is_large(body: Body) -> bool:
-    """Whether to pack it takes so long that the loop should not."""
+    """Tells whether packing takes too long to do in the event loop."""
     left = LARGE_BYTES
     parts: list[Any] = [body.script or "", body.job2sh or {}, body.secrets, body.fields]
     while parts and left >= 0:

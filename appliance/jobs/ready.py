@@ -1,15 +1,15 @@
 """Pure: no clock, no socket, no await.
 
-Who gets what next: queued jobs on one side, parked testboxes on the other, and the pairs between.
+Matches queued jobs with parked testboxes.
 
-Work grows with what changed, not with the queue.  Jobs that ask for the same tags stand in one
-pile, boxes that have the same tags in another, and piles are compared, not jobs with boxes.
-Between two calls of `pairs` nothing fits that has not changed since, so a new job is held only
-against the boxes, and a new box only against the jobs.
+The cost grows with the number of changes, not with the length of the queue.  Jobs that ask for the
+same tags are grouped in a pile, boxes with the same tags likewise, and piles are compared instead
+of single jobs and boxes.  After a call of `pairs` no waiting job fits a parked box, so the next
+call compares only new jobs with the boxes and new boxes with the jobs.
 
-Among the jobs that fit a box: priority, then submitters in turn, then age
-(DESIGN.md#who-gets-what).  Who was served by a box has had a turn in all queues of that box, and in
-no other queue.
+Jobs that fit a box are ordered by priority, then by submitters in turn, then by age
+(DESIGN.md#who-gets-what).  A submitter who gets a box has had a turn in all queues that this box
+serves, and in no other queue.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ class Needs:
 
 @attrs.frozen
 class Serves:
-    """What a parked box works for; of one submitter's jobs, those of an earlier key come first."""
+    """What a parked box serves; among one submitter's jobs, an earlier key comes first."""
 
     keys: tuple[Key, ...]
     tags: Tags = frozenset()
     only: str | None = None  # the submitter it is reserved for
 
     def take(self, needs: Needs) -> bool:
-        """Whether such a job could run there."""
+        """Tells whether a job with these needs could run on the box."""
         mine = self.only in (None, needs.submitter)
         return mine and needs.key in self.keys and needs.tags <= self.tags
 
 
-Pile = OrderedDict[str, int]  # jobs, each with its place in the order of all
-Idle = dict[str, int]  # boxes, likewise; thousands of these, and a dict is half of an OrderedDict
+Pile = OrderedDict[str, int]  # job -> its place in the order of all jobs
+Idle = dict[str, int]  # box -> its place; thousands of boxes, so a dict: half the memory
 
 
 @attrs.define
 class _Turn:
-    """One submitter's in a line."""
+    """One submitter's turn in a line."""
 
-    number: int  # the smaller is sooner, in whichever line
+    number: int  # the smallest is next, compared across all lines
     piles: dict[Tags, Pile] = attrs.Factory(dict)
 
     def oldest(self, serves: Serves, fits: Callable[[str], bool]) -> str | None:
-        """The oldest of these jobs that fits."""
+        """Returns the submitter's oldest job that fits."""
         return _first((p for tags, p in self.piles.items() if tags <= serves.tags), fits)
 
 
-_Turns = OrderedDict[str, _Turn]  # by submitter, whose turn is next first: numbers only grow
+_Turns = OrderedDict[str, _Turn]  # by submitter, next turn first; numbers only grow
 
 
 @attrs.define
@@ -85,14 +85,14 @@ class _Line:
             turns.move_to_end(needs.submitter, last=False)
 
     def served(self, needs: Needs, number: int) -> None:
-        """The submitter had a turn, here or in another line; all others come before the next."""
+        """Records that the submitter had a turn, in any line; all others come before the next."""
         turn = self.turn(needs.priority, needs.submitter)
         if turn is not None:
             turn.number = number
             self.by_priority[needs.priority].move_to_end(needs.submitter)
 
     def turn(self, priority: int, submitter: str) -> _Turn | None:
-        """None where this submitter has no job of this priority here."""
+        """Returns the submitter's turn; None without a job of this priority in this line."""
         turns = self.by_priority.get(priority)
         return turns.get(submitter) if turns is not None else None
 
@@ -108,7 +108,7 @@ class _Line:
             del self.by_priority[needs.priority]
 
     def first(self, serves: Serves, fits: Callable[[str], bool]) -> tuple[int, int, str] | None:
-        """(-priority, number, submitter) of the next turn among those with a job that fits."""
+        """Returns (-priority, number, submitter) of the next turn that has a job that fits."""
         for priority in sorted(self.by_priority, reverse=True):
             for submitter, turn in self.by_priority[priority].items():
                 if serves.only in (None, submitter) and turn.oldest(serves, fits) is not None:
@@ -117,12 +117,12 @@ class _Line:
 
 
 def _shared(box: str, serves: Serves) -> Iterable[Key]:
-    """The keys that others may serve too; each box has a queue of its own name besides."""
+    """Returns the keys that other boxes may serve too: all but the box's own name."""
     return (key for key in serves.keys if key[0] != box)
 
 
 def _first(piles: Iterable[Mapping[str, int]], fits: Callable[[str], bool]) -> str | None:
-    """The first of all that fit; only what does not fit is looked at twice in a pile."""
+    """Returns the name with the lowest place that fits, over all piles."""
     found: tuple[int, str] | None = None
     for pile in piles:
         for name, place in pile.items():
@@ -138,12 +138,12 @@ def _first(piles: Iterable[Mapping[str, int]], fits: Callable[[str], bool]) -> s
 class Ready:
     """Both sides of the match."""
 
-    fits: Callable[[str, str], bool]  # (job, box): what needs cannot say; seldom False
+    fits: Callable[[str, str], bool]  # (job, box): a check beyond Needs and Serves; seldom False
     _lines: dict[Key, _Line] = attrs.field(factory=dict, init=False)
     _queued: dict[str, Needs] = attrs.field(factory=dict, init=False)
     _parked: dict[str, Serves] = attrs.field(factory=dict, init=False)
     _idle: dict[Key, dict[tuple[Tags, str | None], Idle]] = attrs.field(factory=dict, init=False)
-    # A dict whose first keys are taken away one by one walks over all their empty places each time.
+    # Not a dict: to find its first key it walks over the slots of all keys removed before.
     _new_jobs: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
     _new_boxes: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
     _places: int = attrs.field(default=0, init=False)
@@ -157,7 +157,7 @@ class Ready:
         return self._parked.keys()
 
     def queue(self, job: str, needs: Needs, *, front: bool = False) -> None:
-        """A job waits; at the `front` of its queue if it was given out and came back."""
+        """Adds a waiting job; at the `front` if it was given out and came back."""
         assert job not in self._queued, f"{job} is queued already"
         self._queued[job] = needs
         self._places += 1
@@ -166,7 +166,7 @@ class Ready:
         self._new_jobs[job] = None
 
     def unqueue(self, job: str) -> None:
-        """The job waits no longer."""
+        """Removes a job that waits no longer."""
         needs = self._queued.pop(job)
         line = self._lines[needs.key]
         line.remove(job, needs)
@@ -175,7 +175,7 @@ class Ready:
         self._new_jobs.pop(job, None)
 
     def park(self, box: str, serves: Serves) -> None:
-        """A box waits for work."""
+        """Adds a box that waits for work."""
         self.unpark(box)
         self._parked[box] = serves
         self._places += 1
@@ -185,7 +185,7 @@ class Ready:
         self._new_boxes[box] = None
 
     def unpark(self, box: str) -> None:
-        """The box waits no longer; nothing happens if it did not."""
+        """Removes a box that waits no longer; does nothing if it is not parked."""
         serves = self._parked.pop(box, None)
         if serves is None:
             return
@@ -199,14 +199,14 @@ class Ready:
         self._new_boxes.pop(box, None)
 
     def pairs(self, most: int) -> list[tuple[str, str]]:
-        """Up to `most` (box, job) pairs, taken off both sides.
+        """Removes and returns up to `most` (box, job) pairs.
 
-        What could not be looked at because `most` was reached is looked at next time.
+        New jobs and boxes not looked at because `most` was reached stay for the next call.
         """
         made: list[tuple[str, str]] = []
         if not self._parked:
-            self._new_jobs.clear()  # a box that sits down is held against them all
-        # New jobs first: a box that waits longer gets them before one that has just sat down.
+            self._new_jobs.clear()  # a box that parks later is compared with all jobs
+        # New jobs first: a box that has waited longer gets them before one just parked.
         while self._new_jobs and len(made) < most:
             job = next(iter(self._new_jobs))
             box = self._box_for(job)
@@ -223,7 +223,7 @@ class Ready:
         return made
 
     def _box_for(self, job: str) -> str | None:
-        """The box that the queue is named after, else the one that waits longest."""
+        """Returns the box that the queue is named after, else the one that has waited longest."""
         needs = self._queued[job]
         named = needs.key[0]
         serves = self._parked.get(named)
@@ -237,7 +237,7 @@ class Ready:
         return _first(piles, lambda box: self.fits(job, box))
 
     def _pair(self, box: str) -> tuple[str, str]:
-        """`box` takes the job whose turn it is: which need not be the one that found it."""
+        """Gives `box` the job whose turn it is, which may differ from the job that found `box`."""
         job = self.best(box, self._parked[box])
         assert job is not None
         needs = self._queued[job]
@@ -250,7 +250,7 @@ class Ready:
         return box, job
 
     def best(self, box: str, serves: Serves) -> str | None:
-        """The job whose turn it is on a box that serves this; nothing is taken."""
+        """Returns the job whose turn it is on a box that `serves` this; changes nothing."""
 
         def fits(job: str) -> bool:
             return self.fits(job, box)
@@ -261,5 +261,5 @@ class Ready:
             return None
         priority, _, submitter = min(firsts)
         turns = [line.turn(-priority, submitter) for line in lines]
-        # of one submitter's, the box's own name comes before its group and its other queues
+        # the submitter's jobs for the box's own name come before its group and its other queues
         return next(job for turn in turns if turn and (job := turn.oldest(serves, fits)))

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-All testboxes, and which of them it is that asks.  Like the store, which has the only Registry, it
-changes by Changes alone.
+All testboxes, and how an asking box is identified.  The store has the only Registry; like the
+store, it is changed by Changes alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BoxChange = Known | Seen | Missed | Stepped | Quarantined | Reserved | Unregiste
 
 
 def keys_of(box: Box) -> tuple[Key, ...]:
-    """What a box works for; nothing while it is unknown or its arch is."""
+    """Returns the keys that a box serves; none while the box or its arch is unknown."""
     if box.facts is None or box.runs_arch is None:
         return ()
     kind = platform(box.runs_arch, container=is_container(box.name))
@@ -46,7 +46,7 @@ def keys_of(box: Box) -> tuple[Key, ...]:
 
 
 def serves(box: Box) -> Serves:
-    """What it takes while it is parked."""
+    """Returns which jobs the box takes while it is parked."""
     tags = frozenset(box.facts.tags if box.facts else ())
     only = box.reservation.user if box.reservation is not None else None
     return Serves(keys_of(box), tags, only)
@@ -54,7 +54,7 @@ def serves(box: Box) -> Serves:
 
 @attrs.define
 class Registry:
-    """Boxes by name, and every index that a question about them needs."""
+    """Boxes by name, and the indexes for lookups by MAC, UUID, address and key."""
 
     boxes: dict[str, Box]
     _by_mac: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -63,36 +63,36 @@ class Registry:
     _serving: dict[Key, dict[str, None]] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        # An address belongs to who asked from it last, as it did before the restart.
+        # Sorted, so that an address belongs to the box that asked from it last, as before.
         for box in sorted(self.boxes.values(), key=lambda box: box.asked):
-            if box.facts is not None:  # earlier versions believed a UUID, and kept its MAC
+            if box.facts is not None:  # earlier versions trusted UUIDs and added MACs to a box
                 box.macs = box.facts.macs
             self._index(box)
 
     def of(self, identity: Identity) -> Box | None:
-        """The box that this is: by its MAC alone, of which the neighbour table knows something.
+        """Finds the box by its MAC alone, which the neighbour table can confirm.
 
-        A UUID is proof of nothing, for whoever has seen a box's knows it: see `said_to_be`.
+        A UUID proves nothing, since anybody who has seen it can send it: see `said_to_be`.
         """
         name = self._by_mac.get(identity.mac)
         return self.boxes.get(name) if name else None
 
     def said_to_be(self, box: Box) -> Box | None:
-        """The known box whose UUID an unknown one says: PXE on another NIC, if a person agrees."""
+        """Finds the known box whose UUID an unknown one claims: maybe PXE on another NIC of it."""
         name = self._by_uuid.get(box.uuid) if box.uuid is not None and not box.known else None
         return self.boxes.get(name) if name else None
 
     def at(self, address: str) -> Box | None:
-        """The box that asked from `address` last."""
+        """Finds the box that asked from `address` last."""
         name = self._by_address.get(address)
         return self.boxes[name] if name else None
 
     def serving(self, key: Key) -> list[str]:
-        """The known boxes that work for `key`."""
+        """Returns the known boxes that serve `key`."""
         return list(self._serving.get(key, {}))
 
     def apply(self, change: BoxChange) -> None:
-        """Make one change."""
+        """Applies one change."""
         match change:
             case Known(facts, at):
                 self._know(facts, at)
@@ -125,20 +125,23 @@ class Registry:
                 self._unindex(self.boxes.pop(name))
 
     def shift(self, step: float, *, exactly: bool) -> None:
-        """The wall was moved by so many seconds: what is compared with it moves along.
+        """Moves all times that are compared with the wall clock, which was moved by `step` seconds.
 
-        What a person keeps a box for only where it is known `exactly`: a guess would add up.
+        The end of a reservation is moved only if `step` is known `exactly`: guesses would add up.
         """
         for box in self.boxes.values() if step else ():
             box.since += step
             box.backoff_until += step if box.backoff_until else 0.0
             if exactly and (kept := box.reservation) is not None:
                 box.reservation = attrs.evolve(kept, until=kept.until + step)
-            if box.boots:  # which says when it asked last
+            if box.boots:  # the last one tells when the box asked last
                 box.boots[-1] = shifted(box.boots[-1], step)
 
     def _know(self, facts: Facts, at: float) -> None:
-        """A stranger with one of its MACs gets the name; one that had a name keeps its past."""
+        """Registers a box; an unknown box with one of its MACs is merged into it.
+
+        An unknown box that was registered once stays, without those MACs: jobs refer to it.
+        """
         names = dict.fromkeys(self._by_mac[mac] for mac in facts.macs if mac in self._by_mac)
         before = [box for name in sorted(names) if not (box := self.boxes[name]).known]
         found = self.boxes.get(facts.name) or Box(facts.name, (), since=at)
@@ -148,7 +151,7 @@ class Registry:
                 inherit(found, box)
                 if box.name.startswith(STRANGER):
                     del self.boxes[box.name]
-                else:  # jobs were on it
+                else:  # it was registered once, and jobs were on it
                     box.macs = tuple(mac for mac in box.macs if mac not in facts.macs)
                     box.address = None
                     self._index(box)
@@ -163,20 +166,20 @@ class Registry:
         who = change.identity
         self.boxes[change.box] = box = self.boxes.get(change.box) or Box(change.box, (who.mac,))
         same = who.mac in box.macs and who.address == box.address and who.arch in (None, box.arch)
-        if not same:  # an idle box asks twice an hour, always as before
+        if not same:  # an idle box asks twice an hour, nearly always unchanged
             self._unindex(box)
-        if not box.known:  # of a known one, its hosts file says which cards it has
+        if not box.known:  # the hosts file lists the cards of a known box
             box.macs = tuple(dict.fromkeys([*box.macs, who.mac]))
         box.arch = who.arch or box.arch
         box.uuid = (box.facts and box.facts.uuid) or who.uuid or box.uuid
         box.serial, box.product = who.serial or box.serial, who.product or box.product
         box.address, box.since = who.address, change.at
         if box.boot is not None and box.boot.job is None and not box.boot.steps:
-            box.boots.pop()  # it was parked and asks again: no boot to remember
+            box.boots.pop()  # the box was only parked and asks again: not a boot worth keeping
         elif box.boot is not None and box.boot.ended is None:
             box.boot.ended = "asked again"
         box.boots = [*box.boots[-BOOTS_KEPT + 1 :], BootLog(change.at)]
-        self._by_address[who.address] = box.name  # another may have asked from there since
+        self._by_address[who.address] = box.name  # another box may have had it
         if not same:
             self._index(box)
 

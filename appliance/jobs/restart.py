@@ -1,12 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-What a start makes of the attempts that it finds, whatever the wall clock did since the last one.
+The deadlines of attempts under way after a restart of the server, even if the clock was moved.
 
-Deadlines are kept in UTC, so a clock that was moved between two runs would move them all.  Within
-one boot of the kernel its own count of seconds says what has passed, exactly: deadlines move along
-with the wall.  Over a reboot nothing says how long the machine was off but the clock in question:
-that time is not counted, so what runs keeps what it had left when the journal last heard of
-anything.  Offers and boots begin anew either way.
+Deadlines are kept in UTC, so a wall clock moved between two runs would shift them all.  Within
+one boot of the kernel, its uptime tells exactly how much time has passed: deadlines are moved by
+the same step as the wall clock.  After a reboot only the wall clock, which may be wrong, tells how
+long the machine was off: that time is not counted, and a running attempt keeps the time that it had
+left at the journal's last change.  Offers and boots start over either way.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from appliance.jobs.decisions import waits_of
 from appliance.jobs.job import Booting, Held, Offered, PostRun, Running
 from appliance.jobs.store import Store
 
-# A box whose job's time was over while nobody listened may still say how it went: built-in clients
-# ask again after thirty seconds.
+# Extra time for a box whose deadline passed while the server was down, so that it can still report:
+# built-in clients retry after thirty seconds.
 GRACE_S: Final = 60.0
-SAME_S: Final = 1.0  # clocks that differ by less are one: nobody's deadline moves
-STEP_S: Final = 60.0  # a clock that was moved by more is told of: minutes mean another time of day
+SAME_S: Final = 1.0  # a smaller difference between clocks is ignored: no deadline moves
+STEP_S: Final = 60.0  # a larger step of the wall clock is shown to the operator
 
 
 @attrs.frozen
 class Gap:
-    """What lies between the last that is known of a run and the next start."""
+    """How the wall clock moved between the last run's last reading and this start."""
 
-    step: float  # by how much the wall was moved, as far as that is known
-    shift: float | None  # what the deadlines of what runs move by; None: nothing is known
+    step: float  # seconds by which the wall clock was moved, as far as known
+    shift: float | None  # seconds to add to the deadlines of running attempts; None: unknown
 
 
 def gap(store: Store, now: Clocked) -> Gap:
-    """What the clocks of then and now say together."""
+    """Compares the last reading of the clocks with `now`."""
     last = store.clocked
     if last is None:
         return Gap(0.0, None)
@@ -52,14 +52,14 @@ def gap(store: Store, now: Clocked) -> Gap:
 
 
 def restarted(store: Store, now: Clocked, waits: Waits) -> list[Change]:
-    """What a start does to what it finds; `now` is what its clocks say."""
+    """Returns the changes to make at a start; `now` is the reading of its clocks."""
     found = gap(store, now)
     changes: list[Change] = [attrs.evolve(now, step=found.step)]
     for job in store.active():
         assert job.attempt is not None
         until, began = rearmed(job, now.at, waits, found.shift), job.attempt.began
         if isinstance(job.state, Offered | Booting):
-            began = now.at  # by the wall of this run, with which bytes are compared
+            began = now.at  # by this run's clock, which also times fetched bytes
         if (until, began) != (_until(job), job.attempt.began):
             renew = jobs.Renew(until, began=began if began == now.at else None)
             changes.append(Moved(job.id, renew, now.at, RESTARTED))
@@ -67,7 +67,7 @@ def restarted(store: Store, now: Clocked, waits: Waits) -> list[Change]:
 
 
 def rearmed(job: Job, now: float, waits: Waits, shift: float | None = None) -> float:
-    """When the job's stage is over, after a restart: what it had left, and a moment at least."""
+    """Returns the end of the job's stage after a restart: its time left, but at least GRACE_S."""
     state, waits = job.state, waits_of(job, waits)
     if isinstance(state, Offered):
         return now + waits.offer_lease
@@ -79,7 +79,7 @@ def rearmed(job: Job, now: float, waits: Waits, shift: float | None = None) -> f
         length = waits.manual_check
     length = length if state.length is None else state.length
     left = state.until + (shift or 0.0) - now
-    if shift is None and left <= 0:  # of an earlier version: it may as well be the clock
+    if shift is None and left <= 0:  # state of an earlier version: maybe just the clock moved
         left = length
     return now + min(max(left, GRACE_S), length)
 
@@ -90,7 +90,7 @@ def _until(job: Job) -> float:
 
 
 def told(seconds: float) -> str:
-    """How far a clock was moved, for people; empty where that is nothing."""
+    """Describes a step of the clock for people; empty below STEP_S."""
     if abs(seconds) < STEP_S:
         return ""
     size, unit = next(
@@ -102,7 +102,7 @@ def told(seconds: float) -> str:
 
 
 def wrong(store: Store, drift: float) -> list[str]:
-    """What an operator should know of the clock: it was moved before this start, or since."""
+    """Returns the operator's warnings about the clock: moved before this start, or since."""
     found = []
     if store.clocked is not None and (text := told(store.clocked.step)):
         found.append(f"{text} before this start: no deadline moved; see that it is right now")

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-The files that the boot script of a job names, as URLs, and which of them are ours to serve.
+The files that a job's boot script names, as URLs, and which of them this server serves.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ RUNNER: Final = "/runner.cgz"
 
 
 def job_cgz_path(job: Job) -> str:
-    """Clients find the job's id in this path (docs/wire.md#the-boot-script)."""
+    """Returns the path of job.cgz; clients read the job's id from it.
+
+    See docs/wire.md#the-boot-script.
+    """
     return f"/job_initrd_tmpfs/{job.id}/job.cgz"
 
 
 def own_paths(job: Job) -> set[str]:
-    """The paths of those that we serve, whatever the document says: one from elsewhere is not ours.
+    """Returns the paths of the script's files on this server; whole URLs are other servers'.
 
     job.cgz is always among them.
     """
@@ -27,9 +30,9 @@ def own_paths(job: Job) -> set[str]:
 
 
 def urls(job: Job) -> list[str]:
-    """Of its kernel, its initrds and its packages, in the order of the script."""
+    """Returns the URLs of the kernel, initrds and packages, in the order of the script."""
     pinned = job.pinned
     urls = [*filter(None, [pinned.kernel]), *pinned.initrds, *pinned.packages]
-    if job.document.os_mount == "initramfs":  # others fetch these once they run
+    if job.document.os_mount == "initramfs":  # else the running client fetches these
         urls += [*pinned.deps, *pinned.pkgs]
     return urls

@@ -1,11 +1,11 @@
 """Pure: no clock, no socket, no await.
 
 All jobs and testboxes, in memory.  The store changes in one way only: `apply` takes a Change.
-Changes are what the journal keeps, so applying them again in order rebuilds the store.
+The journal keeps the Changes, so applying them again in order rebuilds the store.
 
-Who decides which change comes next: `decisions`.  Which testbox is which: `registry`.  Who waits
-for whom: `ready`, which the store feeds with queued jobs; parked boxes are the scheduler's to add,
-since seats do not survive a restart.
+`decisions` makes the changes, `registry` identifies testboxes, and `ready` matches queued jobs with
+parked boxes.  The store adds the queued jobs to `ready`; the scheduler adds the parked boxes, since
+seats do not survive a restart.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from appliance.jobs.suspicion import Evidence
 
 @attrs.define
 class Store:
-    """Jobs by id, boxes by name, and every index that a question needs."""
+    """Jobs by id, boxes by name, and the indexes for every other lookup."""
 
     jobs: dict[str, Job] = attrs.Factory(dict)
     boxes: dict[str, Box] = attrs.Factory(dict)
     counter: int = 0  # the number of the newest job; never goes back
-    drained: str = ""  # by whom: no job is given out until somebody resumes
-    archived: int = 0  # jobs that only the archive has
-    clocked: Clocked | None = None  # what a run's clocks said last
-    moment: float = 0.0  # of the newest change, as that run counts
+    drained: str = ""  # who drained the lab: no job is given out until somebody resumes
+    archived: int = 0  # number of jobs that are in the archive alone
+    clocked: Clocked | None = None  # the last reading of a run's clocks
+    moment: float = 0.0  # time of the newest change, by the clock of its run
     park: float = attrs.field(default=Waits().park, init=False)  # seconds of an idle box's wait
     ready: Ready = attrs.field(init=False)
     _registry: Registry = attrs.field(init=False)
     _by_token: dict[str, str] = attrs.field(factory=dict, init=False)
     _by_key: dict[tuple[str, str], list[str]] = attrs.field(factory=dict, init=False)
     _active: dict[str, None] = attrs.field(factory=dict, init=False)  # jobs with an attempt
-    _held: dict[str, dict[str, None]] = attrs.field(factory=dict, init=False)  # those, by address
+    _held: dict[str, dict[str, None]] = attrs.field(factory=dict, init=False)  # _active by address
     _unfiled: dict[str, None] = attrs.field(factory=dict, init=False)  # with a body in memory
-    _over: dict[str, None] = attrs.field(factory=dict, init=False)  # finished, in that order
-    _loading: set[str] = attrs.field(factory=set, init=False)  # of those, whose files are fetched
+    _over: dict[str, None] = attrs.field(factory=dict, init=False)  # finished, oldest end first
+    _loading: set[str] = attrs.field(factory=set, init=False)  # active, files being fetched
     evidence: Evidence = attrs.field(factory=Evidence, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -80,42 +80,42 @@ class Store:
     # ---- questions
 
     def job(self, name: str) -> Job:
-        """Raises NotFound."""
+        """Returns a job.  Raises NotFound."""
         try:
             return self.jobs[name]
         except KeyError:
             raise NotFound(f"no job {name[:80]}") from None
 
     def box(self, name: str) -> Box:
-        """Raises NotFound."""
+        """Returns a testbox.  Raises NotFound."""
         try:
             return self.boxes[name]
         except KeyError:
             raise NotFound(f"no testbox {name[:80]}") from None
 
     def box_of(self, identity: Identity) -> Box | None:
-        """The box that this is."""
+        """Finds the box with this identity."""
         return self._registry.of(identity)
 
     def registered(self, card: str) -> str | None:
-        """The known box that has a card, if one has."""
+        """Returns the name of the known box that has this network card."""
         box = self._registry.of(Identity(card, ""))
         return box.name if box is not None and box.known else None
 
     def said_to_be(self, box: Box) -> Box | None:
-        """The known box that an unknown one says it is, by a UUID."""
+        """Finds the known box that an unknown one claims to be, by its UUID."""
         return self._registry.said_to_be(box)
 
     def box_at(self, address: str) -> Box | None:
-        """The box that asked from `address` last."""
+        """Finds the box that asked from `address` last."""
         return self._registry.at(address)
 
     def serving(self, key: Key) -> list[str]:
-        """The known boxes that work for `key`."""
+        """Returns the known boxes that serve `key`."""
         return self._registry.serving(key)
 
     def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
-        """The job and the attempt that carry `token`."""
+        """Finds the attempt with `token`, and its job."""
         name = self._by_token.get(token)
         if name is None:
             return None
@@ -123,30 +123,30 @@ class Store:
         return job, next(attempt for attempt in job.attempts if attempt.token == token)
 
     def jobs_with_key(self, submitter: str, key: str) -> list[Job]:
-        """The jobs that this submitter made with this key; empty for a new key."""
+        """Returns the jobs that this submitter made with this key; empty for a new key."""
         return [self.jobs[name] for name in self._by_key.get((submitter, key), [])]
 
     @property
     def lost(self) -> int:
-        """Jobs that are nowhere, as far as numbers tell: a repair or a restore left them out."""
+        """The number of jobs missing from memory and archive, after a repair or a restore."""
         return self.counter - len(self.jobs) - self.archived
 
     def active(self) -> list[Job]:
-        """The jobs that hold a box."""
+        """Returns the jobs that hold a box."""
         return [self.jobs[name] for name in self._active]
 
     def held_at(self, address: str) -> list[Job]:
-        """The jobs whose boxes asked from `address`: several where it runs virtual boxes."""
+        """Returns the jobs of the boxes at `address`: several on a host of virtual boxes."""
         return [self.jobs[name] for name in self._held.get(address, ())]
 
     def unfiled(self, most: int) -> list[Job]:
-        """Up to `most` jobs whose documents' bodies are in memory, oldest first."""
+        """Returns up to `most` jobs whose document bodies are in memory, oldest first."""
         return [self.jobs[name] for name in itertools.islice(self._unfiled, most)]
 
     def over(self, newest: int, most: int) -> list[Job]:
-        """Up to `most` finished jobs that the archive may take, all but the `newest`.
+        """Returns up to `most` finished jobs to archive; the `newest` ones stay.
 
-        What a testbox is suspected for stays: its suspicion asks how the job fared elsewhere.
+        Jobs that a testbox is suspected for also stay: suspicion looks up which boxes lost them.
         """
         surplus = min(len(self._over) - newest, most)
         if surplus <= 0:
@@ -156,22 +156,22 @@ class Store:
         return [self.jobs[name] for name in itertools.islice(found, surplus)]
 
     def boots_in_flight(self) -> int:
-        """How many boxes are loading files now."""
+        """Returns the number of boxes that are loading files."""
         return len(self._loading)
 
     def next_for(self, box: Box) -> Job | None:
-        """The queued job that `box` would be handed now; nothing is taken."""
+        """Returns the queued job that `box` would get now; the job stays queued."""
         name = self.ready.best(box.name, registry.serves(box))
         return self.jobs[name] if name else None
 
     def _fits(self, job_id: str, box_name: str) -> bool:
-        """A box that lost the job's boot gets it again only where no other could take it."""
+        """Tells whether the box may have the job: one that lost it only if no other can take it."""
         state = self.jobs[job_id].state
         assert isinstance(state, Queued)
         return box_name not in state.avoid or not self._another(self.jobs[job_id], state, box_name)
 
     def _another(self, job: Job, state: Queued, box_name: str) -> bool:
-        now = self.boxes[box_name].asked  # it sat down then; it asks once in each wait
+        now = self.boxes[box_name].asked  # when it took its seat; it asks once in each wait
         return any(
             is_there(other, now, self.park)
             and other.takes_jobs
@@ -184,7 +184,7 @@ class Store:
     # ---- changes
 
     def foresee(self, changes: list[Change]) -> None:
-        """Whether all of `changes` can be made, one after the other.  Raises IllegalMove."""
+        """Checks that all of `changes` can be made in order.  Raises IllegalMove."""
         if len(changes) < 2:  # `apply` is all or nothing by itself
             return
         states: dict[str, tuple[jobs.State, jobs.Rules]] = {}
@@ -199,7 +199,7 @@ class Store:
                 states[change.job] = (jobs.advance(state, change.event, rules), rules)
 
     def apply(self, change: Change) -> None:
-        """Make one change.  Raises IllegalMove, with nothing changed, where the table says so."""
+        """Makes one change.  Raises IllegalMove, with nothing changed, for an illegal move."""
         self._apply(change)
         moment = moment_of(change)
         self.moment = self.moment if moment is None else moment
@@ -220,7 +220,7 @@ class Store:
             case Drained(by):
                 self.drained = by
             case Kept(name) | Swept(name) | Lacking(name):
-                self.jobs[name] = marked(self.jobs[name], change)  # fields that no index knows
+                self.jobs[name] = marked(self.jobs[name], change)  # changes no indexed field
             case Synced(name, node):
                 self.jobs[name] = attrs.evolve(self.jobs[name], node=node)
             case Filed(names):
@@ -236,7 +236,7 @@ class Store:
                 self._registry.apply(change)
 
     def _forget(self, job: Job) -> None:
-        """It is over, and the archive has it."""
+        """Removes a job from memory: it is over, and the archive has it."""
         assert isinstance(job.state, Finished), f"{job.id} is not over"
         assert job.document.body is None, f"the body of {job.id} is not filed"
         self._unindex_job(job)
@@ -251,7 +251,7 @@ class Store:
         new = moved(old, change)
         self._unindex_job(old)
         self.jobs[new.id] = new
-        # What was lost while it ran waits behind the others: it has had a box.
+        # A job lost while running waits behind the others, since it has had its turn on a box.
         self._index_job(new, came_back=not isinstance(old.state, Queued | Running))
         attempt = jobs.attempt_of(new.state) or jobs.attempt_of(old.state)
         if attempt is not None:
@@ -260,7 +260,7 @@ class Store:
                 box.since = change.at
             suspicion.note(self.evidence, box, old, new, change.event, change.at)
 
-    # ---- indexes: each is a function of jobs and boxes, and never kept on disk
+    # ---- indexes: each is computed from jobs and boxes, and never stored on disk
 
     def _index_job(self, job: Job, *, came_back: bool = False) -> None:
         if isinstance(job.state, Queued):
@@ -297,7 +297,7 @@ class Store:
             self.boxes[job.attempt.box].job = None
 
     def check(self) -> None:
-        """The invariants; a violation is our bug and raises AssertionError."""
+        """Checks the invariants.  A violation is our bug and raises AssertionError."""
         holders: dict[str, str] = {}
         for job in self.active():
             attempt = job.attempt

@@ -1,11 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-What is held against a testbox, and when it is enough to give it no more jobs until a person has
-looked at it (DESIGN.md#a-bad-box-doesnt-eat-the-queue).
+When a testbox is quarantined: it gets no more jobs until a person has looked at it
+(DESIGN.md#a-bad-box-doesnt-eat-the-queue).
 
-Two things are.  Boots lost in a row, of different jobs: unless the job was lost by other boxes too
-and its image has never run on another, for then the job or the image is at fault.  And jobs that
-fail within seconds, in a row, while their suites pass elsewhere.
+There are two reasons.  The box lost the boots of different jobs in a row; a job does not count if
+other boxes lost it too and its image has not run on another box lately, since the job or the image
+is at fault then.  Or jobs failed on the box within seconds, in a row, while their suites pass
+elsewhere.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from appliance.jobs.job import Booting, Finished, Held, Offered, PostRun, Queued
 
 LOST_MAX: Final = 3  # boots of different jobs lost in a row
 QUICK_MAX: Final = 5  # quick failures in a row; a suite may well have two flaky jobs side by side
-QUICK_S: Final = 60.0  # a job that fails for a reason of its own has hardly begun by then
-_RAN: Final = ("running", "post_run")  # a box may say the second without the first
-_BOXES_KEPT: Final = 2  # of an image or suite: one of them is another than the one in question
-_NAMES_MAX: Final = 1000  # images and suites remembered; the oldest is forgotten first
+QUICK_S: Final = 60.0  # a job that fails through its own fault has hardly begun by then
+_RAN: Final = ("running", "post_run")  # a box may report the second without the first
+_BOXES_KEPT: Final = 2  # per image or suite: one of two is always another box than the suspect
+_NAMES_MAX: Final = 1000  # images, and suites, remembered; the least recent is forgotten first
 
 
 @attrs.define
 class Evidence:
-    """Which boxes an image ran on, and a suite passed on, lately.  A restart begins anew."""
+    """The boxes on which an image ran, or a suite passed, lately; lost at a restart."""
 
     ran: OrderedDict[str, dict[str, None]] = attrs.Factory(OrderedDict)  # image -> boxes
     passed: OrderedDict[str, dict[str, None]] = attrs.Factory(OrderedDict)  # suite -> boxes
 
 
 def note(evidence: Evidence, box: Box, old: Job, new: Job, event: jobs.Event, at: float) -> None:
-    """What the move of a job from `old` to `new` says of its box."""
+    """Records what the move of a job from `old` to `new` shows about its box."""
     if isinstance(event, jobs.Begin):
         box.lost = ()
         _remember(evidence.ran, new.pinned.root, box.name)
@@ -58,23 +59,23 @@ def _note_loss(box: Box, old: Job) -> None:
     attempt = old.attempt
     if isinstance(old.state, Offered | Booting) and attempt is not None and not attempt.reboots:
         if met_restart(old):
-            return  # its files stopped coming because we did
+            return  # its downloads broke off because this server restarted
         own = old.document.rules.own_kernel and jobs.is_loaded(old.state)
         if attempt.health is None and not own and old.id not in box.lost:
             box.lost = (*box.lost[-2 * LOST_MAX :], old.id)
 
 
 def met_restart(job: Job) -> bool:
-    """Whether the server restarted while the newest attempt was to boot."""
+    """Tells whether the server restarted during the newest attempt's offer or boot."""
     number = job.attempt.number if job.attempt is not None else None
     return any((m.what, m.attempt) == (RESTARTED, number) for m in job.history)
 
 
 def began(job: Job) -> float:
-    """When its newest attempt was first said to run, or to have run.
+    """Returns when the newest attempt first reported that it runs, or has run.
 
-    A restart or a renewal since is another moment.  Where the box never said so, or so much since
-    that its job's history has no room for it, the attempt ran since its offer at the longest.
+    Later restarts and renewals do not count.  Without such a report in the job's history, or where
+    the history has dropped it, returns the time of the attempt's offer, the earliest possible.
     """
     if job.attempt is None:
         return 0.0
@@ -95,7 +96,7 @@ def _remember(names: OrderedDict[str, dict[str, None]], name: str, box: str) -> 
 
 
 def against(box: Box, jobs_: dict[str, Job], evidence: Evidence) -> str:
-    """Why the box should get no more jobs; empty while nothing is wrong with it."""
+    """Returns why the box should get no more jobs; empty if there is no reason."""
     blamed = [name for name in box.lost if _is_to_blame(box, jobs_.get(name), evidence)]
     if len(blamed) >= LOST_MAX:
         return f"{len(blamed)} boots lost in a row: {', '.join(blamed)}"
@@ -108,7 +109,7 @@ def against(box: Box, jobs_: dict[str, Job], evidence: Evidence) -> str:
 
 
 def _is_to_blame(box: Box, job: Job | None, evidence: Evidence) -> bool:
-    """Whether the box, and not the job, is to blame for a boot that it lost."""
+    """Tells whether a lost boot is the fault of the box, not of the job."""
     if job is None:
         return True
     others = set(_lost_by(job)) - {box.name}

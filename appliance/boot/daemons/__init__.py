@@ -1,1 +1,1 @@
-"""What dnsmasq, smbd and the NFS servers are told."""
+"""Configurations of dnsmasq, smbd and the NFS servers, and the TFTP root."""

@@ -1,11 +1,11 @@
 """Pure: no clock, no socket, no await.
 
-What dnsmasq is told: one complete configuration, one file per known testbox, and the first scripts
-that iPXE reads.  A box asks twice: its firmware gets iPXE by TFTP, iPXE (it sends option 175)
-gets boot.ipxe, which sends it to the scheduler.
+Makes dnsmasq's configuration, one file per known testbox, and the first scripts that iPXE reads.
+A box asks twice: its firmware gets iPXE by TFTP; then iPXE, known by its option 175, gets
+boot.ipxe, which sends it to the scheduler.
 
-Values of the operator's configuration end up in lines of another program's language, so each is
-held to a form that cannot end its line or its field; what does not fit is refused by name.
+Values from the operator's configuration go into dnsmasq's own syntax.  Each is checked so that it
+cannot end its line or field; an invalid value is refused with its key.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import attrs
 from appliance.config import Config
 from appliance.errors import BadConfig, BadRequest
 
-# Transfers at once.  A lab that comes back from a power cut asks within one minute, and a request
+# Concurrent TFTP transfers.  After a power cut a whole lab asks within one minute, and a request
 # over the limit is dropped without an answer: firmware asks five or six times and then gives up
-# PXE for good.  dnsmasq's own default is 50, and it lowers this by itself to what its open-file
+# PXE for good.  dnsmasq's default is 50; it lowers the value by itself to what its open-file
 # limit allows.
 TFTP_MAX: Final = 10_000
 # Leases.  One per network card that ever asked: 10,000 boxes with two cards, and as many again
-# that were replaced or re-cabled within a lease's seven days.  dnsmasq's default is 1000; over
-# the limit a box gets no answer at all.
+# that were replaced or re-cabled within a lease's seven days.  dnsmasq's default is 1000; a box
+# over the limit gets no answer at all.
 LEASES_MAX: Final = 40_000
-# Longer than any job: our own initramfs sees to it that a lease is renewed (dracut/, lease.sh), but
-# most others drop the address and the network root with the lease (docs/firmware.md#dracut).  Known
-# testboxes have infinite leases, `host_entry`.
+# Longer than any job: our own initramfs renews its lease (dracut/, lease.sh), but most others lose
+# the address, and the network root with it, when the lease ends (docs/firmware.md#dracut).  Known
+# testboxes have infinite leases (`host_entry`).
 LEASE: Final = "168h"
 
 
@@ -42,26 +42,26 @@ class Firmware:
 
     tag: str
     archs: tuple[int, ...]  # DHCP option 93, RFC 4578 and its registry
-    service: tuple[str, ...]  # dnsmasq's names of them, for proxyDHCP
+    service: tuple[str, ...]  # dnsmasq's names of these archs, for proxyDHCP
     file: str  # below the tftp root; the EFI names are Compass-CI's
     http: int | None = None  # option 93 of the same firmware when it boots by HTTP
 
 
 FIRMWARES: Final = (
     Firmware("bios", (0,), ("x86PC",), "undionly.kpxe"),
-    # 7 is what x86-64 firmware sends, 9 is what the first edition of the RFC meant it to send.
+    # x86-64 firmware sends 7; the first edition of the RFC meant it to send 9.
     Firmware("efi-x86_64", (7, 9), ("BC_EFI", "X86-64_EFI"), "ipxe/bin-x86_64-efi/snp.efi", 16),
     Firmware("efi-arm64", (11,), ("ARM64_EFI",), "ipxe/bin-arm64-efi/snp.efi", 19),
 )
-HTTP_CLIENT: Final = "HTTPClient"  # option 60; firmware takes an offer that says it too
-# Of the tftp root, what the door for initrds shows to firmware that boots by HTTP.
+HTTP_CLIENT: Final = "HTTPClient"  # option 60; firmware wants it repeated in the offer
+# The folder of the tftp root that the initrd port also serves, to firmware that boots by HTTP.
 HTTP_ROOT: Final = "ipxe"
 
-# What iPXE reads first: boot.ipxe if DHCP says so, autoexec.ipxe by itself.
+# The first script that iPXE reads: boot.ipxe if DHCP names it, else autoexec.ipxe.
 SCRIPTS: Final = ("boot.ipxe", "autoexec.ipxe")
 
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}\Z")
-# No blank, control character, comma, quote, backslash or '#': those are dnsmasq's grammar.
+# No blank, control character, comma, quote, backslash or '#': they are part of dnsmasq's syntax.
 _PATH: Final = re.compile(r"/[^\s\x00-\x1f\x7f-\x9f,\"'\\#]*\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}\Z")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
@@ -70,9 +70,9 @@ _TEMPLATE_WORD: Final = re.compile(r"@([A-Z]+)@")
 
 
 def configuration(config: Config, *, tftp_only: bool = False) -> str:
-    """A complete dnsmasq.conf for this lab.  Raises BadConfig, with the key that does not fit.
+    """Returns a complete dnsmasq.conf for this lab.  Raises BadConfig with the invalid key.
 
-    `tftp_only`: another server does DHCP, and points here.
+    `tftp_only`: another DHCP server points boxes to this TFTP server.
     """
     if tftp_only:
         return "\n".join((*_general(config), ""))
@@ -80,9 +80,9 @@ def configuration(config: Config, *, tftp_only: bool = False) -> str:
 
 
 def host_entry(name: str, macs: Sequence[str]) -> str:
-    """The `dhcp-hostsdir` file of one testbox: known by all its MACs, with an infinite lease.
+    """Returns the `dhcp-hostsdir` file of one testbox: all its MACs, and an infinite lease.
 
-    The testbox's name goes along as its host name where DHCP can carry it.
+    The testbox's name is sent as its host name if it is a valid DNS label.
     """
     for mac in macs:
         if not _MAC.match(mac):
@@ -96,9 +96,9 @@ def host_entry(name: str, macs: Sequence[str]) -> str:
 
 
 def first_script(template: str, host: str, port: int) -> str:
-    """`template`, one of SCRIPTS, with the scheduler's place filled in.
+    """Fills the scheduler's address into `template`, one of SCRIPTS.
 
-    An empty `host` becomes `${next-server}`: the machine whose dnsmasq answered this box.
+    An empty `host` becomes `${next-server}`: the machine whose dnsmasq answered the box.
     """
     if host and not _HOST.match(host):
         raise BadConfig(f"network.address = {host!r} should be an address or a host name")
@@ -109,16 +109,16 @@ def first_script(template: str, host: str, port: int) -> str:
 def _general(config: Config) -> list[str]:
     return [
         "# Written by `appliance dnsmasq-config`; change appliance.toml instead.",
-        "port=0",  # DHCP and TFTP only: name service is somebody else's
+        "port=0",  # DHCP and TFTP only, no DNS
         *(f"interface={name}" for name in interfaces(config)),
         "except-interface=lo",
-        "bind-interfaces",  # leaves other interfaces, and another dnsmasq there, alone
+        "bind-interfaces",  # so another dnsmasq can run on other interfaces
         f"pid-file={_path(config.paths.run / 'dnsmasq.pid', 'paths.run')}",
         "",
         "enable-tftp",
         # Absolute names below the root and names relative to it both work.
         f"tftp-root={_path(config.paths.tftp, 'paths.tftp')}",
-        # <root>/<mac> where there is one: a testbox's own iPXE (own_ipxe.py).
+        # <root>/<mac> first, if it exists: a testbox's own iPXE (own_ipxe.py).
         "tftp-unique-root=mac",
         f"tftp-max={TFTP_MAX}",
         "",
@@ -129,14 +129,14 @@ def _leases(config: Config) -> list[str]:
     network = config.network
     lines = [
         f"dhcp-leasefile={_path(config.paths.state / 'dnsmasq.leases', 'paths.state')}",
-        # Firmware, iPXE and Linux send three client ids; one box shall have one address.
+        # Firmware, iPXE and Linux send different client ids, but a box must keep one address.
         "dhcp-ignore-clid",
         f"dhcp-hostsdir={_path(config.paths.dhcp_hosts, 'paths.state')}",
         f"dhcp-lease-max={LEASES_MAX}",
     ]
     netmask = _netmask(network.netmask, "network.netmask")
     if network.dhcp_range is None:
-        # The network has other people's machines in it: only known testboxes are answered.
+        # ProxyDHCP: the network has other machines too, so only known testboxes are answered.
         ranges = [f"dhcp-range={_network(config, netmask)},proxy", *_segments(config)]
         return [*lines, *ranges, "dhcp-ignore=tag:!known"]
     first, last = _range(network.dhcp_range, "network.dhcp_range")
@@ -144,17 +144,17 @@ def _leases(config: Config) -> list[str]:
         *lines,
         "dhcp-authoritative",
         f"dhcp-range={first},{last},{netmask},{LEASE}",
-        # An option without a value is not sent; left alone, dnsmasq would name itself as router.
+        # An option without a value is not sent; without this line dnsmasq would name itself router.
         f"dhcp-option=option:router{_optional(network.router, 'network.router')}",
         f"dhcp-option=option:dns-server{_optional(network.dns, 'network.dns')}",
-        # Nobody else answers PXE here, so iPXE need not wait for a proxyDHCP offer (2 to 4 s).
+        # No other server answers PXE here, so iPXE need not wait for a proxyDHCP offer (2 to 4 s).
         "dhcp-option=encap:175,176,1b",
         *_segments(config),
     ]
 
 
 def _segments(config: Config) -> list[str]:
-    """The further networks, each with options of its own by its tag."""
+    """Returns the lines of the further networks; a tag ties each one's options to it."""
     lines = []
     for name, segment in config.network.more.items():
         key = f"network.more.{name}"
@@ -195,18 +195,18 @@ def _boot_files(config: Config) -> list[str]:
             for firmware in FIRMWARES
             for service in firmware.service
         ]
-    # In proxyDHCP mode dnsmasq names itself as the TFTP server to UEFI alone.
+    # In proxyDHCP mode dnsmasq names itself as the TFTP server only to UEFI.
     server = f",,{config.network.address}" if config.network.dhcp_range is None else ""
     lines += [f"dhcp-boot=tag:{firmware.tag},{firmware.file}{server}" for firmware in FIRMWARES]
-    if config.network.dhcp_range is not None:  # a proxy answers PXE alone
+    if config.network.dhcp_range is not None:  # a proxy answers only PXE
         lines += _http_boot(config)
-    # The last one that fits wins, and iPXE sends option 93 too.
+    # The last matching line wins, and must be this one: iPXE sends option 93 too.
     return [*lines, f"dhcp-boot=tag:ipxe,boot.ipxe{server}"]
 
 
 def _http_boot(config: Config) -> list[str]:
     if not config.network.address:
-        return []  # a URL needs one; such firmware can boot by TFTP as well
+        return []  # the URL needs an address; without it such firmware boots by TFTP
     address = _address(config.network.address, "network.address")
     lines = []
     for firmware in FIRMWARES:
@@ -222,7 +222,7 @@ def _http_boot(config: Config) -> list[str]:
 
 
 def interfaces(config: Config) -> tuple[str, ...]:
-    """Those that the testboxes are on.  Raises BadConfig where one is no interface's name."""
+    """Returns the interfaces of the testboxes' networks.  Raises BadConfig for an invalid name."""
     if not config.network.interface:
         raise BadConfig("network.interface: name the interface that the testboxes are on")
     for name in config.network.interfaces:

@@ -3,9 +3,9 @@
 #
 #   fetch_packages.sh FOLDER SUITE ARCH PACKAGE...
 #
-# Nothing of the system changes: a one-line list beside its sources, with the mirror that it uses,
-# and lists of packages of its own.  A name ending in "@" stands for the package that it depends on
-# (linux-image-arm64@ is the kernel of today).
+# The system does not change: this script uses its own one-line sources file, with the system's
+# mirror, and its own package lists.  A name ending in "@" means the package that this one depends
+# on (linux-image-arm64@ is the current kernel).
 set -eu
 
 if [ "$#" -lt 4 ]; then
@@ -38,7 +38,7 @@ chown _apt "$scratch/got" 2>/dev/null || :
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [arch=$arch signed-by=$keyring] $mirror $suite main" >"$scratch/list"
 
-# Caches of its own too: the system's know other packages by the same names.
+# Uses separate caches: the system's caches have other packages under the same names.
 in_suite() {
     program=$1
     shift

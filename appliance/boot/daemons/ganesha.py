@@ -1,11 +1,11 @@
 """Pure: no clock, no socket, no await.
 
-What nfs-ganesha is told: a private one that shows /srv/os read-only to every testbox, as NFS 4.
-It is the modern choice for a rootfs: links, setuid bits, modes and case arrive as they are on disk,
-in a dialect that every kernel still speaks.  A program and no kernel module, so it also runs where
-the kernel has no nfsd.  It shares nothing with an NFS server of the machine but the port.
+Makes ganesha.conf for a private nfs-ganesha that exports /srv/os read-only to every testbox, as
+NFS 4.  It is the modern choice for a rootfs: links, setuid bits, modes and case arrive as they are
+on disk, in a dialect that every kernel still speaks.  It is a user-space program, so it also runs
+where the kernel has no nfsd.  It shares only the port with an NFS server of the machine.
 
-It does not cross mounts: what is mounted inside the tree is not seen by boxes.
+It does not cross mounts: boxes do not see file systems mounted inside the tree.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ LOG {{
 """
 
 
-# Version 6 ends where the kernel does not treat it as a server that writes to disks, for which it
-# needs CAP_SYS_RESOURCE, and containers have none.  It only reads.
+# Without this, version 6 exits where the kernel does not let it mark itself as a process that disk
+# I/O depends on (CAP_SYS_RESOURCE, which containers lack).  It only reads, so it need not.
 _NEWER: Final = """\
     allow_set_io_flusher_fail = true;
 """
@@ -79,17 +79,17 @@ _RELEASE: Final = re.compile(r"Release = V(\d+)")
 
 
 def version_of(said: str) -> int:
-    """The major version by what `ganesha.nfsd -v` says; 4 where it says nothing of the kind."""
+    """Parses the major version from the output of `ganesha.nfsd -v`; 4 if there is none in it."""
     found = _RELEASE.search(said)
     return int(found[1]) if found else 4
 
 
 def configuration(config: Config, version: int = 4) -> str:
-    """A complete ganesha.conf for this lab; `version` is ganesha's.
+    """Returns a complete ganesha.conf for this lab; `version` is ganesha's major version.
 
-    Raises BadConfig, with the key that does not fit.
+    Raises BadConfig with the invalid key.
     """
-    # It binds to one address.  With several interfaces that is the one which stands for all.
+    # Ganesha binds to one address; with several interfaces it must be 0.0.0.0.
     several = len(config.network.interfaces) > 1
     chosen = "0.0.0.0" if several else config.network.address.strip("[]")
     try:
@@ -109,13 +109,13 @@ def configuration(config: Config, version: int = 4) -> str:
 
 
 def command(config: Config, file: Path) -> tuple[str, ...]:
-    """How it is started with that configuration: in the foreground, its log on standard output."""
+    """Returns the command that starts ganesha in the foreground, with its log on stdout."""
     pid = config.paths.run / "ganesha/ganesha.pid"
     return ("ganesha.nfsd", "-F", "-f", str(file), "-p", str(pid), "-L", "STDOUT")
 
 
 def directories(config: Config) -> tuple[Path, ...]:
-    """Those that must exist before it starts."""
+    """Returns the directories that must exist before ganesha starts."""
     return (_recovery(config), config.paths.run / "ganesha")
 
 

@@ -1,10 +1,11 @@
 """Pure: no clock, no socket, no await.
 
-What the kernel's own NFS server is told, on a machine that has one and exports files already: port
-2049 has room for one server.  Else ganesha, which needs no module and is nobody else's.
+Makes the export file for the kernel's NFS server, for a machine that already exports files with it:
+only one server can have port 2049.  Other machines use ganesha (`ganesha`), a private server that
+needs no kernel module.
 
-A kernel line asks for `/os/...`, and the kernel's server shows paths as they are on its machine: so
-the images are exported as /os, where /srv/os is mounted a second time, as in the original.
+A kernel line asks for `/os/...`, and the kernel's server exports real paths of its machine.  So the
+images are exported as /os, where /srv/os is mounted a second time, as in the original.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 from appliance.config import Config
 from appliance.errors import BadConfig
 
-# What fstab(5) and exports(5) take without their escapes.
+# Paths that fstab(5) and exports(5) take without escapes.
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/+@:-]*\Z")
 
 _TEMPLATE: Final = """\
@@ -28,7 +29,7 @@ _TEMPLATE: Final = """\
 
 
 def configuration(config: Config) -> str:
-    """A complete file of exports for this lab.  Raises BadConfig, with the key that is wrong."""
+    """Returns a complete exports file for this lab.  Raises BadConfig with the invalid key."""
     images = str(config.paths.srv / "os")
     if not _PATH.match(images):
         raise BadConfig(
@@ -39,7 +40,7 @@ def configuration(config: Config) -> str:
 
 
 def _network(config: Config) -> str:
-    """The lab's network: nobody else is shown the images."""
+    """Returns the lab's network, the only one that may mount the images."""
     address, mask = config.network.address.strip("[]"), config.network.netmask
     try:
         if ipaddress.ip_address(address).version == 6:

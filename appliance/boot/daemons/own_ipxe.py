@@ -1,8 +1,8 @@
-"""One testbox's own build of iPXE, where its hosts file names one (`ipxe:`).
+"""Gives one testbox its own build of iPXE, if its hosts file names one (`ipxe:`).
 
-dnsmasq looks below `tftp-root/<mac>` first where there is such a folder (tftp-unique-root), by the
-lease or the neighbour entry of who asks.  So nothing in DHCP changes and nothing is restarted: the
-box asks for the name that all boxes of its firmware ask for, and finds another file behind it.
+dnsmasq looks in `tftp-root/<mac>` first if that folder exists (tftp-unique-root); it knows a
+client's MAC from its lease or its neighbour entry.  So DHCP does not change and nothing is
+restarted: the box asks for the same name as all boxes of its firmware, and gets another file.
 
     <tftp>/52-54-00-12-34-56       -> hosts/rack-7
     <tftp>/hosts/rack-7/undionly.kpxe, ipxe/bin-x86_64-efi/snp.efi, ...  -> the file
@@ -28,9 +28,9 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}\Z")
 
 
 def find(tftp: Path, name: str, ipxe: str) -> Path:
-    """The file that `ipxe:` of testbox `name` names: a path, or a name below <tftp>/ipxe.
+    """Finds the file that `ipxe:` of testbox `name` names: a path, or a name below <tftp>/ipxe.
 
-    Raises BadRequest: it is not there, it is no file, or dnsmasq could not read it.
+    Raises BadRequest if it is missing, not a regular file, empty, or not readable by dnsmasq.
     """
     path = tftp / "ipxe" / ipxe
     where = f"{name}: ipxe: {path}"
@@ -49,7 +49,7 @@ def find(tftp: Path, name: str, ipxe: str) -> Path:
 
 
 def give(tftp: Path, name: str, macs: Sequence[str], file: Path) -> None:
-    """From now on the box gets `file` whichever of these cards it boots from.  Raises OSError."""
+    """Makes the box get `file`, whichever of these cards it boots from.  Raises OSError."""
     folder = tftp / FOLDER / name
     for firmware in FIRMWARES:
         atomic.link(folder / firmware.file, str(file))
@@ -63,21 +63,21 @@ def give(tftp: Path, name: str, macs: Sequence[str], file: Path) -> None:
 
 
 def take_away(tftp: Path, name: str) -> None:
-    """The box gets what all boxes get.  Raises OSError."""
+    """Makes the box get the same file as all boxes again.  Raises OSError."""
     for link in _links(tftp, name):
         (tftp / link).unlink(missing_ok=True)
     shutil.rmtree(tftp / FOLDER / name, ignore_errors=True)
 
 
 def given(tftp: Path) -> Collection[str]:
-    """The testboxes that have one.  Raises OSError."""
+    """Returns the testboxes that have their own iPXE.  Raises OSError."""
     folder = tftp / FOLDER
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def _links(tftp: Path, name: str) -> set[str]:
-    """The MACs in the tftp root that lead to `name`."""
+    """Returns the MACs whose symlinks in the tftp root lead to `name`."""
     if not (tftp / FOLDER / name).is_dir():
-        return set()  # most boxes have none, and a lab may have ten thousand
+        return set()  # true of most boxes, and saves a scan: a lab may have ten thousand
     links = (entry for entry in os.scandir(tftp) if _MAC.match(entry.name) and entry.is_symlink())
     return {link.name for link in links if os.readlink(link) == f"{FOLDER}/{name}"}

@@ -1,11 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-What smbd is told: a private one that shows /srv/os read-only to every testbox, in the dialect of
-the wire's kernel line (`vers=1.0`, guest).  It shares nothing with a Samba of the machine: own
-directories, own port if need be, own interface.
+Makes smb.conf for a private smbd that exports /srv/os read-only to every testbox, in the dialect of
+the wire's kernel line (`vers=1.0`, guest).  It shares nothing with the machine's own Samba: it has
+its own directories, its own port if need be, and its own interface.
 
-SMB1 with unix extensions is on purpose.  Symlinks, setuid bits, modes and case arrive as they are
-on disk only there; over SMB 3.1.1 a Linux rootfs mounts wrongly (docs/firmware.md#file-servers).
+SMB1 with unix extensions is on purpose.  Only with it do symlinks, setuid bits, modes and case
+arrive as they are on disk; over SMB 3.1.1 a Linux rootfs mounts wrongly
+(docs/firmware.md#file-servers).
 """
 
 from __future__ import annotations
@@ -78,19 +79,19 @@ _TEMPLATE: Final = """\
 
 
 def configuration(config: Config) -> str:
-    """A complete smb.conf for this lab.  Raises BadConfig, with the key that does not fit."""
+    """Returns a complete smb.conf for this lab.  Raises BadConfig with the invalid key."""
     names = " ".join(dnsmasq.interfaces(config))
     places = {role: _path(path) for role, path in _places(config).items()}
     return _TEMPLATE.format(port=config.ports.cifs, interface=names, **places)
 
 
 def directories(config: Config) -> tuple[Path, ...]:
-    """Those that must exist before smbd starts; all but the share are root's alone."""
+    """Returns the directories that must exist before smbd starts, accessible to root alone."""
     return tuple(path for role, path in _places(config).items() if role not in ("os", "log"))
 
 
 def _places(config: Config) -> dict[str, Path]:
-    # Nothing that smbd keeps for guests is worth keeping, and the state belongs to another user.
+    # In /run: smbd's data about guests need not last, and paths.state belongs to another user.
     own = config.paths.run / "smbd"
     return {
         "private": own / "private",

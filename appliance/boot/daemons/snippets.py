@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
-What another DHCP server is told where it points at the appliance: for ISC dhcpd, for Kea, and for
-Windows.  Firmware gets the iPXE that it can run, iPXE gets boot.ipxe, and machines that are no
-testboxes get what they always got.
+Makes configuration snippets for another DHCP server that points testboxes to the appliance: ISC
+dhcpd, Kea, and Windows.  Firmware gets the iPXE that it can run, iPXE gets boot.ipxe, and the
+answers to other machines do not change.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _BOOT_IPXE: Final = "boot.ipxe"
 
 @attrs.frozen
 class _Case:
-    """Who is told which file."""
+    """A kind of client, and its boot file."""
 
     name: str
-    archs: tuple[int, ...]  # DHCP option 93; none: iPXE itself, which sends any
+    archs: tuple[int, ...]  # DHCP option 93; empty: iPXE itself, with any value
     file: str
     http: bool = False
 
@@ -37,13 +37,13 @@ class _Case:
 class _Site:
     server: str
     macs: tuple[str, ...] | None  # None: every machine
-    cases: tuple[_Case, ...]  # the first that fits
+    cases: tuple[_Case, ...]  # the first that matches applies
 
 
 def snippet(kind: str, config: Config, macs: Sequence[str] | None) -> str:
-    """For a DHCP server of KINDS, about the testboxes with `macs`; None: about every machine.
+    """Returns the snippet for a DHCP server of KINDS, for the boxes with `macs`; None: for all.
 
-    Raises BadConfig without network.address, and where `macs` is empty.
+    Raises BadConfig if network.address is missing or `macs` is empty.
     """
     try:
         server = str(ipaddress.IPv4Address(config.network.address))

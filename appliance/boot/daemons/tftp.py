@@ -1,6 +1,6 @@
 """Lays out the tftp root: iPXE under Compass-CI's names, and the first scripts of this lab.
 
-No iPXE is part of this project: the binaries are those of Debian's `ipxe` package.
+This project contains no iPXE: the binaries come from Debian's `ipxe` package.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from appliance.errors import NotFound
 from appliance.fs import atomic, owner, plain_files
 from appliance.programs import run
 
-# Where an iPXE package may lie; those of another release go to the second (packages.sh).
+# Folders of an iPXE package; the second is for a package of another release (packages.sh).
 PACKAGED: Final = (Path("/usr/lib/ipxe"), Path("/usr/local/lib/appliance/ipxe"))
 # Links to tftpboot/.
 TEMPLATES: Final = tuple(Path(__file__).with_name(name) for name in dnsmasq.SCRIPTS)
 
-# For each name in the tftp root, the package's names, best first.  `snponly` drives exactly the
-# card that the firmware booted from, through the firmware's own driver: it works with every card
-# that can PXE, and ${mac} is the MAC that asked.  `ipxe` brings drivers of its own, is five times
-# as large, and tries all cards of the box in its own order.  Debian has no snponly for arm64.
+# For each name in the tftp root, the package's names, best first.  `snponly` uses only the card
+# that the firmware booted from, through the firmware's driver: it works with every card that can
+# PXE, and ${mac} is the MAC that asked.  `ipxe` has its own drivers, is five times as large, and
+# tries all cards of the box in an order of its own.  Debian has no snponly for arm64.
 NAMES: Final = {
     "undionly.kpxe": ("undionly.kpxe",),
     "ipxe/bin-x86_64-efi/snp.efi": ("snponly.efi", "ipxe.efi"),
     "ipxe/bin-arm64-efi/snp.efi": ("snponly-arm64.efi", "ipxe-arm64.efi"),
 }
-# The first Debian whose package has arm64's, and what fetches packages of another release.
+# The first Debian release whose package has iPXE for arm64, and the script that fetches it.
 NEWER: Final = "trixie"
 _RELEASE: Final = Path(__file__).with_name("fetch_packages.sh")
 assert tuple(NAMES) == tuple(firmware.file for firmware in dnsmasq.FIRMWARES)
@@ -42,16 +42,16 @@ assert tuple(NAMES) == tuple(firmware.file for firmware in dnsmasq.FIRMWARES)
 
 @attrs.frozen
 class Laid:
-    """One file of the tftp root; `source` is None where no package here has it."""
+    """One file of the tftp root; `source` is None if no package here has it."""
 
     name: str
     source: Path | None
 
 
 def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
-    """Fills config.paths.tftp, again and again if need be; says what came from where.
+    """Fills config.paths.tftp, or brings it up to date; returns each file's source.
 
-    Raises NotFound when none of `ipxe` has any iPXE, Refused where a folder in it is not root's.
+    Raises NotFound if none of `ipxe` has any iPXE, Refused if a folder in it is not root's.
     """
     root = config.paths.tftp
     laid = [Laid(name, _find(words, ipxe)) for name, words in NAMES.items()]
@@ -71,9 +71,9 @@ def lay_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> list[Laid]:
 
 @contextmanager
 def newer() -> Iterator[Path]:
-    """The iPXE of a newer Debian's package, by the system's own mirror; gone at the end.
+    """Fetches a newer Debian's iPXE from the system's mirror into a temporary folder.
 
-    Raises Refused where it cannot be had.
+    Raises Refused if it cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="appliance-ipxe-") as scratch:
         arch = run(["dpkg", "--print-architecture"]).strip()
@@ -82,7 +82,7 @@ def newer() -> Iterator[Path]:
 
 
 def is_laid_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> bool:
-    """Whether the tftp root is what `lay_out` would make of it now."""
+    """Tells whether the tftp root is as `lay_out` would make it now."""
     root, wanted = config.paths.tftp, _scripts(config)
     for name, words in NAMES.items():
         if (source := _find(words, ipxe)) is not None:
@@ -92,7 +92,7 @@ def is_laid_out(config: Config, ipxe: Sequence[Path] = PACKAGED) -> bool:
 
 
 def holds(path: Path, data: bytes) -> bool:
-    """Whether the file has these bytes; what else lies there has not."""
+    """Tells whether `path` is a regular file with exactly these bytes."""
     try:
         return plain_files.read(path, len(data), follow=True) == data
     except OSError:
@@ -108,16 +108,16 @@ def _scripts(config: Config) -> dict[str, bytes]:
 
 
 def remove(root: Path) -> None:
-    """What `lay_out` made; what others put there stays, and so does the folder then.
+    """Removes what `lay_out` made; other files stay, and so do the folders that hold them.
 
-    Raises Refused where a folder in it leads elsewhere.
+    Raises Refused if a folder in it leads elsewhere.
     """
     for name in (*NAMES, *dnsmasq.SCRIPTS):
         owner.check_roots((root / name).parent)
         (root / name).unlink(missing_ok=True)
     if (root / "tftpboot").is_symlink():
         (root / "tftpboot").unlink()
-    with owner.acting(root / own_ipxe.FOLDER):  # the server's
+    with owner.acting(root / own_ipxe.FOLDER):  # the folder belongs to the server's user
         for name in own_ipxe.given(root):
             own_ipxe.take_away(root, name)
     for folder in (
@@ -140,16 +140,16 @@ def _find(words: Sequence[str], ipxe: Sequence[Path]) -> Path | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all: boxes may be loading the old one."""
+    """Replaces a file atomically: boxes may be loading the old one."""
     _make(path.parent)
     atomic.put(path, [data], 0o644)  # dnsmasq reads it as a user of its own
 
 
 def _make(folder: Path) -> None:
-    """A folder of root's, whoever may add to those above it.
+    """Makes a folder owned by root, even if the server's user may write to a folder above it.
 
-    One by one, each looked at before anything is made in it: what the server puts in the way is
-    never walked through, and it cannot put anything in the place of what is root's.
+    Each level is checked before the next is made in it, so a symlink planted by the server's user
+    is never followed; and that user cannot replace a folder that is root's.
     """
     for place in (*reversed(folder.parents), folder):
         with contextlib.suppress(FileExistsError):
@@ -159,9 +159,9 @@ def _make(folder: Path) -> None:
 
 
 def _answer_to_the_seeds_root(root: Path) -> None:
-    """Makes absolute names of Compass-CI's, /tftpboot/ipxe/..., work below any tftp root.
+    """Makes Compass-CI's absolute names, /tftpboot/ipxe/..., work below any tftp root.
 
-    dnsmasq reads an absolute name that doesn't begin with its root as relative to it.
+    dnsmasq takes an absolute name that does not begin with its root as relative to its root.
     """
     link = root / "tftpboot"
     if root.name == "tftpboot" and root.parent == Path("/"):

@@ -1,1 +1,1 @@
-"""Root filesystems: found, built, imported, removed."""
+"""Root filesystems: lists, builds, imports and removes them."""

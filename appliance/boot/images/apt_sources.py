@@ -1,7 +1,7 @@
-"""Which Debian archives a root filesystem is made from, and how this system's apt gets at them.
+"""Chooses the Debian archives for a root filesystem, and the apt options to reach them.
 
-Without --mirror they are those of this system's own apt.  With it they are the release, and of its
-updates and security fixes those that the mirror has.
+Without --mirror, the archives are those of this system's own apt.  With it, they are the release on
+the mirror, plus its updates and its security fixes if the mirror has them.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from appliance.boot.images.sandbox import Say
 from appliance.errors import BadImage
 
 _MIRROR: Final = re.compile(r"[a-z]+:[!-~]+")
-_KEYRING: Final = re.compile(r"/[A-Za-z0-9._/+-]+\Z")  # a path: keys inside the source stay there
-# Programs of apt that are on no PATH.
+_KEYRING: Final = re.compile(r"/[A-Za-z0-9._/+-]+\Z")  # a path, not a key inside the source
+# Folder of apt programs that are not in PATH.
 _APT_LIBRARY: Final = "/usr/lib/apt"
-# What apt-helper says of a file that is not there; anything else is a mirror in trouble.
+# apt-helper's messages about a missing file; any other failure is a problem of the mirror.
 _ABSENT: Final = re.compile(r"\b(403|404|410)\s|File not found|No such file")
 
 
 @attrs.frozen
 class Source:
-    """One archive and suite; `line` is how apt reads it."""
+    """One archive and suite."""
 
     uri: str
     suite: str
     components: str
-    signed_by: str | None = None  # a keyring's path; None: whatever apt trusts
+    signed_by: str | None = None  # a keyring's path; None: apt's trusted keys
 
     @property
     def line(self) -> str:
-        """In one-line style."""
+        """The source in apt's one-line style."""
         option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
         return f"deb {option}{self.uri} {self.suite} {self.components}"
 
 
 def sources(codename: str, mirror: str | None, say: Say) -> list[Source]:
-    """Of that release, its own archive first.  Raises BadImage."""
+    """Returns the sources of a release, its main archive first.  Raises BadImage."""
     components = "main non-free-firmware" if codename != "bullseye" else "main"
     own = [
         Source(uri, suite, components, key)
@@ -64,7 +64,7 @@ def sources(codename: str, mirror: str | None, say: Say) -> list[Source]:
 
 
 def apt_options() -> list[str]:
-    """How this system's apt gets at its mirror: proxies, time-outs, checks."""
+    """Returns this system's apt options for downloads: proxies, time-outs, checks."""
     dump = subprocess.run(
         ("apt-config", "dump"), stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -73,9 +73,9 @@ def apt_options() -> list[str]:
 
 
 def _of_mirror(mirror: str, codename: str, say: Say) -> list[tuple[str, str]]:
-    """(URI, suite) of the release and of those of its companions that are there."""
+    """Returns (URI, suite) of the release, and of its updates and security if they exist."""
     mirror = mirror.rstrip("/")
-    found = [(mirror, codename)]  # not asked: who unpacks it has the better words
+    found = [(mirror, codename)]  # not checked: the installer reports errors better
     for uri, suite in (
         (mirror, f"{codename}-updates"),
         (f"{mirror}-security", f"{codename}-security"),  # debian -> debian-security, as at Debian
@@ -88,7 +88,7 @@ def _of_mirror(mirror: str, codename: str, say: Say) -> list[tuple[str, str]]:
 
 
 def _is_there(uri: str) -> bool:
-    """Asked with apt's own program, so through the same proxies.  BadImage: no answer."""
+    """Tells whether a file exists, with apt's own downloader and proxies.  Raises BadImage."""
     helper = sandbox.program("apt-helper", _APT_LIBRARY)
     if helper is None:
         raise BadImage("apt-helper is not installed (package apt)")
@@ -104,11 +104,11 @@ def _is_there(uri: str) -> bool:
 
 
 def _of_this_system() -> list[tuple[str, str, str | None]]:
-    """(URI, suite, keyring) of the archives that this system's apt reads, in order, each once.
+    """Returns (URI, suite, keyring) of the archives in this system's apt sources, each once.
 
-    An archive has a component main; others that are named after the release have theirs alone.
+    Only archives with a component `main` count: third-party ones named after the release have none.
     """
-    # Without that option apt leaves out, and does not say so, whatever it has fetched no list of.
+    # Without --no-release-info apt silently omits archives whose lists it has not fetched.
     listed = subprocess.run(
         ("apt-get", "indextargets", "--no-release-info", "--format",
          "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SOURCESENTRY)"),
@@ -121,7 +121,10 @@ def _of_this_system() -> list[tuple[str, str, str | None]]:
 
 
 def _signed_by(entry: str) -> str | None:
-    """The keyring of apt's source `FILE:NUMBER`: a line of a .list, a paragraph of a .sources."""
+    """Finds the keyring of apt's source `FILE:NUMBER`.
+
+    NUMBER counts the lines of a .list, or the paragraphs of a .sources file.
+    """
     file, _, number = entry.rpartition(":")
     try:
         text = Path(file).read_text(errors="replace")

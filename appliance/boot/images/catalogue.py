@@ -1,10 +1,10 @@
-"""The images under /srv/os: which files boot `<os>/<arch>/<version>`, and which images there are.
+"""The images under /srv/os: lists them, and finds the files that boot `<os>/<arch>/<version>`.
 
 `/srv/os/<os>/<arch>/<version>` is a symlink to `<version>-<timestamp>`, a folder that never
-changes once it has its name.  `resolve` follows it, so a job keeps the snapshot of its submit
-while the symlink moves on (docs/wire.md#files).
+changes once it has its name.  `resolve` follows the symlink, so a job keeps the snapshot of its
+submit when the symlink is moved to a newer one (docs/wire.md#files).
 
-Every URL path is a real path minus srv; a path that leaves srv does not exist.
+A URL path is the real path without srv; a path that leaves srv counts as absent.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ import attrs
 from appliance.errors import BadImage
 
 Program = tuple[str, str]  # its name, and its version or "latest"
-# What a document may call an os, an arch, a version, a kernel: no path, nothing iPXE would expand.
+# Names of an os, arch, version or kernel in a document: no path, nothing that iPXE would expand.
 _WORD: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}\Z")
-# Where symlinks lead is not ours to choose, and ends up in a script's lines, in CIFS options, and
-# in the journal.
+# The target of a symlink may have any name, and goes into a script's lines, CIFS options, and the
+# journal; only such plain paths are accepted.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~+@=/-]*\Z")
 _KERNEL: Final = "vmlinuz-"
-SIZE: Final = "boot/size"  # in an image that we made: its bytes on disk, as a number
-_SIZE_DIGITS_MAX: Final = 18  # more than any disk has; an int of a hostile file stays small
+SIZE: Final = "boot/size"  # file in an image that we made: its bytes on disk, as a number
+_SIZE_DIGITS_MAX: Final = 18  # more than any disk; limits the int read from a hostile file
 
 
 @attrs.frozen
 class Boot:
-    """What a submit pins: URL paths, every symlink followed."""
+    """The files that a submit pins: URL paths, every symlink followed."""
 
     kernel: str  # "/os/debian/x86_64/12-20260102-030405/boot/vmlinuz-6.1.0-1-amd64"
-    initrds: tuple[str, ...]  # those before job.cgz; the modules are at index 1
+    initrds: tuple[str, ...]  # the initrds before job.cgz; the modules are at index 1
     root: str  # "/os/debian/x86_64/12-20260102-030405"
     kernel_version: str
-    deps: tuple[str, ...] = ()  # what its programs need, and
-    pkgs: tuple[str, ...] = ()  # the programs themselves, in files of their own
+    deps: tuple[str, ...] = ()  # archives of what its programs need
+    pkgs: tuple[str, ...] = ()  # archives of the programs themselves
 
 
 @attrs.frozen
 class Image:
-    """One name that a document can ask for."""
+    """One image that a document can name."""
 
     os: str
     arch: str
     version: str
-    snapshot: str  # URL path of the folder it stands for
+    snapshot: str  # URL path of the folder that the name leads to
     kernels: tuple[str, ...]  # kernel versions, the default one first
-    problems: tuple[str, ...]  # why it does not boot; empty is good
-    size_bytes: int | None = None  # None: made elsewhere, and nobody counted
+    problems: tuple[str, ...]  # why it does not boot; empty: it does
+    size_bytes: int | None = None  # None: made elsewhere, size unknown
 
     @property
     def name(self) -> str:
-        """As in a path: "debian/x86_64/12"."""
+        """The name as a path: "debian/x86_64/12"."""
         return f"{self.os}/{self.arch}/{self.version}"
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing."""
+        """Whether nothing is missing."""
         return not self.problems
 
 
@@ -75,7 +75,7 @@ def resolve(
     kernel_version: str | None = None,
     programs: tuple[Program, ...] = (),
 ) -> Boot:
-    """The files as they are now.  Raises BadImage: what is missing, and what there is."""
+    """Finds the files as they are now.  Raises BadImage with what is missing and what exists."""
     words = {"os": os, "os_arch": arch, "os_version": version}
     if kernel_version is not None:
         words["kernel_version"] = kernel_version
@@ -104,7 +104,7 @@ def resolve(
 def _extras(
     srv: Path, name: str, os_mount: str, programs: tuple[Program, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those there are of what each program needs, and of the programs (docs/wire.md#files)."""
+    """Finds the existing archives of dependencies, and of programs (docs/wire.md#files)."""
     mount = "nfs" if os_mount == "cifs" else os_mount
     deps = [f"deps/{mount}/{name}/{program}/{program}.cgz" for program, _ in programs]
     pkgs = [f"pkg/{mount}/{name}/{program}/{version}.cgz" for program, version in programs]
@@ -119,19 +119,19 @@ def _extras(
 
 
 def missing(srv: Path, boot: Boot) -> list[str]:
-    """Those of its URL paths that cannot be read any more.  A few stat calls."""
+    """Returns the URL paths that cannot be read any more; takes a few stat calls."""
     gone = [] if os.path.isdir(f"{srv}{boot.root}") else [boot.root]
     files = (boot.kernel, *boot.initrds, *boot.deps, *boot.pkgs)
     return gone + [path for path in files if path and not _readable(f"{srv}{path}")]
 
 
 def images(srv: Path) -> list[Image]:
-    """All of them, by name; a snapshot that a symlink stands for is not listed twice."""
+    """Returns all images, by name; a snapshot with a symlink is listed only under that name."""
     return [_image(srv, name, folder) for name, folder in _names(srv)]
 
 
 def url_path(srv: Path, real: Path) -> str:
-    """`real` as its doors show it.  Raises BadImage for a path outside srv."""
+    """Returns the URL path of `real`.  Raises BadImage for a path outside srv."""
     base = os.path.realpath(srv)
     if not str(real).startswith(f"{base.rstrip('/')}/"):
         raise BadImage(f"{real} is not under {base}")
@@ -139,7 +139,7 @@ def url_path(srv: Path, real: Path) -> str:
 
 
 def real(srv: Path, path: Path) -> Path | None:
-    """`srv/path` with every symlink followed; None if it is not there or leaves srv."""
+    """Resolves every symlink of `srv/path`; None if it does not exist or leaves srv."""
     base = os.path.realpath(srv)
     try:
         found = os.path.realpath(os.path.join(base, path), strict=True)
@@ -150,7 +150,7 @@ def real(srv: Path, path: Path) -> Path | None:
 
 
 def check_word(field: str, word: str) -> None:
-    """Raises BadImage for a word that could be more than one name in a path."""
+    """Raises BadImage for a word that is not a single name in a path."""
     if not _WORD.match(word):
         raise BadImage(
             f"{field}: {word!r} should be one word of letters, digits and ._+- without a leading"
@@ -161,7 +161,7 @@ def check_word(field: str, word: str) -> None:
 def _boot(
     srv: Path, folder: Path, name: str, os_mount: str, kernel_version: str | None
 ) -> tuple[Boot | None, list[str]]:
-    """What boots `folder`, or what it lacks for that."""
+    """Returns the files that boot `folder`, or (None and) what is missing."""
     default = real(srv, folder / "boot/vmlinuz")
     if kernel_version is None and (default is None or not default.name.startswith(_KERNEL)):
         return None, ["boot/vmlinuz (a symlink to vmlinuz-<kernel version>)"]
@@ -175,7 +175,7 @@ def _boot(
         wanted = [kernel, folder / "initrd.lkp", modules]
     found = [real(srv, path) for path in wanted]
     if os_mount == "local" and found[-1] is None:
-        found, wanted = found[:-1], wanted[:-1]  # since 2022 such images come without modules
+        found, wanted = found[:-1], wanted[:-1]  # such images have no modules since 2022
     absent = [
         str(path.relative_to(folder)) if path.is_relative_to(folder) else f"/{path}"
         for path, file in zip(wanted, found, strict=True)
@@ -219,7 +219,7 @@ def _size(srv: Path, folder: Path) -> int | None:
 
 
 def _names(srv: Path) -> Iterator[tuple[str, Path]]:
-    """(name, folder) of every image that a document can name; hidden are builds under way."""
+    """Yields (name, folder) of every image that a document can name; skips builds under way."""
     found = sorted(srv.glob("os/[!.]*/[!.]*/[!.]*"))
     places = [place for place in found if all(map(_WORD.match, place.parts[-3:]))]
     links = [place for place in places if place.is_symlink()]
@@ -238,7 +238,7 @@ def _kernels(folder: Path) -> list[str]:
 
 
 def _there_are(srv: Path, os_mount: str) -> str:
-    """Those that would boot."""
+    """Describes the images that would boot, for an error message."""
     names = [name for name, folder in _names(srv) if _boot(srv, folder, name, os_mount, None)[0]]
     return f"images: {', '.join(names)}" if names else f"there are no images in {srv}/os"
 

@@ -1,11 +1,11 @@
-"""Paths in a root filesystem that somebody else made: resolved inside it, as after a chroot.
+"""Resolves paths inside an untrusted root filesystem, as after a chroot.
 
-We are root on the server, and a root filesystem is full of links that mean something only once it
-is a box's `/`.  `etc -> /etc` in it is its own /etc, never the server's; `..` stops at its top.
-Every read, write and removal of those who make images goes through here.
+This code runs as root on the server, and a root filesystem is full of symlinks that are right only
+when it is a box's `/`.  `etc -> /etc` in it means its own /etc, never the server's; `..` stops at
+its top.  All code that makes images reads, writes and removes files in them through this module.
 
-A walk in user space is enough, since nobody else can write there meanwhile: the folder in the
-making is root's alone until it is published (snapshot.py).
+A walk in user space is enough, since nobody else can write there meanwhile: the folder belongs to
+root alone until it is published (snapshot.py).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _LINKS_MAX: Final = 40  # as many as the kernel follows before it says ELOOP
 
 
 def resolve(root: Path, path: str) -> Path:
-    """Where `path` of `root` lies, all links followed; names that aren't there stay as they are."""
+    """Resolves `path` in `root`, following all symlinks; names that do not exist are kept."""
     return _walk(root, path, last=True)
 
 
 def entry(root: Path, path: str) -> Path:
-    """The same, but the last name is not followed: to replace it, remove it, or read the link."""
+    """Like resolve(), but does not follow the last name: to replace, remove or read a symlink."""
     return _walk(root, path, last=False)
 
 
 def read(root: Path, path: str) -> bytes:
-    """The bytes of a regular file.  BadImage for anything else: a pipe or a disk has no end."""
+    """Reads a regular file.  Raises BadImage for anything else: a pipe or a disk has no end."""
     try:
         descriptor = os.open(
             resolve(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,25 +47,25 @@ def read(root: Path, path: str) -> bytes:
 
 
 def has(root: Path, path: str) -> bool:
-    """A regular file is there."""
+    """Tells whether `path` is a regular file."""
     found = resolve(root, path)
     return found.is_file() and not found.is_symlink()
 
 
 def write(root: Path, path: str, data: bytes) -> None:
-    """A file of ours; what stands in its place is replaced, not followed."""
+    """Writes a file; whatever has its name is replaced, not followed."""
     remove(root, path)
     entry(root, path).write_bytes(data)
 
 
 def link(root: Path, path: str, target: str) -> None:
-    """A symlink of ours, in the place of whatever was there."""
+    """Makes a symlink; whatever has its name is replaced."""
     remove(root, path)
     entry(root, path).symlink_to(target)
 
 
 def remove(root: Path, path: str) -> None:
-    """The name is gone: a file, a link (not what it leads to), or a folder with all in it."""
+    """Removes a file, a symlink (not its target), or a folder with everything in it."""
     found = entry(root, path)
     assert found != root, path
     if found.is_dir() and not found.is_symlink():
@@ -75,7 +75,7 @@ def remove(root: Path, path: str) -> None:
 
 
 def _walk(root: Path, path: str, *, last: bool) -> Path:
-    """`root` and real names below it: none of them is a link, but the last may be."""
+    """Returns `root` plus names that are no symlinks; the last may be one if `last` is False."""
     below: list[str] = []
     ahead = path.split("/")[::-1]
     links = 0
@@ -84,7 +84,7 @@ def _walk(root: Path, path: str, *, last: bool) -> Path:
         if name in ("", "."):
             continue
         if name == "..":
-            del below[-1:]  # of the top it is the top
+            del below[-1:]  # the parent of the top is the top
             continue
         here = root.joinpath(*below, name)
         if not here.is_symlink() or not (last or any(ahead)):

@@ -1,7 +1,7 @@
-"""Whether this machine runs programs of another architecture, and what it lacks for that.
+"""Checks whether this machine can run programs of another architecture, and what it lacks.
 
-qemu-user does, once it is registered with the kernel's binfmt_misc; in a chroot only if it is
-registered with the flag F, since its own program is not to be found there.
+qemu-user runs them once it is registered with the kernel's binfmt_misc.  In a chroot it must be
+registered with the flag F, since the qemu program itself does not exist in the chroot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _INSTALL: Final = "install qemu-user-static, binfmt-support and arch-test (Debia
 
 
 def lacks(arch: str, binfmt: Path | None = None) -> str | None:
-    """Why programs of `arch` do not run here, and what would help; None where they do."""
+    """Returns why programs of `arch` do not run here, and what would help; None if they do."""
     machine = os.uname().machine
     if arch == machine:
         return None

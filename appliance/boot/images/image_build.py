@@ -1,7 +1,7 @@
 """`image build debian`: a root filesystem from Debian's packages, ready to boot over the network.
 
-mmdebstrap unpacks (or debootstrap), dracut (inside) makes the initramfs, `Snapshot` gives it its
-name at the end.
+mmdebstrap (or debootstrap) installs the packages, dracut (run inside) makes the initramfs, and
+`Snapshot` gives the folder its final name.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ _PACKAGES: Final = (
     # the initramfs
     "dracut", "dracut-network", "cifs-utils", "nfs-common", "systemd-sysv", "udev", "dbus",
     "procps", "iputils-arping", "isc-dhcp-client", "iproute2", "kmod",
-    # what the runner and people's jobs count on
+    # needed by the runner and by jobs
     "curl", "ca-certificates", "efibootmgr", "gzip", "cpio", "iputils-ping", "less",
 )  # fmt: skip
-# Cards that are deaf without it.  Not to be had where the mirror lacks non-free-firmware.
+# For network cards that do not work without firmware.  Missing if the mirror lacks
+# non-free-firmware.
 _FIRMWARE: Final = (
     "firmware-bnx2", "firmware-bnx2x", "firmware-cavium", "firmware-misc-nonfree",
     "firmware-myricom", "firmware-netxen", "firmware-qlogic", "firmware-realtek",
 )  # fmt: skip
-# Run by sh with the root filesystem as $1.
+# A script for sh; $1 is the root filesystem.
 _FIRMWARE_HOOK: Final = """\
 root=$1; shift
 for name in {names}; do
@@ -49,7 +50,8 @@ for name in {names}; do
 done
 [ $# -eq 0 ] || {chroot} apt-get -qq -y --no-install-recommends install "$@"
 """
-# In the chroot, after debootstrap.  No daemon starts there: nobody would stop it.
+# Run in the chroot after debootstrap.  policy-rc.d prevents daemons from starting: nothing would
+# stop them.
 _INSTALL: Final = """\
 set -e
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
@@ -60,7 +62,7 @@ apt-get -qq -y --no-install-recommends dist-upgrade
 apt-get -qq -y --no-install-recommends install {packages}
 apt-get clean
 """
-# A box without a disk, a keyboard or a user waits for none of these.
+# Units that a box without a disk, a keyboard or a user does not need to wait for.
 _MASKED: Final = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "fstrim.timer", "e2scrub_reap.service", "systemd-random-seed.service", "rpcbind.service",
@@ -70,16 +72,16 @@ _MASKED: Final = (
     "man-db.timer", "remote-fs.target", "ldconfig.service", "systemd-machine-id-commit.service",
     "run-rpc_pipefs.mount", "rpc_pipefs.target", "nfs-blkmap.service", "dracut-shutdown.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
-    # Modules by name, before anything else may start: six modprobes at once over the network root
-    # kept an emulated box for 20 s and a busy one for minutes.  The kernel loads each of them when
-    # somebody opens its device or mounts its file system.
+    # These load modules before other units may start: six concurrent modprobes over the network
+    # root delayed an emulated box by 20 s and a busy one by minutes.  The kernel loads each module
+    # when its device is opened or its file system mounted.
     "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service",
     "modprobe@efi_pstore.service", "modprobe@fuse.service", "modprobe@loop.service",
     "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "systemd-repart.service",
-    # Nobody sits at a seat; it and the bus that it wants took turns with the job's first seconds.
+    # Nobody logs in at a console; this and D-Bus competed with the job in its first seconds.
     "systemd-logind.service",
 )  # fmt: skip
-# Not at every boot, but when somebody asks: its socket starts it.
+# Not started at boot, but by its socket on the first use.
 _ON_DEMAND: Final = ("usr/lib/systemd/system/multi-user.target.wants/dbus.service",)
 _DPKG_OPTIONS: Final = (
     "path-exclude=/usr/share/doc/*",
@@ -91,7 +93,7 @@ _DPKG_OPTIONS: Final = (
 
 
 def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = None) -> Path:
-    """Builds `debian/<arch>/<version>`; returns the snapshot's folder.  Raises BadImage."""
+    """Builds `debian/<arch>/<version>` and returns the snapshot's folder.  Raises BadImage."""
     catalogue.check_word("os_version", version)
     codename = _CODENAMES.get(version, version if version in _CODENAMES.values() else None)
     if codename is None:
@@ -117,10 +119,10 @@ def build(srv: Path, version: str, arch: str, say: Say, mirror: str | None = Non
 
 
 def _bootstrap(codename: str, arch: str, making: Snapshot, from_: list[Source], say: Say) -> None:
-    """With mmdebstrap, or with debootstrap where that is all there is."""
+    """Installs the packages with mmdebstrap, or with debootstrap if only that is installed."""
     if sandbox.program("mmdebstrap"):
         command = _mmdebstrap(codename, arch, making.root, from_)
-        rubbish = making.root.with_name("tmp")  # it leaves some when it is stopped
+        rubbish = making.root.with_name("tmp")  # left behind when mmdebstrap is stopped
         rubbish.mkdir()
         environment = {"INITRD": "No", "TMPDIR": str(rubbish)}
         sandbox.run(command, say, keep=(making.lock,), environment=environment)
@@ -141,13 +143,13 @@ def _mmdebstrap(codename: str, arch: str, root: Path, from_: list[Source]) -> li
         *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
         *(f"--aptopt={option}" for option in apt_sources.apt_options()),
         f"--customize-hook={hook}",
-        # mmdebstrap wants an empty folder, and ours is
+        # mmdebstrap requires an empty folder; ours is empty
         codename, str(root), *(source.line for source in from_),
     ]  # fmt: skip
 
 
 def _debootstrap(codename: str, arch: str, making: Snapshot, from_: list[Source], say: Say) -> None:
-    """The same in three steps: debootstrap knows one suite, and no package that we choose."""
+    """Installs in three steps: debootstrap handles only one suite, and none of our packages."""
     root, keep = making.root, (making.lock,)
     first = from_[0]
     keyring = [f"--keyring={first.signed_by}"] if first.signed_by else []
@@ -176,7 +178,7 @@ def _firmware(chroot: str) -> str:
 
 
 def _bring_keyrings(root: Path, from_: list[Source]) -> None:
-    """A keyring that the sources name is in the root filesystem too, or its apt trusts nobody."""
+    """Copies the sources' keyrings into the root filesystem: without them its apt trusts nobody."""
     for key in {source.signed_by for source in from_ if source.signed_by}:
         if not chroot_paths.has(root, key) and Path(key).is_file():
             chroot_paths.resolve(root, os.path.dirname(key)).mkdir(parents=True, exist_ok=True)
@@ -185,14 +187,14 @@ def _bring_keyrings(root: Path, from_: list[Source]) -> None:
 
 
 def _fit_for_network(root: Path) -> None:
-    """What a box without a disk of its own does not do at boot."""
+    """Disables what a box without a disk of its own must not or need not do at boot."""
     units = "etc/systemd/system"
     for name in _MASKED:
         chroot_paths.link(root, f"{units}/{name}", "/dev/null")
     for name in _ON_DEMAND:
         chroot_paths.remove(root, name)
     chroot_paths.link(root, f"{units}/default.target", "/usr/lib/systemd/system/multi-user.target")
-    # Debian's own empty list: with nothing there, systemd-modules-load does not run.
+    # Debian's list is empty; without any list systemd-modules-load does not run.
     chroot_paths.remove(root, "etc/modules-load.d/modules.conf")
     chroot_paths.write(root, "etc/fstab", b"# The root filesystem comes over the network.\n")
     for name in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
@@ -200,6 +202,6 @@ def _fit_for_network(root: Path) -> None:
     for folder in ("var/cache/apt", "var/lib/apt/lists"):
         for left in os.listdir(chroot_paths.resolve(root, folder)):
             chroot_paths.remove(root, f"{folder}/{left}")
-    # As new as /usr: else every boot of every box would bring its caches up to date again.
+    # Marks both as up to date with /usr: else every boot would run the update units again.
     for folder in ("etc", "var"):
         chroot_paths.write(root, f"{folder}/.updated", b"")

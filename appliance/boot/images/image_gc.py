@@ -1,8 +1,8 @@
-"""Images that nobody needs: a snapshot that no symlink stands for and no job has pinned.
+"""Removes unused images: snapshots that no symlink leads to and no job has pinned.
 
-Only folders with the name of a snapshot, `<version>-<timestamp>`, are looked at: what a person has
-named otherwise is theirs.  A snapshot is first taken out of sight, so that nobody can pin it any
-more; then it is asked again who needs it, and only then it goes.
+Only folders with the name of a snapshot, `<version>-<timestamp>`, are considered; a folder with
+another name belongs to a person.  A snapshot is first renamed to a hidden name, so that it cannot
+be pinned any more; then the pinned snapshots are read again, and only then is it removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from appliance.errors import Refused
 from appliance.fs import trees
 
 _SNAPSHOT: Final = re.compile(r".+-\d{4}(-\d\d){5}\Z")
-# Hidden, as builds under way are: out of sight until it is asked again; being removed.
+# Prefixes of hidden names, like those of builds under way: hidden until the second look at what is
+# pinned, and being removed.
 _REMOVING: Final = ".removing-"
 _REMOVED: Final = ".removed-"
 
@@ -31,7 +32,7 @@ Used = Callable[[], set[str]]  # URL paths of the snapshots that jobs have pinne
 
 @attrs.frozen
 class Unused:
-    """A snapshot that nobody needs."""
+    """An unused snapshot."""
 
     folder: Path
     url: str  # "/os/debian/x86_64/12-2026-01-02-03-04-05"
@@ -39,13 +40,13 @@ class Unused:
 
 
 def snapshot_of(path: str) -> str | None:
-    """The snapshot that a URL path lies in; None where it lies in none."""
+    """Returns the snapshot that contains a URL path; None if it is in none."""
     names = path.split("/")
     return "/".join(names[:5]) if len(names) >= 5 and names[1] == "os" else None
 
 
 def unused(srv: Path, used: set[str]) -> tuple[list[Unused], list[Path]]:
-    """What can go, and the folders that are left alone since an image is being made there."""
+    """Returns the unused snapshots, and the folders skipped because an image is made there."""
     kept = {os.path.realpath(link) for link in _links(srv)}
     found, busy = [], []
     for place in sorted(srv.glob("os/[!.]*/[!.]*")):
@@ -66,9 +67,9 @@ def unused(srv: Path, used: set[str]) -> tuple[list[Unused], list[Path]]:
 
 @contextmanager
 def turn(srv: Path) -> Iterator[None]:
-    """One at a time; and what an earlier one, broken off, left out of sight is put in order.
+    """Takes the lock for one removal at a time, and cleans up after an interrupted one.
 
-    Raises Refused while another is at it, OSError.
+    Raises Refused if another removal has the lock, OSError.
     """
     lock = os.open(srv / "os", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -85,11 +86,11 @@ def turn(srv: Path) -> Iterator[None]:
 
 
 def remove(srv: Path, what: list[Unused], used: Used, pause: Callable[[], None]) -> list[Unused]:
-    """Remove them, in one's `turn`; those that somebody has pinned meanwhile stay.
+    """Removes `what`, under `turn`, except for snapshots pinned meanwhile; returns those removed.
 
-    Returns what is gone.  `pause` waits until whoever looked before they were out of sight has
-    pinned what was found.  Raises BadImage where a mount is in one, OSError; what nothing was
-    removed of has its name again.
+    `pause` waits until everybody who found a snapshot before it was hidden has pinned it.  Raises
+    BadImage if something is mounted in one, OSError; snapshots of which nothing was removed get
+    their names back.
     """
     aside: dict[Path, Unused] = {}
     try:
@@ -117,7 +118,7 @@ def remove(srv: Path, what: list[Unused], used: Used, pause: Callable[[], None])
 
 
 def size_of(folder: Path) -> int:
-    """Bytes on disk; a file with two names counts once."""
+    """Returns the folder's bytes on disk; a hard-linked file counts once."""
     total, seen = 0, set()
     for each in trees.walk(folder):
         for entry in each.entries:
@@ -129,11 +130,11 @@ def size_of(folder: Path) -> int:
 
 
 def _links(srv: Path) -> list[Path]:
-    """Every symlink down to the versions, and those that stand beside them."""
+    """Returns every symlink in the image tree, down to the level of versions."""
     found = [path for depth in ("*", "*/*", "*/*/*") for path in srv.glob(f"os/{depth}")]
     return [path for path in found if path.is_symlink()]
 
 
 def _within(target: str, folder: str) -> bool:
-    """Whether a link to `target` needs `folder`: it is that, lies in it, or is above it."""
+    """Tells whether a link to `target` needs `folder`: equal to it, in it, or above it."""
     return os.path.commonpath((target, folder)) in (target, folder)

@@ -1,7 +1,7 @@
-"""`image import`: a root filesystem that exists, made ready to boot over the network.
+"""`image import`: makes an existing root filesystem ready to boot over the network.
 
-The source is only read.  A tar archive is not trusted with paths: GNU tar drops leading slashes,
-refuses "..", and makes no symlink that leads out before everything else is unpacked.
+The source is only read.  Paths in a tar archive cannot lead out: GNU tar drops leading slashes,
+refuses "..", and creates symlinks that lead out only after unpacking everything else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from appliance.errors import BadImage
 from appliance.fs import trees
 
 _SBIN: Final = ("usr/sbin", "sbin", "usr/bin", "bin")
-# What our dracut module needs in there; (programs, one of which will do; what brings them)
+# What our dracut module needs in the image: (programs, any one of them is enough; their packages).
 _NEEDED: Final = (
     (("dracut",), "dracut (packages dracut, dracut-network)"),
     (("dhclient",), "dhclient (package isc-dhcp-client, dhcp-client or dhclient)"),
@@ -24,12 +24,12 @@ _NEEDED: Final = (
     (("ip",), "ip (package iproute2 or iproute)"),
     (("depmod",), "depmod (package kmod)"),
 )
-# Filled anew at each boot; nodes of another machine have no place on a file server.
+# Folders filled at each boot; device nodes of another machine must not be on a file server.
 _EMPTY: Final = ("dev", "proc", "sys", "run", "tmp")
 
 
 def import_(srv: Path, source: Path, os_name: str, version: str, arch: str, say: Say) -> Path:
-    """Makes `<os>/<arch>/<version>` of a folder or a tar; the snapshot's folder.  BadImage."""
+    """Imports a folder or a tar; returns the snapshot's folder.  Raises BadImage."""
     for field, word in (("os", os_name), ("version", version), ("arch", arch)):
         catalogue.check_word(field, word)
     machine = os.uname().machine
@@ -56,7 +56,7 @@ def import_(srv: Path, source: Path, os_name: str, version: str, arch: str, say:
 
 
 def missing(root: Path) -> list[str]:
-    """What `root` lacks for a boot over the network, in the words of a person who can help."""
+    """Returns what `root` lacks for a boot over the network, with the packages to install."""
     lacks = [f"{name}/" for name in ("etc", "usr") if not chroot_paths.resolve(root, name).is_dir()]
     if not any(chroot_paths.resolve(root, "boot").glob("vmlinuz-*")):
         lacks.append("boot/vmlinuz-<kernel version> (a kernel package)")
@@ -85,7 +85,7 @@ def _unpack(archive: Path, root: Path) -> list[str]:
 
 
 def _lay_out(root: Path) -> None:
-    """The folders that a boot mounts on are there, and empty."""
+    """Makes or empties the folders that a boot mounts on.  Raises BadImage."""
     for name in _EMPTY:
         place = root / name
         if place.is_symlink() or (place.exists() and not place.is_dir()):

@@ -1,6 +1,6 @@
-"""Which files boot a document: the image tree, asked in threads.
+"""Looks up the files that boot a document, in threads.
 
-Files are pinned at submit, as they are then (docs/wire.md#files), and looked at again at dispatch.
+Files are pinned at submit, as they are then (docs/wire.md#files), and checked again at dispatch.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from appliance.errors import BadImage
 from appliance.jobs.changes import Pinned
 from appliance.jobs.documents.document import Document
 
-# Many who submit at once share one look: a thread for each was most of what a submit cost.  An
-# image built anew is seen within this, and dispatch looks again anyway.
+# Seconds for which a lookup is reused by other submits: a thread for each was most of the cost of a
+# submit.  A rebuilt image is seen after this time, and dispatch checks the files anyway.
 FRESH_S: Final = 1.0
-FOUND_MAX: Final = 1000  # images remembered; a lab has some ten
+FOUND_MAX: Final = 1000  # images cached; a lab has some ten
 
 # os, arch, version, os_mount, kernel_version, programs
 _Image = tuple[str, str, str, str, str | None, tuple[catalogue.Program, ...]]
 
 
 class Images(Protocol):
-    """The image tree; both calls may take a thread."""
+    """The image tree; both calls may use a thread."""
 
     async def pin(self, document: Document) -> Pinned:
-        """The files that boot `document`.  Raises BadImage."""
+        """Returns the files that boot `document`.  Raises BadImage."""
 
     async def missing(self, pinned: Pinned) -> list[str]:
-        """Those of its files that are gone."""
+        """Returns the pinned files that are gone."""
 
 
 class ImageFolder:
@@ -41,10 +41,10 @@ class ImageFolder:
 
     def __init__(self, srv: Path) -> None:
         self._srv = srv
-        self._found: dict[_Image, tuple[float, catalogue.Boot]] = {}  # and when
+        self._found: dict[_Image, tuple[float, catalogue.Boot]] = {}  # with the time of the lookup
 
     async def pin(self, document: Document) -> Pinned:
-        """The files that boot `document`, as they were FRESH_S ago at most.  Raises BadImage."""
+        """Returns the files that boot `document`, up to FRESH_S seconds old.  Raises BadImage."""
         image = (
             document.os,
             document.arch,
@@ -66,18 +66,18 @@ class ImageFolder:
             self._found[image] = (at if now - at <= FRESH_S else now, known)
             if now - at <= FRESH_S:
                 return known
-        try:  # whoever comes meanwhile takes what was known
+        try:  # requests that come meanwhile get the old entry
             boot = await threads.run(catalogue.resolve, self._srv, *image)
         except BadImage:
             self._found.pop(image, None)
             raise
         self._found[image] = (now, boot)
         while len(self._found) > FOUND_MAX:
-            del self._found[next(iter(self._found))]  # the one that was asked for least lately
+            del self._found[next(iter(self._found))]  # the least recently used
         return boot
 
     async def missing(self, pinned: Pinned) -> list[str]:
-        """Those of its files that are gone; what lies elsewhere is not asked for."""
+        """Returns the pinned files that are gone; files on other servers are not checked."""
         boot = catalogue.Boot(
             kernel=pinned.kernel if pinned.kernel.startswith("/") else "",
             initrds=tuple(path for path in pinned.initrds if path.startswith("/")),

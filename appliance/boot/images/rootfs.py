@@ -1,8 +1,8 @@
-"""What turns a root filesystem into one that boots over the network: modules, initramfs, tidiness.
+"""Makes a root filesystem boot over the network: packs modules, builds an initramfs, cleans up.
 
-The initramfs carries no kernel module: `modules-<kernel version>.cgz` is the second initrd of
-every boot and brings those that a box needs before it has its root (cards, CIFS, NFS, overlay)
-with their firmware.  One initramfs so serves whichever kernel a document names.
+The initramfs contains no kernel module: `modules-<kernel version>.cgz` is the second initrd of
+every boot and has the modules that a box needs before it has its root (cards, CIFS, NFS, overlay)
+with their firmware.  So one initramfs works with every kernel that a document may name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from appliance.errors import BadImage
 
 _MODULE: Final = Path(__file__).parents[1] / "dracut" / "90appliance"
 _DRACUT_MODULES: Final = ("usr/lib/dracut/modules.d", "lib/dracut/modules.d")
-# Under /lib/modules/<version>/kernel: what may be needed before there is a root filesystem.
+# Under /lib/modules/<version>/kernel: modules that may be needed before the root is mounted.
 _EARLY: Final = (
     "arch/x86/crypto", "arch/arm64/crypto", "crypto", "lib",
     "drivers/net/ethernet", "drivers/net/phy", "drivers/net/mdio", "drivers/net/pcs",
@@ -35,12 +35,12 @@ _EARLY: Final = (
     "fs/netfs", "fs/overlayfs", "fs/nls",
     "net/sunrpc", "net/dns_resolver", "net/core", "net/packet", "net/8021q", "net/802", "net/llc",
 )  # fmt: skip
-_STAGING: Final = ".appliance-modules"  # at the top: no link of the image is on the way
+_STAGING: Final = ".appliance-modules"  # at the top, so its path crosses no symlink of the image
 _SUFFIXES: Final = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
 
 def finish(root: Path, say: Say, lock: int) -> str:
-    """Adds what is missing for a boot; returns the kernel version.  Raises BadImage."""
+    """Adds everything that a boot needs; returns the kernel version.  Raises BadImage."""
     special_files.strip(root, say)
     version = kernel_version(root)
     check_boot_folder(root)
@@ -51,13 +51,13 @@ def finish(root: Path, say: Say, lock: int) -> str:
     chroot_paths.link(root, "boot/vmlinuz", f"vmlinuz-{version}")
     chroot_paths.link(root, "initrd.lkp", f"./boot/initramfs.lkp-{version}.img")
     tidy(root)
-    # Counted once, here, where it is all in memory: `image list` must not walk a tree.
+    # Counted once, here, while it is all cached: `image list` must not walk the tree.
     chroot_paths.write(root, catalogue.SIZE, f"{size(root)}\n".encode())
     return version
 
 
 def size(root: Path) -> int:
-    """Bytes that it takes on the disk; a file of several names counts once."""
+    """Returns the tree's bytes on disk; a hard-linked file counts once."""
     counted: dict[int, int] = {}
     for place, folders, names in os.walk(root):
         for name in (*folders, *names):
@@ -67,16 +67,16 @@ def size(root: Path) -> int:
 
 
 def check_boot_folder(root: Path) -> None:
-    """Raises BadImage where /boot is one place for a box and another for our own doors.
+    """Raises BadImage if /boot means different folders to a box and to this server.
 
-    They look at it from outside, where a link that begins with / leads out of the image.
+    The server sees the image from outside, where an absolute symlink leads out of the image.
     """
     if (root / "boot").resolve() != chroot_paths.resolve(root.resolve(), "boot"):
         raise BadImage("/boot leads out of this root filesystem: make it a relative link")
 
 
 def kernel_version(root: Path) -> str:
-    """That of boot/vmlinuz, else the newest kernel that has its modules.  Raises BadImage."""
+    """Returns boot/vmlinuz's version, or the newest with modules.  Raises BadImage."""
     named = chroot_paths.entry(root, "boot/vmlinuz")
     if named.is_symlink():
         files = [Path(os.readlink(named)).name]
@@ -94,7 +94,7 @@ def kernel_version(root: Path) -> str:
 
 
 def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
-    """modules-<version>.cgz.  Raises BadImage."""
+    """Returns the bytes of modules-<version>.cgz.  Raises BadImage."""
     tree = f"lib/modules/{version}"
     try:
         chroot_paths.remove(root, _STAGING)
@@ -111,7 +111,7 @@ def modules(root: Path, version: str, say: Say, lock: int) -> bytes:
 
 
 def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
-    """boot/initramfs.lkp-<version>.img, made by the dracut that is in the root filesystem."""
+    """Makes boot/initramfs.lkp-<version>.img with the root filesystem's own dracut."""
     homes = [home for home in _DRACUT_MODULES if chroot_paths.resolve(root, home).is_dir()]
     if not homes:
         raise BadImage("dracut is missing: install dracut and its network modules in it")
@@ -134,7 +134,7 @@ def initramfs(root: Path, version: str, say: Say, lock: int) -> None:
 
 
 def tidy(root: Path) -> None:
-    """A root filesystem that many boxes share keeps no secret and no identity."""
+    """Removes secrets and identities: many boxes share the root filesystem."""
     for key in chroot_paths.resolve(root, "etc/ssh").glob("ssh_host_*"):
         chroot_paths.remove(root, f"etc/ssh/{key.name}")
     chroot_paths.write(root, "etc/machine-id", b"")
@@ -154,16 +154,16 @@ def _dracut(target: str, version: str) -> list[str]:
     return [
         "dracut", "--force", "--no-kernel", "--no-hostonly", "--no-hostonly-cmdline",
         "--no-early-microcode", "--reproducible",
-        # gzip, since a box that goes on by kexec looks into it with gzip and cpio
+        # gzip, since a box that uses kexec reads the initramfs with gzip and cpio
         "--compress", "gzip -n -6",
-        # ours and what it stands on, whatever this distribution would add (/run is empty)
+        # only our module and its dependencies, no configuration of the distribution (/run is empty)
         "--conf", "/dev/null", "--confdir", "/run", "--modules", "appliance",
         "--kver", version, target,
     ]  # fmt: skip
 
 
 def without_our_module(image: Path) -> str | None:
-    """Why this initramfs is not one of ours; None if it is."""
+    """Returns why this initramfs is not one of ours; None if it is."""
     names = _names(image)
     for wanted in ("usr/lib/appliance-lib.sh", "usr/sbin/appliance-root", "usr/sbin/dhclient"):
         if wanted not in names and wanted.removeprefix("usr/") not in names:
@@ -172,7 +172,7 @@ def without_our_module(image: Path) -> str | None:
 
 
 def flaws(root: Path) -> list[str]:
-    """What is wrong inside the boot files of a finished image; slow, it unpacks them."""
+    """Returns what is wrong inside the boot files of a finished image; slow, since it unpacks."""
     found: list[str] = []
     image = root / "initrd.lkp"
     if image.is_file():
@@ -187,7 +187,7 @@ def flaws(root: Path) -> list[str]:
 
 
 def _names(archive: Path) -> set[str]:
-    """The paths in a gzip-compressed cpio; empty if it is none."""
+    """Returns the paths in a gzip-compressed cpio; empty if `archive` is not one."""
     listing = subprocess.run(
         ("sh", "-c", 'gzip -dc < "$1" | cpio --quiet -t', "sh", str(archive)),
         stdin=subprocess.DEVNULL,
@@ -198,7 +198,7 @@ def _names(archive: Path) -> set[str]:
 
 
 def _needed(root: Path, tree: str) -> set[str]:
-    """The early modules and, again and again, the modules that those need."""
+    """Returns the early modules and all modules that they depend on."""
     needs: dict[str, list[str]] = {}
     for line in (
         chroot_paths.read(root, f"{tree}/modules.dep").decode(errors="replace").splitlines()
@@ -218,7 +218,7 @@ def _needed(root: Path, tree: str) -> set[str]:
 
 
 def _stage(root: Path, path: str) -> None:
-    """The file, under the same name below the staging folder."""
+    """Copies a file to the same path below the staging folder."""
     target = root / _STAGING / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(chroot_paths.read(root, path))
@@ -232,7 +232,7 @@ def _is_early(module: str) -> bool:
 
 
 def _stage_firmware(root: Path, lock: int) -> None:
-    """What the staged modules ask for, as far as the root filesystem has it."""
+    """Stages the firmware that the staged modules name, if the root filesystem has it."""
     files = [
         f"/{path.relative_to(root)}"
         for path in _files(root / _STAGING)
@@ -249,7 +249,7 @@ def _stage_firmware(root: Path, lock: int) -> None:
 
 
 def _matching(root: Path, pattern: str) -> list[str]:
-    """Paths of firmware; a module may ask for `brcm/brcmfmac43430-sdio.*.txt`."""
+    """Returns the firmware paths that match, as for `brcm/brcmfmac43430-sdio.*.txt`."""
     folder, _, last = f"lib/firmware/{pattern}".rpartition("/")
     if ".." in pattern.split("/") or not pattern.isprintable():
         return []
@@ -259,19 +259,22 @@ def _matching(root: Path, pattern: str) -> list[str]:
 
 
 def _files(tree: Path) -> list[Path]:
-    """The regular files below it; no link is followed."""
+    """Returns the regular files below `tree`; follows no symlink."""
     found = [Path(place, name) for place, _, names in os.walk(tree) for name in names]
     return sorted(path for path in found if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _entries(tree: Path, prefix: str) -> Iterator[Entry]:
-    """Of a merged /usr, `prefix` says so: a folder /lib would replace the initramfs's symlink."""
+    """Yields the archive's entries.
+
+    `prefix` is usr/ where /usr is merged: a folder /lib would replace the initramfs's symlink.
+    """
     for path in _files(tree):
         name = str(path.relative_to(tree))
         yield Entry(f"{prefix}{name}", chroot_paths.read(tree, name))
 
 
 def _natural(version: str) -> tuple[tuple[int, str], ...]:
-    """6.1.0-9 before 6.1.0-10."""
+    """Returns a sort key that puts 6.1.0-9 before 6.1.0-10."""
     words = version.replace("-", ".").replace("+", ".").split(".")
     return tuple((int(word), "") if word.isdigit() else (-1, word) for word in words)

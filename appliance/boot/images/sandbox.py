@@ -1,7 +1,7 @@
-"""Runs the programs that make a root filesystem, so that nothing of them outlives us.
+"""Runs the programs that make a root filesystem, so that none of their processes or mounts stays.
 
-Each gets its own process and mount namespaces: its mounts are seen by nobody else and end with it,
-and it ends with this process, even if that is killed with -9.
+Each program gets its own process and mount namespaces: its mounts are visible to no other process
+and end with it.  It is killed when this process ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Say = Callable[[str], None]
 
 _CONTAINED: Final = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid")
 _AND: Final = ("--fork", "--kill-child", "--mount-proc", "--")
-_TAIL: Final = 25  # lines of a program's output that its failure shows
+_TAIL: Final = 25  # last lines of a program's output, shown if it fails
 
-# Run in the mount namespace: what programs in a chroot expect to find there.
+# Run in the mount namespace: makes the mounts that programs in a chroot expect.
 _CHROOT: Final = """\
 set -e
 cd "$1"; shift
@@ -42,9 +42,9 @@ def run(
     keep: Iterable[int] = (),
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs a program, each line that it prints to `say`.  Raises BadImage with its last lines.
+    """Runs a program and passes its output to `say`.  Raises BadImage with the last lines.
 
-    `keep` are files that stay open until its last process is gone: a lock, above all.
+    `keep` are descriptors, mainly locks, that stay open until the program's last process is gone.
     """
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
     command = (*_CONTAINED, *_AND, *argv)
@@ -56,7 +56,7 @@ def run(
             stderr=subprocess.STDOUT,
             env=_environment(environment),
             pass_fds=tuple(keep),
-            start_new_session=True,  # Ctrl-C reaches us alone; we end it, and wait for it
+            start_new_session=True,  # Ctrl-C reaches only us; we kill it, and wait
         )
     except FileNotFoundError as error:
         raise BadImage(f"{error.filename} is not installed") from None
@@ -71,7 +71,7 @@ def run(
             finally:
                 if program.poll() is None:
                     program.kill()
-                collections.deque(output, maxlen=0)  # ends when the last of its processes has
+                collections.deque(output, maxlen=0)  # ends with its last process
     finally:
         program.wait()
     if program.returncode != 0:
@@ -80,7 +80,7 @@ def run(
 
 
 def program(name: str, more: str = "") -> str | None:
-    """The path of a program that `run` would find, or that is in the folder `more`."""
+    """Finds a program in the PATH that `run` uses, or in the folder `more`."""
     return shutil.which(name, path=os.pathsep.join((_path(), more)))
 
 
@@ -92,7 +92,7 @@ def run_inside(
     keep: Iterable[int] = (),
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """The same, in a chroot that has /proc, /sys, /dev, /tmp and /run."""
+    """Like run(), but in a chroot that has /proc, /sys, /dev, /tmp and /run."""
     run(("sh", "-c", _CHROOT, argv[0], str(root), *argv), say, keep=keep, environment=environment)
 
 

@@ -1,9 +1,9 @@
-"""A folder in the making, beside the images of its kind; it gets its name when it is whole.
+"""Builds an image in a hidden folder beside the finished images, then renames it.
 
-Half-made folders are hidden (".building-<pid>"), so neither `resolve` nor a person sees them.
-They are root's alone until then: a root filesystem has folders that everybody may write to, and
-a local user's link in /var/tmp of one must not meet a maker who is root.
-Their maker holds a lock on the folder: one that nobody locks was left by a crash, and goes.
+Unfinished folders have a hidden name (".building-<pid>"), so neither `resolve` nor a person sees
+them.  Only root can enter them: a root filesystem has folders that everybody may write to, and a
+symlink planted by a local user in its /var/tmp must not mislead a builder that is root.
+The builder holds a lock on its folder; a folder without a lock was left by a crash and is removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ _LINK: Final = ".link-"
 
 @attrs.frozen
 class Snapshot:
-    """A root filesystem in the making."""
+    """A root filesystem being built."""
 
     root: Path
     version: str
-    lock: int  # a descriptor: whoever has it open keeps the folder from being swept away
+    lock: int  # a descriptor; while any process has it open, `sweep` leaves the folder alone
 
     def publish(self, now: float | None = None) -> Path:
-        """`<version>-<timestamp>`, and the version's symlink moves to it, in one step each."""
+        """Renames the folder to `<version>-<timestamp>` and moves the version's symlink to it.
+
+        Each of the two steps is atomic.
+        """
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(now))
         name = f"{self.version}-{stamp}"
         place = self.root.parents[1]
@@ -44,7 +47,7 @@ class Snapshot:
         link = place / self.version
         if link.exists() and not link.is_symlink():
             raise BadImage(f"{link} is not a symlink to a snapshot: move it away first")
-        os.sync()  # a machine that loses power has the whole image or none
+        os.sync()  # after a power loss the image is complete or absent
         self.root.rename(final)
         passing = place / f"{_LINK}{os.getpid()}"
         passing.unlink(missing_ok=True)
@@ -55,7 +58,7 @@ class Snapshot:
 
 @contextmanager
 def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
-    """An empty folder for one image; it is gone afterwards unless it was published."""
+    """Makes an empty folder for one image, and removes it afterwards unless it was published."""
     place = srv / "os" / os_name / arch
     private = place / f"{_BUILDING}{os.getpid()}"
     with alone(srv):
@@ -80,7 +83,7 @@ def new(srv: Path, os_name: str, arch: str, version: str) -> Iterator[Snapshot]:
 
 @contextmanager
 def alone(srv: Path) -> Iterator[None]:
-    """While makers look for each other, and make or remove the folders that they share."""
+    """Holds the lock under which builders look for each other and change shared folders."""
     srv.mkdir(parents=True, exist_ok=True)
     lock = os.open(srv, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -91,7 +94,7 @@ def alone(srv: Path) -> Iterator[None]:
 
 
 def is_building(place: Path) -> bool:
-    """Whether somebody makes an image in `place` now; a folder left by a crash does not count."""
+    """Tells whether an image is being built in `place`; a folder left by a crash does not count."""
     for building in place.glob(f"{_BUILDING}*"):
         try:
             lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
@@ -112,11 +115,11 @@ def sweep(place: Path) -> None:
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            continue  # its maker has just removed it
+            continue  # its builder has just removed it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            continue  # somebody is at it
+            continue  # the build is still running
         else:
             remove(left)
         finally:
@@ -126,7 +129,7 @@ def sweep(place: Path) -> None:
 
 
 def _make(place: Path) -> list[Path]:
-    """The folders that had to be made, innermost first."""
+    """Makes `place`; returns the folders that had to be made, innermost first."""
     made: list[Path] = []
     for folder in (place, *place.parents):
         if folder.exists():
@@ -139,16 +142,16 @@ def _make(place: Path) -> list[Path]:
 
 
 def remove(root: Path) -> None:
-    """The folder with all in it, if it is there.  Raises BadImage where a mount is in it."""
+    """Removes a folder, if it exists, and its contents.  Raises BadImage if a mount is in it."""
     if root.exists():
         check_no_mount(root)
         trees.remove(root)
 
 
 def check_no_mount(root: Path) -> None:
-    """Raises BadImage where something is mounted in it.
+    """Raises BadImage if something is mounted in `root`.
 
-    Programs run in mount namespaces of their own: a mount seen here was made by somebody else.
+    Our programs run in their own mount namespaces: a mount seen here was made by somebody else.
     """
     for place in trees.mounts_in(root):
         raise BadImage(f"{place} is a mount: unmount it, then remove {root}")

@@ -1,8 +1,8 @@
-"""What of somebody else's root filesystem has no place on a file server.
+"""Removes from a root filesystem the special files that must not be on a file server.
 
-Nodes, pipes and sockets are of the machine that they were made on: a box makes its own.  Programs
-that make others root stay, since a box's people need `su`; here they are kept from local users by
-how /srv/os is mounted, which doctor looks at (doctor/boot_files).
+Device nodes, pipes and sockets belong to the machine that made them: a box makes its own.  Programs
+that give root rights stay, since people on a box need `su`; the mount options of /srv/os keep them
+from local users of this server, which doctor checks (doctor/boot_files).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _CAPABILITY: Final = "security.capability"
 
 
 def strip(root: Path, say: Say) -> None:
-    """Remove what is no file, folder or link, and say so.
+    """Removes everything but files, folders and symlinks, and reports it.
 
-    Raises BadImage where folders lie so deep in each other that no walk comes back from them.
+    Raises BadImage if folders are nested too deeply to be walked.
     """
     check_depth(root)
     gone, powerful = [], 0
@@ -47,7 +47,7 @@ def strip(root: Path, say: Say) -> None:
 
 
 def check_depth(root: Path) -> None:
-    """Raises BadImage where folders are too deep in each other."""
+    """Raises BadImage if folders are nested too deeply."""
     if (deep := trees.too_deep(root)) is not None:
         raise BadImage(
             f"{deep!a} has more than {trees.DEPTH_MAX} folders in each other, or paths of more than"
@@ -58,5 +58,5 @@ def check_depth(root: Path) -> None:
 def _has_capability(entry: os.DirEntry[str]) -> bool:
     try:
         return bool(os.getxattr(entry.path, _CAPABILITY, follow_symlinks=False))
-    except OSError:  # none, or the file system knows none
+    except OSError:  # no capability, or no support in the file system
         return False

@@ -1,8 +1,8 @@
 """runner.cgz: the client that runs a job on a testbox without lkp-tests.
 
-An initrd after job.cgz.  The initramfs copies /lkp into the new root and lays the addon tree over
-it, so the service is there whatever the image holds.  With `os_mount: initramfs` there is no new
-root and nobody copies: for those images systemd's unit also lies where systemd looks.
+It is an initrd after job.cgz.  The initramfs copies /lkp into the new root and the addon tree over
+the root, so the service exists in every image.  With `os_mount: initramfs` there is no new root and
+no copy: for those images the archive also has systemd's unit at the path where systemd looks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINK: Final = stat.S_IFLNK | 0o777
 
 
 def archive() -> bytes:
-    """The archive: the same bytes as long as the package is the same."""
+    """Packs the archive: always the same bytes for the same package."""
     return pack([*_parts(), *_addon(), *_units("")])
 
 
@@ -37,24 +37,25 @@ def _parts() -> Iterator[Entry]:
 
 
 def _addon() -> Iterator[Entry]:
-    """What starts the runner: systemd's unit, and scripts for the inits of other images.
+    """Yields the files that start the runner: systemd's unit, and scripts for other inits.
 
-    No rc.local: an image may have one of its own.
+    There is no rc.local, since an image may have its own.
     """
     yield from _units(f"{_ADDON}/")
     etc = f"{_ADDON}/etc"
     yield Entry(f"{etc}/init.d/lkp-bootstrap", _read("lkp-bootstrap.init"), _EXECUTABLE)
     for level in "2345":
         yield _link(f"{etc}/rc{level}.d/S77lkp-bootstrap", "../init.d/lkp-bootstrap")
-    # OpenRC takes only scripts of its own kind, and finds them by the link's name.
+    # OpenRC needs a script in its own format, and finds it by the link's name.
     yield Entry(f"{etc}/init.d/lkp-bootstrap-openrc", _read("lkp-bootstrap.openrc"), _EXECUTABLE)
     yield _link(f"{etc}/runlevels/default/lkp-bootstrap-openrc", "/etc/init.d/lkp-bootstrap-openrc")
 
 
 def _units(place: str) -> Iterator[Entry]:
-    """At the top, nothing but this: the kernel replaces a link by a folder of the same name.
+    """Yields systemd's unit and its link below `place`; at the top nothing else is packed.
 
-    /lib and /etc/init.d are links in many images, these folders are in none.
+    The kernel replaces a symlink in the image by a folder of the same name in the archive: /lib and
+    /etc/init.d are symlinks in many images, the folders used here in none.
     """
     yield Entry(f"{place}usr/lib/systemd/system/{_UNIT}", _read(_UNIT))
     wants = f"{place}etc/systemd/system/multi-user.target.wants"

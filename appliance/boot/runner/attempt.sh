@@ -18,7 +18,7 @@ attempt() {
     : >"$RUN/over"
 }
 
-salvage() { # the worker before this one was killed, and nobody knows the job's status
+salvage() { # after the first worker was killed: the job's exit status is unknown
     ended='' incomplete=1 code=1
     start_time=$(recall start)
     ooms=$(recall ooms)
@@ -31,7 +31,7 @@ salvage() { # the worker before this one was killed, and nobody knows the job's 
     : >"$RUN/over"
 }
 
-begin() { # false: there is nothing to run, or nobody to run it for
+begin() { # false: there is no job to run, or it is not wanted, or the server cannot be reached
     now
     echo "$now" >"$FILES/boot-time"
     if [ -z "$id" ] || [ -z "$server" ]; then
@@ -77,7 +77,7 @@ network_problem() {
     fi
 }
 
-watch_job() { # sets $code, and $ended if it was not the job's own end
+watch_job() { # sets $code, and $ended if the job did not end by itself
     ended='' code=0
     now
     stop_at=$((now + limit)) poll_at=$((now + RUNNER_POLL))
@@ -95,21 +95,21 @@ watch_job() { # sets $code, and $ended if it was not the job's own end
         nap
     done
     [ -z "$ended" ] || say "stopping the job: $ended"
-    stop_job # what it left behind, if it ended by itself
+    stop_job # also the processes left behind by a job that ended by itself
     if [ -n "$(job_processes)" ]; then
-        code=137 # beyond KILL: to wait would be for ever
+        code=137 # KILL did not end it: waiting would take for ever
     else
         wait "$job" || code=$?
     fi
-    # A job that restarts its box ends before the box does.
+    # A job that restarts its box ends before the box goes down.
     if [ -z "$ended" ] && going_down; then
         ended=going-down
         : >"$RUN/going-down"
     fi
 }
 
-# Without a verdict where there is no need of one: the server knows that it cancelled the job, and
-# finds out by itself that the job restarted its box.
+# Uploads the results and sends the verdict.  None is needed if the server cancelled the job, or if
+# the box goes down: the server notices by itself that the job restarted its box.
 hand_over() {
     end_time=$(date +%s)
     keep_facts
@@ -146,7 +146,7 @@ verdict() {
 
 oom_kills() { timeout 10 dmesg 2>/dev/null | grep -c -i -e 'out of memory:' -e 'oom-kill:'; }
 
-keep_facts() { # for whoever asks what happened
+keep_facts() { # for a later analysis
     loadavg=
     read -r loadavg <"$P/proc/loadavg"
     cat "$P/proc/uptime" "$P/proc/loadavg" "$P/proc/meminfo" >"$FILES/uptime"

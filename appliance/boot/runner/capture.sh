@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# Starts and stops the job, and catches what it prints: stdout, stderr, and both as `output`.
+# Starts and stops the job, and captures its output: stdout, stderr, and both as `output`.
 
 JOB_DIR=$P/tmp/lkp
-RESULTS=$JOB_DIR/result # what the job leaves here is uploaded
+RESULTS=$JOB_DIR/result # the job's files in here are uploaded
 
 start_job() {
     mkdir -p "$RESULTS"
@@ -16,16 +16,17 @@ start_job() {
     remember job "$job"
 }
 
-# tee writes through, so that a person sees each line at once.  It goes on when a file is at its
-# limit (ulimit counts blocks of 512 bytes) or the disk is full, since /dev/null never is: the job
-# neither blocks nor dies of a full disk that is not its own.
+# tee does not buffer, so a person sees each line at once.  When a file reaches its limit (ulimit
+# counts blocks of 512 bytes) or the disk is full, tee goes on writing to /dev/null: the job neither
+# blocks nor dies because the runner's files cannot grow.
 catch() {
     ulimit -f $((RUNNER_OUTPUT_BYTES / 512))
     trap '' XFSZ
     exec tee -a "$FILES/output" /dev/null <"$RUN/$1" >>"$FILES/$1" 2>/dev/null
 }
 
-# A session of its own: what the runner stops is all of the job, and its `kill 0` only itself.
+# The job gets its own session: the runner can stop all of it, and the job's `kill 0` does not reach
+# the runner.
 run_job() {
     cd "$JOB_DIR" || exit 1
     export RESULT_ROOT="$RESULTS" TMP_RESULT_ROOT="$RESULTS" TMP="$JOB_DIR" HOME="${HOME:-/root}"
@@ -33,14 +34,14 @@ run_job() {
         echo 0 >"$P/proc/self/oom_score_adj"
         set -- "$JOB_SH" run_job
         [ -x "$JOB_SH" ] || set -- sh "$@"
-        # What a shell starts in the background is deaf to INT and QUIT; profilers need them.
+        # A shell makes its background processes ignore INT and QUIT, but profilers need them.
         ! env --default-signal=INT,QUIT true || set -- env --default-signal=INT,QUIT "$@"
         ! have setsid || set -- setsid "$@"
     } 2>/dev/null
     exec "$@"
 }
 
-stop_job() { # TERM, then KILL, for all that is left of its session
+stop_job() { # sends TERM, then KILL, to all processes left in its session
     signal_job TERM
     wait_for_job "$RUNNER_GRACE" && return
     say "the job does not stop: killed"
@@ -64,7 +65,7 @@ wait_for_job() { # SECONDS
     done
 }
 
-# Its session, not just its process group: timeout(1), for one, makes a group of its own.
+# By session, not by process group: timeout(1), for example, makes its own group.
 job_processes() {
     [ "${job:-0}" -gt 1 ] || return
     for stat in /proc/[0-9]*/stat; do
@@ -75,7 +76,7 @@ job_processes() {
     done 2>/dev/null
 }
 
-end_capture() { # a daemon that the job left behind may hold its output open for ever
+end_capture() { # with a time limit: a daemon left by the job may keep the output open for ever
     now
     until=$((now + RUNNER_DRAIN))
     for pid in $catching; do

@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# Shows the runner's log and the job's output on the console, each line marked.  It only follows
-# the files that the others write, so a stuck serial line holds up nobody.
+# Shows the runner's log and the job's output on the console, each line with a prefix.  This process
+# only reads the files that the others write, so a stuck serial line blocks no other process.
 
-# What consoles obey in UTF-8: C1's controls, and marks that turn the order of writing.  Byte ranges
-# mean bytes in the locale C.
+# UTF-8 characters that control a console: C1 controls, and marks that change the direction of text.
+# In the locale C the ranges are ranges of bytes.
 UNSHOWN=$(printf 's/\302[\200-\237]//g;s/\342\200[\250-\256]//g;s/\342\201[\246-\251]//g')
 
 open_console() {
@@ -20,7 +20,7 @@ show_on_console() {
     log_rest='' output_rest='' shown=0
     while :; do
         last=
-        [ ! -e "$RUN/last-words" ] || last=1 # asked for before the last look, so nothing is missed
+        [ ! -e "$RUN/last-words" ] || last=1 # tested before the last read, so nothing is missed
         relay 3 'lkp| ' "$log_rest"
         log_rest=$rest
         busy=$new
@@ -39,8 +39,8 @@ show_on_console() {
     [ -z "$output_rest" ] || echo "job| $output_rest" | LC_ALL=C sed "$UNSHOWN" >>"$P/dev/console"
 } 2>/dev/null
 
-relay() { # FD MARK BEGUN: shows whole lines, leaves the one not yet ended in $rest
-    # Without control characters: the terminal belongs to a person.
+relay() { # FD PREFIX BEGINNING: shows whole lines, keeps the last unfinished one in $rest
+    # Drops control characters, which could disturb a person's terminal.
     new=$(dd bs=4096 count=1 <&"$1" | tr -cd '\011\012\040-\176\200-\377'; echo .)
     new=${new%.}
     rest=$3$new
@@ -58,7 +58,7 @@ relay() { # FD MARK BEGUN: shows whole lines, leaves the one not yet ended in $r
     [ -z "$lines" ] || printf %s "$lines" | LC_ALL=C sed "s/^/$2/;$UNSHOWN" >>"$P/dev/console"
 }
 
-last_words() { # until everything said is on the console, or the line is too slow
+last_words() { # waits until the console has everything, or RUNNER_CONSOLE_FOR has passed
     : >"$RUN/last-words"
     now
     until=$((now + RUNNER_CONSOLE_FOR))

@@ -1,11 +1,11 @@
 # shellcheck shell=sh
-# UEFI may have the local disk before the network; BootNext decides the next boot, and only it.
+# UEFI may try the local disk before the network; BootNext overrides the order for one boot.
 
 EFI_GLOBAL=8be4df61-93ca-11d2-aa0d-00e098032b8c # the owner of the Boot* variables (UEFI 3.3)
 VARS=$P/sys/firmware/efi/efivars
 
 boot_from_network() {
-    [ -d "$P/sys/firmware/efi" ] || return 0 # BIOS: its own order holds
+    [ -d "$P/sys/firmware/efi" ] || return 0 # BIOS: keeps its own order
     [ -e "$VARS/BootOrder-$EFI_GLOBAL" ] || timeout 10 mount -t efivarfs efivarfs "$VARS"
     find_interface
     entry=$(network_entry)
@@ -18,7 +18,7 @@ boot_from_network() {
     fi
 } 2>/dev/null
 
-network_entry() { # the one that this boot came from; else the first of our card; else the first
+network_entry() { # the entry of this boot, else the first of our card, else the first of any card
     # shellcheck disable=SC2046  # words
     set -- $(words BootOrder)
     current=$(words BootCurrent)
@@ -36,7 +36,7 @@ network_entry() { # the one that this boot came from; else the first of our card
     done
 }
 
-words() { # a variable's 16-bit numbers, as 0003
+words() { # prints the 16-bit numbers of a variable, as 0003
     # shellcheck disable=SC2046  # bytes: four of attributes, then little-endian words
     set -- $(bytes "$1")
     [ "$#" -gt 4 ] || return
@@ -49,7 +49,7 @@ words() { # a variable's 16-bit numbers, as 0003
 
 bytes() { od -An -v -tx1 "$VARS/$1-$EFI_GLOBAL" | tr -s '\n ' ' '; }
 
-# A device path with a MAC node (UEFI 10.3.4.12: type 3, subtype 11, 37 bytes) is a network card's.
+# True for an entry whose device path has a MAC node (UEFI 10.3.4.12: type 3, subtype 11, 37 bytes).
 boots_network() { # ENTRY [MAC]
     [ -n "$1" ] || return
     case $(bytes "Boot$1") in
@@ -62,7 +62,7 @@ set_boot_next() {
     ! have efibootmgr || ! timeout 10 efibootmgr -q -n "$1" || return 0
     file=$VARS/BootNext-$EFI_GLOBAL
     [ ! -e "$file" ] || chattr -i "$file"
-    # Attributes (7: kept, seen by firmware and system) and value must go in one write.
+    # Attributes (7: non-volatile, visible to firmware and system) and value must go in one write.
     value=$(printf '\\007\\000\\000\\000\\%03o\\%03o' "0x${1#??}" "0x${1%??}")
     # shellcheck disable=SC2059  # the value is the format
     printf "$value" >"$file"

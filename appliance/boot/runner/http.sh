@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# HTTP with whatever the image has.  Each client prints the answer's body and, on a line of its
-# own, the status.  No proxy and no person's settings: the server is in the lab.
+# HTTP with a client that the image has.  Each client prints the answer's body and, on a line of its
+# own, the status.  Proxies and personal settings are ignored: the server is in the lab.
 #
-# client METHOD URL [FILE]; a FILE is a result, and goes with the job's cookie.
+# client METHOD URL [FILE]; a FILE is a result, and is sent with the job's cookie.
 
 choose_client() {
     client=
@@ -31,22 +31,22 @@ http() { # METHOD URL [FILE]: sets $status, 000 without an answer, and $body
     esac
 }
 
-away= # since when the server has been
+away= # since when the server has been away; empty: it answers
 
-persist() { # METHOD URL [FILE], again and again while the server is away; false if it stays away
+persist() { # METHOD URL [FILE]: retries while the server is away; false if it stays away
     tries=0
     while :; do
         [ -z "${3-}" ] || [ -r "$3" ] || {
-            status=gone # the job's own doing
+            status=gone # the job removed its own file
             return
         }
         http "$@"
         tries=$((tries + 1))
         case $status in
-            507) break ;; # no space for this one, others may fit
+            507) break ;; # no space for this file; others may fit
             000)
-                # A server that refuses a large file before it has all of it looks as if it were
-                # away, but answers other questions.
+                # A server that refuses a large file in the middle of the upload seems to be away,
+                # but answers other requests.
                 if [ -n "${3-}" ] && [ "$tries" -ge 3 ]; then
                     still_wanted
                     [ "$status" = 000 ] || {
@@ -81,7 +81,7 @@ curl_client() {
         --speed-limit 1 --speed-time "$RUNNER_SILENCE" -w '\n%{http_code}' "$@" "$url"
 }
 
-wget_client() { # it tells the status among its messages only
+wget_client() { # wget prints the status only in its messages
     method=$1 url=$2
     if [ -n "${3-}" ]; then
         set -- --body-file="$3" --header="Cookie: JOBID=$id"
@@ -161,7 +161,7 @@ nc_client() {
         else
             printf '\r\n'
         fi
-        # To end here would look to the server as if we had hung up.
+        # Keeps the connection open: the server would take the end of input for a hang-up.
         waited=0
         while [ ! -s "$RUN/answer" ] && [ "$waited" -lt "$RUNNER_SILENCE" ]; do
             nap
@@ -174,7 +174,7 @@ nc_client() {
 
 size_of() { stat -c %s "$1" 2>/dev/null || wc -c <"$1"; }
 
-escape() { # a value in a query, as clients of 2021 do it
+escape() { # escapes a value for a query, as clients of 2021 do
     case $1 in
         *[!A-Za-z0-9._:/-]*) ;;
         *)
@@ -186,7 +186,7 @@ escape() { # a value in a query, as clients of 2021 do it
         -e 's/#/%23/g' -e 's/?/%3F/g' -e 's/ /%20/g'
 }
 
-escape_path() { # anything but plain names goes as hexadecimal digits
+escape_path() { # writes a path that is not plain as hexadecimal digits
     case $1 in
         *[!A-Za-z0-9._/-]*)
             printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed -e 's/ /%/g' -e 's/%2f/\//g'

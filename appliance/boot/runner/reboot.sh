@@ -2,13 +2,13 @@
 # The way back into PXE.
 
 reboot_box() {
-    [ ! -e "$RUN/going-down" ] || exit 0 # somebody else does it
+    [ ! -e "$RUN/going-down" ] || exit 0 # the box is going down already
     boot_from_network
     say "rebooting"
     last_words
     feed_watchdog
-    # systemd waits for this process to end, so another one sees the reboot through, as long as
-    # systemd-shutdown has not begun: that ends it, and feeds the watchdog itself.
+    # systemd waits for this process to end, so another one completes the reboot.  It lives until
+    # systemd-shutdown begins, which kills it and feeds the watchdog itself.
     insist 9>&- &
 }
 
@@ -25,14 +25,14 @@ insist() {
     echo b >"$P/proc/sysrq-trigger"
 } 2>/dev/null
 
-program() { # by its whole path, so that a test can never reboot the machine it runs on
+program() { # prints its whole path below $P, so a test can never reboot the machine it runs on
     for place in usr/bin usr/sbin bin sbin; do
         [ ! -x "$P/$place/$1" ] || break
     done
     echo "$P/$place/$1"
 }
 
-going_down() { # somebody has asked this box to stop or to restart
+going_down() { # true if the box is stopping or restarting
     [ ! -e "$RUN/going-down" ] || return 0
     if [ -d "$P/run/systemd/system" ]; then
         [ "$(timeout 5 "$(program systemctl)" is-system-running)" = stopping ]

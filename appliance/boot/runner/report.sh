@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# What job.sh says, and what the server is told: the wire of LKP clients of 2021.
+# Reads job.sh, and sends reports to the server in the protocol of LKP clients of 2021.
 
-read_job() { # what the runner itself wants to know
+read_job() { # sets the variables that the runner itself needs
     {
         read -r id
         read -r job_file
@@ -23,9 +23,9 @@ END
     about_job=job_file=$(escape "${job_file:-/lkp/scheduled/job.yaml}")\&$job_id
 }
 
-# In a shell of its own: the job's variables may be called PATH or http_proxy.
+# Runs in its own shell: the job's variables may be called PATH or http_proxy.
 job_values() {
-    set -- # job.sh runs its arguments
+    set -- # no arguments, since job.sh would run them
     # shellcheck source=/dev/null
     . "$JOB_SH"
     export_top_env
@@ -36,8 +36,8 @@ job_values() {
     done
 } 2>/dev/null
 
-# The server ends the attempt at `timeout`, or at `runtime` + max(runtime/8, 300) + its root; the
-# runner stops the job somewhat before, so that the results still come in.
+# The server ends the attempt after `timeout`, or `runtime` + max(runtime/8, 300) + sqrt(runtime);
+# the runner stops the job somewhat before, so that its results still arrive in time.
 time_limit() { # TIMEOUT RUNTIME
     if is_number "$1"; then
         margin=$(($1 / 10))
@@ -70,7 +70,7 @@ job_state() {
     append "job_state=$1"
 }
 
-wtmp() { # running, rebooting: a sign of life, not worth waiting for
+wtmp() { # running, rebooting: a sign of life, sent once without retries
     set -- "tbox_name=$(escape "$testbox")&tbox_state=$1&mac=$(escape "$mac_word")&ip=$(escape "$ip")"
     http GET "$prefix/cgi-bin/lkp-wtmp?$1&$job_id"
 }
@@ -80,7 +80,7 @@ still_wanted() { # false only if the server says so
     [ "$status $body" != "200 no" ]
 }
 
-find_interface() { # sets $mac and $ip: where the way to the server begins
+find_interface() { # sets $mac and $ip of the interface that routes to the server
     device='' ip='' mac='' mac_word=''
     # shellcheck disable=SC2046  # the words are wanted
     set -- $(ip route get "$server")

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# The results: the runner's own files, then all that the job left in its result directory.
+# Uploads the results: the runner's own files, then the files in the job's result directory.
 
 OWN='stdout stderr output exit-code boot-time uptime dmesg runner.log'
 
@@ -10,17 +10,17 @@ upload_all() { # sets $incomplete if not everything arrived
         [ "$name" = runner.log ] || [ ! -e "$FILES/$name" ] || upload "$FILES/$name" "$name"
     done
     upload_results
-    upload "$FILES/runner.log" runner.log # last, since it tells how the others went
+    upload "$FILES/runner.log" runner.log # last, since it records failed uploads
 }
 
 upload_results() {
-    # A job that made it a link to / does not send us the whole system.
+    # Not through a symlink: one to / would upload the whole system.
     [ -d "$RESULTS" ] && [ ! -L "$RESULTS" ] || return 0
     list=$(cd "$RESULTS" && find . -type f ! -path "*$NL*" | sort)
     odd=$(cd "$RESULTS" && find . -type f -path "*$NL*")
     set -f
     IFS=$NL
-    # shellcheck disable=SC2086  # a line is a path
+    # shellcheck disable=SC2086  # split into lines, one path each
     set -- $list
     unset IFS
     set +f

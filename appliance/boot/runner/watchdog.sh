@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# The hardware watchdog: when nobody feeds it, because the kernel hangs, it resets the box.
+# The hardware watchdog resets the box when it is not fed any more, as when the kernel hangs.
 
 arm_watchdog() {
     watchdog=
-    # Each binds only to its own hardware.  Not softdog: it hangs with the kernel.
+    # Each module binds only to its own hardware.  Not softdog, which would hang with the kernel.
     for module in "iTCO_wdt heartbeat=" "sp5100_tco heartbeat=" "i6300esb heartbeat=" \
         "ipmi_watchdog timeout="; do
         find_watchdog && break
@@ -15,9 +15,9 @@ arm_watchdog() {
     identity='' seconds=unknown
     read -r identity <"$about/identity"
     [ "$identity" != "Software Watchdog" ] || return
-    # Before it runs: a driver that was there already has a time of its own, often 30 seconds.
+    # Set before the watchdog runs: a driver loaded earlier has its own timeout, often 30 seconds.
     timeout 10 wdctl --settimeout "$RUNNER_WATCHDOG" "$watchdog_device"
-    # Only one can have it open: busy means that systemd feeds it.
+    # Only one process can open it: "busy" means that systemd feeds it.
     if command exec 9>"$watchdog_device"; then
         watchdog=1
         feed_watchdog
@@ -35,8 +35,8 @@ find_watchdog() {
     return 1
 }
 
-# Never closed with the magic V: it stays armed through the reboot, until the firmware takes over,
-# or systemd, which opens it for its last stage.
+# The device is never closed with the magic V, so the watchdog stays armed through the reboot until
+# the firmware takes over, or systemd, which opens it for the last stage of a shutdown.
 feed_watchdog() {
     [ -z "$watchdog" ] || printf . >&9
 } 2>/dev/null

@@ -1,1 +1,1 @@
-"""What iPXE and the box's first program are told."""
+"""The boot script for iPXE, and job.cgz for the client."""

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-From a job and a box to what the boot script says: URLs, initrds in order, the host's own words;
-and the same for a host of containers.
+Turns a job and a box into the contents of a boot script: URLs, initrds in order, the words from the
+hosts file; and into the equivalent for a host of containers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _USUAL_PORTS: Final = {"http": 80, "https": 443}
 
 
 def script(config: Config, job: Job, facts: Facts | None, host: str) -> str:
-    """What the box with `facts` is told to boot `job`.  Raises Refused where it would not fit."""
+    """Returns the script that boots `job` on the box with `facts`.  Raises Refused if too long."""
     if job.document.os_mount == CONTAINER:
         return container(config, job, host)
     return ipxe.script(boot_of(config, job, facts, host))
 
 
 def boot_of(config: Config, job: Job, facts: Facts | None, host: str) -> ipxe.Boot:
-    """What the boot script of `job` says on the box with `facts`, reaching us as `host`."""
+    """Returns the contents of the boot script; the box reaches this server as `host`."""
     document, pinned = job.document, job.pinned
     initrds = [_url(config, host, path) for path in pinned.initrds]
-    if document.os_mount == "initramfs":  # others fetch these once they run
+    if document.os_mount == "initramfs":  # else the running client fetches these
         initrds += [_url(config, host, path) for path in (*pinned.deps, *pinned.pkgs)]
     return ipxe.Boot(
         _url(config, host, pinned.kernel),
@@ -49,11 +49,11 @@ def boot_of(config: Config, job: Job, facts: Facts | None, host: str) -> ipxe.Bo
 
 
 def common_initrds(config: Config, job: Job, host: str) -> list[str]:
-    """The job itself, and the client that runs it: what every box gets, however it boots."""
+    """Returns the URLs that every box gets: job.cgz, and the client that runs the job."""
     scheduler = f"http://{host}:{config.ports.scheduler}"
     found = [scheduler + served.job_cgz_path(job)]
     if not job.document.packages:
-        found.append(scheduler + served.RUNNER)  # it brings no client of its own
+        found.append(scheduler + served.RUNNER)  # the job has no client of its own
     return found + [_url(config, host, path) for path in job.pinned.packages]
 
 
@@ -76,7 +76,7 @@ def _host_words(job: Job, facts: Facts | None) -> ipxe.HostWords:
 
 
 def disks_of(document: Document, facts: Facts | None) -> tuple[str, ...]:
-    """The disks that a client may take for itself: the operator's, of which a document chooses."""
+    """Returns the disks that a client may use: the operator's, or the document's choice of them."""
     disks = facts.rootfs_disk if facts is not None else ()
     if document.rootfs_disk is None:
         return disks
@@ -84,7 +84,10 @@ def disks_of(document: Document, facts: Facts | None) -> tuple[str, ...]:
 
 
 def container(config: Config, job: Job, host: str) -> str:
-    """What a host of containers is told instead of a script (docs/wire.md#websockets)."""
+    """Returns the JSON that a host of containers gets instead of a script.
+
+    See docs/wire.md#websockets.
+    """
     return json.dumps(
         {
             "job_id": job.id,
@@ -95,7 +98,7 @@ def container(config: Config, job: Job, host: str) -> str:
 
 
 def fetched_later(config: Config, job: Job, host: str) -> dict[str, list[str]]:
-    """What its client fetches by itself, in job.sh's own words (docs/wire.md#files)."""
+    """Returns the URLs that the client fetches itself, by name in job.sh (docs/wire.md#files)."""
     return {
         "initrd_deps": [_url(config, host, path) for path in job.pinned.deps],
         "initrd_pkgs": [_url(config, host, path) for path in job.pinned.pkgs],
@@ -104,15 +107,15 @@ def fetched_later(config: Config, job: Job, host: str) -> dict[str, list[str]]:
 
 @attrs.frozen
 class File:
-    """One that a script names: at which door, and under which path."""
+    """A file that a script names: the port and path of its URL."""
 
     port: int
     path: str
-    host: str | None = None  # as the document wrote it; None: it is ours
+    host: str | None = None  # as written in the document; None: this server
 
 
 def files_of(config: Config, job: Job) -> set[File]:
-    """The files that a job's script names, as a box asks for them."""
+    """Returns the files that a job's script names, as a box asks for them."""
     files = {_file(config, url) for url in served.urls(job)}
     files.add(File(config.ports.scheduler, served.job_cgz_path(job)))
     if not job.document.packages:
@@ -123,10 +126,10 @@ def files_of(config: Config, job: Job) -> set[File]:
 def _file(config: Config, url: str) -> File:
     if url.startswith("/"):
         return File(_port(config, url), url)
-    try:  # the document's own, whole
+    try:  # a whole URL from the document
         parts = urlsplit(url)
         port = parts.port or _USUAL_PORTS.get(parts.scheme, 0)
-    except ValueError:  # a port or a host that is none: nobody has it
+    except ValueError:  # invalid port or host: matches no request
         return File(0, url, "")
     return File(port, unquote(parts.path), parts.hostname or "")
 
@@ -137,5 +140,5 @@ def _port(config: Config, path: str) -> int:
 
 def _url(config: Config, host: str, path: str) -> str:
     if not path.startswith("/"):
-        return path  # the document's own, whole
+        return path  # a whole URL from the document
     return f"http://{host}:{_port(config, path)}{path}"

@@ -1,9 +1,9 @@
 """Pure: no clock, no socket, no await.
 
-Files in, one gzip-compressed cpio archive (newc) out: what the kernel unpacks as an initramfs.
+Packs files into a gzip-compressed cpio archive (newc), which the kernel unpacks as an initramfs.
 
-Equal entries give equal bytes: entries are sorted, every time is 0, owner is root, the inode
-is the entry's place in the archive.  Parents that nobody named are made, 0755.
+Equal entries give equal bytes: entries are sorted, every time is 0, the owner is root, the inode
+is the entry's position in the archive.  Missing parent folders are added, with mode 0755.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import attrs
 _HEAD: Final = b"070701" + b"%08X" * 13
 _TRAILER: Final = "TRAILER!!!"
 _DIRECTORY: Final = stat.S_IFDIR | 0o755
-# Level 3 against 6 on a job of 7 KB: 1 % larger, half the time.
+# Compared with level 6, on a job of 7 KB: 1 % larger, half the time.
 _LEVEL: Final = 3
 
 
@@ -33,12 +33,12 @@ class Entry:
 
 
 def pack(entries: Iterable[Entry]) -> bytes:
-    """The archive as one gzip member.  Raises ValueError for a path that leaves the root."""
+    """Packs `entries` as one gzip member.  Raises ValueError for a path that leaves the root."""
     return gzip.compress(cpio(entries), compresslevel=_LEVEL, mtime=0)
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:
-    """The same archive, not compressed."""
+    """Like pack(), but not compressed."""
     members: dict[str, Entry] = {}
     for entry in entries:
         _check(entry.path)

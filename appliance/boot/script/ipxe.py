@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
-What a testbox is told in iPXE's language: the script of a job, and the script that sends an idle
-box back to ask again.  The grammar is Compass-CI's of 2021, byte for byte
-(docs/wire.md#the-boot-script): clients and serial-log parsers re-read these lines.
+Writes iPXE scripts: the script that boots a job, and the script that makes an idle box ask again.
+The format is Compass-CI's of 2021, byte for byte (docs/wire.md#the-boot-script), since clients and
+serial-log parsers read these lines too.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ from appliance.errors import BadRequest, Refused
 from appliance.jobs.documents import ipxe_words
 
 SHEBANG: Final = "#!ipxe\n"
-# One comment line, so that iPXE's 120 s watchdog sees a body byte (docs/firmware.md#chaining).
+# A comment line, sent so that iPXE's 120 s watchdog sees body bytes (docs/firmware.md#chaining).
 DRIP: Final = b"# no job yet\n"
 # COMMAND_LINE_SIZE is 2048 with its NUL on x86 and arm64; UEFI iPXE puts the image's own name in
 # front (docs/firmware.md#chaining).
 KERNEL_LINE_MAX: Final = 2047
-# Kept free at submit for what is known only at dispatch: the address, the host's disks, consoles
-# and own parameters.
+# Bytes kept free at submit for words known only at dispatch: the address, and the host's disks,
+# consoles and parameters.
 HOST_ROOM: Final = 320
-# Of the card it booted from.  A server that does not answer now may do so the next time.
+# Renews the lease of the card that the box booted from.  `||`: if the server does not answer now,
+# it may do so the next time.
 RENEW: Final = "        dhcp netX ||\n"
-# A box whose lease is shorter than two of these waits so long all the same: it would do nothing
-# else than ask.  dnsmasq gives none for less than two minutes.
+# The shortest wait, even where half the lease is shorter: a box must not ask all the time.  dnsmasq
+# gives no lease of less than two minutes.
 PARK_MIN_S: Final = 30.0
 
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
-QUERY_MAX: Final = 512  # a box's own query, repeated in its re-chain; four SMBIOS strings fit
+QUERY_MAX: Final = 512  # of a box's query, which `rechain` repeats; four SMBIOS strings fit
 
 _CIFS_OPTIONS: Final = "guest,ro,hard,vers=1.0,noacl,nouser_xattr,noserverino"
-# On aarch64 there is none (docs/wire.md#the-boot-script).
+# aarch64 gets none (docs/wire.md#the-boot-script).
 _CONSOLES: Final = {"x86_64": ("tty0", "ttyS0,115200")}
 _SAFE_QUERY: Final = re.compile(r"[A-Za-z0-9%&=._~:+-]*\Z")
 
 
 @attrs.frozen
 class HostWords:
-    """What the operator's hosts file adds to a kernel line."""
+    """The words that the operator's hosts file adds to a kernel line, and its comments."""
 
     rootfs_disk: tuple[str, ...] = ()
     crashkernel: str = "auto"
     console: tuple[str, ...] | None = None  # None: the consoles of the arch
     kernel_params: str = ""
-    comments: tuple[str, ...] = ()  # "nr_nic=2": hosts of virtual boxes read them
+    comments: tuple[str, ...] = ()  # "nr_nic=2", for hosts of virtual boxes
 
 
 @attrs.frozen
 class Boot:
-    """Everything one job script says."""
+    """The contents of one job's boot script."""
 
     kernel: str  # URL
     initrds: tuple[str, ...]  # URLs, in order
@@ -63,14 +64,14 @@ class Boot:
     root: str  # URL path of the rootfs directory, "/os/debian/x86_64/12-..."
     custom_params: str = ""
     host: HostWords = HostWords()
-    local: str = ""  # of os_mount local: what the kernel line says of its volumes
+    local: str = ""  # only with os_mount local: words about its volumes for the kernel line
 
 
 def script(boot: Boot) -> str:
-    """The script that boots one job.
+    """Returns the script that boots one job.
 
-    Raises Refused where the kernel line would not fit, or two initrds have one name (EFI finds
-    them by name), and BadRequest where a word could break out of its line.
+    Raises Refused if the kernel line is too long or two initrds have the same name (EFI finds
+    them by name), BadRequest if a word could break out of its line.
     """
     arguments = kernel_arguments(boot)
     length = kernel_line_length(boot.kernel, arguments)
@@ -87,9 +88,9 @@ def script(boot: Boot) -> str:
 
 
 def kernel_arguments(boot: Boot) -> str:
-    """The kernel's own words: parameters, one `initrd=` per initrd, the host's disks.
+    """Returns the kernel's arguments: parameters, one `initrd=` per initrd, the host's disks.
 
-    Raises Refused where two initrds have one name.
+    Raises Refused if two initrds have the same name.
     """
     names = [_basename(url) for url in boot.initrds]
     for name in names:
@@ -98,14 +99,14 @@ def kernel_arguments(boot: Boot) -> str:
     words = _parameters(boot)
     crashkernel = f" crashkernel={_safe(boot.host.crashkernel)}"
     if any(word.startswith("crashkernel=") for word in words):
-        crashkernel = ""  # somebody chose another
+        crashkernel = ""  # the job or the host has its own
     words += [f" initrd={_safe(name)}" for name in names]
     disks = ",".join(_safe(disk) for disk in boot.host.rootfs_disk)
     return f"{' '.join(words)} rootfs_disk={disks}{crashkernel}"
 
 
 def kernel_line_length(kernel: str, arguments: str) -> int:
-    """Bytes that the kernel sees: UEFI iPXE puts the image's name and a blank in front."""
+    """Counts the bytes that the kernel sees: UEFI iPXE adds the image's name and a blank first."""
     return len(f"{_basename(kernel)} {arguments}".encode())
 
 
@@ -128,27 +129,27 @@ def _parameters(boot: Boot) -> list[str]:
 
 
 def patience(park: float, lease: float | None) -> float:
-    """Seconds that a box may wait whose address is leased for `lease` (None: for ever).
+    """Returns how many seconds a box may wait, given the length of its lease (None: infinite).
 
-    iPXE renews nothing while it waits, and DHCP's own clients renew at half the time.
+    iPXE does not renew a lease while it waits, so it waits half of it: when DHCP clients renew.
     """
     return park if lease is None else min(park, max(lease / 2, PARK_MIN_S))
 
 
 def lease_of(query: Mapping[str, str]) -> float | None:
-    """What boot.ipxe says of its lease, in seconds; None: it never ends (-1), or was not said."""
+    """Returns the lease in seconds, as boot.ipxe sends it; None: infinite (-1) or not sent."""
     text = query.get("lease", "")
     seconds = int(text) if _SECONDS.fullmatch(text) else 0
     return seconds or None
 
 
 def rechain(scheduler: str, query: str = "", *, renew: bool = False) -> str:
-    """The script that sends an idle box back to `scheduler`, "172.28.0.1:3000".
+    """Returns the script that makes an idle box ask `scheduler`, "172.28.0.1:3000", again.
 
-    `query` is what the box sent with its question; it is repeated, so that the box is known again.
-    `renew` asks DHCP first, where the address would be taken back from a box that only waits.
-    `--replace --autofree`: plain chains nest until iPXE hangs (docs/firmware.md#chaining).  The
-    words `No job now` are what virtual-machine clients look for (docs/wire.md#the-boot-wait).
+    `query` is the query of the box's request, repeated so that the box is recognised.  `renew`
+    makes the box renew its DHCP lease first: it would run out on a box that only waits.
+    `--replace --autofree`: plain chains nest until iPXE hangs (docs/firmware.md#chaining).
+    Virtual-machine clients look for the words `No job now` (docs/wire.md#the-boot-wait).
     """
     if not _SAFE_QUERY.match(query) or len(query) > QUERY_MAX:
         query = ""
@@ -168,13 +169,13 @@ def _basename(url: str) -> str:
 
 
 def _safe(word: str) -> str:
-    """`word`, which must be printable ASCII without blanks: it stands in one line with others."""
+    """Returns `word` if iPXE takes it literally as one word of a line.  Raises BadRequest."""
     if not ipxe_words.is_plain(word):
         raise BadRequest(f"{word!r} cannot stand in a boot script")
     return word
 
 
 def _address(url: str) -> str:
-    if "#" in url:  # iPXE asks for what stands before it
+    if "#" in url:  # iPXE drops it and what follows
         raise BadRequest(f"{url!r} cannot stand in a boot script")
     return _safe(url)

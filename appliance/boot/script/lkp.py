@@ -1,9 +1,9 @@
 """Pure: no clock, no socket, no await.
 
-What lies in job.cgz: job.sh and job.yaml as the LKP client of 2021 reads them
+The contents of job.cgz: job.sh and job.yaml in the form that the LKP client of 2021 reads
 (docs/wire.md#jobcgz).
 
-Unlike the original, no value is ever evaluated by the testbox's shell: everything but a plain
+Unlike in the original, the testbox's shell never evaluates a value: everything but a plain
 number is single-quoted (DESIGN.md#deviations-from-the-field-on-purpose).
 """
 
@@ -21,8 +21,8 @@ from appliance.jobs.documents.document import Body, Document
 
 SCHEDULED: Final = "lkp/scheduled"
 JOB_YAML: Final = f"/{SCHEDULED}/job.yaml"
-# The address that the box asked from, in one line: our initramfs keeps to the card that has it
-# (dracut/, root.sh), since uploads are taken from this address.
+# A file with the address that the box asked from, in one line.  Our initramfs uses the card that
+# has this address (dracut/, root.sh), since uploads are accepted only from there.
 ASKED_FROM: Final = f"{SCHEDULED}/asked-from"
 _EXECUTABLE: Final = 0o100775
 _PLAIN: Final = 0o100664
@@ -30,11 +30,12 @@ _PLAIN: Final = 0o100664
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?\Z")
 
-# LKP's client makes new file systems on these; `submit` copies them from its own hosts files,
-# which know nothing of the machines here.
+# LKP's client formats these disks.  `submit` copies the fields from its own hosts files, which do
+# not describe this lab's machines, so they are dropped.
 _DISKS: Final = ("rootfs_disk", "rootfs_partition")
 
-# A script job's shell functions: the client calls define_files while it prepares the rootfs.
+# The shell functions of a job that is a script; the client calls define_files while it prepares the
+# rootfs.
 _SCRIPT_FUNCTIONS: Final = f"""\
 define_files()
 {{
@@ -51,12 +52,12 @@ run_job()
 
 @attrs.frozen
 class Way:
-    """How a testbox finds its way back to the server, as it sees it."""
+    """The addresses under which a testbox reaches this server."""
 
     server: str  # address
     scheduler_port: int
     upload_port: int
-    prefix: str  # HTTP_PREFIX: where its reports go, with the attempt's token
+    prefix: str  # HTTP_PREFIX: the URL for its reports, with the attempt's token
 
 
 def fields(
@@ -71,9 +72,9 @@ def fields(
     disks: tuple[str, ...] = (),
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The job as its testbox sees it: the document's own fields, then ours over them.
+    """Returns the job's fields for its testbox: the document's, overridden by ours.
 
-    `disks` are those that the operator gives away; `more` is what else only its dispatch knows.
+    `disks` are those that the operator lets jobs use; `more` has other fields known at dispatch.
     """
     ours = {
         "suite": document.suite,
@@ -108,7 +109,7 @@ def fields(
 
 
 def entries(body: Body, job_fields: Mapping[str, Any], asked_from: str) -> list[Entry]:
-    """The members of job.cgz, for a box that asked from the address `asked_from`."""
+    """Returns the members of job.cgz, for a box that asked from the address `asked_from`."""
     members = [
         Entry(f"{SCHEDULED}/job.sh", job_sh(body, job_fields).encode(), _EXECUTABLE),
         Entry(f"{SCHEDULED}/job.yaml", documents.dump(job_fields).encode(), _PLAIN),
@@ -123,7 +124,7 @@ def entries(body: Body, job_fields: Mapping[str, Any], asked_from: str) -> list[
 
 
 def job_sh(body: Body, job_fields: Mapping[str, Any]) -> str:
-    """The job as shell functions; its last line runs the one named by the arguments."""
+    """Returns the job as shell functions; the last line runs the one named by the arguments."""
     exports = "".join(
         f"\texport {name}={quoted}\n"
         for name, value in job_fields.items()
@@ -147,7 +148,7 @@ def job_sh(body: Body, job_fields: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """`value` as a word of the shell; empty for what is not exported."""
+    """Quotes `value` as one word of the shell; empty for a value that is not exported."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):

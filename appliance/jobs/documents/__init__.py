@@ -1,1 +1,1 @@
-"""What people write: job documents, and what is wrong with one."""
+"""Job documents: the YAML that people submit, read and checked."""

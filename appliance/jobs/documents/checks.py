@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What the value of a field must be: each check returns the value as it is used, or raises ValueError
-with what would be right.
+Checks of field values: each returns the value in its final form, or raises ValueError with the
+correct form.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import attrs
 
-# Of config.Waits, those that a hosts file or a document may choose for itself.
+# The waits of config.Waits that a hosts file or a document may override.
 DEADLINES: Final = ("boot", "boot_max", "post_run", "manual_check", "return_to_lobby")
 RUNTIME_MAX_S: Final = 30 * 86400  # docs/wire.md#required-fields: borrow time cannot exceed 30 days
 
-PACKAGES_MAX: Final = 100  # of one job; clients send one, and each is looked for on the disk
+PACKAGES_MAX: Final = 100  # per job; clients send one, and each is looked up on the disk
 
-ALONE: Final = "cs-localhost"  # the cluster of a job that is alone (docs/wire.md#clusters)
+ALONE: Final = "cs-localhost"  # the cluster of a job that runs alone (docs/wire.md#clusters)
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}\Z")
 _BOX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}\Z")
@@ -32,7 +32,7 @@ _DOCKER: Final = re.compile(
 _DURATION: Final = re.compile(r"([0-9]{1,9})\s*([smhdw]?)\Z")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
-_BOOT_PARAMETER: Final = re.compile(r"bp[0-9]*_")  # docs/wire.md#the-boot-script: the prefix goes
+_BOOT_PARAMETER: Final = re.compile(r"bp[0-9]*_")  # removed; docs/wire.md#the-boot-script
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ def word(value: Any) -> str:
 
 
 def is_word(text: str) -> bool:
-    """Whether it is one name in a path."""
+    """Tells whether `text` is a single name in a path."""
     return _WORD.match(text) is not None
 
 
@@ -93,7 +93,7 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
 
 
 def count(value: Any) -> int:
-    """A small number; clients write some in quotes."""
+    """Checks a small number; some clients put it in quotes."""
     text = str(value)
     if isinstance(value, bool) or not re.fullmatch(r"[1-9][0-9]?", text):
         raise ValueError("must be a whole number from 1 to 99")
@@ -115,7 +115,7 @@ def duration(value: Any) -> int:
 
 
 def deadlines(value: Any) -> dict[str, float]:
-    """Stages and how long each may take.  Raises ValueError with what would be right."""
+    """Checks a map of stages to times.  Raises ValueError with the correct form."""
     if not isinstance(value, dict) or not value.keys() <= set(DEADLINES):
         raise ValueError(f"must map some of {', '.join(DEADLINES)} to times such as 90, 10m or 2h")
     return {stage: float(duration(length)) for stage, length in value.items()}
@@ -179,7 +179,7 @@ def job2sh(value: Any) -> dict[str, list[str]]:
 
 
 def packages(value: Any) -> tuple[Package, ...]:
-    """What a `pkg_data` names.  Raises ValueError: nothing in it may leave its root."""
+    """Checks a `pkg_data`.  Raises ValueError for any name that could lead out of its folder."""
     if not isinstance(value, dict):
         raise ValueError("must map repositories to {tag, md5}")
     if len(value) > PACKAGES_MAX:
@@ -206,7 +206,7 @@ def secrets(value: Any) -> dict[str, str]:
 
 
 def lv(value: Any) -> str:
-    """Of a logical volume, or its suffix."""
+    """Checks the name of a logical volume, or the suffix of one."""
     name = single(value)
     if not _LV.match(name):
         raise ValueError("must be a name of letters, digits and . _ + - (at most 100)")
@@ -214,7 +214,7 @@ def lv(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """As lvcreate takes it."""
+    """Checks a size in the form that lvcreate takes."""
     words = single(value)
     if not _SIZE.match(words):
         raise ValueError("must be a size such as 20G")
@@ -222,7 +222,7 @@ def size(value: Any) -> str:
 
 
 def docker_image(value: Any) -> str:
-    """An image's name, with its tag."""
+    """Checks the name of a container image, with or without a tag."""
     name = single(value)
     if not _DOCKER.match(name):
         raise ValueError("must be the name of an image, such as centos:7")
@@ -230,13 +230,13 @@ def docker_image(value: Any) -> str:
 
 
 def boot_fields(fields: Mapping[str, Any]) -> list[str]:
-    """Those that are words of a kernel line: `boot_params`, then `bp_...` at the top."""
+    """Returns the fields that go to the kernel line: `boot_params`, then top-level `bp_...`."""
     own = [key for key in fields if _BOOT_PARAMETER.match(str(key))]
     return ["boot_params", *own] if fields.get("boot_params") else own
 
 
 def boot_words(field: str, value: Any) -> str:
-    """What one of `boot_fields` says, as words of a kernel line."""
+    """Returns the words for the kernel line from one of `boot_fields`."""
     listed = value if field == "boot_params" else {field: value}
     if not isinstance(listed, dict):
         raise ValueError("must map kernel parameters to values")
@@ -244,7 +244,7 @@ def boot_words(field: str, value: Any) -> str:
 
 
 def parameter(key: Any, value: Any) -> str:
-    """`bp_key: value` as the kernel reads it; nothing behind the colon is a bare word."""
+    """Turns `bp_key: value` into `key=value` for the kernel, or `key` if there is no value."""
     name = _BOOT_PARAMETER.sub("", str(key), count=1)
     if not _PARAMETER.match(name):
         raise ValueError(f"{str(key)[:40]!r} must be the name of a kernel parameter")

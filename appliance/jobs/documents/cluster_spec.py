@@ -1,10 +1,10 @@
 """Pure: no clock, no socket, no await.
 
-One document for several machines becomes one for each, as the original does it with a
-`cluster_spec` (docs/wire.md#clusters).  `cluster` has how they wait for each other.
+Splits one document for several machines into one per machine, as the original does with a
+`cluster_spec` (docs/wire.md#clusters).  `cluster` handles how these jobs wait for each other.
 
     cluster_spec: {ip0: 1, nodes: {rack-7: {roles: [server], macs: ["44:67:47:d7:6d:14"]}}}
-    if role server: {...}                  the roles that the job has something to do for
+    if role server: {...}                  names a role that the job uses
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Final
 from appliance.errors import BadRequest
 from appliance.jobs.box import normal_mac
 
-NODES_MAX: Final = 100  # of one cluster
-FIELDS_MAX: Final = 20_000  # of all its documents together; a job of LKP's has some forty
-ROLES_CHARS_MAX: Final = 1000  # of one `if role ...`
-_DIRECT: Final = "192.168.222"  # the cards that nodes have for each other alone
+NODES_MAX: Final = 100  # per cluster
+FIELDS_MAX: Final = 20_000  # in all its documents together; one of LKP's jobs has some forty
+ROLES_CHARS_MAX: Final = 1000  # in one `if role ...`
+_DIRECT: Final = "192.168.222"  # network of the cards that connect nodes directly
 _ADDRESS_MAX: Final = 254
 _ROLE: Final = re.compile(rf"if role (.{{1,{ROLES_CHARS_MAX}}})")
-_COPY: Final = re.compile(r"--[0-9]+\Z")  # rack--1 and rack--2 are two of the kind `rack`
+_COPY: Final = re.compile(r"--[0-9]+\Z")  # rack--1 and rack--2 are two machines of the kind `rack`
 
 
 def documents(fields: Mapping[str, Any], spec: Any) -> list[dict[str, Any]]:
-    """The fields of each node's document, in the spec's order.  Raises BadRequest."""
+    """Returns the fields of each node's document, in the spec's order.  Raises BadRequest."""
     nodes, address = _nodes(spec)
     if len(nodes) * len(fields) > FIELDS_MAX:
         raise BadRequest(f"cluster_spec: {len(nodes)} hosts take {FIELDS_MAX} fields in all")
@@ -44,7 +44,7 @@ def documents(fields: Mapping[str, Any], spec: Any) -> list[dict[str, Any]]:
         kind = _COPY.sub("", str(host))
         changed = {"testbox": kind, "queue": kind, "node_roles": " ".join(roles)}
         if macs:
-            changed["nr_nic"] = 2  # type: ignore[assignment] # the one for the lab, and its own
+            changed["nr_nic"] = 2  # type: ignore[assignment] # the lab's card and a direct one
             changed["direct_macs"] = " ".join(macs)
             changed["direct_ips"] = " ".join(f"{_DIRECT}.{last}" for last in addresses)
         kept = {key: fields[key] for key in fields if key not in ("cluster_spec", "tbox_group")}
@@ -56,7 +56,7 @@ def documents(fields: Mapping[str, Any], spec: Any) -> list[dict[str, Any]]:
 
 
 def _nodes(spec: Any) -> tuple[Mapping[str, Any], int]:
-    """The nodes, and the last part of the first direct address."""
+    """Returns the nodes, and the last part of the first direct address."""
     if not isinstance(spec, dict):
         raise BadRequest("cluster_spec: must map hosts to their roles")
     nodes, first = spec.get("nodes", spec), spec.get("ip0", 1)

@@ -1,10 +1,10 @@
 """Pure: no clock, no socket, no await.
 
-A job document: the YAML a person submits.  Its fields, their defaults, and what is refused, with
-which words.  Every mistake is named at once, with its field and its line.
+A job document: the YAML a person submits.  Its fields, their defaults, and the error messages.
+All mistakes are reported at once, each with its field and line.
 
-A document is LKP-style YAML: any top-level key may be there, and scalars among them become the
-job's environment.  The fields of FIELDS mean something to us and are checked.
+A document is LKP-style YAML: it may have any top-level key, and scalars among them become the
+job's environment.  The fields that the appliance itself uses are checked (`_document`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ OS_MOUNTS: Final = ("cifs", "nfs", "initramfs", "container", "local")
 ARCHS: Final = ("aarch64", "x86_64")
 CONTAINER: Final = "container"
 LOCAL: Final = "local"
-# What os_version is for an os that is not the lab's own default (docs/wire.md#files).
+# The default os_version of each os other than the lab's default os (docs/wire.md#files).
 OS_VERSIONS: Final = {
     "openeuler": "20.03", "centos": "7.6.1810", "debian": "sid", "ubuntu": "20.04", "fedora": "33",
 }  # fmt: skip
 DOCKER_IMAGE: Final = "centos:7"  # docs/wire.md#files
-LV_SIZE: Final = "10G"  # of a local root, in 2021 (docs/wire.md#the-boot-script)
-PROGRAMS_MAX: Final = 100  # whose files are looked for; the largest suites have some twenty
-PRIORITY_MAX: Final = 100  # either way; a band wide enough for people, small enough to print
+LV_SIZE: Final = "10G"  # size of a local root, as in 2021 (docs/wire.md#the-boot-script)
+PROGRAMS_MAX: Final = 100  # programs whose files are looked up; the largest suites have some twenty
+PRIORITY_MAX: Final = 100  # from -100 to 100: enough for people, and short to print
 REBOOTS_MAX: Final = 100
-# Set by the server for every job: a client's own value is dropped, not believed
+# Set by the server for every job: a value sent by a client is dropped
 # (docs/wire.md#submitting-a-job).
 SERVER_FIELDS: Final = frozenset(
     """id plugins added_by errid stats start_time end_time finish_time job_health job_stage
@@ -46,20 +46,20 @@ SERVER_FIELDS: Final = frozenset(
     initrds_uri LKP_SERVER LKP_CGI_PORT SCHED_HOST SCHED_PORT RESULT_WEBDAV_PORT HTTP_PREFIX
     my_token""".split()  # noqa: SIM905 - one word a line would be 25 lines
 )
-# Comments of a boot script, which hosts of virtual boxes read (docs/wire.md#the-boot-script), and
-# their values.
+# Comments in a boot script, which hosts of virtual boxes read (docs/wire.md#the-boot-script), with
+# the check of each value.
 COMMENTS: Final = {
     "nr_nic": checks.count,
     "nr_disk": checks.count,
     "disk_size": checks.size,
 }
-# Never in job.yaml: they have their own files in job.cgz, or may not be read there at all.
+# Fields kept out of job.yaml: they have files of their own in job.cgz, or must not be in it at all.
 APART: Final = frozenset(["job2sh", "script", "secrets", "pkg_data", "define_files"])
 
 _VIRTUAL: Final = ("vm-", "dc-", "vt-")
 _PLAIN: Final = Rules()
-# Words that many documents share are kept once: a lab may have 100,000 jobs waiting, of some
-# hundred kinds.  At most 1 MB.
+# Words shared by many documents are stored once: a lab may have 100,000 jobs waiting, of some
+# hundred kinds.  The cache takes at most 1 MB.
 WORDS_MAX: Final = 10_000
 
 
@@ -69,13 +69,13 @@ def _first_equal(word: str) -> str:
 
 
 def once(word: str) -> str:
-    """The same word, which all who have it share."""
+    """Returns an equal string, the same object for all callers."""
     return _first_equal(word)
 
 
 @attrs.frozen
 class Body:
-    """The large part of a document, which only the job itself needs: job.cgz is made of it."""
+    """The large part of a document, needed only to make job.cgz."""
 
     script: str | None = None
     job2sh: Mapping[str, list[str]] | None = None
@@ -84,7 +84,7 @@ class Body:
 
     @property
     def programs(self) -> tuple[tuple[str, str], ...]:
-        """What it runs, each with its version (docs/wire.md#files); lkp itself is the first."""
+        """The programs that it runs, with versions (docs/wire.md#files); lkp itself comes first."""
         found = {"lkp": "latest"}
         for field in ("monitor", "monitors", "pp"):
             listed = self.fields.get(field)
@@ -98,14 +98,14 @@ class Body:
 
 @attrs.frozen
 class Document:
-    """A document that fits, with every default filled in."""
+    """A valid document, with every default filled in."""
 
     suite: str = attrs.field(converter=once)
     os: str = attrs.field(converter=once)
     os_version: str = attrs.field(converter=once)
     arch: str = attrs.field(converter=once)
     os_mount: str = attrs.field(converter=once)
-    queue: str = attrs.field(converter=once)  # served by the boxes that may run it
+    queue: str = attrs.field(converter=once)  # boxes that serve it may run the job
     runtime: int  # seconds
     testbox: str | None = None
     tbox_group: str | None = None
@@ -118,53 +118,53 @@ class Document:
     kernel_uri: str | None = None
     modules_uri: tuple[str, ...] = ()  # newer clients name several
     kernel_custom_params: str = ""
-    rootfs_disk: tuple[str, ...] | None = None  # a choice among the disks of the hosts file
-    packages: tuple[Package, ...] = ()  # its pkg_data
-    cluster: str | None = None  # of the same submit, those that run together with it
-    docker_image: str | None = None  # of os_mount container
-    local: str = ""  # of os_mount local: the kernel line's words about its volumes
-    comments: tuple[str, ...] = ()  # "nr_nic=2": for whoever makes the box (see COMMENTS)
-    body: Body | None = None  # None: it lies in the archive
+    rootfs_disk: tuple[str, ...] | None = None  # a selection from the hosts file's disks
+    packages: tuple[Package, ...] = ()  # from pkg_data
+    cluster: str | None = None  # jobs of one submit with the same cluster run together
+    docker_image: str | None = None  # only with os_mount container
+    local: str = ""  # only with os_mount local: words about its volumes for the kernel line
+    comments: tuple[str, ...] = ()  # "nr_nic=2": for the host that makes the box (see COMMENTS)
+    body: Body | None = None  # None: it is in the archive
 
     @property
     def run_s(self) -> float:
-        """How long it may run, in seconds (docs/wire.md#stages-and-deadlines)."""
+        """The longest time the job may run, in seconds (docs/wire.md#stages-and-deadlines)."""
         if self.timeout is not None:
             return float(self.timeout)
         return self.runtime + max(self.runtime / 8, 300) + math.sqrt(self.runtime)
 
     @property
     def platform(self) -> str:
-        """What its box must be: an arch, or a host of containers of that arch."""
+        """The kind of box it needs: a machine of an arch, or a host of containers of that arch."""
         return platform(self.arch, container=self.os_mount == CONTAINER)
 
     @property
     def group(self) -> str:
-        """The testbox group in its result root; its queue's name where no box was named."""
+        """The testbox group in its result root; the queue's name if no box was named."""
         return self.tbox_group or (group_of(self.testbox) if self.testbox else self.queue)
 
 
 def group_of(testbox: str) -> str:
-    """The tbox_group of a testbox: up to the first `.` or `--` (docs/wire.md#queues)."""
+    """Returns a testbox's tbox_group: up to the first `.` or `--` (docs/wire.md#queues)."""
     return re.split(r"\.|--", testbox, maxsplit=1)[0]
 
 
 def line(queue: str, arch: str) -> str:
-    """The queue that is meant: of virtual boxes `<group>.<arch>` is `<group>`.
+    """Returns the queue's name without `.<arch>`, which virtual boxes' queues may end in.
 
-    Nobody is matched across archs, so their name need not say it; clients of 2021 do
-    (docs/wire.md#queues).
+    Clients of 2021 add the arch (docs/wire.md#queues); it is not needed, since jobs are only
+    matched with boxes of their arch.
     """
     return queue.removesuffix(f".{arch}") if queue.startswith(_VIRTUAL) else queue
 
 
 def is_container(testbox: str | None) -> bool:
-    """Whether a testbox, or a group of them, is made of containers (docs/wire.md#files)."""
+    """Tells whether a testbox, or a group of them, is made of containers (docs/wire.md#files)."""
     return testbox is not None and testbox.startswith("dc-")
 
 
 def platform(arch: str, *, container: bool) -> str:
-    """One word for what runs where: containers are no machines of their arch."""
+    """Returns the kind of box for an arch; containers and machines are different kinds."""
     return f"{arch} container" if container else arch
 
 
@@ -176,9 +176,9 @@ def parse(
     before: Mapping[str, str] | None = None,
     after: Mapping[str, str] | None = None,
 ) -> Document:
-    """The document that YAML `text` says; `name` is its file's name, without path.
+    """Parses a document from YAML `text`; `name` is its file's name, without path.
 
-    `before` gives values where the text has none, `after` overrides it
+    `before` gives defaults for fields that the text lacks, `after` overrides the text
     (docs/wire.md#defaults-and-overrides).  Raises BadDocument with every mistake.
     """
     found = examine(text, name, defaults, before or {}, after or {})
@@ -189,20 +189,20 @@ def parse(
 
 @attrs.frozen
 class Examined:
-    """A document as far as it fits, and what was found out about it."""
+    """A document as far as it is valid, and its mistakes."""
 
     document: Document
-    problems: list[Problem]  # what is wrong with it
-    lines: Mapping[str, int]  # where each field stands
-    values: int  # how many names and values it holds
+    problems: list[Problem]
+    lines: Mapping[str, int]  # the line of each field
+    values: int  # number of names and values in it
 
 
 def examine(
     text: str, name: str, defaults: Defaults, before: Mapping[str, str], after: Mapping[str, str]
 ) -> Examined:
-    """The document as far as it fits, and every mistake.
+    """Reads a document as far as it is valid, and collects every mistake.
 
-    Raises BadDocument for what is no mapping of fields at all.
+    Raises BadDocument if `text` is not a mapping of fields at all.
     """
     reading = read(text, before, after)
     document = _document(reading, name, defaults)
@@ -214,7 +214,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
     for field in SERVER_FIELDS & r.fields.keys():
         del r.fields[field]
     for field in [field for field in r.fields if field.startswith("secrets.")]:
-        del r.fields[field]  # it would be a plain field, for everybody to read
+        del r.fields[field]  # as a plain field everybody could read it
         r.wrong(field, "write `secrets:` in the document, and the names below it")
     stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", re.sub(r"\.ya?ml$", "", name)).strip("-._") or "job"
     testbox = r.take("testbox", checks.box, None)
@@ -264,7 +264,7 @@ def _document(r: Reading, name: str, defaults: Defaults) -> Document:
 def _system(
     r: Reading, testbox: str | None, group: str | None, defaults: Defaults
 ) -> dict[str, Any]:
-    """What runs, and from where: os, os_version, os_mount, docker_image."""
+    """Reads the fields about the system: os, os_version, os_mount, docker_image."""
     os_mount = r.take("os_mount", checks.one_of(OS_MOUNTS), defaults.os_mount)
     default_os, default_version, image = defaults.os, None, None
     if is_container(testbox) or is_container(group):
@@ -278,7 +278,7 @@ def _system(
         default_version = None if own else OS_VERSIONS.get(system)
     version = r.take("os_version", checks.word, default_version or defaults.os_version)
     if os_mount == LOCAL and not version.endswith("-iso"):
-        # The image of an installation, not of a network root (docs/wire.md#files).
+        # An image to install from, not a network root (docs/wire.md#files).
         version += "-iso"
     return {"os": system, "os_version": version, "os_mount": os_mount, "docker_image": image}
 
@@ -300,9 +300,9 @@ def _comments(r: Reading) -> tuple[str, ...]:
 
 
 def _volumes(r: Reading, document: Document) -> str:
-    """The words of 2021 about a local root (docs/wire.md#the-boot-script).
+    """Returns the kernel line's words about a local root (docs/wire.md#the-boot-script).
 
-    All keys are there, empty or not.
+    As in 2021, all keys are there, even empty ones.
     """
     version = document.os_version.replace("-", "_")
     volume = f"/dev/mapper/os-{document.os}_{document.arch}_{version}_"
@@ -327,7 +327,7 @@ def _something_to_run(r: Reading, body: Body) -> None:
 
 
 def dump(fields: Mapping[str, Any]) -> str:
-    """`fields` as block-style YAML, which clients read line by line (docs/wire.md#jobcgz)."""
+    """Dumps `fields` as block-style YAML, which clients read line by line (docs/wire.md#jobcgz)."""
     text: str = yaml.dump(
         dict(fields),
         Dumper=yaml.CSafeDumper,

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-YAML with line numbers: what a document's fields are and where each stands, and the list of what
-is wrong with them so far.
+YAML with line numbers: a document's fields, the line of each, and the list of mistakes found so
+far.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from appliance.yaml_text import DEPTH_MAX, VALUES_MAX, Budget, Loader, TooLarge
 
 T = TypeVar("T")
 
-# An answer must stay readable: past this many problems the rest only repeat the first.
+# Keeps an answer readable: further problems mostly repeat the first ones.
 PROBLEMS_MAX: Final = 50
-WORDS_MAX: Final = 1000  # KEY=VALUE of one command line, on either side of its files
+WORDS_MAX: Final = 1000  # KEY=VALUE words of a command line before its files, and after them
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @attrs.define
 class Reading:
-    """A document being read: what it says, where, and what is wrong with it."""
+    """A document being read: its fields, their lines, and its mistakes so far."""
 
     fields: dict[str, Any]
     lines: dict[str, int]
     problems: list[Problem] = attrs.Factory(list)
-    values: int = 0  # and names, aliases written out
+    values: int = 0  # number of values and names, with aliases expanded
 
     def take(
         self, field: str, check: Callable[[Any], T], default: Any, *, secret: bool = False
     ) -> Any:
-        """The checked value, or `default` where the document has none or a wrong one."""
+        """Returns the field's checked value, or `default` if it is absent or wrong."""
         if self.fields.get(field) is None:
             return default
         try:
@@ -52,22 +52,22 @@ class Reading:
         return value
 
     def wrong(self, field: str, message: str, line: int | None = None) -> None:
-        """Note one mistake; `line`: where it is not the field's own."""
+        """Notes one mistake; `line` is given if it differs from the field's line."""
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(Problem(field, line or self.lines.get(field), message))
 
     def ok(self, field: str) -> bool:
-        """Nothing is wrong with `field` so far."""
+        """Tells whether no mistake is noted for `field` so far."""
         return all(problem.field != field for problem in self.problems)
 
     def nearest(self, word: str) -> str | None:
-        """The field that was perhaps meant to be `word`."""
+        """Returns the document's field that may be a misspelt `word`."""
         near = difflib.get_close_matches(word, list(self.fields), n=1)
         return near[0] if near else None
 
 
 def read(text: str, before: Mapping[str, str], after: Mapping[str, str]) -> Reading:
-    """The fields of YAML `text`.  Raises BadDocument where it is not one mapping of fields."""
+    """Reads the fields of YAML `text`.  Raises BadDocument if it is not one mapping of fields."""
     reading, budget = Reading({}, {}), Budget()
     if len(before) > WORDS_MAX or len(after) > WORDS_MAX:
         raise BadDocument([Problem("yaml", None, f"comes with more than {WORDS_MAX} KEY=VALUE")])
@@ -154,7 +154,7 @@ def _plain(key: str) -> str:
 
 
 def _scalar(key: str, value: str, budget: Budget) -> Any:
-    """A command line's value, read as YAML would read it."""
+    """Parses a value from the command line as YAML."""
     try:
         return yaml_text.load(value, budget)
     except TooLarge as error:
@@ -165,7 +165,7 @@ def _scalar(key: str, value: str, budget: Budget) -> Any:
 
 
 def _flaw(value: Any, depth: int) -> str | None:
-    """What no field may hold: other types than JSON's, or control characters but tab, newline."""
+    """Describes a forbidden part: a type not in JSON, or a control character but tab, newline."""
     if depth == 0:
         return f"is nested more than {DEPTH_MAX} deep"
     if isinstance(value, str):

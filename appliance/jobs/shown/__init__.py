@@ -1,1 +1,1 @@
-"""What people and programs are shown."""
+"""Views of jobs and testboxes for people and programs."""

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What is counted while the server runs; a restart begins at nought.  No name of a job, a person or a
-testbox is a label of any of it: however long a lab lives, it has the same few hundred numbers.
+Counters and histograms of a running server; they start at zero after a restart.  No label is the
+name of a job, a person or a testbox, so their number stays at a few hundred for good.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from appliance.jobs.changes import Change, Moved, Quarantined, Submitted
 from appliance.jobs.job import Finished
 from appliance.jobs.store import Store
 
-# Seconds.  From a box and a job that are both there to the script: 1 ms on an idle server, more
-# behind a storm; past a minute somebody should look.
+# Seconds from the moment when a box and a fitting job are both there to the sending of the script:
+# 1 ms on an idle server, more under a burst of requests; over a minute needs attention.
 DISPATCH_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0)
-# From a write of the journal to the end of its sync: 0.1 ms on NVMe, 10 ms on a disk that turns.
+# Seconds from a journal write to the end of its sync: 0.1 ms on NVMe, 10 ms on a hard disk.
 SYNC_BOUNDS: Final = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.5, 2.0)
-# How late the event loop was: below 10 ms nobody sees it, 100 ms is the most that one stranger's
-# request may cost all others, a minute is systemd's watchdog.
+# Seconds by which the event loop was late: below 10 ms nobody notices, 100 ms is the most that one
+# client's request may delay all others, a minute is systemd's watchdog.
 LATE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0)
-# Those that have a label; a job may end as any other word, which is counted as OTHER.
+# Healths with a label of their own; any other word that a job ends with is counted as OTHER.
 HEALTHS: Final = frozenset(
     ["success", "failed", "incomplete", "timeout", "abnormal", "boot_failed", "crash", "OOM",
      "cancel", "soft_timeout"]
 )  # fmt: skip
 PLACES: Final = frozenset(["os", "initrd", "kernel", "upload-files", "result"])
-OTHER: Final = "other"  # what boxes and documents make up has no label of its own
+OTHER: Final = "other"  # words that boxes and documents invent get no label of their own
 
 
 @attrs.define
 class Histogram:
-    """How often a value was at most each of the bounds; the last count is of those beyond."""
+    """How many values fell under each bound; the last count is of values above all bounds."""
 
     bounds: tuple[float, ...]
     counts: list[int] = attrs.field(init=False)
@@ -43,7 +43,7 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def observe(self, value: float) -> None:
-        """One more."""
+        """Counts one value."""
         place = next((n for n, bound in enumerate(self.bounds) if value <= bound), -1)
         self.counts[place] += 1
         self.total += value
@@ -57,7 +57,7 @@ class Lateness(Histogram):
     worst: float = 0.0
 
     def observe(self, value: float) -> None:
-        """One more."""
+        """Counts one value."""
         super().observe(value)
         self.worst = max(self.worst, value)
 
@@ -75,7 +75,7 @@ class Measures:
     served: dict[str, int] = attrs.field(factory=dict)  # body bytes, by the first name of the path
 
     def note(self, change: Change, store: Store) -> None:
-        """Count a change that `store` has taken."""
+        """Counts a change that `store` has applied."""
         match change:
             case Submitted():
                 self.submitted += 1
@@ -88,7 +88,7 @@ class Measures:
                 self.quarantines += 1
 
     def sent(self, path: str, count: int) -> None:
-        """Count body bytes of a URL path."""
+        """Counts the body bytes sent for a URL path."""
         first = path.split("/", 2)[1] if path.startswith("/") else ""
         place = first if first in PLACES else OTHER
         self.served[place] = self.served.get(place, 0) + count

@@ -1,18 +1,17 @@
 """Pure: no clock, no socket, no await.
 
-What a change means to people who watch: the messages of the monitor's socket
-(docs/wire.md#the-monitor).
+Turns changes into the messages of the monitor's socket (docs/wire.md#the-monitor).
 
-A message is one flat map; which of its keys there are depends on what happened:
+A message is one flat map; its keys depend on the change:
 
     job_id      always                     testbox     once a box has the job
-    job_state   the field's legacy word    job_stage   the stage that it is in
-    job_health  a verdict                  message     what a person should read
+    job_state   the field's legacy word    job_stage   the job's stage
+    job_health  a verdict                  message     a text for people
     state       of the testbox, or `set ssh port` with ssh_port
-    result_root with the job's submit and its end
+    result_root at the job's submit and at its end
 
-Clients wait for two of the words: `download`, when the box fetches its job, and
-`extract_finished`, when nothing more will come of it.
+Clients wait for two values of job_state: `download`, when the box fetches its job, and
+`extract_finished`, when no more messages about the job will come.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Message = dict[str, Any]
 
 
 def of(change: Change, store: Store) -> Message | None:
-    """The message about `change`, which `store` has taken; None for what is nobody's news."""
+    """Returns the message about `change`, which `store` has applied; None if there is none."""
     match change:
         case Submitted(job):
             said = _about(job) | {"job_state": "submit", "result_root": _results(job)}
@@ -50,7 +49,7 @@ def of(change: Change, store: Store) -> Message | None:
 
 
 def text(message: Message) -> str:
-    """`message` as it goes out: its keys to be asked for, and all of them in `log`, for people."""
+    """Serialises `message`: its keys for filters, and all of it again as `log`, for people."""
     return json.dumps(message | {"log": json.dumps(message)})
 
 
@@ -93,7 +92,7 @@ def _report(detail: str) -> Message:
     return {**state, "message": detail}
 
 
-# The steps of a boot that say more than a change of the job does.
+# The steps of a boot that get a message of their own.
 _STEPS: Final[Mapping[str, Callable[[str], Message]]] = {
     "ssh": _ssh,
     "report": _report,

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-The lab in one screen: what the boxes do, what waits, what runs, what is wrong.
-One look at every job that is in memory, some 0.3 microseconds each.
+The lab in one screen: the states of boxes, waiting jobs, running jobs, problems.
+It visits every job in memory, at some 0.3 microseconds each.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from appliance.jobs.shown import views
 from appliance.jobs.shown.views import Seats
 from appliance.jobs.store import Store
 
-RUNNING_SHOWN: Final = 20  # of the jobs that hold a box; the rest is a number
-WRONG_SHOWN: Final = 10  # of each kind of trouble
+RUNNING_SHOWN: Final = 20  # jobs that hold a box; the others are only counted
+WRONG_SHOWN: Final = 10  # of each kind of problem
 
 
 @attrs.frozen
 class Overview:
-    """What was seen at one moment."""
+    """The state of the lab at one moment."""
 
-    boxes: dict[str, int]  # by what they do
-    jobs: dict[str, int]  # by stage, those in the archive among `finish`
-    oldest: Job | None  # of those that wait for a box
-    running: list[Job]  # all that hold a box
-    longest_runtime: float  # seconds that a job which waits or runs may take
+    boxes: dict[str, int]  # number of boxes by state
+    jobs: dict[str, int]  # number of jobs by stage; `finish` includes the archive
+    oldest: Job | None  # the oldest job waiting for a box
+    running: list[Job]  # all jobs that hold a box
+    longest_runtime: float  # seconds; the largest limit of all waiting and running jobs
     wrong: list[str]
 
 
 def overview(store: Store, seats: Seats, now: float, gate: Sequence[str]) -> Overview:
-    """`gate`: why no new jobs are taken."""
+    """Collects the overview; `gate` lists the reasons why no new jobs are taken."""
     stages: Counter[str] = Counter()
     oldest: Job | None = None
     longest = 0.0
@@ -62,7 +62,7 @@ def overview(store: Store, seats: Seats, now: float, gate: Sequence[str]) -> Ove
 
 
 def row(seen: Overview) -> dict[str, Any]:
-    """As it is shown."""
+    """Returns `seen` as a plain map."""
     oldest = seen.oldest
     return {
         "boxes": seen.boxes,
@@ -92,7 +92,7 @@ def _boxes(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _waiting(store: Store, oldest: Job | None) -> list[str]:
-    """The oldest job stands for all: one that fits nobody stays the oldest."""
+    """Checks only the oldest waiting job: one that fits no box ends up as the oldest."""
     if oldest is None or store.serving(oldest.match_key):
         return []
     queue, arch = oldest.match_key

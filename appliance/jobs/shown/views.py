@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-Jobs and boxes as people and programs are shown them: plain maps, the shapes of the control socket.
+Jobs and boxes as plain maps, in the form that the control socket sends.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SRV: Final = Path("/srv")
 
 
 class Seats(Protocol):
-    """The lobby, as far as it is shown."""
+    """The part of the lobby that the views need."""
 
     def seat(self, box: str) -> Seat | None:
-        """The open seat of `box`."""
+        """Returns the open seat of `box`."""
 
 
 def job_row(job: Job, srv: Path = SRV) -> dict[str, Any]:
-    """One line of `appliance jobs`; `srv` is where the lab's /srv lies."""
+    """Returns one line of `appliance jobs`; `srv` is the folder of the lab's /srv."""
     state, attempt = job.state, job.attempt
     over = isinstance(state, Finished)
     return {
@@ -63,7 +63,7 @@ def job_row(job: Job, srv: Path = SRV) -> dict[str, Any]:
 
 
 def subject(store: Store, event: Mapping[str, Any]) -> dict[str, str]:
-    """What else is known of the `job`, `box` (`host`) or `client` that an event names."""
+    """Returns more about the `job`, `box` (`host`) or `client` that an event names."""
     job = store.jobs.get(str(event.get("job")))
     held = job.attempt.box if job is not None and job.attempt is not None else ""
     box = store.boxes.get(str(event.get("box") or event.get("host") or held))
@@ -78,9 +78,9 @@ def subject(store: Store, event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_of_the_lab(store: Store, server: str, client: str) -> bool:
-    """Whether `client` is a known testbox or its address, or the server itself.
+    """Tells whether `client` is a known testbox or its address, or the server itself.
 
-    What else is no address at all is a word of our own, for somebody on this machine.
+    Any other text that is not an address counts too: it is our word for a local client.
     """
     if client.startswith(STRANGER):
         return False
@@ -90,19 +90,19 @@ def is_of_the_lab(store: Store, server: str, client: str) -> bool:
 
 
 def moment_row(moment: Moment) -> dict[str, Any]:
-    """One line of a job's history."""
+    """Returns one line of a job's history."""
     return attrs.asdict(moment)
 
 
 def document_row(job: Job, body: Body) -> dict[str, Any]:
-    """The document as it was understood, without what is secret."""
+    """Returns the document as parsed, with the names of its secrets but not their values."""
     shown = attrs.asdict(attrs.evolve(job.document, body=None)) | attrs.asdict(body)
     shown["secrets"] = sorted(body.secrets)
     return {key: value for key, value in shown.items() if value not in (None, (), [], {}, "")}
 
 
 def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]:
-    """One line of `appliance hosts`."""
+    """Returns one line of `appliance hosts`."""
     state, since = _doing(store, seats, box, now)
     seat = seats.seat(box.name)
     return {
@@ -125,7 +125,7 @@ def host_row(store: Store, seats: Seats, box: Box, now: float) -> dict[str, Any]
 
 
 def testbox(store: Store, seats: Seats, box: Box, now: float, deadline: str) -> dict[str, Any]:
-    """A box as `get_testbox` tells it: the field's own names (docs/wire.md#reports)."""
+    """Returns a box as `get_testbox` answers, with the field's names (docs/wire.md#reports)."""
     state, since = _doing(store, seats, box, now)
     return {
         "testbox": box.name,
@@ -141,7 +141,7 @@ def testbox(store: Store, seats: Seats, box: Box, now: float, deadline: str) -> 
 
 
 def _kept(box: Box) -> str:
-    """Why it gets no jobs, or only some; empty for most."""
+    """Returns why the box gets no jobs, or only some people's; mostly empty."""
     words = [f"quarantined: {box.quarantine}"] if box.quarantine else []
     if box.reservation is not None:
         words.append(operator.told(box.reservation))
@@ -163,7 +163,7 @@ def _doing(store: Store, seats: Seats, box: Box, now: float) -> tuple[str, float
 
 
 def boot_rows(box: Box) -> list[dict[str, Any]]:
-    """The last boots of a box, newest last, step by step."""
+    """Returns the last boots of a box, newest last, step by step."""
     return [
         {
             "began": boot.began,

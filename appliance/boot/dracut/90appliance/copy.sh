@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Runs in the new root: copies folder $1 over /$2, through the links that the new root has
+# Runs in the new root: copies folder $1 over /$2, following the new root's symlinks to folders
 # (/lib -> usr/lib, /etc/init.d -> rc.d/init.d), which cp alone would refuse.
 
 copy_over() {
@@ -7,7 +7,7 @@ copy_over() {
         if [ -d "$entry" ] && [ ! -L "$entry" ] && [ -d "$2/${entry##*/}" ]; then
             copy_over "$entry" "$2/${entry##*/}"
         elif [ -L "$entry" ] && [ -d "$2/${entry##*/}" ] && [ ! -L "$2/${entry##*/}" ]; then
-            : # LKP brings /etc/rc2.d as a link into rc.d; where it is a folder, that stays
+            : # LKP has /etc/rc2.d as a link into rc.d; a folder of that name in the root stays
         elif [ -e "$entry" ] || [ -L "$entry" ]; then
             rm -f "$2/${entry##*/}"
             cp -a "$entry" "$2/" || failed=1

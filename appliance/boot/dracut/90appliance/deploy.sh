@@ -1,10 +1,10 @@
 #!/bin/sh
-# Hook `pre-pivot`: what the initrds after this one brought, into the new root.
+# Hook `pre-pivot`: copies the contents of the later initrds into the new root.
 #
 #   /lkp                          the job and its runner
-#   /lkp/lkp/src/rootfs/addon     over /: the service that starts the runner, and more
-#   /opt /usr/local /usr/src      what a job's packages unpack to
-#   /lib/modules /lib/firmware    where the image has none for this kernel
+#   /lkp/lkp/src/rootfs/addon     copied over /: the service that starts the runner, and more
+#   /opt /usr/local /usr/src      where a job's packages unpack to
+#   /lib/modules /lib/firmware    if the image has none (modules: none for this kernel)
 #
 # Without /lkp this is a plain boot of the image.
 
@@ -17,7 +17,7 @@ appliance_copy() { # FOLDER [INTO]
 }
 
 appliance_deploy() {
-    # Of the new root's own /run, which the real one will hide.
+    # A folder in the new root's own /run, which the real /run will hide later.
     if ! mkdir -p "$NEWROOT/run/initramfs-files" 2> /dev/null; then
         [ ! -d /lkp ] || reboot_because "the root cannot be written to: is rootovl missing?"
         return

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What dhclient calls: notes the first lease of its card, and does nothing else.  root.sh decides
-# which card's lease is used.  A lease is words from the network: written down, never executed.
+# Called by dhclient: only writes the lease of its card to a file.  root.sh decides which card's
+# lease is used.  A lease is text from the network: it is stored, never executed.
 
 case "$reason" in
     BOUND | RENEW | REBIND | REBOOT) ;;

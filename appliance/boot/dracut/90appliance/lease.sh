@@ -1,10 +1,10 @@
 #!/bin/sh
-# Hook `pre-pivot`: keeps a DHCP client for as long as the box is up, where the lease has an end.
+# Hook `pre-pivot`: starts a DHCP client that renews a finite lease for as long as the box is up.
 #
-# The address stays on its card whatever becomes of the lease (root.sh).  But a server that hears
-# nothing more of this box may give it to another machine, and two that answer for one address
-# cost this one its root filesystem.  The client is the new root's own, since nothing of the
-# initramfs is left when it is time to renew; and it only talks: its script is `true`.
+# The card keeps its address even if the lease ends (root.sh).  But then the DHCP server may give
+# the address to another machine, and with two machines on one address this box loses its root
+# filesystem.  The client is run from the new root, since nothing of the initramfs is left when the
+# renewal is due.  It only renews and configures nothing: its script is `true`.
 
 . /lib/appliance-lib.sh
 
@@ -13,7 +13,7 @@ appliance_keep_lease() {
     read -r card < "$APPLIANCE/card"
     seconds=$(sed -n 's/^seconds=//p' "$APPLIANCE/$card.lease")
     case "$seconds" in
-        '' | *[!0-9]* | 4294967295) return 0 ;; # which is for ever
+        '' | *[!0-9]* | 4294967295) return 0 ;; # no end; 4294967295 means infinite
     esac
     place=/var/lib/appliance-lease
     mkdir -p "$NEWROOT$place" &&

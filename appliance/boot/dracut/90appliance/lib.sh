@@ -1,12 +1,12 @@
 # shellcheck shell=sh
-# What the scripts of this module share.  POSIX sh; sourced.
+# Functions shared by the scripts of this module.  POSIX sh; sourced.
 
 type getarg > /dev/null 2>&1 || . /lib/dracut-lib.sh
 
-# shellcheck disable=SC2034  # for those who source this
-APPLIANCE=/run/appliance # of the initramfs; the new root sees it too
+# shellcheck disable=SC2034  # used by the scripts that source this
+APPLIANCE=/run/appliance # made in the initramfs; the new root sees it too
 
-# To every console: a screen, a serial line, and whoever reads the kernel's log afterwards.
+# Prints to every console (screen, serial line) and to the kernel's log.
 say() {
     echo "<4>appliance: $*" > /dev/kmsg
 }
@@ -16,7 +16,7 @@ now() {
     echo "${_seconds%.*}"
 }
 
-# The only way out of a boot that failed: its reason on the console, then the next boot.
+# Ends every failed boot: shows the reason on the console, then reboots.
 reboot_because() {
     say "CANNOT BOOT: $*"
     if getargbool 0 rd.shell; then
@@ -28,11 +28,11 @@ reboot_because() {
     reboot_now
 }
 
-# The kernel's own way: no service, no init and no disk has to work for it.
+# Reboots through the kernel: works without any service, init or disk.
 reboot_now() {
     sync &
     sleep 1
     echo 1 > /proc/sys/kernel/sysrq
     echo b > /proc/sysrq-trigger
-    sleep 30 # no way back: dracut's init ends here, and a kernel without init panics and reboots
+    sleep 30 # if this fails, dracut's init ends here, and a kernel without init panics and reboots
 }

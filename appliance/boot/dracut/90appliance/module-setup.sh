@@ -1,18 +1,18 @@
 #!/bin/bash
-# dracut's side of the module: what goes into an initramfs.lkp.  Sourced by dracut, never run.
+# Tells dracut what goes into an initramfs.lkp.  Sourced by dracut, never run.
 #
-# It stands on dracut's base alone.  dracut's own network, cifs and nfs modules differ from release
-# to release, know neither the wire's root=cifs:// nor an overlay, and ask one card after the other:
-# a box with an unplugged card and one that nobody answers took them more than four minutes.
+# It depends only on dracut's base.  dracut's own network, cifs and nfs modules differ from release
+# to release, support neither the wire's root=cifs:// nor an overlay, and try one card after the
+# other: with one card unplugged and one without a DHCP answer they took more than four minutes.
 #
-# The kernel's modules are not in here: modules-<kernel version>.cgz follows as the second initrd.
+# It contains no kernel modules: modules-<kernel version>.cgz follows as the second initrd.
 
 # shellcheck disable=SC2154  # initdir and moddir are dracut's
 
 check() {
     require_binaries ip dhclient chroot modprobe || return 1
     require_any_binary mount.cifs mount.nfs || return 1
-    return 255 # only where somebody asks for it
+    return 255 # include it only on request
 }
 
 depends() {
@@ -25,7 +25,7 @@ install() {
     inst_multiple -o mount.cifs mount.nfs mount.nfs4
     inst_multiple -o /etc/services /etc/protocols /etc/netconfig /etc/nsswitch.conf
     inst_libdir_file 'libnss_dns.so*' 'libnss_files.so*' 'libcap-ng.so*' 'libnfsidmap*.so*'
-    # The names of the cards are those that the new root will give them.
+    # So that the cards get the same names here as in the new root.
     inst_multiple -o /usr/lib/systemd/network/99-default.link /lib/systemd/network/99-default.link
     mkdir -p "$initdir/var/lib/nfs/rpc_pipefs" "$initdir/var/lib/dhcp" "$initdir/run"
 
@@ -39,7 +39,7 @@ install() {
     inst_script "$moddir/dhcp.sh" /sbin/appliance-dhcp
     inst_simple "$moddir/lib.sh" /lib/appliance-lib.sh
     inst_simple "$moddir/copy.sh" /lib/appliance-copy.sh
-    # A box without a keyboard must not wait in a shell; the kernel line can still ask for one.
+    # No emergency shell, since a box may have no keyboard; the kernel line can still enable it.
     mkdir -p "$initdir/etc/cmdline.d"
     echo "rd.shell=0 rd.emergency=reboot" > "$initdir/etc/cmdline.d/90appliance.conf"
 }

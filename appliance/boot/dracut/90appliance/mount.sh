@@ -1,5 +1,5 @@
 #!/bin/sh
-# Hook `mount`: the root that parse.sh found, once.  Sourced, so the work is done in a child.
+# Hook `mount`: mounts the root that parse.sh found; tries once.  Sourced, so a child does the work.
 
 if [ -e /run/appliance/source ] && [ ! -e /run/appliance/tried ]; then
     : > /run/appliance/tried

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Hook `cmdline`: takes root= if it names a root over the network, and leaves any other alone.
+# Hook `cmdline`: handles root= if it names a root over the network, and ignores any other.
 #
 #   root=cifs://[USER[:PASSWORD]@]HOST/PATH,OPTIONS    path ends at the first comma
 #   root=ADDRESS:/PATH[,OPTIONS]                       nfs; the version is negotiated
 #   root=nfs:HOST:/PATH[:OPTIONS]                      the same with a name
 #
-# Sourced by dracut's init, so it leaves nothing behind but root, rootok and three files.
+# Sourced by dracut's init, so it sets only root and rootok, and writes its files.
 
 . /lib/appliance-lib.sh
 

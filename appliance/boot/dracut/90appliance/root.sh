@@ -1,18 +1,18 @@
 #!/bin/sh
-# From no network to a mounted root in $1.  Reboots the box, and says why, if that cannot be had.
+# Sets up the network and mounts the root at $1.  If that fails, shows the reason and reboots.
 #
-# All cards come up at once, so one without a cable costs nothing.  The card that iPXE booted from is
-# the one whose lease has the address that the box asked for its job from: /lkp/scheduled/asked-from
-# says it.  From any other the server takes no results.  Without a job the first lease wins.
-# The address is set for ever: one that lapsed would take the root filesystem away in the middle of
-# a job.  A lease that ends is renewed by lease.sh.
+# All cards are brought up at once, so one without a cable delays nothing.  The card to use is the
+# one that iPXE booted from: its lease has the address in /lkp/scheduled/asked-from, from which the
+# box asked for its job, and the server accepts results only from this address.  Without a job the
+# first lease wins.  The address is set without an end: if it expired during a job, the root
+# filesystem would be lost.  lease.sh renews a lease that ends.
 
 . /lib/appliance-lib.sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 NEWROOT=$1
 NETWORK_S=120   # switches may take a minute to forward after the link is up
-RIGHT_CARD_S=30 # after the first lease, where it is another card's: a link may take as long
+RIGHT_CARD_S=30 # wait for the right card after another one's lease: a link may take as long
 MOUNT_S=150     # a file server that is being restarted is back by then
 ASKED_FROM='' first_at=''
 [ -e /lkp/scheduled/asked-from ] && read -r ASKED_FROM < /lkp/scheduled/asked-from
@@ -24,7 +24,7 @@ case "$patience" in
     *) NETWORK_S=$patience MOUNT_S=$patience ;;
 esac
 
-# The box's own Ethernet cards; BOOTIF=, if it is on the kernel line, leaves that one.
+# Prints the box's physical Ethernet cards; only BOOTIF='s card, if that is on the kernel line.
 cards() {
     for place in /sys/class/net/*; do
         [ -e "$place/device" ] && [ ! -e "$place/phy80211" ] || continue
@@ -41,7 +41,7 @@ has_carrier() {
     [ "$carrier" = 1 ]
 }
 
-# A DHCP client for card $1, unless it has one that lives.
+# Starts a DHCP client for card $1, unless one is running.
 ask() {
     client=
     [ -e "$APPLIANCE/$1.client" ] && read -r client < "$APPLIANCE/$1.client"
@@ -51,7 +51,7 @@ ask() {
     echo $! > "$APPLIANCE/$1.client"
 }
 
-# Whether a card can be chosen; `card` is the one.
+# Chooses a card and sets `card`; false if it is too early to choose.
 choose() {
     first=''
     for lease in "$APPLIANCE"/*.lease; do
@@ -76,9 +76,9 @@ some_card_has_no_lease() {
     return 1
 }
 
-# Leaves the card to use in `card`, with a lease.
+# Waits for a lease and sets `card` to the card to use.
 find_network() {
-    # Short steps: the first question is often lost while a switch learns about the port.
+    # Short intervals: the first request is often lost while a switch learns about the port.
     echo "timeout 30; retry 1; initial-interval 1; backoff-cutoff 4;" > "$APPLIANCE/dhclient.conf"
     end=$(($(now) + NETWORK_S))
     until [ "$(now)" -ge "$end" ]; do
@@ -110,9 +110,10 @@ why_no_network() {
     echo "no network card has a driver${BOOTIF:+ and the address $BOOTIF}"
 }
 
-# The others go down again: two addresses in one network would answer for each other.  Should the
-# system or the job bring one up, it answers for its own address alone: the server knows a box by
-# the card that answers, and takes nothing from an address at which another one does.
+# Takes the other cards down: with two cards in one network each would answer ARP requests for the
+# other's address.  If the system or the job brings one up again, it answers only for its own
+# address: the server identifies a box by the card that answers for its address, and refuses it if
+# another card does.
 quiet_others() {
     echo 1 > "${ARP:=/proc/sys/net/ipv4/conf/all}/arp_ignore"
     echo 2 > "$ARP/arp_announce"
@@ -164,8 +165,8 @@ try_mount() {
             fi
             mount.cifs "$source" "$1" -o "ro,${2:+$2,}${options:-guest}"
             ;;
-        # Versions are tried from the newest down; there is no lock daemon that could outlive
-        # this initramfs; and the waiting is ours.
+        # Tries versions from the newest down.  nolock: no lock daemon could outlive this initramfs.
+        # retry=0: this script retries itself.
         nfs) mount.nfs "$source" "$1" -o "ro,nolock,retry=0${options:+,$options}" ;;
     esac
 }
@@ -178,7 +179,7 @@ mount_root() {
     mkdir -p "$1"
     end=$(($(now) + MOUNT_S)) told=''
     until try_mount "$1" 2> "$APPLIANCE/mount.log"; do
-        # mount.cifs also says what it tries next, and where its manual is
+        # Only the error: mount.cifs also prints its next attempt and a hint at its manual.
         problem=$(sed -n '/error\|fail\|refuse\|denied/p' "$APPLIANCE/mount.log" | head -n 1)
         [ "$told" = "$problem" ] || say "root $source: ${problem:-cannot be mounted}; trying again"
         told=$problem
@@ -193,7 +194,7 @@ mount_root() {
     exit 1
 }
 
-# The image below, a tmpfs above: what a job writes is gone with the next boot.
+# Mounts a tmpfs over the image: whatever a job writes is gone at the next boot.
 overlay() {
     modprobe -q overlay
     mkdir -p "$1/changes"
