@@ -124,26 +124,26 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       queries                   what somebody wants to hear of, and what it costs to find out
       watching                  who watches, and the news that all of them are shown
 
-    keep/                       how it survives
-      archive                   documents' bodies, and jobs that are over, in one SQLite file
-      archive_file              that file: made, opened, copied
-      sealed              pure  its rows, and what tells a damaged one
-      soundness                 whether it is whole
-      packages                  what clients send of their repositories: kept if its md5 is right
-      results                   result files: whole or not at all
-      state/                    the journal, its snapshots, and the way back from them
-        versions          pure  the number of the state's format, and what each one brought
-        heads                   which version wrote what lies there, before anything is opened
+    keep/                       how jobs and results survive
+      archive                   document bodies and finished jobs, in one SQLite file
+      archive_file              the archive's file: made, opened, copied
+      sealed              pure  the archive's rows, with checksums
+      soundness                 whether the archive is whole
+      packages                  packages that clients upload: kept if the md5 is right
+      results                   result files: written completely or not at all
+      state/                    the journal, its snapshots, and how they are loaded
+        versions          pure  the version of the state's format, and what each version added
+        heads                   which version wrote the state files, before any is opened
         frames            pure  the frames of state files: whole, torn or damaged
-        records           pure  what stands in them: changes, or a store in pieces
-        replay            pure  the way back from files to the store
+        records           pure  the contents of frames: changes, or a store in pieces
+        replay            pure  loads the store from state files
         gate              pure  whether new work is taken
-        space                   the room for the state: set aside, and watched
+        space                   the room for the state: a reserve, and a watch
         disk                    the only writer of state files
-        journal                 changes, snapshots, and the way back from them
+        journal                 writes changes and snapshots, and restores from them
       repair/                   state files while no server runs; backups
-        survey            pure  what state files hold, damaged or not, and what a repair saves
-        salvage           pure  a store out of what is left of one
+        survey            pure  reads state files, damaged or not; what a repair can save
+        salvage           pure  builds a store from what is left of one
         export            pure  the store as JSON for people, and back
         offline                 state files while no server runs: read, repaired, imported
         rescue                  the archive while no server runs: checked, mended, exported
