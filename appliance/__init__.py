@@ -106,23 +106,23 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       berths                    memory for a body before it comes: who waits, and who loses it
       room                      memory for what comes without a length, and who gives way
 
-    scheduler/                  joins store, disk, clock and boxes: decide, keep, act
-      clock                     UTC for what is kept, trio's clock for what is waited for
-      pulse                     how late the event loop is
+    scheduler/                  joins store, disk, clock and boxes: changes are decided, kept, done
+      clock                     UTC for stored times, trio's clock for waiting
+      pulse                     measures how late the event loop is
       lobby                     idle testboxes: one seat, one cancel scope per testbox
       scheduler                 joins store, journal and lobby: decide, keep, act
-      outbox                    what was decided for a box that has not been told
-      dispatch                  hands it over, once the disk knows it
+      outbox                    jobs decided for boxes that have not been told yet
+      dispatch                  hands these jobs over, once the decision is on disk
       reaper                    ends what is due: leases, deadlines, back-offs
-      alarm                     when it wakes up
-      archiver                  moves to the archive what memory need not hold
+      alarm                     when the reaper wakes up
+      archiver                  moves document bodies and finished jobs to the archive
       accounts                  who may submit over the network
       intake                    how documents become jobs
-      boot_progress             what boxes fetch: leases, loads, files that are gone
-      reports                   what boxes say of their jobs
+      boot_progress             what boxes fetch: leases, loads, missing files
+      reports                   what boxes report about their jobs
       hosts_files               the operator's hosts files, read, checked and written
-      queries                   what somebody wants to hear of, and what it costs to find out
-      watching                  who watches, and the news that all of them are shown
+      queries                   what a watcher wants to hear of, and what that costs
+      watching                  who watches, and how all watchers get the news
 
     keep/                       how jobs and results survive
       archive                   document bodies and finished jobs, in one SQLite file
