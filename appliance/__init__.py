@@ -108,44 +108,44 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       berths                    memory for a body before it comes: who waits, and who loses it
       room                      memory for what comes without a length, and who gives way
 
-    scheduler/                  joins store, disk, clock and boxes: decide, keep, act
-      clock                     UTC for what is kept, trio's clock for what is waited for
-      pulse                     how late the event loop is
+    scheduler/                  joins store, disk, clock and boxes: changes are decided, kept, done
+      clock                     UTC for stored times, trio's clock for waiting
+      pulse                     measures how late the event loop is
       lobby                     idle testboxes: one seat, one cancel scope per testbox
       scheduler                 joins store, journal and lobby: decide, keep, act
-      outbox                    what was decided for a box that has not been told
-      dispatch                  hands it over, once the disk knows it
+      outbox                    jobs decided for boxes that have not been told yet
+      dispatch                  hands these jobs over, once the decision is on disk
       reaper                    ends what is due: leases, deadlines, back-offs
-      alarm                     when it wakes up
-      archiver                  moves to the archive what memory need not hold
+      alarm                     when the reaper wakes up
+      archiver                  moves document bodies and finished jobs to the archive
       accounts                  who may submit over the network
       intake                    how documents become jobs
-      boot_progress             what boxes fetch: leases, loads, files that are gone
-      reports                   what boxes say of their jobs
+      boot_progress             what boxes fetch: leases, loads, missing files
+      reports                   what boxes report about their jobs
       hosts_files               the operator's hosts files, read, checked and written
-      queries                   what somebody wants to hear of, and what it costs to find out
-      watching                  who watches, and the news that all of them are shown
+      queries                   what a watcher wants to hear of, and what that costs
+      watching                  who watches, and how all watchers get the news
 
-    keep/                       how it survives
-      archive                   documents' bodies, and jobs that are over, in one SQLite file
-      archive_file              that file: made, opened, copied
-      sealed              pure  its rows, and what tells a damaged one
-      soundness                 whether it is whole
-      packages                  what clients send of their repositories: kept if its md5 is right
-      results                   result files: whole or not at all
-      state/                    the journal, its snapshots, and the way back from them
-        versions          pure  the number of the state's format, and what each one brought
-        heads                   which version wrote what lies there, before anything is opened
+    keep/                       how jobs and results survive
+      archive                   document bodies and finished jobs, in one SQLite file
+      archive_file              the archive's file: made, opened, copied
+      sealed              pure  the archive's rows, with checksums
+      soundness                 whether the archive is whole
+      packages                  packages that clients upload: kept if the md5 is right
+      results                   result files: written completely or not at all
+      state/                    the journal, its snapshots, and how they are loaded
+        versions          pure  the version of the state's format, and what each version added
+        heads                   which version wrote the state files, before any is opened
         frames            pure  the frames of state files: whole, torn or damaged
-        records           pure  what stands in them: changes, or a store in pieces
-        replay            pure  the way back from files to the store
+        records           pure  the contents of frames: changes, or a store in pieces
+        replay            pure  loads the store from state files
         gate              pure  whether new work is taken
-        space                   the room for the state: set aside, and watched
+        space                   the room for the state: a reserve, and a watch
         disk                    the only writer of state files
-        journal                 changes, snapshots, and the way back from them
+        journal                 writes changes and snapshots, and restores from them
       repair/                   state files while no server runs; backups
-        survey            pure  what state files hold, damaged or not, and what a repair saves
-        salvage           pure  a store out of what is left of one
+        survey            pure  reads state files, damaged or not; what a repair can save
+        salvage           pure  builds a store from what is left of one
         export            pure  the store as JSON for people, and back
         offline                 state files while no server runs: read, repaired, imported
         rescue                  the archive while no server runs: checked, mended, exported

@@ -1,1 +1,1 @@
-"""How it survives."""
+"""How jobs and results survive: the journal, the archive, result files, repairs."""

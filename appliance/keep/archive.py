@@ -1,9 +1,9 @@
-"""What memory need not hold: the bodies of documents, and jobs that are over.
+"""The archive: document bodies and finished jobs, which memory need not hold.
 
-One SQLite file beside the journal, in WAL mode, each transaction synced.  The order is everything
-(DESIGN.md#memory-follows-active-work): a body or a job is committed here first; then the journal is
-told (Filed, Archived), and only that takes it out of memory.  A crash in between leaves it in both
-places, and putting it here again changes nothing.
+One SQLite file beside the journal, in WAL mode; each transaction is synced.  The order matters
+(DESIGN.md#memory-follows-active-work): a body or a job is committed to the archive first; then
+the journal records that (Filed, Archived), and only this record removes it from memory.  A crash
+in between leaves it in both places, and archiving it again changes nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from appliance.keep.archive_file import connect, copy, transaction
 from appliance.keep.archive_file import mark as mark_version
 from appliance.keep.sealed import CHECK_HELP, HELP, NAME, is_whole, named, seal, unseal
 
-MENDED: Final = f"{NAME}.mended"  # a repaired one, whole, that has not its name yet
-# A start reads a file of this size to its end, in a third of a second; a larger one, of a million
-# jobs a gigabyte, is read while the server runs (soundness.py): cold, that takes fifteen seconds.
+MENDED: Final = f"{NAME}.mended"  # a complete repaired archive, before it is renamed
+# A start reads a file of up to this size to its end, which takes a third of a second.  A larger
+# one (a million jobs take a gigabyte) is read while the server runs (soundness.py): with a cold
+# cache that takes fifteen seconds.
 CHECKED_AT_START_BYTES: Final = 64 * 2**20
 
 T = TypeVar("T")
@@ -38,29 +39,28 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Wanted:
-    """Which jobs to list; what is None or empty asks for nothing."""
+    """Filters for a listing of jobs; a filter that is None or empty does not apply."""
 
     user: str | None = None
     health: tuple[str, ...] = ()
-    failed: bool = False  # only those that ended otherwise than as a success
+    failed: bool = False  # only jobs that did not end in success
     box: str | None = None
     queue: str | None = None
-    since: float = 0.0  # submitted then or later, UTC seconds
+    since: float = 0.0  # only jobs submitted at this time or later, UTC seconds
 
 
 @attrs.frozen
 class Listed:
-    """What was found, and what could not be read of it."""
+    """The jobs that were found, and which of them could not be read."""
 
     jobs: list[Job]
-    lacks: str = ""  # in words; empty where nothing is missing
+    lacks: str = ""  # what could not be read, in words; empty: nothing
 
 
 class Archive:
-    """The file, by two connections: a long listing must not keep a box from its job.cgz.
+    """The archive file, open on two connections: a long listing must not delay a box's job.cgz.
 
-    Every call raises DiskTrouble where SQLite cannot do it now, and BadState where the file is
-    damaged.
+    Every call raises DiskTrouble if SQLite cannot do it now, and BadState if the file is damaged.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Archive:
         path: Path | None = None,
         made: bool = False,
     ) -> None:
-        """`made`: the file was not there before."""
+        """`made`: the file did not exist before."""
         self._mine, self._lister, self._threads = mine, lister, threads
         self._path, self._made = path, made
-        self.is_sound = False  # SQLite has read all of it in this run, and found it whole
-        self.still = trio.Lock()  # whoever has it knows that nothing is moved into the archive
+        self.is_sound = False  # SQLite has read the whole file in this run: no damage
+        self.still = trio.Lock()  # while held, no other task moves anything here
         self._turns = {id(mine): trio.CapacityLimiter(1), id(lister): trio.CapacityLimiter(1)}
 
     @classmethod
     def of_folder(cls, folder: Path) -> Archive:
-        """The archive in the state folder, made where there is none.
+        """Opens the archive in the state folder; creates it if there is none.
 
         Raises BadState, DiskTrouble.
         """
@@ -97,19 +97,17 @@ class Archive:
         return cls(mine, lister, path=path, made=made)
 
     def close(self) -> None:
-        """No call may follow."""
+        """Closes both connections; no call may follow."""
         self._mine.close()
         self._lister.close()
 
     async def check(self, store: Store) -> None:
-        """Raises BadState where it lacks what the store relies on, and where a small one is
-        damaged.
-        """
+        """Raises BadState if it lacks what the store relies on, or if a small one is damaged."""
         missing: str = await self._do(self._mine, soundness.lacks, store)
         if missing and self._made:
             assert self._path is not None
             self.close()
-            self._path.unlink()  # an empty one would look like what is left of the other
+            self._path.unlink()  # an empty file would look like the rest of the lost one
             missing = "is missing"
         if missing:
             raise BadState(f"{NAME}: {missing}; {HELP}")
@@ -118,9 +116,9 @@ class Archive:
             await self.read_through()
 
     async def read_through(self) -> None:
-        """Let SQLite read all of it.  Raises BadState where it is damaged.
+        """Has SQLite read the whole file.  Raises BadState if it is damaged.
 
-        By a connection of its own: who asks for a job does not wait for that.
+        Uses a connection of its own, so that requests for a job do not wait.
         """
         if self._path is None:
             self.is_sound = True
@@ -139,15 +137,15 @@ class Archive:
     # ---- in
 
     async def file(self, bodies: Sequence[tuple[int, Body]]) -> None:
-        """Keep the bodies of the documents of the jobs with these numbers; durable on return."""
+        """Stores the document bodies of the jobs with these numbers; durable on return."""
         await self._do(self._mine, file_bodies, bodies)
 
     async def take(self, over: Sequence[Job]) -> None:
-        """Keep jobs that are over; durable on return."""
+        """Stores finished jobs; durable on return."""
         await self._do(self._mine, take, over)
 
     async def mark(self, name: str, change: Mark) -> None:
-        """Change the job with this id as it is here, whatever else does; durable on return.
+        """Applies `change` to the archived job with this id as it is then; durable on return.
 
         Raises NotFound.
         """
@@ -156,18 +154,18 @@ class Archive:
     # ---- out
 
     async def copy_to(self, path: Path) -> None:
-        """A copy of it as it is now, of one moment, in a new file that only its owner may read."""
+        """Copies the archive, as of one moment, to a new file that only its owner may read."""
         await self._do(self._lister, copy, path)
 
     async def body(self, number: int) -> Body:
-        """Of a job whose body was put there."""
+        """Returns the filed body of the job with this number."""
         found: Body | None = await self._do(self._mine, body_of, number)
         if found is None:
             raise BadState(f"{NAME}: the document number {number} is not there; {CHECK_HELP}")
         return found
 
     async def job(self, name: str) -> Job | None:
-        """The job with this id."""
+        """Returns the job with this id, if it is archived."""
         number = name.rpartition(".")[2]
         if not number.isascii() or not number.isdigit() or len(number) > 15:
             return None
@@ -175,7 +173,7 @@ class Archive:
         return next((job for job in found if job.id == name), None)
 
     async def with_key(self, submitter: str, key: str) -> list[Job]:
-        """The jobs that this submitter made with this key, oldest first."""
+        """Returns the jobs that this submitter made with this key, oldest first."""
         where = "submitter = ? AND key = ? ORDER BY number"
         found = await self._jobs(self._mine, where, (submitter, key))
         if any((job.submitter, job.key) != (submitter, key) for job in found):
@@ -183,7 +181,7 @@ class Archive:
         return found
 
     async def with_token(self, token: str) -> Job | None:
-        """The job that has an attempt with this token."""
+        """Returns the job that has an attempt with this token."""
         where = "number = (SELECT number FROM attempt WHERE token = ?)"
         found = next(iter(await self._jobs(self._mine, where, (token,))), None)
         if found is not None and all(attempt.token != token for attempt in found.attempts):
@@ -191,9 +189,9 @@ class Archive:
         return found
 
     async def search(self, wanted: Wanted, most: int) -> Listed:
-        """The newest of those wanted, newest first; a damaged one is named and left out."""
+        """Returns the newest wanted jobs, newest first; a damaged row is named and left out."""
         terms: list[tuple[str, tuple[object, ...]]] = [("true", ())]
-        if wanted.since:  # who asks for all is told of damaged ones, whatever stands in them
+        if wanted.since:  # only then: a listing of all names every damaged row
             terms.append(("submitted >= ?", (wanted.since,)))
         if wanted.user is not None:
             terms.append(("submitter = ?", (wanted.user,)))
@@ -213,15 +211,15 @@ class Archive:
     async def sweepable(
         self, before: float, after: tuple[float, int] = (0.0, 0), most: int = -1
     ) -> list[Job]:
-        """Those over before that moment whose results nobody keeps, oldest first.
+        """Returns jobs finished before `before` whose results nobody keeps, oldest first.
 
-        Only those behind `after` (finished, number), and at most `most` of them (-1: all).
+        Only those that come after `after` (finished, number), and at most `most` of them (-1: all).
         """
         where = "stays = 0 AND finished < ? AND (finished, number) > (?, ?)"
         where += " ORDER BY finished, number LIMIT ?"
         found = await self._jobs(self._lister, where, (before, *after, most))
         if any((job.finished or 0.0, job.number) <= after for job in found):
-            raise BadState(_ASTRAY)  # and whoever goes on behind the last would never end
+            raise BadState(_ASTRAY)  # a caller that continues after the last row would never end
         return found
 
     async def _jobs(
@@ -242,24 +240,24 @@ class Archive:
 
 _ASTRAY: Final = f"{NAME}: an index leads to another job; {CHECK_HELP}"
 
-# ---- one connection: what runs in a thread, or while no server does
+# ---- on one connection: run in a thread, or while no server runs
 
 
 def file_bodies(connection: sqlite3.Connection, bodies: Iterable[tuple[int, Body]]) -> None:
-    """Keep bodies; one that is there already is replaced."""
+    """Stores bodies; replaces those that are there already."""
     rows = [seal((number,), body, Body) for number, body in bodies]
     with transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", rows)
 
 
 def take(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
-    """Keep jobs that are over; a job that is there already is replaced."""
+    """Stores finished jobs; replaces those that are there already."""
     with transaction(connection):
         _put(connection, over)
 
 
 def mark(connection: sqlite3.Connection, name: str, change: Mark) -> None:
-    """Change the job with this id.  Raises NotFound."""
+    """Applies `change` to the job with this id.  Raises NotFound."""
     with transaction(connection):
         there = _select(connection, "id = ? AND number = ?", (name, int(name.rpartition(".")[2])))
         if not there:
@@ -277,7 +275,7 @@ def _put(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
         stays = job.kept or job.swept is not None
         columns = (
             job.number, job.id, job.submitter, job.key,
-            float(job.submitted), float(job.finished or 0.0),  # as they come back
+            float(job.submitted), float(job.finished or 0.0),  # as SQLite returns them
             job.state.health, box, job.document.queue, int(stays),
         )  # fmt: skip
         rows.append(seal(columns, job, Job))
@@ -287,7 +285,7 @@ def _put(connection: sqlite3.Connection, over: Iterable[Job]) -> None:
 
 
 def body_of(connection: sqlite3.Connection, number: int) -> Body | None:
-    """The body of the document of the job with this number."""
+    """Returns the document body of the job with this number."""
     row = connection.execute("SELECT * FROM body WHERE number = ?", (number,)).fetchone()
     return unseal(row, Body) if row is not None else None
 
@@ -306,5 +304,5 @@ def _list(connection: sqlite3.Connection, where: str, values: tuple[object, ...]
 
 
 def all_jobs(connection: sqlite3.Connection) -> list[Job]:
-    """Every job in it, oldest first."""
+    """Returns every archived job, oldest first."""
     return _select(connection, "true ORDER BY number", ())

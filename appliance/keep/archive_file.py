@@ -1,4 +1,4 @@
-"""The file of the archive: made, opened, copied; what runs in a thread, or while no server does."""
+"""The archive's file: made, opened, copied.  Runs in a thread, or while no server runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from appliance.keep.sealed import HELP
 from appliance.keep.state import heads, versions
 
 NAME: Final = sealed.NAME
-_SQLITES: Final = ("", "-wal", "-shm", "-journal")  # behind the name: what SQLite may have there
+_SQLITES: Final = ("", "-wal", "-shm", "-journal")  # suffixes of the files SQLite may make
 FILES: Final = tuple(NAME + ending for ending in _SQLITES)
-_MODE: Final = 0o600  # secrets of jobs; SQLite gives its log the same
-# SQLite waits so long for another program that holds the file, as a backup does for a moment.
+_MODE: Final = 0o600  # jobs have secrets; SQLite gives its log the same mode
+# How long SQLite waits while another program holds the file, as a backup does for a moment.
 BUSY_S: Final = 5.0
-LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log shrinks to this once it was copied
+LOG_BYTES_MAX: Final = 16 * 2**20  # the write-ahead log is cut to this once it was copied
 
 _SCHEMA: Final = f"""
 BEGIN;
@@ -43,15 +43,15 @@ COMMIT;
 
 
 def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Connection:
-    """The file, made where there is none if the mode has a `c`.  Raises BadState, DiskTrouble."""
+    """Opens the file; creates a missing one if `mode` has a `c`.  Raises BadState, DiskTrouble."""
     where = path if path == ":memory:" else f"{path.absolute().as_uri()}?mode={mode}"
     if path != ":memory:":
         _check_files(path, mode)
         heads.check(path.parent)
     try:
         if path != ":memory:" and mode == "rwc":
-            # SQLite makes it for everybody to read.  One that exists is not opened here: to close
-            # it would drop the locks of this process's other connection.
+            # SQLite would make the file readable for everybody.  An existing file is not opened
+            # here: closing it would drop the locks of this process's other connection.
             if not path.exists():
                 path.touch(_MODE)
             path.chmod(_MODE)
@@ -71,7 +71,7 @@ def connect(path: Path | Literal[":memory:"], mode: str = "rwc") -> sqlite3.Conn
 
 
 def _check_files(path: Path, mode: str) -> None:
-    """SQLite opens them by name, follows what leads elsewhere, and says little of what it lacks.
+    """Checks files before SQLite opens them: SQLite follows symlinks, and its errors say little.
 
     Raises BadState, DiskTrouble.
     """
@@ -91,7 +91,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise BadState(f"{NAME}: is no archive of the appliance")
     versions.check(version, NAME, "archive")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: the log is synced by each commit
+    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: each commit syncs the log
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
     connection.text_factory = _text
     if not tables:
@@ -101,7 +101,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _text(data: bytes) -> str:
-    """Text that is no UTF-8 is a damaged row's (is_whole), and no reason to read no other."""
+    """Decodes text; invalid UTF-8 means one damaged row (is_whole), and must stop no others."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -110,16 +110,16 @@ _OF_SCHEMA: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
 
 @functools.cache
 def schema() -> list[tuple[str, str]]:
-    """The tables and indexes: their names, and the SQL that makes them."""
+    """Returns the tables and indexes: their names, and the SQL that makes them."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(_SCHEMA)
         return connection.execute(_OF_SCHEMA).fetchall()
 
 
 def mark(connection: sqlite3.Connection) -> None:
-    """From here on it holds what programs of this version write: no earlier one reads it.
+    """Marks the file with this program's version; earlier programs then refuse it.
 
-    The mark stands in the file itself, not in SQLite's log, where `heads` would not see it.
+    The mark must be in the file itself: `heads` does not see SQLite's log.
     """
     if connection.execute("PRAGMA user_version").fetchone() != (versions.VERSION,):
         connection.execute(f"PRAGMA user_version = {versions.VERSION}")

@@ -1,6 +1,6 @@
-"""What clients send of their repositories: <srv>/upload-files/<repo>/<md5[:2]>/<md5>.cgz.
+"""Packages of clients' repositories: <srv>/upload-files/<repo>/<md5[:2]>/<md5>.cgz.
 
-A file is what its name says: it is hashed before it is kept, and again before it is trusted.
+The content must have the md5 in the name: checked before a file is kept, and again before use.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from appliance.json_text import Long
 from appliance.keep.results import Upload
 
 _new_md5: Final = partial(hashlib.md5, usedforsecurity=False)
-# Decoding holds a package up to three times, so they are decoded one after the other.
+# Decoding holds up to three copies of a package in memory, so packages are decoded one at a time.
 _DECODERS: Final = trio.CapacityLimiter(1)
 
 
 def place(srv: Path, package: Package) -> Path:
-    """Where it lies.  `checks.packages` has seen to it that no part of this leaves its root."""
+    """Returns the package's path; `checks.packages` has ensured that it stays inside its root."""
     return srv / "upload-files" / package.repo / package.md5[:2] / f"{package.md5}.cgz"
 
 
 async def keep(srv: Path, package: Package, content: str | Long) -> None:
-    """Keep base64 `content`, durably.  Raises BadRequest where its md5 is wrong, and NoSpace."""
+    """Stores base64 `content`, durably.  Raises BadRequest if its md5 is wrong, and NoSpace."""
     data = await threads.run(_decoded, content, package, limiter=_DECODERS)
     path = place(srv, package)
     if await is_there(srv, package):
@@ -43,7 +43,7 @@ async def keep(srv: Path, package: Package, content: str | Long) -> None:
 
 
 async def is_there(srv: Path, package: Package) -> bool:
-    """Whether the file of that name is the one that is meant."""
+    """Whether the package's file is there, with the right md5."""
     return await threads.run(_fits, place(srv, package), package.md5)
 
 

@@ -1,6 +1,6 @@
-"""Result files: each is written beside its name, made durable, and only then takes its name.
+"""Result files: each is written under a temporary name, made durable, then renamed.
 
-Everything that blocks runs in a thread.  Knows folders and bytes, not jobs.
+Everything that blocks runs in a thread.  This module knows folders and bytes, not jobs.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from appliance.keep.state.disk import NO_ROOM
 from appliance.turns import in_slices
 
 _NO_SPACE: Final = NO_ROOM | {errno.EFBIG}
-# The name is the mistake: a folder has it, a file stands in its way, it is too long.
+# Errors due to the name: a folder has it, a file stands in a folder's place, it is too long.
 _NAME: Final = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 T = TypeVar("T")
 
-ASIDE: Final = ".removed"  # under the results: what is on its way out
+ASIDE: Final = ".removed"  # under the results: holds folders that are being removed
 # suite, day, testbox or queue, system, parameters, job (docs/wire.md#uploads).
 _DEPTH: Final = 6
-_DIGITS_MAX: Final = 12  # of a job's number; what is longer is somebody else's folder
+_DIGITS_MAX: Final = 12  # of a job's number; a folder with a longer one is not ours
 PART: Final = ".appliance-part-"  # prefix of files that are still being written
-# What this process writes begins so.  Other files of that kind a killed one has left.
+# Prefix of this process's own part files; all others were left by killed processes.
 _MINE: Final = f"{PART}{secrets.token_hex(4)}-"
-HIDDEN: Final = (PART, ASIDE)  # names that begin so are ours: never listed, never a client's
+HIDDEN: Final = (PART, ASIDE)  # prefixes of our own names: never listed, never a client's
 
 
 class Upload:
-    """One file on its way.  Nothing stays of it unless `finish` returned."""
+    """One file being uploaded.  Nothing of it stays unless `finish` returned."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._beside = path.with_name(_MINE + secrets.token_hex(8))
         self._descriptor: int | None = None
-        self._replaced: int | None = None  # bytes
+        self._replaced: int | None = None  # size of the file that had the name before
 
     async def __aenter__(self) -> Upload:
-        """Raises NoSpace, and Refused where a file stands in the way of a folder."""
+        """Opens a temporary file.  Raises NoSpace, and Refused if a file is in a folder's place."""
         await _in_thread(self._path, self._begin)
         return self
 
@@ -57,7 +57,7 @@ class Upload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop what was not finished."""
+        """Removes the temporary file unless `finish` has renamed it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -65,13 +65,13 @@ class Upload:
                 self._beside.unlink()
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Raises NoSpace."""
+        """Appends `data`.  Raises NoSpace."""
         await _in_thread(self._path, partial(self._write, data))
 
     async def finish(self) -> int | None:
-        """The file has its name, durably; the bytes of the file that had it before, if any had.
+        """Gives the file its name, durably; returns the size of the file it replaced, if any.
 
-        Raises NoSpace, and Refused where a folder has the name.
+        Raises NoSpace, and Refused if a folder has the name.
         """
         await _in_thread(self._path, self._finish)
         return self._replaced
@@ -98,7 +98,7 @@ class Upload:
 
 
 async def make_folder(folder: Path) -> bool:
-    """Like make_folders.  Raises NoSpace, and Refused where a file stands in its way."""
+    """Like make_folders, in a thread.  Raises NoSpace, and Refused if a file is in its place."""
     return await _in_thread(folder, partial(make_folders, folder))
 
 
@@ -113,10 +113,10 @@ async def _in_thread(path: Path, work: Callable[[], T]) -> T:
 
 
 async def check_inside(path: Path, below: Path) -> None:
-    """Raises BadRequest where links on the way to `path` lead out of the folder `below`."""
+    """Raises BadRequest if symlinks on the way to `path` lead out of the folder `below`."""
 
     def leads_out() -> bool:
-        real = Path(os.path.realpath(path.parent))  # resolve() raises for links in circles
+        real = Path(os.path.realpath(path.parent))  # resolve() raises for circular symlinks
         return not real.is_relative_to(os.path.realpath(below))
 
     if await _in_thread(path, leads_out):
@@ -126,7 +126,7 @@ async def check_inside(path: Path, below: Path) -> None:
 
 
 def make_way(folder: Path) -> Path | None:
-    """Where something that is no folder has the name of `folder`, its new name beside it.
+    """Renames anything but a folder that has the name of `folder`; returns its new path, or None.
 
     Durable on return.  Raises OSError.
     """
@@ -139,7 +139,7 @@ def make_way(folder: Path) -> Path | None:
 
 
 def make_folders(folder: Path) -> bool:
-    """`folder` and its parents, durably; whether one was missing.  Raises OSError."""
+    """Makes `folder` and its parents, durably; returns whether one was missing.  Raises OSError."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -154,12 +154,12 @@ def make_folders(folder: Path) -> bool:
 
 
 def listing(root: Path) -> list[tuple[str, int, float]]:
-    """(relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
+    """Returns (relative path, bytes, modified UTC) of each finished file under `root`, sorted."""
     return sorted((path, facts.st_size, facts.st_mtime) for path, facts in _finished(root))
 
 
 def _finished(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Each by its relative path; a box may have made a hundred thousand."""
+    """Yields each finished file by its relative path; a box may have made a hundred thousand."""
     for folder in trees.walk(root):
         for entry in in_slices(folder.entries):
             with contextlib.suppress(FileNotFoundError):
@@ -169,9 +169,9 @@ def _finished(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def used(root: Path) -> tuple[int, int]:
-    """Bytes and names of all files under `root`, those that a killed server left half-written too.
+    """Counts bytes and names of all files under `root`, those left by killed servers included.
 
-    What this one is writing is counted where it is written.
+    Files that this process is writing are left out: their writers count them.
     """
     size = names = 0
     for folder in trees.walk(root):
@@ -184,16 +184,16 @@ def used(root: Path) -> tuple[int, int]:
 
 
 def drop_parts(root: Path) -> tuple[int, int]:
-    """Remove what killed servers left half-written under `root`; how many files, and their bytes.
+    """Removes part files of killed servers under `root`; returns how many, and their bytes.
 
-    Uploads of this process go on.  Raises OSError.
+    Leaves uploads of this process alone.  Raises OSError.
     """
     count = size = 0
     for folder in trees.walk(root):
         for entry in folder.entries:
             if entry.name.startswith(PART) and not entry.name.startswith(_MINE):
                 if entry.is_dir(follow_symlinks=False):
-                    continue  # a person's
+                    continue  # not ours: we make no such folder
                 with contextlib.suppress(FileNotFoundError):
                     size += entry.stat(follow_symlinks=False).st_size
                     os.unlink(entry.path)
@@ -202,9 +202,9 @@ def drop_parts(root: Path) -> tuple[int, int]:
 
 
 def newest_number(results: Path, lab: str) -> int:
-    """The highest N among the folders `<lab>.<N>` of jobs below `results`; 0 without any.
+    """Returns the highest N of the jobs' folders `<lab>.<N>` below `results`; 0 without any.
 
-    Reads every folder down to theirs, also of those on their way out.  Raises OSError.
+    Reads every folder down to theirs, also those being removed.  Raises OSError.
     """
     job = re.compile(rf"{re.escape(lab)}\.([0-9]{{1,{_DIGITS_MAX}}})")
     found, folders = 0, [(results, 1)] if results.is_dir() else []
@@ -220,10 +220,10 @@ def newest_number(results: Path, lab: str) -> int:
 
 
 def set_aside(root: Path, below: Path) -> Path:
-    """Take the folder `root`, and parents of it that are empty then, out of sight; its new place.
+    """Moves the folder `root` out of sight, removes empty parents; returns its new path.
 
-    Durable on return.  Links are moved, not followed.  Raises OSError, and Refused where `root` is
-    not inside of `below`.
+    Durable on return.  Symlinks are moved, not followed.  Raises OSError, and Refused if `root` is
+    not inside `below`.
     """
     if not root.resolve().is_relative_to(below.resolve()) or root.resolve() == below.resolve():
         raise Refused(f"{root} is not inside of {below}")
@@ -243,9 +243,9 @@ def set_aside(root: Path, below: Path) -> Path:
 
 
 def put_back(aside: Path, root: Path) -> None:
-    """Undo set_aside, if that was done; a file that was uploaded since stays.  Raises OSError.
+    """Undoes set_aside, if that was done; a file that was uploaded since stays.  Raises OSError.
 
-    Durable on return; where it was interrupted it can be done again.
+    Durable on return; after an interruption it can be called again.
     """
     if not aside.exists():
         return
@@ -261,13 +261,13 @@ def put_back(aside: Path, root: Path) -> None:
 
 
 def set_apart(below: Path) -> list[Path]:
-    """The folders that set_aside took out of sight, and that are not removed yet."""
+    """Returns the folders that set_aside moved out of sight and nobody has removed yet."""
     folder = below / ASIDE
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def remove(folder: Path) -> int:
-    """Remove a folder, if it is there; the bytes that were freed.  Raises OSError."""
+    """Removes a folder, if it is there; returns the bytes that were freed.  Raises OSError."""
     freed, _ = used(folder)
     with contextlib.suppress(FileNotFoundError):
         trees.remove(folder)

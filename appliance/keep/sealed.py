@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-The rows of the archive: columns that SQLite can search, then CBOR behind a checksum of all.
+The archive's rows: columns that SQLite can search, then a checksum of the row, then CBOR.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from appliance.keep.state import records
 NAME: Final = "archive.sqlite"
 HELP: Final = "`appliance state repair` says what can be saved"
 CHECK_HELP: Final = "`appliance state check` says what is damaged"
-CRC: Final = struct.Struct(">I")  # before each row's CBOR: of its other columns and that
-_NAMED_MAX: Final = 10  # damaged rows that one message names
+CRC: Final = struct.Struct(">I")  # before each row's CBOR: of the other columns and the CBOR
+_NAMED_MAX: Final = 10  # damaged rows named in one message
 
 T = TypeVar("T")
 
 
 def seal(columns: tuple[Any, ...], value: Any, kind: type) -> tuple[Any, ...]:
-    """A row: its columns, then CBOR behind the CRC32C of all: SQLite does not see a flipped bit."""
+    """Makes a row: columns, CRC32C of all, CBOR.  SQLite itself does not notice a flipped bit."""
     data = records.dumps(value, kind)
     return (*columns, _sum(columns, data) + data)
 
@@ -38,15 +38,15 @@ def _sum(columns: Sequence[Any], data: bytes) -> bytes:
 def is_whole(row: Sequence[Any]) -> bool:
     """Whether the row holds what was written."""
     *columns, sealed = row
-    if not isinstance(sealed, bytes):  # of any type where the file is damaged
+    if not isinstance(sealed, bytes):  # in a damaged file it may have any type
         return False
-    if not 0 < columns[0] <= records.NUMBER_MAX:  # no job has it, whoever wrote this row
+    if not 0 < columns[0] <= records.NUMBER_MAX:  # no job has such a number
         return False
     return sealed[: CRC.size] == _sum(columns, sealed[CRC.size :])
 
 
 def unseal(row: Sequence[Any], kind: type[T]) -> T:
-    """What was sealed.  Raises BadState."""
+    """Returns the value in a row.  Raises BadState if the row is damaged."""
     if not is_whole(row):
         what = "document" if kind is Body else "job"
         raise BadState(f"{NAME}: {named(what, [row[0]])}; {CHECK_HELP}")
@@ -54,12 +54,12 @@ def unseal(row: Sequence[Any], kind: type[T]) -> T:
 
 
 def tokens_of(row: Sequence[Any]) -> list[str]:
-    """Those of the attempts of the job in a whole row; the rest of it is not made."""
+    """Returns the tokens of a job's attempts from a whole row, without building the job."""
     return [attempt["token"] for attempt in cbor2.loads(row[-1][CRC.size :]).get("attempts", ())]
 
 
 def named(what: str, numbers: Sequence[int]) -> str:
-    """That the rows of the jobs with these numbers are damaged; `what` they hold."""
+    """Says that the rows of the jobs with these numbers are damaged; `what` the rows hold."""
     words = ", ".join(map(str, numbers[:_NAMED_MAX]))
     more = f" and {len(numbers) - _NAMED_MAX} more" if len(numbers) > _NAMED_MAX else ""
     one = len(numbers) == 1

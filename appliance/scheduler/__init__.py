@@ -1,1 +1,1 @@
-"""Joins store, disk, clock and boxes: decide, keep, act."""
+"""Joins store, disk, clock and boxes: each change is decided, kept, then acted on."""

@@ -1,7 +1,7 @@
 """Who may submit over the network: the accounts of the configuration, and their tokens' hashes.
 
-A token is a random word that nobody guesses, so one round of a hash is enough to keep it from
-whoever reads the configuration.
+A token is a random word that cannot be guessed, so one round of a hash is enough to hide it from
+people who read the configuration.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ OFF: Final = (
     " `appliance account NAME EMAIL` prints one, to be put into appliance.toml."
 )
 NOT_YOU: Final = "Failed to verify the account.\nPlease ask the lab's operator for one."
-TOKEN_CHARS_MIN: Final = 16  # of a token that somebody brings: shorter ones can be guessed
+TOKEN_CHARS_MIN: Final = 16  # of a token that a person supplies: shorter ones can be guessed
 _NOBODY: Final = f"sha256:{'0' * 32}:{'0' * 64}"
 
 
 def hashed(token: str, salt: str | None = None) -> str:
-    """What the configuration holds in the place of `token`."""
+    """Returns the hash that the configuration holds in place of `token`."""
     salt = salt or secrets.token_hex(16)
     return f"sha256:{salt}:{hashlib.sha256((salt + token).encode()).hexdigest()}"
 
 
 def verify(accounts: Mapping[str, Account], said: Mapping[str, Any]) -> str:
-    """The user whose account `said` proves (docs/wire.md#accounts).
+    """Returns the user whose account `said` proves (docs/wire.md#accounts).
 
-    Raises BadRequest for a field that is missing, Refused for a wrong one: which, nobody learns.
+    Raises BadRequest for a missing field, Refused for a wrong one, without saying which.
     """
     if not accounts:
         raise Refused(OFF)

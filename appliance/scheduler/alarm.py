@@ -1,4 +1,4 @@
-"""When the reaper wakes up; what it then looks at stands in `dues`."""
+"""When the reaper wakes up; `dues` has what it then looks at."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import trio
 
 
 class Alarm:
-    """When the reaper must look again; trio's time."""
+    """The time at which the reaper must look again; trio's time."""
 
     def __init__(self) -> None:
         self._scope = trio.CancelScope()
 
     def by(self, moment: float) -> None:
-        """Ring at `moment` at the latest."""
+        """Makes the alarm ring at `moment` at the latest."""
         self._scope.deadline = min(self._scope.deadline, moment)
 
     async def ring(self) -> None:

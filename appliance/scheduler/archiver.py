@@ -1,7 +1,7 @@
-"""Moves to the archive what memory need not hold: documents' bodies, and jobs that are over.
+"""Moves document bodies and finished jobs from memory to the archive.
 
-First the disk knows of the job, then the archive has it, then the journal is told, and only that
-takes it out of memory.
+The order: the job is on disk, then the archive has it, then the journal records the move, and
+only this record removes it from memory.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from appliance.errors import BadState, DiskTrouble
 from appliance.jobs.changes import Archived, Change, Filed
 from appliance.scheduler.scheduler import Scheduler
 
-# So that a burst of submits shares its commits; a body may well be asked for within that time.
+# Lets a burst of submits share commits; a body is often asked for within that time.
 GATHER_S: Final = 1.0
 # Bodies or jobs in one transaction: some ten milliseconds of a thread's work.
 BATCH_MAX: Final = 500
-RETRY_S: Final = 60.0  # after a disk that took it not; until then it stays in memory
+RETRY_S: Final = 60.0  # after the disk refused; until then all stays in memory
 
 log = structlog.get_logger()
 
@@ -27,9 +27,9 @@ log = structlog.get_logger()
 async def file(
     scheduler: Scheduler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> NoReturn:
-    """File and archive, for ever."""
+    """Files bodies and archives jobs, for ever."""
     task_status.started()
-    pause = 0.0  # what the last run left is filed at once
+    pause = 0.0  # what the last run left behind is filed at once
     while True:
         await scheduler.paperwork.wait()
         await trio.sleep(pause)
@@ -45,10 +45,10 @@ async def file(
 
 
 async def look_over(scheduler: Scheduler) -> None:
-    """Read all of the archive, unless the start has, and shut the gate where it is damaged.
+    """Reads the whole archive, unless the start did, and shuts the gate if it is damaged.
 
-    A key whose job cannot be found would make a second one, and what is filed in a damaged tree
-    may end more of it.  What waits and runs goes on.
+    If a submit is repeated and its key finds no job in a damaged archive, a second job is made; and
+    writing to a damaged tree may destroy more of it.  Jobs that wait or run go on.
     """
     if scheduler.archive.is_sound:
         return
@@ -62,7 +62,7 @@ async def look_over(scheduler: Scheduler) -> None:
 
 
 async def _step(scheduler: Scheduler) -> bool:
-    """One batch of either kind; whether there was one."""
+    """Moves one batch of bodies or jobs; returns whether there was one."""
     newest = scheduler.config.limits.finished_in_memory
     if not (scheduler.store.unfiled(1) or scheduler.store.over(newest, 1)):
         return False
@@ -71,7 +71,7 @@ async def _step(scheduler: Scheduler) -> bool:
 
 
 async def _file(scheduler: Scheduler) -> bool:
-    """One batch of bodies; whether there was one."""
+    """Files one batch of bodies; returns whether there was one."""
     jobs = scheduler.store.unfiled(BATCH_MAX)
     if not jobs:
         return False
@@ -84,14 +84,14 @@ async def _file(scheduler: Scheduler) -> bool:
 
 
 async def _archive(scheduler: Scheduler) -> bool:
-    """One batch of jobs; whether there was one."""
+    """Archives one batch of jobs; returns whether there was one."""
     store = scheduler.store
     jobs = store.over(scheduler.config.limits.finished_in_memory, BATCH_MAX)
     if not jobs:
         return False
     await scheduler.durable()
     await scheduler.archive.take(jobs)
-    # One that a person has marked meanwhile is taken again, as it is now.
+    # A job that a person marked meanwhile is not the same object; the next batch takes it again.
     same = tuple(job.id for job in jobs if store.jobs[job.id] is job)
     archived: list[Change] = [Archived(same)]
     scheduler.change(archived)

@@ -1,11 +1,11 @@
-"""What testboxes fetch: bytes renew leases, job.cgz turns an offer into a boot, the last file ends
-the load, and a file that is gone ends the job.
+"""Follows what testboxes fetch: bytes renew leases, job.cgz turns an offer into a boot, the last
+file ends the load, and a missing file ends the job.
 
-A box's word is worth nothing here: a file counts at the door that its script names, and is gone
-when our own disk does not have it.
+The word of a box is not trusted here: a file counts only at the port that the box's script names,
+and is missing only if our own disk lacks it.
 
-`moved`, `done` and `missing` are called by the file doors for each chunk or file: they are
-synchronous and cheap.
+The file doors call `moved`, `done` and `missing` for each chunk or file: these are synchronous
+and cheap.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from appliance.jobs.packed import is_large
 from appliance.scheduler.scheduler import Scheduler
 from appliance.turns import Turns
 
-PACKERS: Final = 2  # large job.cgz in the making; each keeps a thread for some 60 ms
+PACKERS: Final = 2  # large job.cgz packed at the same time; each keeps a thread for some 60 ms
 
-Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
-Acts = Callable[[Box, str], bool]  # the same, for what is noted in passing
+Check = Callable[[Box, str], None]  # that a box is at an address: raises Refused, Unproven
+Acts = Callable[[Box, str], bool]  # the same as a bool, for fetches that are only noted
 Boot = tuple[str, int]  # an attempt's token, and how often the job has restarted its box
 Named = tuple[int, str]  # a file of a script: port and path
 
 
 class Fetches:
-    """Follows the boots under way by what their boxes fetch."""
+    """Follows the boots under way by the files that their boxes fetch."""
 
     def __init__(self, scheduler: Scheduler, check: Check, acts: Acts) -> None:
         self._scheduler, self._check, self._acts = scheduler, check, acts
@@ -48,14 +48,14 @@ class Fetches:
         self._packers = Turns(PACKERS)
 
     def at(self, port: int) -> AtDoor:
-        """The Progress of the door at `port`."""
+        """Returns the Progress of the door at `port`."""
         return AtDoor(self, port)
 
     def _boots_at(self, client: str) -> list[tuple[Box, Job]]:
-        """The boots under way at `client`, each with its box.
+        """Returns the boots under way at the address `client`, each with its box.
 
-        Several where the machine there runs virtual boxes: which of them a file is for, it does
-        not say, so it counts for all that wait for it.
+        There are several if the machine there runs virtual boxes.  A request does not say which of
+        them it is for, so a file counts for all of them that wait for it.
         """
         store = self._scheduler.store
         held = [(job.attempt, job) for job in store.held_at(client)]
@@ -63,9 +63,9 @@ class Fetches:
         return [(box, job) for box, job in boots if self._acts(box, client)]
 
     def moved(self, client: str, file: Named, n: int) -> None:
-        """A body byte went to `client`: its lease is renewed.
+        """Renews the lease of the box at `client`, which was sent `n` bytes of a file's body.
 
-        While it loads, by the files of its script alone; what it runs then may want any.
+        While the box loads, only files of its script count; later the job may fetch any file.
         """
         self._scheduler.measures.sent(file[1], n)
         for box, job in self._boots_at(client):
@@ -73,7 +73,7 @@ class Fetches:
                 self._scheduler.heard[box.name] = self._scheduler.clock.now()
 
     def done(self, client: str, file: Named, size: int, seconds: float) -> None:
-        """`client` has the last byte of `file`."""
+        """Notes that `client` has the last byte of `file`."""
         for box, job in self._boots_at(client):
             if file in (wanted := self._wanted(job)):
                 self._got_it(box, job, file, size, seconds, wanted)
@@ -82,7 +82,7 @@ class Fetches:
         return {(file.port, file.path) for file in boot_plan.files_of(self._scheduler.config, job)}
 
     def _ours(self, job: Job) -> set[Named]:
-        """Those of them that we serve: what a document has elsewhere, nobody here sees fetched."""
+        """Returns the wanted files that we serve: fetches from other servers are not seen here."""
         files = boot_plan.files_of(self._scheduler.config, job)
         return {(file.port, file.path) for file in files if file.host is None}
 
@@ -107,9 +107,9 @@ class Fetches:
         self._scheduler.change(changes)
 
     def missing(self, client: str, file: Named, reached: str) -> None:
-        """Our disk lacks a file that `client` wanted; if its script names it, nobody can boot.
+        """Ends the job if its script names this file, which `client` wanted and our disk lacks.
 
-        `reached`: what it calls us, as the script may.
+        `reached`: the address by which the box reached us, which the script may use.
         """
         port, path = file
         ours = (None, addresses.in_url(reached), self._scheduler.config.network.address)
@@ -125,10 +125,10 @@ class Fetches:
                 self._scheduler.change(changes)
 
     async def job_cgz(self, job_id: str, client: str, reached: str, *, takes: bool = True) -> bytes:
-        """job.cgz for the box that holds the job; a box that only looks (HEAD) moves nothing.
+        """Returns job.cgz for the box that holds the job; without `takes` (HEAD) nothing moves.
 
         Raises NotFound without such a job or attempt, Refused for anybody but its box, Unproven
-        where nobody can say who it is, DiskTrouble while its document cannot be read.
+        if the client's identity cannot be told, DiskTrouble while its document cannot be read.
         """
         scheduler = self._scheduler
         job = scheduler.store.job(job_id)
@@ -152,13 +152,13 @@ class Fetches:
         return data
 
     def _check_current(self, job: Job, attempt: Attempt) -> None:
-        """Raises NotFound: a disk may have taken longer than the lease."""
+        """Raises NotFound if the attempt is over: the disk may have taken longer than the lease."""
         now_job = self._scheduler.store.jobs.get(job.id)
         if now_job is None or not decisions.is_current(now_job, attempt):
             raise NotFound(f"attempt {attempt.number} of {job.id} is over")
 
     async def _packed(self, job: Job, attempt: Attempt, host: str, disks: tuple[str, ...]) -> bytes:
-        """A small one is made anew each time; a large one once, in a thread.  Raises NotFound."""
+        """Makes a small job.cgz anew each time, a large one once, in a thread.  Raises NotFound."""
         packed, key = self._scheduler.packed, (attempt.token, attempt.address, host, disks)
         if (kept := packed.find(job.id, key)) is not None:
             return kept
@@ -169,7 +169,7 @@ class Fetches:
             return make()
         turn = await self._packers.begin(job.id)
         try:
-            if (kept := packed.find(job.id, key)) is not None:  # another has asked meanwhile
+            if (kept := packed.find(job.id, key)) is not None:  # another request made it meanwhile
                 return kept
             data = await threads.run(make)
             self._check_current(job, attempt)
@@ -179,7 +179,7 @@ class Fetches:
             turn.give_back()
 
     async def _body(self, job: Job) -> Body:
-        """Raises NotFound where it is lost: no box can run the job; DiskTrouble: not now."""
+        """Returns the body.  Raises NotFound if it is lost (the job fails), or DiskTrouble."""
         scheduler = self._scheduler
         try:
             return await scheduler.body(job)
@@ -194,26 +194,26 @@ class Fetches:
 
 @attrs.frozen
 class AtDoor:
-    """The Progress of one door: which port a path was asked for at is half of its name."""
+    """The Progress of one door: a file's name is the door's port and a path."""
 
     fetches: Fetches
     port: int
 
     def moved(self, client: str, path: str, n: int) -> None:
-        """See Fetches."""
+        """See the method of Fetches."""
         self.fetches.moved(client, (self.port, path), n)
 
     def done(self, client: str, path: str, size: int, seconds: float) -> None:
-        """See Fetches."""
+        """See the method of Fetches."""
         self.fetches.done(client, (self.port, path), size, seconds)
 
     def missing(self, client: str, path: str, reached: str) -> None:
-        """See Fetches."""
+        """See the method of Fetches."""
         self.fetches.missing(client, (self.port, path), reached)
 
 
 def _told(box: Box, job: Job, wanted: set[Named]) -> set[Named]:
-    """What it fetched of this boot before the server restarted."""
+    """Returns the files of this boot that the box fetched before the server restarted."""
     if job.attempt is None:
         return set()
     paths = boxes.fetched(box, job.id, job.attempt.number)
@@ -228,7 +228,7 @@ def pack(
     host: str,
     disks: tuple[str, ...] = (),
 ) -> bytes:
-    """job.cgz of one attempt; the same bytes each time."""
+    """Returns job.cgz of one attempt; the same bytes each time."""
     prefix = f"http://{host}:{config.ports.scheduler}/~lkp/{attempt.token}"
     way = lkp.Way(host, config.ports.scheduler, config.ports.upload, prefix)
     fields = lkp.fields(

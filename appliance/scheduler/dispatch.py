@@ -1,7 +1,7 @@
-"""Hands boxes the jobs that were decided for them, once the disk knows it.
+"""Hands boxes the jobs that were decided for them, once the decision is on disk.
 
-What a box is told is composed here, at the last moment: its job may have ended meanwhile, its image
-may be gone, and the box may have hung up.
+The script is made here, at the last moment: meanwhile the job may have ended, its image may have
+been removed, and the box may have hung up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 async def hand_over(
     scheduler: Scheduler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> NoReturn:
-    """One after the other, for ever."""
+    """Handles the hand-overs one after another, for ever."""
     task_status.started()
     async for each in scheduler.outbox:
         await scheduler.durable(each.position)
@@ -34,7 +34,7 @@ async def hand_over(
 
 
 def _offered(scheduler: Scheduler, hand_over: HandOver) -> Job | None:
-    """The job, unless its offer is over: while a disk was stuck it may even have been archived."""
+    """Returns the job unless its offer is over: with a stuck disk it may even be archived."""
     job = scheduler.store.jobs.get(hand_over.job)
     if job is None or not isinstance(job.state, Offered):
         return None
@@ -46,7 +46,7 @@ async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
     if job is None:
         return
     gone = await scheduler.images.missing(job.pinned)
-    job = _offered(scheduler, hand_over)  # it may have moved while a thread looked
+    job = _offered(scheduler, hand_over)  # its state may have changed while a thread looked
     if job is None:
         return
     now = scheduler.clock.now()
@@ -70,5 +70,5 @@ async def _hand(scheduler: Scheduler, hand_over: HandOver) -> None:
     log.info("script handed over", job=job.id, box=box.name, attempt=hand_over.number)
     scheduler.change([decisions.step(box, now, "script", job.id, len(script), job=job)])
     seat.hand(script, job.id, hand_over.number)
-    # A job that waited through a restart may have come by another wall.
+    # A job that waited through a restart may have been submitted by another system clock.
     scheduler.measures.dispatch.observe(max(0.0, now - max(job.history[-2].at, seat.since)))

@@ -1,11 +1,11 @@
-"""The operator's hosts files: one YAML file per testbox, in the shape of lkp's.
+"""The operator's hosts files: one YAML file per testbox, in the format of lkp's.
 
 The file's name is the testbox's (`taishan200--a108` or `taishan200--a108.yaml`).  lkp's own files
-name no MAC: such a file describes a box that has none yet, or a kind of virtual box, which
+name no MAC: such a file describes a box whose MAC is not known yet, or a kind of virtual box, as
 `vm-2p8g` does for every `vm-2p8g.<host>-1` (docs/wire.md#the-boot-script).
 
-Beside them is a folder with one file per testbox for dnsmasq (dhcp-hostsdir), which reads each as
-soon as it is there.
+Beside the hosts files is a folder with one file per testbox for dnsmasq (dhcp-hostsdir), which
+reads each file as soon as it appears.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from appliance.keep.results import make_folders
 
 _KINDS: Final = ("vm-", "dc-")
 _ITS_OWN: Final = frozenset(["mac", "uuid"])
-FILE_BYTES_MAX: Final = 2**20  # bytes of one; lkp's own have a few hundred
+FILE_BYTES_MAX: Final = 2**20  # of one hosts file; lkp's own have a few hundred
 _NO_MAC: Final = "02:00:00:00:00:00"
-# What editors and people leave beside a file that they change.
+# Suffixes of copies that editors and people leave beside a file that they change.
 _COPIES: Final = ("~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".dpkg-dist", ".dpkg-old")
-# In a message: what it quotes, and the key that it begins with.
+# The quoted value in an error message, and the key that the message begins with.
 _VALUE: Final = re.compile(r"(['\"])(.+?)\1")
 _KEY: Final = re.compile(r"([A-Za-z_]+):")
 
@@ -43,9 +43,10 @@ log = structlog.get_logger()
 
 
 def read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]:
-    """The boxes in `folder`, and what is wrong with those files that cannot be used.
+    """Returns the boxes in `folder`, and what is wrong with the files that cannot be used.
 
-    Files that only describe are neither.  Root reads them as their folder's owner.  Raises Refused.
+    Files for which `read` returns None are in neither.  Root acts as the folder's owner.
+    Raises Refused.
     """
     with owner.acting(folder):
         return _read_all(folder, default_queue)
@@ -65,7 +66,7 @@ def _read_all(folder: Path, default_queue: str) -> tuple[list[Facts], list[str]]
 
 
 def read(path: Path, default_queue: str) -> Facts | None:
-    """What a file says of its box; None where it describes none, or one that has no MAC yet.
+    """Reads the file of a box; None if it describes a kind of box, or a box without a MAC.
 
     Raises BadConfig: unreadable, not YAML, or a value that does not fit.
     """
@@ -76,7 +77,7 @@ def read(path: Path, default_queue: str) -> Facts | None:
             raise BadConfig(f"{path}: must be a mapping, such as `mac: [aa:bb:cc:dd:ee:ff]`")
         fields = {**kind(path.parent, name), **fields}
         if not fields.get("mac") and not (document.is_container(name) and "." in name):
-            box.facts(name, {**fields, "mac": _NO_MAC}, default_queue)  # it must fit all the same
+            box.facts(name, {**fields, "mac": _NO_MAC}, default_queue)  # check it anyway
             return None
         return box.facts(name, fields, default_queue)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -88,12 +89,12 @@ def read(path: Path, default_queue: str) -> Facts | None:
 
 
 def _text(path: Path) -> str:
-    """A link may lead to lkp's own file.  Raises OSError, UnicodeDecodeError."""
+    """Reads a file, or lkp's own through a symlink.  Raises OSError, UnicodeDecodeError."""
     return plain_files.read(path, FILE_BYTES_MAX, follow=True).decode("utf-8")
 
 
 def kind(folder: Path, name: str) -> dict[str, Any]:
-    """What the file of its kind says of a virtual box; empty for others.  Raises BadConfig."""
+    """Returns a virtual box's fields from its kind's file; empty for others.  Raises BadConfig."""
     whole, dot, _ = name.partition(".")
     if not dot or not whole.startswith(_KINDS):
         return {}
@@ -101,7 +102,7 @@ def kind(folder: Path, name: str) -> dict[str, Any]:
 
 
 def check(path: Path, text: str, default_queue: str) -> Facts:
-    """The Facts in `text`, were it the file at `path`.
+    """Returns the Facts that `text` would give as the file at `path`.
 
     Raises BadConfig: `file:line: what is wrong and what would be right`.
     """
@@ -126,7 +127,7 @@ def check(path: Path, text: str, default_queue: str) -> Facts:
 
 
 def _line(text: str, said: str) -> str:
-    """`:line` of what a message is about: the value that it quotes, else the key that it names."""
+    """Returns `:line` of a message's subject: the value it quotes, else the key it names."""
     value, key = _VALUE.search(said), _KEY.match(said)
     lines = text.splitlines()
     for word in (value and value[2], key and f"{key[1]}:", "mac:" if "MAC" in said else None):
@@ -137,15 +138,15 @@ def _line(text: str, said: str) -> str:
 
 
 def write(folder: Path, name: str, changed: Mapping[str, Any]) -> Path:
-    """The file of a box; what is there already and not in `changed` stays.
+    """Writes `changed` into the file of a box; other fields stay.  Returns the file's path.
 
-    Raises OSError, and BadConfig where it cannot be read.
+    Raises OSError, and BadConfig if the file cannot be read.
     """
     return put(folder, name, {**fields(folder, name), **changed})
 
 
 def fields(folder: Path, name: str) -> dict[str, Any]:
-    """What stands in the file of a box; empty without one.  Raises BadConfig."""
+    """Returns the fields in the file of a box; empty without a file.  Raises BadConfig."""
     path = path_of(folder, name)
     try:
         old = yaml_text.load(_text(path)) if path.exists() else {}
@@ -155,13 +156,13 @@ def fields(folder: Path, name: str) -> dict[str, Any]:
 
 
 def macs_in(fields: Mapping[str, Any]) -> list[str]:
-    """The MACs that a file names.  Raises BadRequest for what is none."""
+    """Returns the MACs that a file names.  Raises BadRequest for anything that is no MAC."""
     found = fields.get("mac") or []
     return [box.normal_mac(str(mac)) for mac in (found if isinstance(found, list) else [found])]
 
 
 def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
-    """The file of a box durably says this and nothing else; a person's comments and order stay.
+    """Makes `whole` the only fields in a box's file, durably; a person's comments and order stay.
 
     Raises OSError.
     """
@@ -176,7 +177,7 @@ def put(folder: Path, name: str, whole: Mapping[str, Any]) -> Path:
 
 
 def put_text(folder: Path, name: str, text: str) -> Path:
-    """The file of a box is durably `text`, as a person has written it.  Raises OSError."""
+    """Writes `text`, as a person wrote it, to the file of a box, durably.  Raises OSError."""
     make_folders(folder)
     path = path_of(folder, name)
     atomic.put(path, [text.encode()], 0o644)
@@ -184,14 +185,14 @@ def put_text(folder: Path, name: str, text: str) -> Path:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where the file of a box lies, or would."""
+    """Returns the path of a box's file, whether or not the file exists."""
     bare = folder / name
     path = folder / f"{name}.yaml"
     return bare if bare.exists() and not path.exists() else path
 
 
 def remove(folder: Path, name: str) -> None:
-    """The file of a box, if there is one, is gone for good.  Raises OSError."""
+    """Removes the file of a box, if there is one, durably.  Raises OSError."""
     for path in (folder / f"{name}.yaml", folder / name):
         path.unlink(missing_ok=True)
     if folder.is_dir():
@@ -199,9 +200,9 @@ def remove(folder: Path, name: str) -> None:
 
 
 def announce(paths: Paths, facts: Facts) -> None:
-    """dnsmasq knows a box from now on, and which iPXE it gets.  Raises OSError.
+    """Tells dnsmasq about a box and the iPXE that it gets.  Raises OSError.
 
-    One whose own iPXE is not there gets what all others get, and the log says why.
+    A box whose own iPXE is missing gets the common one, and the log says why.
     """
     name, file = facts.name, None
     lend(paths.dhcp_hosts, name, dnsmasq.host_entry(name, facts.macs))
@@ -217,29 +218,29 @@ def announce(paths: Paths, facts: Facts) -> None:
 
 
 def forget(paths: Paths, name: str) -> None:
-    """dnsmasq is told no longer that a box is known.  Raises OSError."""
+    """Undoes `announce` for a box.  Raises OSError."""
     end_lease(paths.dhcp_hosts, name)
     own_ipxe.take_away(paths.tftp, name)
 
 
 def lend(folder: Path, name: str, entry: str) -> None:
-    """Tell dnsmasq, by its line, that a box is known.  Raises OSError."""
+    """Writes dnsmasq's line for a box, which makes the box known.  Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if not path.exists() or path.read_text() != entry:
-        beside = folder.parent / f".{name}.new"  # not within: dnsmasq reads all it finds there
+        beside = folder.parent / f".{name}.new"  # not inside: dnsmasq reads every file there
         atomic.put(path, [entry.encode()], 0o644, beside=beside, durable=False)
 
 
 def end_lease(folder: Path, name: str) -> None:
-    """No longer; dnsmasq knows what it has read until it starts again.  Raises OSError."""
+    """Removes dnsmasq's line; takes effect when dnsmasq restarts.  Raises OSError."""
     (folder / name).unlink(missing_ok=True)
 
 
 def cluster(folder: Path, name: str) -> Any:
-    """What the operator's file of a cluster says.  Raises BadRequest without a readable one."""
+    """Returns the operator's file of a cluster.  Raises BadRequest if it cannot be read."""
     try:
-        checks.box(name)  # no path
+        checks.box(name)  # so the name is no path
         return yaml_text.load((folder / name).read_text(encoding="utf-8"))
     except (ValueError, OSError, yaml.YAMLError) as error:
         raise BadRequest(f"can't get cluster info: {name[:80]}; see {folder}") from error

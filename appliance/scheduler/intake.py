@@ -1,4 +1,4 @@
-"""How jobs come in: documents are read, their images pinned, and all of them kept, or none."""
+"""How jobs come in: documents are read, their images pinned, then all jobs are kept, or none."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from appliance.jobs.documents.document import Document
 from appliance.jobs.documents.reading import PROBLEMS_MAX
 from appliance.scheduler.scheduler import Scheduler
 
-# A document of this size is read in five milliseconds, whatever stands in it: parked boxes wait
-# for no longer one, nor for one whose aliases make more of it than its size tells.
+# A document of this size is read in five milliseconds, whatever its content.  Larger ones, and
+# those whose aliases expand them, are not read in the event loop: parked boxes would wait.
 READ_AT_ONCE_BYTES: Final = 2**12
-# Others are read one after the other: each would take its share of the one interpreter.
+# Others are read one at a time: each takes a share of the one Python interpreter.
 READERS: Final = trio.CapacityLimiter(1)
-# Of one submit, which becomes one record of the journal: some 50 ms of the loop at the most.
+# In one submit, which becomes one record of the journal: at most some 50 ms of the loop.
 DOCUMENTS_MAX: Final = 500
-VALUES_MAX: Final = 50_000  # and names; a hundred nodes of a cluster with five hundred each
-# The longest address there is, for a kernel line whose server is not known yet.
+VALUES_MAX: Final = 50_000  # names included: a cluster of 100 nodes with 500 each
+# The longest address, for a kernel line when the server's address is not known yet.
 _ANY_HOST = "255.255.255.255"
 
 
 @attrs.frozen
 class Paper:
-    """One document as it was handed in."""
+    """One document as it was submitted."""
 
-    name: str  # its file's name
+    name: str  # of the file
     text: str
     before: Mapping[str, str] = attrs.field(factory=dict)  # values where the text has none
     after: Mapping[str, str] = attrs.field(factory=dict)  # values instead of the text's
 
     def size(self, most: int) -> int:
-        """Of all that is to be read, in bytes of UTF-8; no more is counted than tells `most`."""
+        """Returns the size of all texts in bytes of UTF-8; stops counting beyond `most`."""
         total = 0
         for text in self._texts():
             total += len(text) if len(text) > most else len(text.encode(errors="replace"))
@@ -51,7 +51,7 @@ class Paper:
 
     @property
     def has_aliases(self) -> bool:
-        """Whether there may be more in it than its size tells."""
+        """Whether the document may expand beyond its size."""
         return any("*" in text for text in self._texts())
 
     def _texts(self) -> Iterator[str]:
@@ -62,10 +62,10 @@ class Paper:
 
 
 async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key: str) -> list[Job]:
-    """The jobs, once the disk knows them.  A key seen before finds the same jobs.
+    """Returns the new jobs once they are on disk; for a key seen before, that submit's jobs.
 
     All or nothing.  Raises BadDocument with every mistake of every paper, BadImage, BadRequest,
-    DiskTrouble while the gate is shut (nothing was taken), Unknown where the disk takes too long.
+    DiskTrouble while the gate is shut (nothing was taken), Unknown if the disk takes too long.
     """
     if not papers or not 8 <= len(key) <= 64 or not key.isalnum():
         raise BadRequest("a submit needs documents, and a key of 8 to 64 letters and digits")
@@ -75,7 +75,7 @@ async def submit(scheduler: Scheduler, papers: list[Paper], submitter: str, key:
     if await scheduler.jobs_with_key(submitter, key):
         return await _found(scheduler, submitter, key)
     accepted = await _accept_all(scheduler, papers)
-    # The same submit, twice at once: the other's jobs may even be over by now.
+    # The same submit may run twice at once: the other one's jobs may even be archived by now.
     while archived != scheduler.store.archived:
         archived = scheduler.store.archived
         if await scheduler.jobs_with_key(submitter, key):
@@ -98,7 +98,7 @@ async def _accept_all(
     problems: list[Problem] = []
     left = VALUES_MAX
     for paper in papers:
-        await trio.lowlevel.checkpoint()  # boxes ask, too
+        await trio.lowlevel.checkpoint()  # lets boxes' requests in between
         try:
             fits, pinned, values = await _accept(scheduler, paper)
         except BadDocument as error:
@@ -121,7 +121,7 @@ async def _accept_all(
 
 
 async def _found(scheduler: Scheduler, submitter: str, key: str) -> list[Job]:
-    """The jobs of an earlier submit, which may be waiting for the disk itself."""
+    """Returns the jobs of an earlier submit, once they are on disk."""
     await scheduler.durable_in_time()
     return await scheduler.jobs_with_key(submitter, key)
 
@@ -131,7 +131,7 @@ def _of_file(problem: Problem, name: str) -> Problem:
 
 
 async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned, int]:
-    """The document, its image, and how many values it holds."""
+    """Returns the document, its image, and how many values it holds."""
     config = scheduler.config
     size = paper.size(config.limits.document_bytes)
     if size > config.limits.document_bytes:
@@ -162,13 +162,13 @@ async def _accept(scheduler: Scheduler, paper: Paper) -> tuple[Document, Pinned,
 
 
 def _is_of_defaults(field: str, wrong: set[str]) -> bool:
-    """Whether the image that lacks `field` was looked for with a default in place of a mistake."""
+    """Whether the search for the image, which failed at `field`, used a default for a mistake."""
     path = ("os", "os_arch", "arch", "os_version", field)
     return bool(wrong & set(path[: path.index(field) + 1]))
 
 
 def _check_kernel_line(scheduler: Scheduler, fits: Document, pinned: Pinned) -> None:
-    """Refuse what cannot fit, with room kept for what the host adds."""
+    """Raises Refused if the kernel line is too long, with room kept for the host's own words."""
     if fits.os_mount == document.CONTAINER:
         return
     number = scheduler.store.counter + 1_000_000
@@ -201,7 +201,7 @@ def _job(
 
 
 def warnings(scheduler: Scheduler, job: Job) -> list[str]:
-    """What a submitter should know of a job that was taken."""
+    """Returns warnings for the submitter of a job that was taken."""
     store, (queue, arch) = scheduler.store, job.match_key
     told = []
     if not store.serving(job.match_key):

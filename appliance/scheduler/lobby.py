@@ -1,9 +1,9 @@
 """Where idle testboxes wait: one seat and one cancel scope per testbox.
 
-The seat owns the whole wait: the deadline, a job handed over, and "the same box asked again" all
-end the one scope it sleeps in.  With two scopes, a hand-over and a deadline on the same tick lose
-the job (DESIGN.md#one-cancel-scope-for-one-wait).  The scope covers no send: between two sleeps a
-comment line goes out, and what happened meanwhile is found before the next sleep.
+The seat owns the whole wait: the deadline, a handed job, and "the same box asked again" all cancel
+the one scope in which the seat sleeps.  With two scopes, a hand-over and a deadline on the same
+tick lose the job (DESIGN.md#one-cancel-scope-for-one-wait).  The scope covers no send: between two
+sleeps a comment line is sent, and events during the send are noticed before the next sleep.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ ASKED_AGAIN: Final = "asked again"
 DISMISSED: Final = "dismissed"
 WAITED: Final = "waited"
 HUNG_UP: Final = "hung up"
-# A host that looked for memory so long and found none is not to blame; sooner, it did not look.
+# A host that looked for memory this long in vain is excused; one that gave up earlier is not.
 TRIED_S: Final = 10.0
 
 
 @attrs.define(eq=False)
 class Seat:
-    """One box's wait, from its question to whatever ends it."""
+    """One box's wait, from its request to whatever ends the wait."""
 
     box: str
     since: float  # UTC
     reached: str  # our address, as the box sees it: the host in its script's URLs
-    ipxe: str | None = None  # its version; empty: it did not say; None: no iPXE waits here
-    _scope: trio.CancelScope | None = None  # of the sleep it is in, or was
+    ipxe: str | None = None  # its version; empty: not told; None: the client is no iPXE
+    _scope: trio.CancelScope | None = None  # of its present or last sleep
     _script: str | None = None
-    handed: tuple[str, int] | None = None  # the job and attempt that the script is about
+    handed: tuple[str, int] | None = None  # the job and attempt of the script
     _sent_away: str | None = None
-    leaving: bool = False  # its turn to be sent back has come; whoever waited gives that back
-    looks_since: float | None = None  # its host was asked for memory then; trio's time
-    hung_up: bool = False  # even if a script had been handed by then: it was not delivered
+    leaving: bool = False  # holds a slot of `turns`; the caller of `wait` releases it
+    looks_since: float | None = None  # when its host was asked for memory; trio's time
+    hung_up: bool = False  # then a script handed before was not delivered
 
     def hand(self, script: str, job: str, number: int) -> None:
-        """End the wait with a script.  At most once, and not after it was sent away."""
+        """Ends the wait with a script.  Call at most once, and not after `send_away`."""
         assert self.open, f"{self.box} was told already"
         self._script, self.handed = script, (job, number)
         self._wake()
 
     def send_away(self, why: str) -> None:
-        """End the wait without one; a script handed already stands."""
+        """Ends the wait without a script, unless one was handed already."""
         if self.open:
             self._sent_away = why
             self._wake()
 
     def hang_up(self) -> None:
-        """The box's connection is gone."""
+        """Ends the wait because the box's connection is gone."""
         self.hung_up = True
         self.send_away(HUNG_UP)
 
@@ -65,7 +65,7 @@ class Seat:
 
     @property
     def tried(self) -> bool:
-        """Whether its host has looked for memory, in vain so far."""
+        """Whether its host has looked for memory for TRIED_S, in vain so far."""
         since = self.looks_since
         return since is not None and trio.current_time() - since >= TRIED_S
 
@@ -77,12 +77,12 @@ class Seat:
         until_gone: Step = trio.sleep_forever,
         turns: trio.CapacityLimiter | None = None,
     ) -> str | None:
-        """The script handed over, or None after `patience` seconds or when sent away.
+        """Returns the handed script, or None after `patience` seconds or when sent away.
 
-        `drip` is called `every` so many seconds, outside of the scope; `until_gone` returns when
-        the box's connection is gone, and may be cancelled and called again.  `patience` is a
-        parameter, not a caller's timeout: one wait has one scope.  When it is over the box waits
-        for one of the `turns`, and can be handed a script until it has it.
+        Calls `drip` every `every` seconds, outside of the scope; `until_gone` returns when the
+        connection is gone, and may be cancelled and called again.  `patience` is a parameter, not a
+        caller's timeout: one wait has one scope.  When `patience` is over the box waits for a slot
+        of `turns`; until it has one, a script can still be handed.
         """
         ends = trio.current_time() + patience
         while self.open:
@@ -97,7 +97,7 @@ class Seat:
                     await turns.acquire_on_behalf_of(self)
                     self.leaving = True
             elif self.open:
-                self._sent_away = WAITED  # nobody may hand over what would not be sent
+                self._sent_away = WAITED  # from here a script would not be sent
         return self._script
 
     def _wake(self) -> None:
@@ -111,12 +111,12 @@ class Seat:
 
 
 class Lobby:
-    """The seats, by testbox."""
+    """The seats of idle testboxes, by name."""
 
     def __init__(self) -> None:
         self._seats: dict[str, Seat] = {}
         self._closed = False
-        self.stirred = trio.Event()  # somebody came or went; another one from then on
+        self.stirred = trio.Event()  # set, and replaced by a new one, when a box comes or goes
 
     def __repr__(self) -> str:
         return f"<Lobby {len(self._seats)} waiting>"
@@ -131,7 +131,7 @@ class Lobby:
         return iter(list(self._seats.values()))
 
     def sit(self, box: str, now: float, reached: str, ipxe: str | None = None) -> Seat:
-        """A seat for `box`; its older one, if any, is sent away: the box has rebooted."""
+        """Returns a new seat for `box`; sends its older one away: the box has rebooted."""
         if box in self._seats:
             self._seats[box].send_away(ASKED_AGAIN)
         seat = self._seats[box] = Seat(box, now, reached, ipxe)
@@ -141,7 +141,7 @@ class Lobby:
         return seat
 
     def leave(self, seat: Seat) -> bool:
-        """Give the seat back.  False where a newer seat of the same box has taken its place."""
+        """Removes the seat; returns False if a newer seat of the same box has replaced it."""
         if self._seats.get(seat.box) is not seat:
             return False
         del self._seats[seat.box]
@@ -153,19 +153,19 @@ class Lobby:
         self.stirred = trio.Event()
 
     def looking(self, box: str, handed: tuple[str, int]) -> Seat | None:
-        """The seat of `box` whose host looks for memory for what it was handed."""
+        """Returns the seat of `box` if its host looks for memory for what it was `handed`."""
         seat = self._seats.get(box)
         if seat is None or seat.looks_since is None or seat.handed != handed:
             return None
         return seat
 
     def seat(self, box: str) -> Seat | None:
-        """The open seat of `box`."""
+        """Returns the seat of `box` if it is open."""
         seat = self._seats.get(box)
         return seat if seat is not None and seat.open else None
 
     def rename(self, old: str, new: str) -> None:
-        """A box got its name while it waited."""
+        """Renames a box that waits."""
         seat = self._seats.pop(old, None)
         if seat is not None:
             if new in self._seats:
@@ -174,7 +174,7 @@ class Lobby:
             self._seats[new] = seat
 
     def dismiss(self) -> None:
-        """Send everybody away, and whoever comes from now on."""
+        """Sends all boxes away, and each that comes from now on."""
         self._closed = True
         for seat in self:
             seat.send_away(DISMISSED)

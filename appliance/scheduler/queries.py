@@ -1,10 +1,10 @@
-"""What somebody who watches wants to hear of, and what it costs to find out.
+"""What a watcher wants to hear of, and what it costs to find out.
 
-A query is a map: each of its keys must be a key of the message, or an expression that finds one;
-each value, or one of several in a list, must be the message's or find something in it
-(docs/wire.md#the-monitor).  Expressions are RE2's: the time they take grows with their compiled
-size and with the text, and both are bounded here, before anything is matched.  A word without any
-special character is looked for as it is, which costs next to nothing.
+A query is a map.  Each key must be a key of the message, or an expression that finds one; each
+value, or one of several in a list, must equal the message's value or find something in it
+(docs/wire.md#the-monitor).  Expressions are RE2's: their running time grows with their compiled
+size and with the text, and both are limited before anything is matched.  A word without special
+characters is searched for as it is, which costs next to nothing.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from appliance.jobs.shown import news
 from appliance.jobs.shown.news import Message
 
 JOBS_MAX: Final = 10_000  # named in one query: a submit of a large matrix
-EXPRESSIONS_MAX: Final = 100  # in one query, words among them
+EXPRESSIONS_MAX: Final = 100  # in one query, plain words included
 EXPRESSION_CHARS_MAX: Final = 200
-# Of one expression, compiled, with what RE2 remembers while it matches.  It refuses a larger one:
+# Of one expression, compiled, with what RE2 caches while it matches.  RE2 refuses a larger one:
 # some thousand instructions are the most.
 EXPRESSION_BYTES_MAX: Final = 2**14
-# Of all expressions in one query: with the longest text, a millisecond for each message.  What
-# finds a name or a number has twenty; .{1,100} has 900.
+# Of all expressions in one query, in instructions: with the longest text, a millisecond for each
+# message.  An expression that finds a name or a number has twenty; .{1,100} has 900.
 PROGRAM_MAX: Final = 1000
-SEARCH: Final = 10  # what it costs to begin, in instructions: 2 us
-# Of a value, looked through: the longest name of a file, and what is said of it.
+SEARCH: Final = 10  # the cost of starting a search, in instructions: 2 us
+# Of a value, the part that is searched: the longest name of a file, and what is said of it.
 TEXT_BYTES_MAX: Final = 512
-# Work is counted in instructions times bytes, some 1.5 ns each where RE2 remembers nothing.
-LOOK_WORK: Final = 2000  # to look at one message, and again for each of ten words: 3 us
-# In memory: the map, its keys in what goes out, and each value there twice, and as it is searched.
+# Work is counted in instructions times bytes, some 1.5 ns each if RE2 has nothing cached.
+LOOK_WORK: Final = 2000  # for each message, and again for every ten words: 3 us
+# In memory: the map, its keys in the text sent, each value there twice, and as it is searched.
 NEWS_BYTES: Final = 1500
 _SPECIAL: Final = frozenset(r"\.+*?()|[]{}^$")
-# An expression finds lab.1 in lab.10, whose end its client would take for its own job's.
+# A job id is compared as a whole: as an expression lab.1 would also find lab.10, and the client
+# would take the end of lab.10 for the end of its own job.
 _JOB: Final = re.compile(r"[A-Za-z0-9_-]+\.[0-9]+\Z")
 
 
 class News:
-    """One message, as many look at it: what they search is made once."""
+    """One message for many watchers: the text that they search is made once."""
 
     __slots__ = ("_text", "_words", "longest", "message", "size")
 
@@ -51,16 +52,16 @@ class News:
         self._text = ""
         said = sum(len(value) for value in message.values() if isinstance(value, str))
         self.size = NEWS_BYTES + 4 * said
-        self.longest = min(said, TEXT_BYTES_MAX)  # at least that of any one value
+        self.longest = min(said, TEXT_BYTES_MAX)  # no value has a longer searched part
 
     @property
     def text(self) -> str:
-        """As it goes out."""
+        """The message as it is sent."""
         self._text = self._text or news.text(self.message)
         return self._text
 
     def words(self, key: str) -> tuple[str, str, bytes]:
-        """The value: whole, and what of it is searched, as text and as bytes."""
+        """Returns the value as a whole, then its searched part as text and as bytes."""
         if key not in self._words:
             word = _word(self.message[key])
             data = word.encode(errors="replace")[:TEXT_BYTES_MAX]
@@ -69,16 +70,16 @@ class News:
 
 
 class Query:
-    """What somebody wants to hear of."""
+    """What a watcher wants to hear of."""
 
     def __init__(self, said: Any) -> None:
-        """Raises BadRequest with what would be right."""
+        """Compiles a query.  Raises BadRequest with what would be right."""
         if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
             raise BadRequest('a query is a JSON object, such as {"job_id": ["lab.1"]}')
         if len(said) > EXPRESSIONS_MAX:
             raise _too_many()
         self._rules: list[_Rule] = []
-        self.program = 0  # the size of what is compiled
+        self.program = 0  # the compiled size, in instructions
         size = 0
         for key, value in said.items():
             rule = _Rule(key, value, self.program)
@@ -94,7 +95,7 @@ class Query:
         return all(rule.fits(item) for rule in self._rules)
 
     def work(self, item: News) -> int:
-        """What `fits` costs at most."""
+        """Returns what `fits` costs at most."""
         return self._look + self.program * item.longest
 
 
@@ -102,7 +103,7 @@ class _Rule:
     """One key of a query, and its values."""
 
     def __init__(self, key: str, value: Any, before: int) -> None:
-        """`before`: the program of the query's other rules."""
+        """`before`: the compiled size of the query's earlier rules."""
         values = value if isinstance(value, list) else [value]
         self._key = key
         self._any = None in values
@@ -115,11 +116,11 @@ class _Rule:
             raise _too_many()
         self.program = 0
         self._finds_key = self._finder(key, before)
-        self._found: dict[str, bool] = {}  # the names that were seen: messages have a dozen
+        self._found: dict[str, bool] = {}  # by name of a key seen so far: messages have a dozen
         self._finders = [self._finder(word, before) for word in sorted(wide)]
 
     def _finder(self, text: str, before: int) -> _Word | _Expression:
-        """Raises BadRequest for what is too long, too large, or no expression of RE2's."""
+        """Compiles an expression.  Raises BadRequest if it is too long, too large or not RE2's."""
         if len(text) > EXPRESSION_CHARS_MAX:
             raise BadRequest(f"{text[:40]!r}...: an expression has at most {EXPRESSION_CHARS_MAX}")
         try:
@@ -154,7 +155,7 @@ class _Rule:
 
 
 class _Word:
-    """Finds itself."""
+    """A plain word, which finds itself."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -164,13 +165,13 @@ class _Word:
 
 
 class _Expression:
-    """Finds what RE2 finds."""
+    """An expression, which finds what RE2 finds."""
 
     def __init__(self, text: str, data: bytes) -> None:
-        """Raises BadRequest."""
+        """Compiles the expression.  Raises BadRequest."""
         options = re2.Options()
         options.log_errors = False
-        options.never_capture = True  # only whether it finds anything is asked
+        options.never_capture = True  # we only ask whether it finds anything
         options.max_mem = EXPRESSION_BYTES_MAX
         try:
             self._compiled = re2.compile(data, options=options)

@@ -1,6 +1,6 @@
 """Ends what is due: leases, deadlines, back-offs, reservations.
 
-Sleeps until the next one, never by a tick; a wake-up looks at what is due, not at all there is.
+Sleeps until the next one is due, without a tick; a wake-up looks only at what is due.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from appliance.jobs.dues import JOB, KEPT, REST
 from appliance.jobs.job import Finished
 from appliance.scheduler.scheduler import Scheduler
 
-# Two moments closer than this are one: the reaper must not spin on the last bit of a float.
+# Moments closer than this count as one: the reaper must not spin on the last bit of a float.
 TICK_S: Final = 0.001
 
 log = structlog.get_logger()
@@ -25,11 +25,11 @@ log = structlog.get_logger()
 async def reap(
     scheduler: Scheduler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> NoReturn:
-    """End what is due, for ever."""
+    """Ends what is due, for ever."""
     now = scheduler.clock.now()
     for box in scheduler.store.boxes.values():
         if box.backoff_until > now:
-            # The wall may have been set back since: no rest is longer than the longest there is.
+            # The system's clock may have been set back since: no rest exceeds `backoff_max`.
             longest = now + scheduler.config.waits.backoff_max
             scheduler.resting[box.name] = min(box.backoff_until, longest)
             scheduler.look(REST, box.name, scheduler.resting[box.name])
@@ -57,7 +57,7 @@ def _end_attempts(scheduler: Scheduler, names: list[str], now: float) -> None:
             state = scheduler.store.jobs[change.job].state
             became = state.health if isinstance(state, Finished) else "queued again"
             log.info("attempt over", job=change.job, why=change.what, became=became)
-    for name in names:  # those that moved on meanwhile, and those that were heard
+    for name in names:  # jobs that moved on meanwhile, and jobs whose box was heard
         scheduler.watch(name)
 
 

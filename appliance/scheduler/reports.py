@@ -1,8 +1,8 @@
-"""What testboxes say of their jobs, and what comes of it.
+"""What testboxes report about their jobs, and what follows from it.
 
 A report belongs to one attempt: by its token (in HTTP_PREFIX), else by the address it came from,
-if a card of its box is there.
-A report that is late, doubled or about somebody else's job moves nothing; it is kept among the
+if its box's network card is found there.
+A report that is late, repeated or about somebody else's job moves nothing; it is noted among the
 steps of its box, and answered as if all were well: clients of 2021 only read `Done`.
 """
 
@@ -29,7 +29,7 @@ from appliance.scheduler.scheduler import Scheduler
 log = structlog.get_logger()
 
 Verb = Callable[[Job, float], list[Change]]
-Check = Callable[[Box, str], None]  # whether a box is at an address: raises Refused, Unproven
+Check = Callable[[Box, str], None]  # that a box is at an address: raises Refused, Unproven
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:+-]{1,60}\Z")
 _SECONDS: Final = re.compile(r"\d{1,8}(\.\d{0,6})?\Z", re.ASCII)
@@ -73,9 +73,9 @@ class Reports:
         return (job, job.attempt) if job.attempt is not None else None
 
     def _box_at(self, client: str) -> Box | None:
-        """The box that is at `client`: it asked from there last, unless that one has moved on.
+        """Returns the box at `client`: the last one that asked from there, unless it has moved on.
 
-        Raises Refused where those who asked from there are elsewhere, Unproven where nobody knows.
+        Raises Refused if the boxes that asked from there are elsewhere, Unproven if it is unknown.
         """
         store, wrong = self._scheduler.store, None
         last = store.box_at(client)
@@ -92,7 +92,7 @@ class Reports:
         return None
 
     async def wtmp(self, source: Source, query: Mapping[str, str]) -> None:
-        """lkp-wtmp: a sign of life."""
+        """lkp-wtmp: notes a sign of life."""
         found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             job, attempt = found
@@ -100,7 +100,7 @@ class Reports:
             await self._step(job, attempt, f"wtmp {_short(query.get('tbox_state', ''))}")
 
     async def append(self, source: Source, query: Mapping[str, str]) -> None:
-        """lkp-jobfile-append-var: a stage, a verdict, or facts about the run."""
+        """lkp-jobfile-append-var: takes a stage, a verdict, or facts about the run."""
         found = await self._find(source, query.get("job_id") or None)
         if found is None:
             return
@@ -126,7 +126,7 @@ class Reports:
         return decide
 
     async def hold(self, source: Source, query: Mapping[str, str]) -> None:
-        """set-job-stage: another stage, and how long it may take."""
+        """set-job-stage: begins another stage, with the time that it may take."""
         word, seconds = query.get("job_stage", ""), query.get("timeout") or "0"
         if not _WORD.match(word) or not _SECONDS.match(seconds):
             raise BadRequest("wanted: job_stage=<one word>, timeout=<seconds>")
@@ -140,7 +140,7 @@ class Reports:
             await self._take(*found, f"job_stage={word}", decide)
 
     async def close(self, source: Source, query: Mapping[str, str]) -> None:
-        """lkp-post-run: the client has nothing more to say."""
+        """lkp-post-run: takes the client's last report."""
         health = query.get("job_health") or None
         if health is not None and not _WORD.match(health):
             raise BadRequest("job_health must be one word")
@@ -154,7 +154,7 @@ class Reports:
             await self._take(*found, "post-run", decide)
 
     async def still_wanted(self, source: Source, query: Mapping[str, str]) -> bool:
-        """Whether the attempt that asks is the one under way."""
+        """Returns whether the attempt that asks is the one under way."""
         found = await self._find(source, query.get("job_id") or None)
         if found is not None and decisions.is_current(*found):
             return True
@@ -162,7 +162,7 @@ class Reports:
         return False
 
     async def ssh(self, source: Source, query: Mapping[str, str]) -> None:
-        """report_ssh_info and report_ssh_port: where a borrowed box can be reached by ssh."""
+        """report_ssh_info and report_ssh_port: notes how to reach a borrowed box by ssh."""
         port, message = query.get("ssh_port", ""), _short(query.get("message", ""))
         if port and not (_PORT.match(port) and int(port) <= PORT_MAX):
             raise BadRequest("wanted: job_id, ssh_port=<1 to 65535>, message")
@@ -172,20 +172,20 @@ class Reports:
             await self._step(*found, said or "no ssh", "ssh")
 
     async def step(self, source: Source, query: Mapping[str, str]) -> None:
-        """report-job-step: a line to remember of the boot under way."""
+        """report-job-step: notes a step of the boot under way."""
         found = await self._find(source, query.get("job_id") or None)
         if found is not None:
             await self._step(*found, f"job_step={_short(query.get('job_step', ''))}")
 
     async def sync(self, source: Source, query: Mapping[str, str]) -> str:
-        """lkp-cluster-sync: what a node says, kept; then the word that it waits for.
+        """lkp-cluster-sync: keeps what a node says, then returns the word that the node waits for.
 
-        `abort` for whoever is no attempt under way: nobody will ever be ready for it.
+        Returns `abort` for an attempt that is not under way: nobody will ever be ready for it.
         """
         word = query.get("state", "")
         found = await self._find(source, query.get("job_id") or None)
         if found is None or not decisions.is_current(*found):
-            await self._scheduler.durable()  # it may be over in memory only
+            await self._scheduler.durable()  # its end may not be on disk yet
             return cluster.ABORT
         job, attempt = found
         node = cluster.said(job, word, query)
@@ -196,7 +196,7 @@ class Reports:
         if (state := cluster.gate(word, node)) is not None:
             return await self._gate(job, state)
         nodes = await self._nodes(job)
-        await self._scheduler.durable()  # nor may the disk know yet what another has said
+        await self._scheduler.durable()  # another node's words may not be on disk yet
         return (
             cluster.roles_ip(nodes) if word == cluster.ROLES else json.dumps(cluster.shown(nodes))
         )
@@ -205,7 +205,7 @@ class Reports:
         answer = cluster.RETRY
         with trio.move_on_after(CLUSTER_PATIENCE_S):
             while answer == cluster.RETRY:
-                stirring = self._scheduler.stirring(job)  # before it looks: none is missed
+                stirring = self._scheduler.stirring(job)  # before the look: misses no change
                 answer = cluster.answer(await self._nodes(job), state)
                 if answer == cluster.RETRY:
                     await stirring.wait()
@@ -217,9 +217,9 @@ class Reports:
         return cluster.members(together, job)
 
     async def renew(self, source: Source, query: Mapping[str, str]) -> str:
-        """renew_deadline: more time for the job of the box that asks; the new deadline.
+        """renew_deadline: gives the job of the asking box more time; returns the new deadline.
 
-        Raises BadRequest, and Refused where the job is not its own or does not run.
+        Raises BadRequest, and Refused if the job is not the box's own or does not run.
         """
         seconds, job_id = query.get("time", ""), query.get("job_id", "")
         if not job_id or not _SECONDS.match(seconds):
@@ -228,13 +228,13 @@ class Reports:
         if found is None:
             raise Refused("The testbox does not match the job")
         now = self._scheduler.clock.now()
-        job = await self._scheduler.find(job_id)  # it may have moved since it was found
+        job = await self._scheduler.find(job_id)  # its state may have changed since
         changes = decisions.renewed(job, float(seconds), now)
         await self._scheduler.durable(self._scheduler.change(changes))
         return self._deadline(await self._scheduler.find(job_id))
 
     async def deadline(self, query: Mapping[str, str]) -> str:
-        """get_deadline: when the stage of the box's job ends, or `no deadline`."""
+        """get_deadline: returns when the stage of the box's job ends, or `no deadline`."""
         due = self._deadline_of(query.get("testbox", ""))
         await self._scheduler.caught_up()
         return due
@@ -250,7 +250,7 @@ class Reports:
         return decisions.iso(due)
 
     async def testbox(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """get_testbox: what is known of a box.  Raises NotFound."""
+        """get_testbox: returns what is known of a box.  Raises NotFound."""
         scheduler, box = self._scheduler, self._scheduler.store.box(query.get("testbox", ""))
         now, due = scheduler.clock.now(), self._deadline_of(box.name)
         told = views.testbox(scheduler.store, scheduler.lobby, box, now, due)
@@ -259,7 +259,7 @@ class Reports:
 
     async def _take(self, job: Job, attempt: Attempt, said: str, decide: Verb) -> None:
         now = self._scheduler.clock.now()
-        job = await self._scheduler.find(job.id)  # it may have moved since it was found
+        job = await self._scheduler.find(job.id)  # its state may have changed since
         box = self._scheduler.store.boxes[attempt.box]
         try:
             if not decisions.is_current(job, attempt):

@@ -1,9 +1,9 @@
 """Joins store, journal and lobby: the verbs of the appliance.
 
 Every change goes one way (DESIGN.md#decide-keep-act): a plain function decides, the store applies
-at once, the journal keeps, and only then does anything leave the process.  The first two happen in
-`_change`, which never awaits; what follows from them is left to `dispatch` or to the caller, after
-`journal.durable`.
+the change at once, the journal keeps it, and only then does anything leave the process.  The first
+two happen in `change`, which never awaits; what follows is left to `dispatch`, or to the caller
+after `journal.durable`.
 """
 
 from __future__ import annotations
@@ -72,28 +72,28 @@ class Scheduler:
         self.measures = measures.Measures(journal.syncs)
         self._journal = journal
         self.archive = archive
-        self.paperwork = trio.Event()  # the archive may take something
+        self.paperwork = trio.Event()  # set: there may be something to archive
         self.paperwork.set()
         self._token = token
         self._boots_max = max(1, int(config.limits.boots_in_flight * link_gbits))
         self.outbox, self.packed = Outbox(), Packed()
-        self.resting: dict[str, float] = {}  # boxes that back off, and until when
+        self.resting: dict[str, float] = {}  # until when boxes back off
         self.dues = Dues()
         self.alarm = Alarm()
         self._changed: dict[str, trio.Event] = {}  # per watched job or cluster
-        self.heard: dict[str, float] = {}  # when a box last fetched a byte
+        self.heard: dict[str, float] = {}  # when a box was last heard
 
     # ---- the one way in
 
     def change(self, changes: list[Change]) -> int:
-        """Apply, match, note.  Returns the journal's position; nothing has left us yet.
+        """Applies changes, matches, notes all; returns the journal's position.  Sends nothing.
 
         All or nothing: raises IllegalMove before anything is done.
         """
         return self._follow(self._make(changes))
 
     def _make(self, changes: list[Change]) -> list[Change]:
-        """Make changes, and those that a suspicion adds; who may be handed a job is known then."""
+        """Applies changes, and those that a suspicion adds; updates which boxes may get a job."""
         touched: dict[str, None] = {}
         self.store.foresee(changes)
         for change in changes:
@@ -108,14 +108,14 @@ class Scheduler:
         for suspect in suspects:
             self._apply(suspect)
         if any(isinstance(change, Quarantined | Reserved | Unregistered) for change in changes):
-            # another box's jobs are theirs
+            # other boxes may get that box's jobs now
             touched |= dict.fromkeys(seat.box for seat in self.lobby)
         for box in touched:
             self.repark(box)
         return [*changes, *suspects]
 
     def _follow(self, made: list[Change]) -> int:
-        """Match, and note what was made; the journal's position."""
+        """Matches, and notes all changes; returns the journal's position."""
         made = [*made, *(offers := self._match())]
         position = self._journal.append(made) if made else self._journal.appended
         for offer in offers:
@@ -134,7 +134,7 @@ class Scheduler:
         return position
 
     def restarted(self) -> None:
-        """What a start does to what it finds, before anybody comes in."""
+        """Makes the changes of a start to the store that it found, before any request."""
         changes = restart.restarted(self.store, self.clock.reading(), self.config.waits)
         self.change(changes)
         clocked = self.store.clocked
@@ -143,17 +143,17 @@ class Scheduler:
             log.warning("the clock was moved between two starts", seconds=clocked.step, why=why)
 
     async def durable(self, position: int | None = None) -> None:
-        """Waits until the disk has all that was decided so far, or up to `position`.
+        """Waits until all that was decided so far, or up to `position`, is on disk.
 
-        For as long as that takes: for boxes, which have time, and for what follows by itself.
+        Without a time limit: for boxes, which have time, and for tasks that nobody waits for.
         """
         await self._journal.durable(self._journal.appended if position is None else position)
 
     async def durable_in_time(self, decide: Callable[[], list[Change]] | None = None) -> None:
-        """Makes the changes of `decide`, and waits until the disk has all that was decided so far.
+        """Makes the changes of `decide`, and waits until all that was decided so far is on disk.
 
-        For at most `waits.answer` seconds, since a person is waiting: raises Unknown then.  Where
-        `decide` raises Refused it waits as well, for a refusal tells what was decided before.
+        For at most `waits.answer` seconds, since a person waits: raises Unknown then.  If `decide`
+        raises Refused it waits as well, since a refusal tells of earlier decisions.
         """
         within = self.config.waits.answer
         try:
@@ -164,9 +164,9 @@ class Scheduler:
         await self._journal.durable(position, within)
 
     async def caught_up(self) -> None:
-        """Waits until the disk has what was read until now, or refuses what comes.
+        """Waits until all that was decided so far is on disk, or the disk refuses it.
 
-        For at most `waits.answer` seconds, and without an error: it was only read.
+        For at most `waits.answer` seconds, and without an error: the caller has only read.
         """
         await self._journal.caught_up(self.config.waits.answer)
 
@@ -185,12 +185,12 @@ class Scheduler:
             self.resting.pop(change.box, None)
 
     def look(self, kind: str, name: str, moment: float) -> None:
-        """The reaper must look at it by then, UTC."""
+        """Makes the reaper look at this job or box at `moment` (UTC) at the latest."""
         self.dues.by(kind, name, moment)
         self.alarm.by(self.clock.trio_time(moment))
 
     def watch(self, job_id: str) -> None:
-        """The reaper must look at the job when its stage is over, if it has an attempt."""
+        """Makes the reaper look at the job when its stage is over, if it has an attempt."""
         job = self.store.jobs[job_id]
         if job.attempt is not None and not isinstance(job.state, Finished | Queued):
             self.look(JOB, job_id, decisions.deadline(job, self.heard, self.config.waits))
@@ -215,7 +215,7 @@ class Scheduler:
             self.watchers.tell(message)
 
     def repark(self, name: str) -> None:
-        """The box may be handed a job, or may no longer."""
+        """Updates whether the box may be handed a job."""
         box = self.store.boxes.get(name)
         idle = (
             box is not None
@@ -232,10 +232,10 @@ class Scheduler:
     # ---- testboxes
 
     def sit(self, who: Identity, reached: str, ipxe: str | None = None) -> Seat:
-        """A seat for the box that asks.  Raises Refused where it may not wait here.
+        """Returns a seat for the box that asks.  Raises Refused if the box may not wait here.
 
-        It is told to wait whether the disk takes that or not: what it is told to do comes by
-        `dispatch`, once the disk knows it.
+        Does not wait for the disk: the box is only told to wait.  Its job comes by `dispatch`, once
+        the offer is on disk.
         """
         now = self.clock.now()
         limit = self.config.limits.unknown_boxes
@@ -250,7 +250,7 @@ class Scheduler:
         assert box is not None
         seat = self.lobby.sit(box.name, now, reached, ipxe)
         self.repark(box.name)
-        again = self.store.jobs[box.job] if box.job else None  # it restarted its own box
+        again = self.store.jobs[box.job] if box.job else None  # the job restarted its box
         position = self._follow(made)
         if again is not None and isinstance(again.state, Offered):
             number = again.state.attempt.number
@@ -258,7 +258,7 @@ class Scheduler:
         return seat
 
     def _untold(self, who: Identity) -> HandOver | None:
-        """What the box was to be told, and has not been."""
+        """Returns the hand-over that the box has not been told yet."""
         box = self.store.box_of(who)
         job = self.store.jobs[box.job] if box is not None and box.job else None
         if job is None or job.attempt is None:
@@ -266,7 +266,7 @@ class Scheduler:
         return self.outbox.untold(job.id, job.attempt.number)
 
     def _looking(self, who: Identity) -> Seat | None:
-        """Where the box was handed what it holds, if its host still looks for memory."""
+        """Returns the seat where the box was handed its job, if its host still looks for memory."""
         box = self.store.box_of(who)
         job = self.store.jobs[box.job] if box is not None and box.job else None
         if box is None or job is None or job.attempt is None:
@@ -274,32 +274,32 @@ class Scheduler:
         return self.lobby.looking(box.name, (job.id, job.attempt.number))
 
     def leave(self, seat: Seat) -> None:
-        """The box is told, or gone."""
+        """Ends the seat of a box that was told, or is gone."""
         if self.lobby.leave(seat):
             self.store.ready.unpark(seat.box)
             self.store.boxes[seat.box].since = self.clock.now()
 
     def undelivered(self, seat: Seat) -> None:
-        """The box hung up before what it was handed was whole."""
+        """Handles a hang-up of the box before it had the whole script."""
         if seat.handed is not None:
             now, waits = self.clock.now(), self.config.waits
             handed, excused = seat.handed, seat.tried
             self.change(decisions.undelivered(self.store, *handed, now, waits, excused=excused))
 
     def script(self, job: Job, box: Box, reached: str) -> str:
-        """What `box` is told to boot `job`.  Raises Refused where it would not fit."""
+        """Returns the script by which `box` boots `job`.  Raises Refused if it would not fit."""
         return boot_plan.script(self.config, job, box.facts, self.host(reached))
 
     def host(self, reached: str) -> str:
-        """The host in a box's URLs."""
+        """Returns the host in a box's URLs."""
         return addresses.in_url(self.config.network.address or reached)
 
     # ---- people
 
     async def register(self, facts: Facts, write: Callable[[], Awaitable[None]]) -> Box:
-        """A box becomes known, seated or not.  `write` keeps its hosts file, before anything else.
+        """Makes a box known, seated or not; first calls `write`, which keeps its hosts file.
 
-        Raises Refused where one of its MACs is another known box's.
+        Raises Refused if one of its MACs is another known box's.
         """
         decisions.registered(self.store, facts, self.clock.now())
         await write()
@@ -314,34 +314,34 @@ class Scheduler:
         return self.store.boxes[facts.name]
 
     async def unregister(self, box: Box, by: str) -> None:
-        """It is unknown from now on, seated or not.  Raises Refused while it holds a job."""
+        """Makes a box unknown, seated or not.  Raises Refused while it holds a job."""
         await self.durable_in_time(lambda: operator.unregistered(box, by, self.clock.now()))
 
     def known(self, facts: Facts) -> list[Change]:
-        """The change that a hosts file makes.  Raises Refused."""
+        """Returns the changes that a hosts file makes.  Raises Refused."""
         return decisions.registered(self.store, facts, self.clock.now())
 
     async def reserve(self, box: Box, user: str | None, until: float, by: str, why: str) -> None:
-        """Keep a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
+        """Keeps a box for one submitter's jobs, or from all (None).  Raises Refused, BadRequest."""
         now = self.clock.now()
         await self.durable_in_time(lambda: operator.reserved(box, user, until, by, why, now))
 
     async def release(self, box: Box, by: str) -> None:
-        """It gets jobs again.  Raises Refused where nothing keeps them from it."""
+        """Lets a box get jobs again.  Raises Refused if nothing keeps jobs from it."""
         await self.durable_in_time(lambda: operator.released(box, by, self.clock.now()))
 
     async def drain(self, by: str) -> None:
-        """Give out no more jobs."""
+        """Stops giving out jobs."""
         await self.durable_in_time(lambda: operator.drained(self.store, by, self.clock.now()))
 
     async def resume(self) -> None:
-        """Give out jobs again.  Raises Refused."""
+        """Gives out jobs again.  Raises Refused."""
         await self.durable_in_time(lambda: operator.resumed(self.store, self.clock.now()))
 
     async def find(self, job_id: str) -> Job:
-        """The job, in memory or in the archive.  Raises NotFound; BadState where it is damaged.
+        """Returns a job from memory or archive.  Raises NotFound; BadState if that is damaged.
 
-        One that is not over is in memory, and found there without a checkpoint.
+        A job that is not over is in memory, and found there without a checkpoint.
         """
         if job_id in self.store.jobs:
             return self.store.jobs[job_id]
@@ -355,19 +355,19 @@ class Scheduler:
         raise BadState(f"{job_id} was archived and is not found there; {CHECK_HELP}")
 
     def _was_given(self, job_id: str) -> bool:
-        """Whether there was once a job with this id."""
+        """Returns whether there was once a job with this id."""
         lab, _, number = job_id.rpartition(".")
         given = lab == self.config.lab and number.isascii() and number.isdigit()
         return given and number[0] != "0" and len(number) < 16 and int(number) <= self.store.counter
 
     async def jobs_with_key(self, submitter: str, key: str) -> list[Job]:
-        """The jobs that this submitter made with this key, oldest first; empty for a new key."""
+        """Returns the submitter's jobs with this key, oldest first; empty for a new key."""
         old = await self.archive.with_key(submitter, key) if self.store.archived else []
         jobs = {job.id: job for job in [*old, *self.store.jobs_with_key(submitter, key)]}
         return sorted(jobs.values(), key=lambda job: job.number)
 
     async def attempt_with(self, token: str) -> tuple[Job, Attempt] | None:
-        """The job and the attempt that carry `token`."""
+        """Returns the job and the attempt with this `token`."""
         found = self.store.attempt_with(token)
         if found is not None or not self.store.archived:
             return found
@@ -377,11 +377,11 @@ class Scheduler:
         return job, next(attempt for attempt in job.attempts if attempt.token == token)
 
     async def body(self, job: Job) -> Body:
-        """What its document says to the job itself.  Raises DiskTrouble, BadState."""
+        """Returns the body of the job's document.  Raises DiskTrouble, BadState."""
         return job.document.body or await self.archive.body(job.number)
 
     async def mark(self, job: Job, change: Mark | Moved) -> None:
-        """Change a job, wherever it is; the disk knows it after `durable_in_time()`."""
+        """Changes a job in memory or in the archive; on disk after `durable_in_time()`."""
         if job.id in self.store.jobs:
             self.change([change])
         else:
@@ -389,13 +389,13 @@ class Scheduler:
             await self.archive.mark(job.id, change)
 
     async def renew(self, job_id: str, seconds: float) -> Job:
-        """More time for a running job.  Raises NotFound, Refused."""
+        """Gives a running job more time.  Raises NotFound, Refused."""
         job = await self.find(job_id)
         await self.durable_in_time(lambda: decisions.renewed(job, seconds, self.clock.now()))
         return await self.find(job_id)
 
     async def cancel(self, job_id: str, by: str) -> Job:
-        """Raises NotFound, and Refused for a job that is over."""
+        """Cancels a job.  Raises NotFound, and Refused for a job that is over."""
         job = await self.find(job_id)
         await self.durable_in_time(lambda: decisions.cancelled(job, by, self.clock.now()))
         return await self.find(job_id)
@@ -406,14 +406,14 @@ class Scheduler:
                 self._changed.pop(name).set()
 
     def stirring(self, job: Job) -> trio.Event:
-        """Set when something happens to a job of the cluster of `job`."""
+        """Returns an event that is set once a job of the cluster of `job` changes."""
         return self._changed.setdefault(cluster.name(job), trio.Event())
 
     async def changes_of(self, job_id: str, seen: int) -> Job:
-        """The job, once it has had more than `seen` moments and the disk knows it."""
+        """Returns the job once it has had more than `seen` moments and those are on disk."""
         while True:
             job = await self.find(job_id)
             if job.moments > seen:
                 await self.durable()
-                return job  # as it was: what has happened since, the disk may not know
+                return job  # as found: later changes may not be on disk yet
             await self._changed.setdefault(job_id, trio.Event()).wait()

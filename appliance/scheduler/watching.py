@@ -1,13 +1,14 @@
-"""Who watches, and the news that all of them are shown.
+"""Who watches, and how all watchers get the news.
 
-`Watchers.tell` notes that something happened, in the very step in which it did, and looks at
-nobody.  Each watcher goes through the news by itself, in slices that take turns: what two hundred
-of them ask for together costs the loop a millisecond at a time, and a part of its time altogether.
-One that falls too far behind, because it does not read or because others ask for too much, is sent
-away with that reason; the lab waits for nobody.
+`Watchers.tell` notes an event in the same step in which it happens, and looks at no watcher.
+Each watcher goes through the news by itself, in slices that take turns: what two hundred watchers
+ask for together holds the loop for a millisecond at a time, and takes a limited share of it.
+A watcher that falls too far behind, because it does not read or because others ask for too much,
+is sent away with that reason; the lab waits for no watcher.
 
-Who watches over the network, who does on the server itself, and the command lines are three groups.
-Each has places, turns and a part of the loop's time of its own: none keeps another out, or waiting.
+There are three groups: watchers over the network, watchers on the server itself, and command
+lines.  Each group has its own places, turns and share of the loop: none keeps another out, or
+delays it.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from appliance.jobs.shown.news import Message
 from appliance.scheduler.queries import News, Query
 
 WATCHERS_MAX: Final = 200  # over the network: people and their scripts
-ADDRESS_WATCHERS_MAX: Final = 50  # of one address: a machine where many submit and wait
-LOCAL_WATCHERS_MAX: Final = 100  # by WebSocket on the server itself, which does not say of whom
+ADDRESS_WATCHERS_MAX: Final = 50  # from one address: a machine where many submit and wait
+LOCAL_WATCHERS_MAX: Final = 100  # by WebSocket on the server itself, user unknown
 COMMANDS_MAX: Final = 100  # command lines
-USER_COMMANDS_MAX: Final = 50  # of one user, so that no one user keeps the others out
-ROOT_KEPT: Final = 4  # of the command lines; nobody but root gets these
-# Of the expressions of all in a group: together they cost 20 ms for the longest message.  Words
-# and job ids count for nothing here.
+USER_COMMANDS_MAX: Final = 50  # of one user, so that no user keeps the others out
+ROOT_KEPT: Final = 4  # of COMMANDS_MAX: kept for root
+# Compiled size of all expressions in a group: together they cost 20 ms for the longest message.
+# Words and job ids count for nothing here.
 PROGRAMS_MAX: Final = 20_000
-# News that somebody has not looked at yet: some 15,000, as of so many jobs in one submit.
+# Messages that some watcher has not looked at yet: some 15,000, as from so many jobs in one submit.
 UNREAD_BYTES_MAX: Final = 32 * 2**20
-TRIM: Final = 256  # messages that a watcher looks at before those are let go that all have seen
-# In one turn, as `Query.work` counts: some 0.7 ms.  Then the others of the loop get theirs.
+TRIM: Final = 256  # messages a watcher looks at before messages seen by all are dropped
+# In one turn, as `Query.work` counts: some 0.7 ms.  Then other tasks get their turn.
 SLICE_WORK: Final = 500_000
-TEXT_WORK: Final = 15_000  # to write a message that goes out
-# After as much as a slice: the expressions of a group take an eighth of the loop at most.
+TEXT_WORK: Final = 15_000  # to encode a message that is sent
+# After each SLICE_WORK: the expressions of a group take an eighth of the loop at most.
 PAUSE_S: Final = 0.005
-# After a query was read and compiled, which takes 12 ms at most, in parts of the time it took: new
-# queries of a group take another eighth.
+# Pause after a query was read and compiled (12 ms at most), as a multiple of the time it took:
+# new queries of a group take another eighth of the loop at most.
 QUERY_PAUSE: Final = 7
 
 DISMISSED: Final = "the server stops"
@@ -51,7 +52,7 @@ BEHIND: Final = f"too far behind: more than {UNREAD_BYTES_MAX >> 20} MiB of mess
 
 
 class Group(enum.Enum):
-    """From where somebody watches, as far as it can be proved."""
+    """Where a watcher is, as far as that can be proved."""
 
     NETWORK = "over the network"
     SERVER = "on this server"
@@ -63,7 +64,7 @@ MOST: Final = {
     Group.SERVER: LOCAL_WATCHERS_MAX,
     Group.COMMANDS: COMMANDS_MAX,
 }
-# Of one address, or one user.  On the server itself any address of 127.0.0.0/8 is anybody's.
+# Of one address, or one user.  On the server anybody may use any address of 127.0.0.0/8.
 EACH: Final = {
     Group.NETWORK: ADDRESS_WATCHERS_MAX,
     Group.SERVER: LOCAL_WATCHERS_MAX,
@@ -72,54 +73,54 @@ EACH: Final = {
 
 
 class Turns:
-    """Those of a group: who works for a watcher does so in one round of the loop, alone of it."""
+    """The turns of a group: in one round of the loop only one of its watchers is worked for."""
 
     def __init__(self) -> None:
         self.looks = trio.Lock()
         self._queries = trio.Lock()
-        self._query_at = -math.inf  # when the next one may be read
+        self._query_at = -math.inf  # when the next query may be read
         self.work = 0  # of looks, since the last pause
 
     @contextlib.asynccontextmanager
     async def query(self) -> AsyncIterator[None]:
-        """To read a query; the next one of the group waits seven times as long as it takes."""
+        """Wraps the reading of a query; the group's next one waits seven times as long."""
         async with self._queries:
             await trio.sleep_until(self._query_at)
             began = trio.current_time()
             try:
                 yield
-            finally:  # one that is refused, or cut, has cost as much
+            finally:  # a refused or cancelled query has cost as much
                 now = trio.current_time()
                 self._query_at = now + QUERY_PAUSE * (now - began)
 
 
 @attrs.define(eq=False)
 class Watcher:
-    """One who watches."""
+    """One watcher."""
 
     _all: Watchers
     group: Group
     who: str  # an address, or a user
-    query: Query | None = None  # it has not said yet
+    query: Query | None = None  # None: not sent yet
     ended: str = ""  # why nothing more will come
-    at: int = 0  # the number of the message that it looks at next
-    until: int | None = None  # the number of the first one that it is not shown, once it has ended
+    at: int = 0  # the number of the next message to look at
+    until: int | None = None  # once ended: the number of the first message not shown
 
     def ask(self, query: Query) -> None:
-        """Hear of this from now on.  Raises Refused where all ask for too much together."""
+        """Sets what the watcher hears of.  Raises Refused if all ask for too much together."""
         self._all.weigh(self, query)
         if self.query is None:
             self.at = self._all.next
         self.query = query
 
     def end(self, why: str) -> None:
-        """Nothing more will come than what has happened until now."""
+        """Ends the watch: shows nothing that happens after now."""
         self.ended = self.ended or why
         self.until = self._all.next if self.until is None else self.until
         self._all.stir()
 
     async def read(self) -> list[str]:
-        """What was not read, at least one; empty at the end."""
+        """Waits for unread messages; returns at least one, or none at the end."""
         while True:
             found = await self._all.look(self)
             if found or (self.ended and not self._all.has_more(self)):
@@ -134,7 +135,7 @@ class Watchers:
         self._watchers: dict[int, Watcher] = {}
         self._closed = False
         self._news: dict[int, News] = {}  # by number, without a gap
-        self.next = 0  # the number of the next
+        self.next = 0  # the number of the next message
         self._bytes = 0
         self._bell = trio.Event()
         self.turns = {group: Turns() for group in Group}
@@ -146,10 +147,10 @@ class Watchers:
         return iter(list(self._watchers.values()))
 
     def join(self, group: Group, who: str) -> Watcher:
-        """One more, which has not said yet what it wants.
+        """Adds a watcher that has no query yet.
 
-        `who`: its address, or its user.  Raises Refused where too many of the group watch already,
-        or too many of `who`; root finds a place where other users find none.
+        `who`: an address or a user.  Raises Refused if the group has too many watchers already,
+        or `who` has; root finds a place when other users do not.
         """
         there = [watcher for watcher in self if watcher.group is group]
         kept = ROOT_KEPT if group is Group.COMMANDS and who != "root" else 0
@@ -165,14 +166,14 @@ class Watchers:
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
-        """It watches no more."""
+        """Removes a watcher."""
         self._watchers.pop(id(watcher), None)
         if not self._watchers:
             self._news.clear()
             self._bytes = 0
 
     def weigh(self, watcher: Watcher, query: Query) -> None:
-        """Raises Refused where the expressions of all are too large with those of `query`."""
+        """Raises Refused if `query` would make the group's expressions too large together."""
         others = sum(
             other.query.program
             for other in self
@@ -185,7 +186,7 @@ class Watchers:
             )
 
     def tell(self, message: Message) -> None:
-        """Something happened."""
+        """Notes a message for all watchers."""
         if not self._watchers:
             return
         item = News(message)
@@ -200,13 +201,13 @@ class Watchers:
         self._bytes -= self._news.pop(self._first).size
 
     def _trim(self) -> None:
-        """Let go what all have looked at."""
+        """Drops messages that all have looked at."""
         seen = min(watcher.at for watcher in self if watcher.query is not None)
         while self._news and self._first < seen:
             self._forget()
 
     def stir(self) -> None:
-        """Whoever waits for more looks again."""
+        """Wakes the watchers that wait for more."""
         self._bell.set()
         self._bell = trio.Event()
 
@@ -215,17 +216,17 @@ class Watchers:
         return self.next - len(self._news)
 
     def has_more(self, watcher: Watcher) -> bool:
-        """Whether there is anything that it has not looked at."""
+        """Returns whether there is a message that the watcher has not looked at."""
         until = self.next if watcher.until is None else watcher.until
         return watcher.query is not None and watcher.at < until
 
     async def more(self, watcher: Watcher) -> None:
-        """Returns when there is, or when it has ended."""
+        """Returns when the watcher has more to look at, or has ended."""
         while not self.has_more(watcher) and not watcher.ended:
             await self._bell.wait()
 
     async def look(self, watcher: Watcher) -> list[str]:
-        """What it wants of the next few messages: one slice of the work."""
+        """Returns what the watcher wants of the next few messages: one slice of the work."""
         turns = self.turns[watcher.group]
         async with turns.looks:
             found = self._slice(watcher, turns)
@@ -254,7 +255,7 @@ class Watchers:
         return found
 
     def dismiss(self) -> None:
-        """Send everybody away, and whoever comes from now on."""
+        """Sends all watchers away, and each that comes from now on."""
         self._closed = True
         for watcher in self:
             watcher.end(DISMISSED)

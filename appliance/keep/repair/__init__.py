@@ -1,1 +1,1 @@
-"""State files while no server runs; backups."""
+"""State files and the archive while no server runs: checked, repaired, exported; backups."""

@@ -1,7 +1,7 @@
 """A backup: one zip file with the state, the configuration and the hosts files.
 
-Zip has a checksum for each file and its list at the end, so one that was cut off or damaged is
-seen before anything is changed.  It holds the secrets of jobs: only its owner may read it.
+Zip has a checksum for each file and its list at the end, so a truncated or damaged backup is
+noticed before anything is changed.  A backup holds the secrets of jobs: only its owner may read it.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ CONFIGURATION: Final = "appliance.toml"
 LEASES: Final = "dnsmasq.leases"
 SNAPSHOT: Final = replay.snapshot_name(1)  # its name in each backup
 OWNER_ONLY: Final = 0o600
-# What is read as a whole: the list of contents is 200 bytes, a hosts file some kilobytes.
+# Largest file read as a whole: the list of contents is 200 bytes, a hosts file some kilobytes.
 _SMALL_BYTES_MAX: Final = 2**20
-# A store of a million jobs that wait: read as a whole, too.
+# Largest snapshot, also read as a whole: a store of a million waiting jobs.
 _SNAPSHOT_BYTES_MAX: Final = 2 * 2**30
-# A large file that shrinks more than this was made to fill a disk: our rows shrink to a tenth.
+# A larger file that shrinks by a larger ratio was made to fill a disk: our rows shrink to a tenth.
 _BOMB_BYTES: Final = 64 * 2**20
 _BOMB_RATIO: Final = 200
 _STATE_NAMES: Final = frozenset([SNAPSHOT, archive_file.NAME, LEASES])
 _COUNTS: Final = ("jobs", "archived", "boxes")
-# Of a file: Linux takes 255 (NAME_MAX), and while it is written it has five more, `.NAME.new`.
+# Of a file's name: Linux allows 255 (NAME_MAX); while written it is five longer, `.NAME.new`.
 NAME_BYTES_MAX: Final = 250
 
 
 class Writer:
-    """Makes a backup; it has its name when it is whole."""
+    """Writes a backup under a temporary name; `finish` renames it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError."""
+        """Opens the temporary file.  Raises OSError."""
         self._path, self._beside = path, path.with_name(f".{path.name}.new")
         self._beside.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -69,13 +69,13 @@ class Writer:
             self._beside.unlink(missing_ok=True)
 
     def add(self, name: str, pieces: Iterable[bytes]) -> None:
-        """One file."""
+        """Adds one file."""
         with self._zip.open(name, "w", force_zip64=True) as entry:
             for piece in pieces:
                 entry.write(piece)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """It is whole and durable, and replaces an older one of that name."""
+        """Makes the backup complete and durable; replaces an older one of that name."""
         self.add(ABOUT, [json.dumps({"version": VERSION, **about}, indent=2).encode()])
         self._zip.close()
         self._file.flush()
@@ -86,25 +86,25 @@ class Writer:
 
 @attrs.frozen
 class Backup:
-    """A whole one, open for reading."""
+    """A complete backup, open for reading."""
 
     zip: zipfile.ZipFile
     about: dict[str, Any]
-    store: Store  # as of then
+    store: Store  # at the time of the backup
 
     def names(self, below: str) -> list[str]:
-        """The names of the files in that folder of it."""
+        """Returns the names of the files in the backup's folder `below`."""
         found = [name.partition("/") for name in self.zip.namelist()]
         return [name for folder, _, name in found if folder == below and name]
 
     def read(self, name: str) -> bytes:
-        """A whole small file."""
+        """Returns a small file as a whole."""
         return self.zip.read(name)
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Backup]:
-    """Raises BadState where it is no backup, not whole, or of a newer program; OSError."""
+    """Opens a backup.  Raises BadState if it is none, not whole, or newer than us; OSError."""
     try:
         with zipfile.ZipFile(path) as found:
             yield _checked(found, path)
@@ -113,7 +113,7 @@ def opened(path: Path) -> Iterator[Backup]:
 
 
 def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
-    """Looks at names and sizes before anything is inflated, and at all of it after that."""
+    """Checks names and sizes before anything is inflated, then all contents."""
     for entry in found.infolist():
         _check_name(entry.filename, path)
         _check_size(entry, path)
@@ -149,7 +149,7 @@ def _checked(found: zipfile.ZipFile, path: Path) -> Backup:
 
 
 def _check_configuration(data: bytes, name: str) -> None:
-    """Raises BadConfig where no server would start with it."""
+    """Raises BadConfig if no server would start with this configuration."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -170,11 +170,11 @@ def _check_name(whole: str, path: Path) -> None:
 
 
 def _check_size(entry: zipfile.ZipInfo, path: Path) -> None:
-    """As the list says it: no more is ever inflated."""
+    """Checks a file's size in the zip's list: no more is ever inflated."""
     most = {
         f"{STATE}/{archive_file.NAME}": None,
         f"{STATE}/{SNAPSHOT}": _SNAPSHOT_BYTES_MAX,
-        f"{STATE}/{LEASES}": _BOMB_BYTES,  # of a million leases
+        f"{STATE}/{LEASES}": _BOMB_BYTES,  # a million leases
     }
     limit = most.get(entry.filename, _SMALL_BYTES_MAX)
     shrunk = entry.file_size > _BOMB_RATIO * max(1, entry.compress_size)

@@ -1,13 +1,13 @@
 """Pure: no clock, no socket, no await.
 
-The state as JSON for people, and back: exactly the same store.
+Converts the state to JSON for people, and back to exactly the same store.
 
     {"appliance state": 2, "counter": 7, "drained": "", "archived": 0,
      "jobs": [...], "boxes": [...]}
 
-JSON knows fewer values than a job document may hold; what it lacks is an object with one key:
-{"$map": [[key, value], ...]} for a map whose keys are no strings, {"$float": "nan"} for what is
-no number.  It holds the secrets of jobs, as the state does.
+JSON has fewer values than a job document may hold; the others become an object with one key:
+{"$map": [[key, value], ...]} for a map whose keys are not strings, {"$float": "nan"} for a float
+that is not finite.  The JSON holds the secrets of jobs, as the state does.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from appliance.keep.state import records, versions
 
 _FORMAT: Final = "appliance state"
 _KEYS: Final = (_FORMAT, "counter", "drained", "archived", "jobs", "boxes")
-_CLOCK: Final = "clock"  # may be absent: version 1 wrote none down
-_SHOWN_MAX: Final = 10  # mistakes named at once
-# what cattrs calls the places in a list and in a class, as JSON has them
+_CLOCK: Final = "clock"  # optional: version 1 did not write it
+_SHOWN_MAX: Final = 10  # mistakes named in one error
+# Python's types, in words for somebody who edits JSON
 _TYPES: Final = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a truth"}
 
 
 def dump(store: Store) -> str:
-    """The JSON of a store; equal text for equal stores."""
+    """Returns the JSON of a store; equal text for equal stores."""
     value = {
         _FORMAT: versions.VERSION,
         "counter": store.counter,
@@ -51,7 +51,7 @@ def dump(store: Store) -> str:
 
 
 def load(text: str, name: str) -> Store:
-    """The store that JSON says.  Raises BadState: file, path, and what would be right."""
+    """Reads a store from JSON.  Raises BadState with file, path, and what would be right."""
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -84,7 +84,7 @@ def load(text: str, name: str) -> Store:
 
 
 def _clock(value: Any, name: str) -> tuple[Clocked | None, float]:
-    """What the clocks said, and the newest moment.  Raises BadState."""
+    """Returns the last reading of the clocks, and the newest moment.  Raises BadState."""
     if value is None:
         return None, 0.0
     rest = dict(value) if isinstance(value, dict) else {}
@@ -96,7 +96,7 @@ def _clock(value: Any, name: str) -> tuple[Clocked | None, float]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can say it."""
+    """Converts a value to one that JSON has."""
     if isinstance(value, dict):
         if any(not isinstance(key, str) or key.startswith("$") for key in value):
             return {"$map": [[_plain(key), _plain(part)] for key, part in value.items()]}
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _rich(value: Any, path: str, name: str) -> Any:
-    """The way back from `_plain`."""
+    """Undoes `_plain`.  Raises BadState."""
     if isinstance(value, list):
         return [_rich(part, f"{path}[{n}]", name) for n, part in enumerate(value)]
     if not isinstance(value, dict):
@@ -168,10 +168,10 @@ def _check_top(value: Any, name: str) -> None:
 def _structure(value: Any, kind: Any, path: str, name: str) -> Any:
     try:
         made = records.structure(value, kind)
-    except Exception as error:  # whatever a person's value makes cattrs say
+    except Exception as error:  # cattrs may raise anything for a person's value
         wrong = cattrs.transform_error(error, path=path, format_exception=_explain)
         raise BadState("\n".join(_lines(wrong, name))) from error
-    for n, part in enumerate(made):  # a number where a string stands, taken as if it were one
+    for n, part in enumerate(made):  # cattrs takes a number for a string
         if (again := _first_other(_plain(value[n]), _plain(records.unstructure(part)))) is not None:
             raise BadState(f"{name}: {path}[{n}]{again}")
     return made
@@ -193,7 +193,7 @@ def _lines(wrong: Iterable[str], name: str) -> list[str]:
 def _explain(error: BaseException, kind: type | None) -> str:
     match error:
         case KeyError():
-            return repr(error.args[0])  # `_lines` knows where
+            return repr(error.args[0])  # `_lines` adds the place
         case cattrs.ForbiddenExtraKeysError():
             known = ", ".join(field.name for field in attrs.fields(error.cl))
             return f"unknown: {', '.join(sorted(map(str, error.extra_fields)))}; known: {known}"
@@ -202,7 +202,7 @@ def _explain(error: BaseException, kind: type | None) -> str:
 
 
 def _first_other(given: Any, made: Any) -> str | None:
-    """The path to what reads back as something else, and what it would have to be."""
+    """Finds the first value that reads back as another; returns its path and its right form."""
     if isinstance(given, dict) and isinstance(made, dict):
         for key, part in given.items():
             if key not in made:
@@ -229,7 +229,7 @@ def _check_names(names: list[str], path: str, name: str) -> None:
 
 
 def _check_references(counter: int, jobs: list[Job], boxes: list[Box], name: str) -> None:
-    """Raises BadState where a job's number or its box is not one that there can be."""
+    """Raises BadState if a job's number or its box is impossible."""
     known = {box.name for box in boxes}
     holders: dict[str, str] = {}
     for n, job in enumerate(jobs):

@@ -1,8 +1,8 @@
 """State files while no server uses them: read as they are, repaired, or made from an export.
 
-A repair is done in an order that a kill at any point survives: damaged files are linked into a
-folder beside them, then a new snapshot gets its name, then the old names go.  Until the snapshot
-has its name a start finds what it found before.
+A repair survives a kill at any point because of its order: damaged files are hard-linked into a
+folder beside them, then the new snapshot is renamed into place, then the old names are removed.
+Until that rename a start finds the state as it was before.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from appliance.keep.state import frames, records, replay
 from appliance.keep.state.disk import StateFolder, lock, new_folder
 from appliance.keep.state.records import Image
 
-# What root reads for somebody who owns the folder: two snapshots of a million jobs that wait, and
-# the journals beside them.
+# Most that root reads for the folder's owner: two snapshots of a million waiting jobs, and the
+# journals beside them.
 STATE_BYTES_MAX: Final = 6 * 2**30
 
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[Contents]:
-    """The state files in `folder`; no server may use it meanwhile, and root is its owner.
+    """Yields the state files in `folder`, locked against servers; root acts as the folder's owner.
 
-    Raises NotFound without such a folder, BadState where a server runs or a later program wrote it,
+    Raises NotFound without such a folder, BadState if a server runs or a later program wrote it,
     OSError, Refused.
     """
     if not folder.is_dir():
@@ -43,7 +43,7 @@ def reading(folder: Path) -> Iterator[Contents]:
         try:
             stack.enter_context(lock(folder))
         except OSError as error:
-            if error.errno != errno.EROFS:  # else nobody can change it
+            if error.errno != errno.EROFS:  # on a read-only file system nobody can change it
                 raise
         yield _contents(folder)
 
@@ -62,10 +62,10 @@ def _contents(folder: Path) -> Contents:
 
 
 async def repair(folder: Path, found: Survey) -> Path:
-    """Make what was found the state; returns the folder that keeps all older files.
+    """Makes `found` the state; returns the folder that keeps all older files.
 
-    Raises BadState where a server runs or a folder or a link is in the way, Refused, OSError and
-    SyncFailed; what is there then is as before, or repaired.
+    Raises BadState if a server runs or a folder or a link is in the way, Refused, OSError and
+    SyncFailed; the state is then as before, or repaired.
     """
     with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
         if replay.RESTORING in await disk.names():
@@ -88,7 +88,7 @@ async def repair(folder: Path, found: Survey) -> Path:
 
 
 def _set_aside(folder: Path, names: list[str]) -> Path:
-    """A new folder beside the files, with a second name for each."""
+    """Makes a new folder beside the files and hard-links each file into it."""
     kept = new_folder(folder, "damaged-")
     for name in names:
         os.link(folder / name, kept / name)
@@ -98,9 +98,9 @@ def _set_aside(folder: Path, names: list[str]) -> Path:
 
 
 def counter(folder: Path, lab: str) -> int:
-    """The newest number of a job that stands in the state in `folder`, damaged or not.
+    """Returns the newest job number in the state in `folder`, damaged or not.
 
-    0 for none, and for the state of a newer program.
+    0 if there is none, and for the state of a newer program.
     """
     try:
         found = survey(_contents(folder), lab)
@@ -111,9 +111,9 @@ def counter(folder: Path, lab: str) -> int:
 
 
 async def begin(folder: Path, store: Store, given: int = 0) -> None:
-    """Make `store` the state; no new job gets a number up to `given`.
+    """Makes `store` the state; new jobs get numbers above `given`.
 
-    Raises BadState where there is one already or a server runs, Refused, OSError and SyncFailed.
+    Raises BadState if there is a state already or a server runs, Refused, OSError and SyncFailed.
     """
     with owner.acting(folder), contextlib.closing(StateFolder(folder)) as disk:
         there = [

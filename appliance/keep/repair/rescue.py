@@ -1,6 +1,6 @@
-"""The archive while no server uses it: is it whole, what is left of it, and all of it for people.
+"""The archive while no server uses it: checked, repaired, and read as a whole for an export.
 
-A repair copies every row that can be read into a new file, which gets the name when it is whole.
+A repair copies every readable row into a new file, which is renamed into place when complete.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from appliance.keep.repair.survey import Damage
 from appliance.keep.state import replay
 
 _BESIDE: Final = f".{archive_file.NAME}.new"
-# What runs in the place of a script that is lost, should its job have a box that starts it again.
+# Replaces a lost script, in case the job's box starts the job again.
 _LOST: Final = Body(script="#!/bin/sh\necho 'the document of this job was lost' >&2\nexit 1\n")
 _WHY: Final = "its document was lost"
-# Numbers between two stretches that can be read, asked for one by one: some seconds of work.
+# Most numbers between two readable stretches that are asked for one by one: some seconds of work.
 _HOLE_MAX: Final = 1_000_000
 
 
 def damage(folder: Path, store: Store) -> Damage | None:
-    """Why a server would not start with this archive, or a job not run; None where all is well.
+    """Says why a server would not start with this archive, or a job would not run; None: all well.
 
-    Raises DiskTrouble where it cannot be told: another program holds the file, say.
+    Raises DiskTrouble if that cannot be told, as when another program holds the file.
     """
     filed = [job for job in store.jobs.values() if job.document.body is None]
     if os.path.lexists(folder / replay.RESTORING):
@@ -65,7 +65,7 @@ def damage(folder: Path, store: Store) -> Damage | None:
 
 @attrs.frozen
 class _Left:
-    over: set[int]  # numbers of jobs
+    over: set[int]  # numbers of archived jobs
     bodies: set[int]
 
 
@@ -97,7 +97,7 @@ def _look(folder: Path, store: Store) -> tuple[str, _Left]:
 
 
 def _astray(connection: sqlite3.Connection) -> str:
-    """Whether an attempt cannot be found by its token, in words."""
+    """Says which attempts cannot be found by token, or have no job, in words; empty: none."""
     number_of = "SELECT number FROM attempt WHERE token = ?"
     lost = [
         row[0]
@@ -118,16 +118,16 @@ def _astray(connection: sqlite3.Connection) -> str:
 def _rows(
     connection: sqlite3.Connection, table: str, broken: list[int] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """The whole ones among those that can be read: from both ends, then one by one between them.
+    """Yields the readable rows that are whole: from both ends, then one by one between them.
 
-    Numbers of others go to `broken`.
+    Puts the numbers of damaged rows into `broken`.
     """
     seen: set[int] = set()
-    ends = [0, 0]  # the last number, from either end
+    ends = [0, 0]  # the last number read from either end
     for n, way in enumerate(("ASC", "DESC")):
         try:
             for row in connection.execute(f"SELECT * FROM {table} ORDER BY number {way}"):
-                if row[0] in seen:  # by two ways, or from the other end
+                if row[0] in seen:  # found twice, or from the other end
                     continue
                 seen.add(row[0])
                 if sealed.is_whole(row):
@@ -151,15 +151,15 @@ def _rows(
 
 
 def mend(folder: Path) -> None:
-    """Put a new archive, with every row that is whole, in the place of a damaged one.
+    """Replaces a damaged archive by a new one that has every whole row.
 
-    The old one must have a second name already.  A kill at any point leaves what the next call
-    goes on with.  Raises OSError, DiskTrouble, and its reasons as sqlite3.Error.
+    The old archive must have a second name already.  After a kill at any point the next call
+    finishes the work.  Raises OSError, DiskTrouble and sqlite3.Error.
     """
     if not (folder / archive.MENDED).exists():
         _copy(folder, folder / _BESIDE)
-        atomic.replace(folder / _BESIDE, folder / archive.MENDED)  # it is whole
-    for name in files(folder):  # a log of the old one would be written into the new one
+        atomic.replace(folder / _BESIDE, folder / archive.MENDED)  # complete
+    for name in files(folder):  # SQLite would apply the old log to the new file
         if name != archive_file.NAME:
             (folder / name).unlink()
     atomic.replace(folder / archive.MENDED, folder / archive_file.NAME)
@@ -168,7 +168,7 @@ def mend(folder: Path) -> None:
 def _copy(folder: Path, beside: Path) -> None:
     beside.unlink(missing_ok=True)
     with contextlib.closing(archive_file.connect(beside)) as new:
-        new.execute("PRAGMA journal_mode = DELETE")  # one file, to be renamed
+        new.execute("PRAGMA journal_mode = DELETE")  # a single file, since it is renamed
         if not (folder / archive_file.NAME).exists():
             return
         with contextlib.suppress(BadState), contextlib.closing(_old(folder)) as old:
@@ -177,17 +177,17 @@ def _copy(folder: Path, beside: Path) -> None:
                 for row in _rows(old, table):
                     marks = ", ".join("?" * len(row))
                     new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
-                    if table == "job":  # no checksum holds what stood in the third table
+                    if table == "job":  # table `attempt` has no checksums: made anew
                         tokens = [(token, row[0]) for token in sealed.tokens_of(row)]
                         new.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?)", tokens)
                 new.execute("COMMIT")
 
 
 def agreed(folder: Path, store: Store, now: float) -> Store:
-    """The store after a repair, with what a whole archive knows better.
+    """Returns the repaired store, corrected by what the whole archive holds.
 
-    A job that the archive took is over, whether the record of its end was lost or not; no number
-    that it has is given to a new job; one whose document is lost ends, for nobody could run it.
+    A job in the archive is over, even if the record of its end was lost; no number in the archive
+    is given to a new job; a job whose document is lost ends, since nobody could run it.
     """
     if not (folder / archive_file.NAME).exists():
         return store
@@ -219,21 +219,21 @@ def _is_active(job: Job) -> bool:
 
 
 def _old(folder: Path) -> sqlite3.Connection:
-    """Read where the folder can only be read, too.  Raises BadState, DiskTrouble."""
+    """Opens the archive, in a read-only folder too.  Raises BadState, DiskTrouble."""
     mode = "rw"
     if not os.access(folder, os.W_OK, effective_ids=True):
-        # SQLite reads no log of what is immutable, and without its log wants to make one.
+        # SQLite ignores the log of an immutable file; for any other it creates a missing log.
         mode = "ro" if (folder / f"{archive_file.NAME}-wal").exists() else "ro&immutable=1"
     return archive_file.connect(folder / archive_file.NAME, mode)
 
 
 def files(folder: Path) -> list[str]:
-    """The names of the archive's files that are taken: SQLite has several."""
+    """Returns the names of the archive's files that exist: SQLite has several."""
     return [name for name in archive_file.FILES if os.path.lexists(folder / name)]
 
 
 def whole(folder: Path, store: Store) -> Store:
-    """The store with all that only the archive has.  Raises BadState where that is damaged."""
+    """Returns the store plus all that only the archive has.  Raises BadState if it is damaged."""
     with owner.acting(folder):
         return _whole(folder, store)
 

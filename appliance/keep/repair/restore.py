@@ -1,6 +1,7 @@
-"""A backup takes the place of the state, the hosts files and the configuration.
+"""Restores a backup in place of the state, the hosts files and the configuration.
 
-What would stop it half-way is found out before anything is changed; nothing is removed ever.
+Whatever would stop a restore half-way is looked for before the first change.  Nothing is ever
+removed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from appliance.keep.repair.backup import (
 from appliance.keep.state import frames, records, replay
 from appliance.keep.state.disk import StateFolder, new_folder
 
-ASIDE: Final = "replaced-"  # in the state folder: what a restore has replaced
+ASIDE: Final = "replaced-"  # in the state folder: begins the names of folders with replaced files
 _COPY_BYTES: Final = 2**20
 
 
 def in_the_way(config: Config, backup: Backup, configuration: Path) -> list[Path]:
-    """What a restore would replace: files that are there, and not what the backup has."""
+    """Returns the files a restore would replace: all state files, others if they differ."""
     state, hosts = config.paths.state, config.paths.hosts
     with owner.acting(state):
         there = _state_files(state)
@@ -68,26 +69,26 @@ def _state_files(state: Path) -> list[Path]:
 
 
 def restore(config: Config, backup: Backup, configuration: Path, *, replace: bool) -> Path | None:
-    """Make what the backup holds the state, the hosts files and the configuration.
+    """Makes the backup's contents the state, the hosts files and the configuration.
 
-    No new job gets a number that a job had which the backup does not know: as far as the state
-    that is there tells, or results.
+    No new job gets the number of a job that is missing in the backup, as far as the existing state
+    or the results tell those numbers.
 
-    Returns the folder that has what was replaced.  Raises BadState where a server runs, Refused
-    where something is in the way and `replace` was not said, OSError; nothing is removed ever.
-    In each folder root is its owner: the state and the hosts files are the server's.
+    Returns the folder with the replaced files.  Raises BadState if a server runs, Refused if
+    something is in the way and `replace` is false, OSError.  Nothing is ever removed.
+    Root acts as each folder's owner: the state and the hosts files are the server's.
     """
     state, hosts, found = config.paths.state, config.paths.hosts, config.paths.srv / "result"
     with owner.acting(state):
         disk = StateFolder(state)
-    with contextlib.closing(disk):  # no server, from here on
+    with contextlib.closing(disk):  # no server can start from here on
         there = in_the_way(config, backup, configuration)
         _check_places(config, backup, configuration, there)
         if there and not replace:
             named = ", ".join(map(str, there[:5])) + (" and more" if there[5:] else "")
             raise Refused(f"nothing was changed; in the way: {named}; --yes moves it aside")
         with owner.acting(state):
-            # One that was broken off has moved some of the state, or all of it, aside.
+            # An interrupted restore may have moved some or all of the state aside.
             places = (state, *state.glob(f"{ASIDE}*"))
             before = max(offline.counter(place, config.lab) for place in places)
         with owner.acting(found):
@@ -107,7 +108,7 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
             for name in backup.names(HOSTS):
                 _put(hosts / name, _pieces(backup, f"{HOSTS}/{name}"), 0o644)
         if CONFIGURATION in backup.zip.namelist():
-            # As an install has it: the server's group may read it, and accounts are in it.
+            # As an install makes it: it holds accounts, and the server's group may read it.
             whose = (0, state.stat().st_gid) if os.geteuid() == 0 else None
             _put(configuration, _pieces(backup, CONFIGURATION), 0o640, whose)
         with owner.acting(state):
@@ -117,7 +118,7 @@ def restore(config: Config, backup: Backup, configuration: Path, *, replace: boo
 
 
 def _check_places(config: Config, backup: Backup, configuration: Path, there: list[Path]) -> None:
-    """Raises Refused for what would stop a restore half-way."""
+    """Raises Refused for anything that would stop a restore half-way."""
     hosts, folders = config.paths.hosts, []
     with owner.acting(hosts):
         targets = [hosts / name for name in backup.names(HOSTS)]
@@ -133,7 +134,7 @@ def _check_places(config: Config, backup: Backup, configuration: Path, there: li
 
 
 def _aside(path: Path) -> str:
-    """The name there of what is no state file."""
+    """Returns the name that a file other than a state file gets in the folder set aside."""
     return f"{path.parent.name}-{path.name}"
 
 
@@ -145,7 +146,7 @@ def _move_aside(state: Path, there: list[Path]) -> Path:
             with owner.acting(state):
                 path.rename(aside / path.name)
             continue
-        # Another owner's, it may be, or on another file system: a copy.
+        # Copied, since it may be another owner's or on another file system.
         with owner.acting(path.parent):
             data = plain_files.read(path, follow=True)
         with owner.acting(state):
@@ -171,6 +172,6 @@ def _put(
     mode: int = OWNER_ONLY,
     whose: tuple[int, int] | None = None,
 ) -> None:
-    """One file, whole and durable."""
+    """Writes one file, complete and durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.put(path, pieces, mode, whose)

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-A store out of parts that do not fit together any more: some of its jobs, boxes or changes are
-lost (survey.py).  What is there is taken as true, and the store made to agree with it.
+Builds a store from parts that no longer fit together: some jobs, boxes or changes are lost
+(survey.py).  What is left is taken as true, and the store is made consistent with it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ ENDED_UNSEEN: Final = "how it ended is lost: the state was repaired"
 
 
 def store_of(loading: records.Loading) -> Store:
-    """The store of a snapshot that may lack some of its jobs and boxes."""
+    """Returns the store of a snapshot that may lack some of its jobs and boxes."""
     for box in loading.boxes.values():
-        box.job = None  # as the jobs say, those that are there
+        box.job = None  # set again from the jobs that are left
     for job in loading.jobs.values():
-        for attempt in job.attempts:  # the one under way is the last of them
+        for attempt in job.attempts:  # the last one may be under way
             loading.boxes.setdefault(attempt.box, Box(attempt.box, ()))
     return loading.store()
 
 
 def make(store: Store, change: Change) -> str | None:
-    """Make a change; why it cannot be made."""
-    if isinstance(change, Archived | Filed):  # what is left of the jobs that it names
+    """Applies a change; returns why it cannot be applied, None if it was."""
+    if isinstance(change, Archived | Filed):  # only for those named jobs that are left
         change = attrs.evolve(
             change, jobs=tuple(name for name in change.jobs if name in store.jobs)
         )
@@ -45,7 +45,7 @@ def make(store: Store, change: Change) -> str | None:
 
 
 def caught_up(store: Store, change: Moved, attempt: Attempt) -> Store:
-    """The store as it must have been when a job was offered: the job queued, its box free."""
+    """Returns the store as it must have been before an offer: the job queued, its box free."""
     job, box = store.jobs.get(change.job), store.boxes.get(attempt.box)
     if job is None:
         return store
@@ -58,7 +58,7 @@ def caught_up(store: Store, change: Moved, attempt: Attempt) -> Store:
     queued = jobs.Queued(attempt.number - 1, attempt.losses, attempt.avoid, attempt.lost_by)
     store.jobs[job.id] = attrs.evolve(job, state=queued, finished=None)
     for other in store.boxes.values():
-        other.job = None  # as the jobs say
+        other.job = None  # set again from the jobs
     return Store(
         store.jobs, store.boxes, store.counter, store.drained, store.archived,
         store.clocked, store.moment,

@@ -1,12 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-What state files hold, damaged or not: what a start would make of them, why it would refuse, and
-what a repair can save.
+Reads state files, damaged or not: what a start would make of them, why it would refuse, and what
+a repair can save.
 
-A repair goes on where a start stops.  It takes every record that is whole; a change among them
-that does not follow any more, since what stood before it is lost, is left out and named.
-Of what is lost, only what can be told is said: the numbers of its records, and the job ids that
-still stand in its bytes.
+A repair continues where a start stops.  It takes every whole record; a change that no longer
+follows, because records before it are lost, is left out and named.
+Of lost records only known facts are reported: their numbers, and the job ids still found in
+their bytes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from appliance.keep.repair import salvage
 from appliance.keep.state import frames, records, replay
 from appliance.keep.state.frames import Part
 
-MISSING_MAX: Final = 10  # journals that are named of those missing in a row
-Contents = Mapping[str, bytes | OSError]  # by name; the error of a file that cannot be read
+MISSING_MAX: Final = 10  # missing journals in a row that are named
+Contents = Mapping[str, bytes | OSError]  # by name; an error: the file cannot be read
 
 
 @attrs.frozen
 class Damage:
-    """One reason for a start to refuse."""
+    """One reason for a start to refuse the state."""
 
     file: str
     offset: int | None  # None: the file as a whole
     why: str
-    lost: str = ""  # what a repair loses by it, in words; empty: nothing
-    jobs: tuple[str, ...] = ()  # the ids that stand in what is lost, as far as can be told
+    lost: str = ""  # what a repair loses because of it, in words; empty: nothing
+    jobs: tuple[str, ...] = ()  # job ids found in the lost bytes, as far as can be told
 
     def __str__(self) -> str:
         where = "" if self.offset is None else f"damaged at byte {self.offset}: "
@@ -51,30 +51,30 @@ class File:
     name: str
     size: int
     records: int  # whole ones
-    used: bool  # by a start; others wait to be removed
+    used: bool  # read by a start; other files wait to be removed
 
 
 @attrs.define
 class Survey:
-    """All that was found."""
+    """Everything that was found."""
 
     store: Store = attrs.Factory(Store)
-    next: int = 0  # the number of the journal record that comes next
-    newest: int = 0  # the highest number of a file
+    next: int = 0  # the number of the next journal record
+    newest: int = 0  # the highest number of a state file
     files: list[File] = attrs.Factory(list)
     damage: list[Damage] = attrs.Factory(list)
-    torn: str = ""  # the last record, which a start drops: nobody was told of it
+    torn: str = ""  # the torn last record, which a start drops: it was never acknowledged
 
     @property
     def losses(self) -> list[Damage]:
-        """The damage by which a repair loses something."""
+        """The damage that makes a repair lose something."""
         return [damage for damage in self.damage if damage.lost]
 
 
 def survey(contents: Contents, lab: str) -> Survey:
-    """What these files say.  Raises BadState for those of a newer program.
+    """Reads these files.  Raises BadState for files of a newer program.
 
-    Where the newest snapshot is damaged, an older one that the disk still has may lose less.
+    If the newest snapshot is damaged, an older one that is still there may lose less.
     """
     _check_versions(contents)
     files = replay.files_among(contents)
@@ -96,7 +96,7 @@ def _check_versions(contents: Contents) -> None:
 
 
 def _from(contents: Contents, files: replay.Files, start: int, lab: str) -> Survey:
-    """What a start from snapshot `start` would find."""
+    """Returns what a start from snapshot `start` would find."""
     found = Survey(newest=files.newest, torn=files.lone)
     surveyor = _Surveyor(found, contents, lab)
     if files.snapshots:
@@ -115,14 +115,14 @@ def _from(contents: Contents, files: replay.Files, start: int, lab: str) -> Surv
 
 
 class _Surveyor:
-    """Reads one file after the other into a Survey."""
+    """Reads one file after another into a Survey."""
 
     def __init__(self, found: Survey, contents: Contents, lab: str) -> None:
         self._found, self._contents = found, contents
         self._labs = {lab}
         self._whole: dict[str, int] = {}  # records, by file
-        self._pending: list[Damage] = []  # of journals: how much is lost is not known yet
-        self._known_next = True  # whether the number of the next record is
+        self._pending: list[Damage] = []  # in journals: what is lost is not known yet
+        self._known_next = True  # whether the next record's number is known
 
     # ---- the newest snapshot
 
@@ -214,13 +214,13 @@ class _Surveyor:
             found.damage.append(Damage(name, part.start, why, lost, jobs_))
 
     def _settle(self, lost: str) -> None:
-        """What was damaged before this point is now known to have cost `lost`."""
+        """Reports the pending damage, which together has cost `lost`."""
         for n, damage in enumerate(self._pending):
             self._found.damage.append(attrs.evolve(damage, lost=lost if n == 0 else ""))
         self._pending.clear()
 
     def end(self, files: replay.Files, start: int) -> None:
-        """Nothing comes any more."""
+        """Finishes the survey after the last file."""
         found = self._found
         self._settle(f"record {found.next}, and whatever stood behind it")
         gap = files.gap() if files.snapshots else ""
@@ -249,7 +249,7 @@ class _Surveyor:
         return data if isinstance(data, bytes) else b""
 
     def _start(self, data: bytes, header: bytes, name: str, broken: list[Damage]) -> int:
-        """Where the records of a file begin; notes what is wrong with the file as a whole."""
+        """Returns where a file's records begin; notes damage to the file as a whole in `broken`."""
         there = self._contents.get(name)
         if there is None:
             broken.append(Damage(name, None, "is missing"))
@@ -263,13 +263,13 @@ class _Surveyor:
         return first.start if first is not None else len(data)
 
     def _ids(self, data: bytes, part: Part | None) -> tuple[str, ...]:
-        """The job ids in damaged bytes: strings of their own, or the end of a result root."""
+        """Returns job ids in damaged bytes: separate strings, or the ends of result roots."""
         stretch = data if part is None else data[part.start : part.end]
         labs = "|".join(map(re.escape, sorted(self._labs))).encode()
         ids: dict[str, None] = {}
         for match in re.finditer(rb"(?:%b)\.\d{1,9}" % labs, stretch):
             name, before = match[0], stretch[max(0, match.start() - 2) : match.start()]
-            if not before.endswith(b"/"):  # a string of CBOR has its length before it
+            if not before.endswith(b"/"):  # CBOR puts a string's length before it
                 name = name[: max(0, _length(before))]
             if re.fullmatch(rb"(?:%b)\.\d+" % labs, name):
                 ids[name.decode()] = None
@@ -277,7 +277,7 @@ class _Surveyor:
 
 
 def _length(head: bytes) -> int:
-    """Of the CBOR string that begins behind `head`."""
+    """Returns the length of the CBOR string that follows `head`."""
     if len(head) == 2 and head[0] == 0x78:
         return head[1]
     return head[-1] - 0x60 if head else 0
@@ -287,7 +287,7 @@ _FOREIGN: Final = "it holds a record that is none of ours"
 
 
 def _numbers(first: int, following: int) -> str:
-    """The records from `first` on that come before `following`, in words."""
+    """Returns the records from `first` up to, but not with, `following`, in words."""
     if first == following:
         return ""
     if first + 1 == following:
@@ -303,5 +303,5 @@ def _job_of(change: Change) -> str | None:
 
 
 def ids(damage: Iterable[Damage]) -> list[str]:
-    """The job ids in all of it, each once."""
+    """Returns the job ids in all the damage, each once."""
     return list(dict.fromkeys(name for one in damage for name in one.jobs))

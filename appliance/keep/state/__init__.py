@@ -1,1 +1,1 @@
-"""The journal, its snapshots, and the way back from them."""
+"""The journal, its snapshots, and how they are loaded."""

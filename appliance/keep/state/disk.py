@@ -1,15 +1,15 @@
 """The only writer of state files.
 
-`StateDisk` keeps the promises: an append is all there or not at all, a replaced file is the old one
-or the new one.  It makes them from plain system calls (`Calls`), so that tests put calls in memory
-beneath it and have them fail.  Two kinds of failure leave it:
+`StateDisk` keeps the promises: an append happens completely or not at all, and a replaced file is
+the old one or the new one.  It makes plain system calls (`Calls`), so that tests can put calls in
+memory in their place and have them fail.  Two kinds of failure leave it:
 
-* OSError: refused, and as if it had not been tried; may be tried again;
-* SyncFailed: a sync went wrong.  The kernel may have dropped what it could not write and say
-  "fine" the next time, so nothing may be tried again: the process must stop and read the disk.
+* OSError: the call was refused and had no effect; it may be retried;
+* SyncFailed: a sync failed.  The kernel may have dropped what it could not write and report
+  success the next time, so nothing may be retried: the process must stop and read the disk.
 
 Everything that blocks runs in a thread.  Tests under a mock clock use a disk in memory instead,
-since Trio's autojump does not know about threads (python-trio/trio#456).
+since Trio's autojump does not know of threads (python-trio/trio#456).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from appliance.errors import BadState, DiskTrouble, SyncFailed
 from appliance.fs import atomic, owner, plain_files
 
 RESERVE: Final = "reserve"  # the file that holds the room set aside for the state
-LOCK: Final = "lock"  # the file with the pid of whoever uses the folder
-NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])  # what the reserve helps against
-BESIDE: Final = ".new"  # behind the name of a file that is not whole yet
+LOCK: Final = "lock"  # the file with the pid of the process that uses the folder
+NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])  # then the reserve is released
+BESIDE: Final = ".new"  # suffix of a file that is still being written
 _FOLDER_OWNER_ONLY: Final = 0o700
 _OWNER_ONLY: Final = 0o600  # documents hold secrets
-# The journal, a snapshot and the watch over space at once; not trio's own limit of 40 threads,
-# which a storm of file requests may have taken.
+# For the journal, a snapshot and the watch over space at once.  Trio's own limit of 40 threads is
+# not used: a storm of file requests may have taken them all.
 _THREADS: Final = 4
 
 
@@ -42,16 +42,16 @@ class Disk(Protocol):
     """A flat folder of state files.  Every method but `read` raises OSError and SyncFailed."""
 
     async def names(self) -> list[str]:
-        """All files, sorted."""
+        """Returns the names of all files, sorted."""
 
     async def read(self, name: str) -> bytes:
-        """The whole file.  Raises OSError."""
+        """Returns the whole file.  Raises OSError."""
 
     async def append(self, name: str, data: bytes) -> None:
-        """Returns once `data` is durable at the end of the file, which is made if need be."""
+        """Returns once `data` is durable at the end of the file, which is created if missing."""
 
     def go_on(self, name: str, size: int) -> None:
-        """What stands behind the first `size` bytes goes before the next append."""
+        """Lets the next append first cut off everything after the first `size` bytes."""
 
     async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
         """Returns once the file durably holds `pieces` and nothing else."""
@@ -60,13 +60,13 @@ class Disk(Protocol):
         """Returns once the file is gone; a power cut may bring it back."""
 
     async def free(self) -> int:
-        """Bytes that may still be written."""
+        """Returns how many bytes may still be written."""
 
     async def reserve(self, size: int) -> None:
-        """Set `size` bytes aside."""
+        """Sets `size` bytes aside."""
 
     async def release(self) -> bool:
-        """Give up what was set aside; whether there was any."""
+        """Gives up what was set aside; returns whether there was any."""
 
 
 class Calls(Protocol):
@@ -86,7 +86,7 @@ class Calls(Protocol):
 
 
 def new_folder(within: Path, prefix: str) -> Path:
-    """A folder for its owner alone: the first of `<prefix>1`, `<prefix>2`... that is not there.
+    """Makes a folder for its owner only: the first free name of `<prefix>1`, `<prefix>2`...
 
     Raises OSError.
     """
@@ -97,7 +97,7 @@ def new_folder(within: Path, prefix: str) -> Path:
     return made
 
 
-Run = Callable[..., Awaitable[Any]]  # runs a plain function where it may block
+Run = Callable[..., Awaitable[Any]]  # runs a plain function, in a thread if it blocks
 
 
 class StateDisk:
@@ -106,31 +106,31 @@ class StateDisk:
     def __init__(self, calls: Calls, run: Run) -> None:
         self._calls = calls
         self._run = run
-        self._good: dict[str, int] = {}  # how much of each file was promised
-        self._dirty: set[str] = set()  # files with something behind that
-        self._named: set[str] = set()  # files whose names are durable, as this process knows
+        self._good: dict[str, int] = {}  # by file: how many of its bytes are acknowledged
+        self._dirty: set[str] = set()  # files with bytes after the acknowledged ones
+        self._named: set[str] = set()  # files whose names are known to be durable
 
     async def names(self) -> list[str]:
-        """All files, sorted."""
+        """Returns the names of all files, sorted."""
         names: list[str] = await self._run(self._calls.names)
         return sorted(names)
 
     async def read(self, name: str) -> bytes:
-        """The whole file.  Raises OSError."""
+        """Returns the whole file.  Raises OSError."""
         data: bytes = await self._run(self._calls.read, name)
         return data
 
     async def append(self, name: str, data: bytes) -> None:
-        """Returns once `data` is durable at the end of the file, which is made if need be."""
+        """Returns once `data` is durable at the end of the file, which is created if missing."""
         await self._run(self._append, name, data)
 
     def go_on(self, name: str, size: int) -> None:
-        """What stands behind the first `size` bytes goes before the next append."""
+        """Lets the next append first cut off everything after the first `size` bytes."""
         self._good[name] = size
         self._dirty.add(name)
 
     async def replace(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Returns once the file durably holds `pieces`; they are made where it may block, too."""
+        """Returns once the file durably holds `pieces`; runs their iterator in a thread, too."""
         await self._run(self._replace, name, pieces)
 
     async def remove(self, name: str) -> None:
@@ -141,16 +141,16 @@ class StateDisk:
         self._named.discard(name)
 
     async def free(self) -> int:
-        """Bytes that may still be written."""
+        """Returns how many bytes may still be written."""
         free: int = await self._run(self._calls.free)
         return free
 
     async def reserve(self, size: int) -> None:
-        """Set `size` bytes aside."""
+        """Sets `size` bytes aside."""
         await self._run(self._reserve, size)
 
     async def release(self) -> bool:
-        """Give up what was set aside; whether there was any."""
+        """Gives up what was set aside; returns whether there was any."""
         try:
             await self._run(self._calls.unlink, RESERVE)
         except OSError:
@@ -167,11 +167,11 @@ class StateDisk:
         try:
             self._write(name, data)
         except OSError:
-            with contextlib.suppress(OSError):  # else before the next try
+            with contextlib.suppress(OSError):  # if this fails, the next append does it
                 self._calls.truncate(name, good)
                 self._dirty.discard(name)
             raise
-        # An earlier process, or an earlier try, may not have come so far as to sync the name.
+        # An earlier process, or an earlier try, may have stopped before it synced the name.
         self._sync(name, folder=name not in self._named)
         self._named.add(name)
         self._good[name] = good + len(data)
@@ -220,7 +220,7 @@ class StateFolder(StateDisk):
     """A Disk on a real folder, locked against a second server."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BadState where another process holds the lock (names its pid), DiskTrouble."""
+        """Locks the folder.  Raises BadState with the pid of another holder, DiskTrouble."""
         limiter = trio.CapacityLimiter(_THREADS)
 
         async def run(function: Callable[..., Any], *args: Any) -> Any:
@@ -236,17 +236,17 @@ class StateFolder(StateDisk):
         super().__init__(self._files, run)
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Releases the lock."""
         self._files.close()
         self._lock.close()
 
 
 def lock(folder: Path) -> contextlib.ExitStack:
-    """The folder's lock; closing it gives it up.  Raises OSError, BadState; names who else has it.
+    """Locks the folder until the result is closed.  Raises OSError, BadState (names the holder).
 
-    The folder itself is locked, since a hand may remove any file in it, and `lock`, which tells
-    the pid, and which older programs look at.  Root has no business in somebody else's folder:
-    who comes as root comes by `owner.acting`.
+    Both the folder itself and the file `lock` are locked: a person may remove any file in the
+    folder, but `lock` tells the pid, and older programs look at it.  Root is refused in another
+    user's folder: callers that run as root use `owner.acting`.
     """
     with contextlib.ExitStack() as stack:
         itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -257,7 +257,7 @@ def lock(folder: Path) -> contextlib.ExitStack:
         stack.callback(os.close, file)
         _take(file, folder)
         os.ftruncate(file, 0)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a pid in it
             os.pwrite(file, b"%d\n" % os.getpid(), 0)
         return stack.pop_all()
 
@@ -271,13 +271,13 @@ def _take(descriptor: int, folder: Path) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """The pid of whoever has a flock on this file, as the kernel tells it (proc(5)); or nothing."""
+    """Returns the pid that holds a flock on this file, from the kernel (proc(5)); or nothing."""
     facts = os.fstat(descriptor)
     which = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
     with contextlib.suppress(OSError):  # systemd may hide it from a service
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
-            if "FLOCK" in words and which in words and "->" not in words:  # `->`: waits for it
+            if "FLOCK" in words and which in words and "->" not in words:  # `->`: a waiter
                 return words[words.index(which) - 1]
     return ""
 
@@ -300,65 +300,65 @@ def _check_owner(itself: int, folder: Path) -> None:
 
 
 class FileCalls:
-    """The system calls themselves."""
+    """The real system calls."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, int] = {}
 
     def close(self) -> None:
-        """Close every file."""
+        """Closes every file."""
         while self._open:
             os.close(self._open.popitem()[1])
 
     def names(self) -> list[str]:
-        """Whatever lies there."""
+        """Returns the names of all files in the folder."""
         return os.listdir(self._folder)
 
     def read(self, name: str) -> bytes:
-        """The whole file."""
+        """Returns the whole file."""
         return plain_files.read(self._folder / name)
 
     def size(self, name: str) -> int:
-        """0 where there is none."""
+        """Returns the file's size; 0 if there is no such file."""
         try:
             return (self._folder / name).lstat().st_size
         except FileNotFoundError:
             return 0
 
     def write(self, name: str, data: memoryview) -> int:
-        """At its end; it is made if need be."""
+        """Writes at the end of the file, which is created if missing."""
         return os.write(self._descriptor(name), data)
 
     def truncate(self, name: str, size: int) -> None:
-        """It is made if need be."""
+        """Sets the file's size; creates it if missing."""
         os.ftruncate(self._descriptor(name), size)
 
     def allocate(self, name: str, size: int) -> None:
-        """The file has this much room, and it is taken from the disk now."""
+        """Gives the file this much room, taken from the disk now."""
         os.posix_fallocate(self._descriptor(name), 0, size)
 
     def sync(self, name: str) -> None:
-        """Its bytes and its size are durable."""
+        """Makes the file's bytes and size durable."""
         os.fdatasync(self._descriptor(name))
 
     def sync_folder(self) -> None:
-        """The names are durable."""
+        """Makes the names in the folder durable."""
         atomic.sync_folder(self._folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Over whatever was there."""
+        """Renames a file; replaces one that has the new name."""
         self._close(old)
         self._close(new)
         (self._folder / old).rename(self._folder / new)
 
     def unlink(self, name: str) -> None:
-        """Raises FileNotFoundError."""
+        """Removes a file.  Raises FileNotFoundError."""
         self._close(name)
         (self._folder / name).unlink()
 
     def free(self) -> int:
-        """What anybody may take; the file system's own reserve for root is not counted."""
+        """Returns the bytes free for any user, without the file system's reserve for root."""
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 

@@ -1,21 +1,21 @@
 """Pure: no clock, no socket, no await.
 
-The frames of state files.  A file is a header line, then records: a head of little-endian numbers,
-then the payload (`records`).
+The frames of state files.  A file is a header line, then records: each a head of little-endian
+numbers, then the payload (`records`).
 
-    appliance journal 2\\n   a record for each write: the changes that shared it, in order
-    appliance snapshot 2\\n  one record that says how many jobs and boxes, then those, in pieces
+    appliance journal 2\\n   one record for each write: the changes that share the write, in order
+    appliance snapshot 2\\n  one record with the number of jobs and boxes, then those, in pieces
 
-The number is the state's version (`versions`).
+The number in the header line is the state's version (`versions`).
 
     head: length of the payload, its CRC32C, the record's number (64 bit), CRC32C of these 16 bytes
 
-The head has a checksum of its own, for a flipped bit in a length would otherwise look like a
-record that the end of the file cut off, and everything behind it would be gone without a word.
-Records of journals are numbered from the first one of the lab, whatever file they are in, so
-that none can be missing unnoticed; those of a snapshot from 0.
-One write makes one record, so what a power cut tears is always the last record, and nothing whole
-ever stands behind it.
+The head has a checksum of its own: otherwise a flipped bit in a length would look like a record
+cut off by the end of the file, and everything after it would be lost silently.
+Records of journals are numbered from the lab's first one, across files, so that a missing record
+is always noticed; records of a snapshot are numbered from 0.
+One write makes one record, so a power cut can tear only the last record, and no whole record
+ever follows a torn one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from appliance.errors import BadState
 from appliance.keep.state import versions
 
 JOURNAL: Final = b"appliance journal %d\n"
-JOURNAL_HEADER: Final = JOURNAL % versions.VERSION  # of those that are written today
+JOURNAL_HEADER: Final = JOURNAL % versions.VERSION  # of journals that this version writes
 SNAPSHOT: Final = b"appliance snapshot %d\n"
 RECORD_BYTES_MAX: Final = 2**30  # a length beyond this is damage, not data
 SECTOR_BYTES: Final = 512  # disks write whole sectors; a lost one reads as zeros
@@ -41,7 +41,7 @@ _SUM: Final = struct.Struct("<IIQ")  # the part of the head that its own checksu
 
 
 def frame(payload: bytes, number: int) -> bytes:
-    """One record."""
+    """Returns the bytes of one record."""
     assert len(payload) <= RECORD_BYTES_MAX
     start = _SUM.pack(len(payload), google_crc32c.value(payload), number)
     return start + struct.pack("<I", google_crc32c.value(start)) + payload
@@ -49,21 +49,21 @@ def frame(payload: bytes, number: int) -> bytes:
 
 @attrs.frozen
 class Part:
-    """What stands at `start`: a whole record, or what is wrong there."""
+    """A whole record at `start`, or what is wrong there."""
 
     start: int
     end: int
     payload: bytes | None  # None: not whole
     number: int = -1  # of a whole record
-    torn: bool = False  # the last write never ended: dropped, since nobody was told of it
-    bounded: bool = False  # its head is whole, so it ends at `end` whatever its payload says
+    torn: bool = False  # an unfinished last write: dropped, as it was never acknowledged
+    bounded: bool = False  # its head is whole: it ends at `end`, however damaged its payload
     why: str = ""
 
 
 def parts(data: bytes, start: int) -> Iterator[Part]:
-    """The records from `start` on; the last part may be one that is torn or damaged.
+    """Yields the records from `start` on; the last part may be torn or damaged.
 
-    Nothing behind damage is looked at here; `whole_behind` finds what there is.
+    Stops at damage; `whole_behind` finds the whole records after it.
     """
     offset = start
     while offset < len(data):
@@ -95,7 +95,7 @@ def _part(data: bytes, offset: int) -> Part:
 
 
 def _head(data: bytes, offset: int) -> tuple[int | None, int, int]:
-    """(length, CRC, number) as the head at `offset` says; length None where it is no head."""
+    """Returns (length, CRC, number) from the head at `offset`; length None if it is no head."""
     length, crc, number, head_crc = HEAD.unpack_from(data, offset)
     start = data[offset : offset + _SUM.size]
     whole = google_crc32c.value(start) == head_crc and length <= RECORD_BYTES_MAX
@@ -103,10 +103,10 @@ def _head(data: bytes, offset: int) -> tuple[int | None, int, int]:
 
 
 def _lost_sector(data: bytes, start: int, end: int) -> bool:
-    """Whether the part of some sector within start..end is all zeros.
+    """Whether some sector between start and end is all zeros, as far as it lies between them.
 
-    A file's size can outlive a power cut that its bytes did not (ext4, XFS): then whole sectors
-    read as zeros, any of those not yet synced.  A flipped bit looks different.
+    After a power cut a file may have its new size but not its new bytes (ext4, XFS): sectors not
+    yet synced then read as zeros, all or any of them.  A flipped bit looks different.
     """
     while start < end:
         edge = min(end, (start // SECTOR_BYTES + 1) * SECTOR_BYTES)
@@ -117,7 +117,7 @@ def _lost_sector(data: bytes, start: int, end: int) -> bool:
 
 
 def whole_behind(data: bytes, offset: int) -> Iterator[Part]:
-    """The whole records that stand somewhere behind `offset`, where its own is not whole."""
+    """Yields the whole records somewhere after `offset`, where no whole record begins."""
     offset += 1
     while offset + HEAD.size <= len(data):
         length, crc, number = _head(data, offset)
@@ -132,10 +132,10 @@ def whole_behind(data: bytes, offset: int) -> Iterator[Part]:
 
 
 def stretches(data: bytes, start: int) -> Iterator[Part]:
-    """Everything from `start` on: whole records, and each damaged stretch between them as one.
+    """Yields everything from `start` on: whole records, and each damaged stretch as one part.
 
-    Inside a record whose head is whole nothing is looked for: its payload is somebody's document,
-    and may hold what looks like a record.
+    Does not search inside a record whose head is whole: its payload is users' documents, which may
+    hold bytes that look like a record.
     """
     offset = start
     while offset < len(data):
@@ -148,31 +148,31 @@ def stretches(data: bytes, start: int) -> Iterator[Part]:
 
 
 def kind_of(header: bytes) -> str:
-    """ "journal" or "snapshot"."""
+    """Returns "journal" or "snapshot"."""
     return header.split()[1].decode()
 
 
 def is_ours(data: bytes, header: bytes) -> bool:
-    """Whether a file of this kind begins so, of whatever version."""
+    """Whether `data` begins with a header of this kind, of any version."""
     line, newline, _ = data[:80].partition(b"\n")
     kind = kind_of(header).encode()
     return bool(newline and re.fullmatch(rb"appliance %b [1-9][0-9]{0,8}" % kind, line))
 
 
 def version_of(data: bytes, header: bytes, name: str) -> int:
-    """Of the program that wrote this file.  Raises BadState for one that is not ours."""
+    """Returns the state version of a file.  Raises BadState for one that is not ours."""
     if not is_ours(data, header):
         raise BadState(f"{name}: not a {kind_of(header)} of the appliance")
     return int(data[: data.index(b"\n")].split()[-1])
 
 
 def check_header(data: bytes, header: bytes, name: str) -> int:
-    """The offset of the first record.  Raises BadState for a file that is not ours, or newer."""
+    """Returns the first record's offset.  Raises BadState for a file that is not ours, or newer."""
     versions.check(version_of(data, header, name), name, kind_of(header))
     return data.index(b"\n") + 1
 
 
 def is_begun(data: bytes, header: bytes) -> bool:
-    """Whether this is the beginning of such a file's header, of any version that we read."""
+    """Whether `data` is an incomplete header of this kind, of any version that we read."""
     headers = (header % version for version in range(versions.FIRST, versions.VERSION + 1))
     return any(len(data) < len(whole) and whole.startswith(data) for whole in headers)

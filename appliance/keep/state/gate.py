@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-The gate: whether new work is taken.  It is shut for as long as anybody has a reason, and only
-whoever shut it opens it again.  What was taken before goes on meanwhile.
+The gate: whether new work is taken.  It is shut as long as anybody has a reason, and each reason
+is withdrawn only by the part that gave it.  Work that was taken before goes on.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Gate:
         return f"<Gate {'shut: ' + ', '.join(self._reasons) if self._reasons else 'open'}>"
 
     def shut(self, who: str, why: str) -> None:
-        """`why` replaces what `who` said before."""
+        """Shuts the gate; `why` replaces an earlier reason of `who`."""
         self._reasons[who] = why
 
     def open(self, who: str) -> None:
-        """`who` has no reason any more."""
+        """Withdraws the reason of `who`; the gate opens if it was the last one."""
         self._reasons.pop(who, None)
 
     def is_shut_by(self, who: str) -> bool:
@@ -36,7 +36,7 @@ class Gate:
         return list(self._reasons.values())
 
     def check(self) -> None:
-        """Raises DiskTrouble where it is shut."""
+        """Raises DiskTrouble if the gate is shut."""
         if self._reasons:
             raise DiskTrouble(
                 f"{'; '.join(self.reasons)}. Nothing was taken: submit again when there is room,"

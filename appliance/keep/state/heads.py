@@ -1,7 +1,7 @@
-"""What the heads of state files say, before anything is opened or made: who wrote them.
+"""Reads the versions in the heads of state files, before anything is opened or made.
 
-Read without SQLite, which changes what it opens: it writes its log into the file, and a file where
-there is none.
+Read without SQLite, since SQLite changes what it opens: it writes its log into the file, and
+creates a missing file.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from appliance.fs import plain_files
 from appliance.keep.sealed import NAME
 from appliance.keep.state import frames, replay, versions
 
-_LINE_BYTES: Final = 80  # a header line of the journal's is 20
-# Of SQLite's own header, 100 bytes: our mark, and the version that we put there, big-endian
+_LINE_BYTES: Final = 80  # the header line of a journal has 20
+# SQLite's own header has 100 bytes; in it, big-endian, are our mark and our version
 # (sqlite.org/fileformat2.html#the_database_header).
 ARCHIVE_BYTES: Final = 100
 APPLICATION_ID: Final = 0x41504C41  # "APLA"
@@ -26,26 +26,26 @@ _VERSION: Final = slice(60, 64)
 
 
 def of_archive(head: bytes) -> int:
-    """The version in the first bytes of an archive; 0 where they are none of ours."""
+    """Returns the version in the first bytes of an archive; 0 if the bytes are not ours."""
     if len(head) < ARCHIVE_BYTES or int.from_bytes(head[_MARK], "big") != APPLICATION_ID:
         return 0
     return int.from_bytes(head[_VERSION], "big")
 
 
 def newest(folder: Path) -> int:
-    """The highest version that a state file in `folder` says; 0 where none says one."""
+    """Returns the highest version of the state files in `folder`; 0 if none has one."""
     return max([0, *_versions(folder).values()])
 
 
 def check(folder: Path) -> None:
-    """Raises NewerState, with its name, for a file of a later program; others say nothing here."""
+    """Raises NewerState, with the file's name, for a file of a later program; for no other."""
     for name, version in _versions(folder).items():
         what = "archive" if name == NAME else replay.NAME.sub(r"\1", name)
         versions.check(version, name, what)
 
 
 def _versions(folder: Path) -> dict[str, int]:
-    """Those of the files that can be read and are ours."""
+    """Returns the versions of the files that can be read and are ours."""
     found: dict[str, int] = {}
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):

@@ -1,7 +1,7 @@
-"""How the store survives: a journal of changes, and now and then a snapshot of the whole.
+"""Makes the store survive: a journal of changes, and now and then a snapshot of everything.
 
-`append` notes changes at once and returns their position; `durable` returns when the disk knows
-them.  One task writes: all who wait share one fsync (group commit).
+`append` notes changes at once and returns their position; `durable` returns once they are on
+disk.  One task writes: all waiting callers share one fsync (group commit).
 
     snapshot-000007   the store as it was when journal-000007 began
     journal-000007    the changes since
@@ -9,9 +9,9 @@ them.  One task writes: all who wait share one fsync (group commit).
 
 A restart loads the newest snapshot and applies the journals from its number on.
 
-A disk that refuses a write shuts the gate, and the same batch is tried again until it goes
-through; whoever waits for it waits on.  A sync that failed ends the process (errors.SyncFailed):
-what the disk holds then, only a restart can find out.
+If the disk refuses a write, the gate is shut and the same batch is retried until it succeeds;
+callers keep waiting.  A failed sync ends the process (errors.SyncFailed): only a restart can find
+out what the disk holds then.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from appliance.keep.state.records import Image
 from appliance.keep.state.replay import State
 
 JOURNAL_BYTES_MAX: Final = Space().journal
-# Soon enough that an offer's lease of 180 s survives a disk that was full for a moment, seldom
+# Short enough that an offer's lease of 180 s survives a disk that was full for a moment, long
 # enough that a dead disk costs nothing.
 RETRY_S: Final = 2.0
-# A snapshot that did not fit is tried again after this; the journals before it stay until then.
+# A snapshot that did not fit is retried after this; the journals before it stay until then.
 SNAPSHOT_RETRY_S: Final = 60.0
-# Lists of changes that may wait for a disk that refuses them: some 100 MB of memory.
+# Lists of changes that may be queued while the disk refuses them: some 100 MB of memory.
 PENDING_MAX: Final = 100_000
-BATCH_BYTES_MAX: Final = frames.RECORD_BYTES_MAX - 5  # of changes in one record, behind their count
-# Of changes written down in one round of the loop: 20 ms, where each byte is a value.  One change
+BATCH_BYTES_MAX: Final = frames.RECORD_BYTES_MAX - 5  # of changes in one record, after their count
+# Bytes of changes encoded in one round of the loop: 20 ms if each byte is a value.  One change
 # is a document of 20,000 values at most.
 ROUND_BYTES: Final = 2**15
 
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 
 async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Journal]:
-    """The store as the disk knows it, and the journal that goes on from there.
+    """Returns the store that is on disk, and the journal that continues it.
 
     A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.
 
@@ -77,7 +77,7 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     journal = Journal(disk, state, number, bytes_max or JOURNAL_BYTES_MAX)
     for name in names:
         if name.endswith(BESIDE) and replay.NAME.match(name.removesuffix(BESIDE)):
-            with contextlib.suppress(OSError):  # it only takes room
+            with contextlib.suppress(OSError):  # left over: it only takes room
                 await disk.remove(name)
     if fresh:
         journal.go_on(number, len(frames.JOURNAL_HEADER))
@@ -96,7 +96,7 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """What a start makes stays; to look through it again and again is half of a start's time."""
+    """Stops garbage collection: rescanning objects that stay takes half of a start's time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -108,7 +108,7 @@ def _no_garbage() -> Iterator[None]:
 
 @attrs.frozen
 class _Found:
-    """What the files of a folder say."""
+    """The result of reading the files of a folder."""
 
     state: State
     end: int  # where the newest journal's last whole record ends; 0: it has none
@@ -117,7 +117,7 @@ class _Found:
 
 
 async def _read(disk: Disk, files: replay.Files) -> _Found:
-    """What `files` say.  Raises BadState."""
+    """Reads `files`.  Raises BadState."""
     if gap := files.gap():
         raise BadState(f"{gap}; {replay.HELP}")
     state, end, seen = State(), 0, [versions.VERSION]
@@ -152,14 +152,14 @@ async def _bytes_of(disk: Disk, name: str) -> bytes:
 
 @attrs.frozen
 class _Turn:
-    """A snapshot to write: the store as it was when the journal of this number began."""
+    """A snapshot to write: the store as it was when the journal with this number began."""
 
     number: int
     image: Image
 
 
 class Journal:
-    """The one who writes the store's changes down."""
+    """Writes the store's changes to disk."""
 
     def __init__(self, disk: Disk, state: State, number: int, bytes_max: int) -> None:
         self.disk = disk
@@ -169,10 +169,10 @@ class Journal:
         self._store = state.store
         self._next = state.next  # the number of the next record
         self._number = number
-        self._begun = 0  # the newest journal that has its header
+        self._begun = 0  # the newest journal whose header is written
         self._size = 0
         self._pending: list[list[Change]] = []
-        self._appended = 0  # positions: how many lists of changes so far
+        self._appended = 0  # positions count lists of changes
         self._durable = 0
         self._nudge = trio.Event()
         self._kept = trio.Event()
@@ -180,7 +180,7 @@ class Journal:
         self._turned = trio.Event()
 
     def append(self, changes: list[Change]) -> int:
-        """Note changes that belong together; returns their position."""
+        """Notes changes that belong together; returns their position."""
         self._pending.append(changes)
         self._appended += 1
         self._nudge.set()
@@ -197,11 +197,11 @@ class Journal:
         return not self.gate.is_shut_by("disk")
 
     async def durable(self, position: int, within: float = math.inf) -> None:
-        """Returns when the disk knows everything up to `position`.
+        """Returns once everything up to `position` is on disk.
 
-        Raises Unknown after `within` seconds; the disk may know it later.
+        Raises Unknown after `within` seconds; the changes may still become durable later.
         """
-        if within == math.inf:  # nearly everybody: a box's report, a hand-over
+        if within == math.inf:  # nearly every caller: a box's report, a hand-over
             await self._until(position)
             return
         with trio.move_on_after(within):
@@ -211,9 +211,9 @@ class Journal:
             raise Unknown(f"not done within {within:.0f} s, and may be done yet: {why}")
 
     async def caught_up(self, within: float) -> None:
-        """Returns once the disk knows everything so far, or after `within` seconds.
+        """Returns once everything so far is on disk, or after `within` seconds.
 
-        A disk that refuses is not waited for: people want to see what there is.
+        Does not wait for a disk that refuses: people want to see the present state.
         """
         if self.writable:
             with contextlib.suppress(Unknown):
@@ -226,7 +226,7 @@ class Journal:
     async def serve(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
-        """Write what is appended.  Raises SyncFailed; a restart finds the rest."""
+        """Writes what is appended, for ever.  Raises SyncFailed; a restart finds the rest."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._snapshots)
             task_status.started()
@@ -236,7 +236,7 @@ class Journal:
         raise AssertionError("the journal never ends")
 
     async def write(self) -> None:
-        """Write everything appended so far; returns once that is durable."""
+        """Writes everything appended so far; returns once that is durable."""
         self._nudge = trio.Event()
         if not self._pending:
             return
@@ -246,7 +246,7 @@ class Journal:
         image = None
         full = self._size + len(data) > self._bytes_max
         if full and self._turn is None and not self._pending:
-            # with this batch, and nothing after it
+            # the store with this batch, and nothing after it
             image = records.image_of(self._store, self._next)
         await self._append(replay.journal_name(self._number), data)
         self._size += len(data)
@@ -260,10 +260,10 @@ class Journal:
             self._turned.set()
 
     async def _batch(self) -> bytes:
-        """As much of what is pending as fits into one record, which is all but always all of it.
+        """Encodes what is pending, as far as it fits into one record: almost always everything.
 
-        What many large submits have brought while the disk was busy is written down in several
-        rounds of the loop; what comes meanwhile waits for the next record.
+        Many large submits that arrived while the disk was busy are encoded in several rounds of the
+        loop; changes that arrive meanwhile wait for the next record.
         """
         parts: list[bytes] = []
         size, taken = 0, 0
@@ -278,36 +278,36 @@ class Journal:
                 break
             parts += more
             taken += 1
-        self._pending = self._pending[taken:]  # not before: a stop in between writes all of it
+        self._pending = self._pending[taken:]  # only now: a stop before this line writes all of it
         if self._pending:
             self._nudge.set()
         return records.joined(parts)
 
     def go_on(self, number: int, end: int) -> None:
-        """Go on in the journal of this number, whose last whole record ends there."""
+        """Continues the journal with this number, whose last whole record ends at `end`."""
         self._number = self._begun = number
         self._size = end
         self.disk.go_on(replay.journal_name(number), end)
 
     async def go_behind(self) -> None:
-        """Go on in a journal of today's version, behind an earlier one that is as it was.
+        """Continues in a new journal of today's version; the earlier one keeps its version.
 
-        No file holds what its version does not know.  Raises DiskTrouble without room for a line.
+        So no file holds what its version lacks.  Raises DiskTrouble without room for a line.
         """
         before, self._number = replay.journal_name(self._number), self._number + 1
         try:
-            await self.disk.append(before, b"")  # what is torn goes: only the last may end so
+            await self.disk.append(before, b"")  # cuts off a torn end: only the last may have one
             await self.disk.append(replay.journal_name(self._number), frames.JOURNAL_HEADER)
         except OSError as error:
             raise DiskTrouble(f"the state cannot be written: {_why(error)}") from error
         self._begun, self._size = self._number, 0
 
     async def begin(self) -> None:
-        """Write a snapshot of the store as it is and start a journal behind it.
+        """Writes a snapshot of the store as it is and starts a journal after it.
 
-        Raises DiskTrouble where there is no room, even without the reserve.
+        Raises DiskTrouble if there is no room, even without the reserve.
         """
-        self._pending, position = [], self._appended  # applied, so the snapshot has it
+        self._pending, position = [], self._appended  # the snapshot has these changes
         turn = _Turn(self._number, records.image_of(self._store, self._next))
         try:
             try:
@@ -325,7 +325,7 @@ class Journal:
         self._mark(position)
 
     async def stop(self) -> None:
-        """Write what is left and a last snapshot; a disk that refuses keeps what it has."""
+        """Writes what is left and a last snapshot; if the disk refuses, its files stay."""
         self._number += 1
         try:
             await self.begin()
@@ -334,12 +334,12 @@ class Journal:
             log.error("stopped without a last snapshot", why=str(error), unkept=unkept)
 
     async def snapshot(self) -> None:
-        """Begin the next journal."""
+        """Writes a snapshot and begins the next journal."""
         self._number += 1
         await self.begin()
 
     async def _append(self, name: str, data: bytes) -> None:
-        """Returns once `data` is durable, however often the disk refuses it."""
+        """Returns once `data` is durable; retries as often as the disk refuses."""
         while True:
             began = trio.current_time()
             try:
@@ -362,7 +362,7 @@ class Journal:
         if error.errno in NO_ROOM and await self.disk.release():
             log.warning("released the reserve")
             self.gate.shut("space", "there is no room left for the state")  # `space` opens it
-            return  # and try at once
+            return  # the caller retries at once
         await trio.sleep(RETRY_S)
 
     async def _snapshots(self) -> NoReturn:
@@ -379,9 +379,9 @@ class Journal:
                     self._turn = None
 
     async def _keep_snapshot(self, turn: _Turn) -> None:
-        """Raises OSError; what was there before is there still, then."""
+        """Writes a snapshot and removes older files.  Raises OSError; no state is lost then."""
         await self.disk.replace(replay.snapshot_name(turn.number), records.snapshot(turn.image))
-        if self._begun < turn.number:  # a file may be there already, and lack its header
+        if self._begun < turn.number:  # the file may exist already without its header
             await self.disk.append(replay.journal_name(turn.number), frames.JOURNAL_HEADER)
             self._begun = turn.number
         for old in replay.files_among(await self.disk.names()).before(turn.number):

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What the records of state files hold: CBOR (RFC 8949) of changes, or of a store in pieces.
-`frames` has the bytes around them.
+The payloads of state files' records: CBOR (RFC 8949) of changes, or of a store in pieces.
+`frames` adds the bytes around them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from appliance.keep.state import frames, versions
 
 T = TypeVar("T")
 
-# Of a job, and of whatever is counted: a row's number in SQLite is at most 2^63, and nobody looks
-# for an id of more digits.
+# Highest number of a job, and of anything counted: a row's number in SQLite is at most 2^63, and
+# job ids with more digits are not looked up.
 NUMBER_MAX: Final = 10**15 - 1
-# What an import or a restore may bring, so that no lab gets to the end of its numbers: at a
+# Highest number that an import or a restore may bring, so that no lab runs out of numbers: at a
 # thousand jobs a second this is thirty years.
 GIVEN_MAX: Final = 10**12
-PIECE: Final = 10  # jobs or boxes in one record of a snapshot: all that one flipped bit can cost
+PIECE: Final = 10  # jobs or boxes in one record of a snapshot: the most that one flipped bit costs
 
 
 def _make_converter(*, for_people: bool) -> cattrs.preconf.cbor2.Cbor2Converter:
-    """For people every field is written, and what is wrong is said: half as much time again."""
+    """Makes a converter; for people with all fields and explained errors, in 1.5 times the time."""
     made = cattrs.preconf.cbor2.make_converter(
         forbid_extra_keys=True, omit_if_default=not for_people, detailed_validation=for_people
     )
@@ -49,44 +49,44 @@ _plain_change = _converter.get_unstructure_hook(Change)
 
 
 def unstructure(value: Any, kind: Any = None) -> Any:
-    """A job, box or change as plain values, for people: all its fields."""
+    """Converts a job, box or change to plain values for people, with all its fields."""
     return _for_people.unstructure(value, kind)
 
 
 def structure(value: Any, kind: Any) -> Any:
-    """The way back.  Raises what cattrs.transform_error explains."""
+    """Undoes `unstructure`.  Raises errors that cattrs.transform_error explains."""
     return _for_people.structure(value, kind)
 
 
 def dumps(value: Any, kind: Any) -> bytes:
-    """CBOR of a value of this kind."""
+    """Returns the CBOR of a value of this kind."""
     return cbor2.dumps(_converter.unstructure(value, kind))
 
 
 def loads(payload: bytes, kind: type[T], name: str) -> T:
-    """The value of this kind in `payload`, from the file `name`.  Raises BadState."""
+    """Returns the value of this kind in `payload`, from the file `name`.  Raises BadState."""
     return _structure(payload, kind, name)  # type: ignore[no-any-return]
 
 
 def dump_changes(changes: list[Change]) -> bytes:
-    """The payload of one journal record: the changes that share a write."""
+    """Returns the payload of one journal record: the changes that share a write."""
     return joined([dump_change(change) for change in changes])
 
 
 def dump_change(change: Change) -> bytes:
-    """One of them."""
+    """Returns the CBOR of one change."""
     return cbor2.dumps(_plain_change(change))
 
 
 def joined(parts: list[bytes]) -> bytes:
-    """The same payload, of changes that were dumped one by one: their array."""
+    """Joins changes that were dumped one by one into the payload that `dump_changes` returns."""
     count = len(parts)
     head = bytes([0x80 | count]) if count < 24 else b"\x9a" + count.to_bytes(4)  # RFC 8949, 3.
     return b"".join([head, *parts])
 
 
 def load_changes(payload: bytes, name: str) -> list[Change]:
-    """Raises BadState."""
+    """Returns the changes in the payload of a journal record.  Raises BadState."""
     changes: list[Change] = _structure(payload, list[Change], name)
     for change in changes:
         if isinstance(change, Submitted):
@@ -95,27 +95,27 @@ def load_changes(payload: bytes, name: str) -> list[Change]:
 
 
 def check_number(what: str, number: int, name: str, *, least: int = 0) -> None:
-    """Raises BadState for one that no lab reaches."""
+    """Raises BadState for a number that no lab reaches."""
     if not least <= number <= NUMBER_MAX:
         raise BadState(f"{name}: {what} = {number} is no number that a lab reaches")
 
 
 @attrs.frozen
 class Image:
-    """A store as it was at one moment: it stays so while the store goes on."""
+    """A store as it was at one moment; it stays the same while the store changes."""
 
     counter: int
     drained: str
     archived: int
     jobs: list[Job]
     boxes: list[Box]
-    next: int  # the number of the first journal record that comes after
+    next: int  # the number of the first journal record after this image
     clocked: Clocked | None = None
     moment: float = 0.0
 
 
 def image_of(store: Store, following: int) -> Image:
-    """Quick, for nothing else runs meanwhile: jobs are frozen, of a box its last boot is not."""
+    """Copies a store, quickly, as it blocks the loop: only boxes and last boots need a copy."""
     boxes = [_copy(box) for box in store.boxes.values()]
     jobs = list(store.jobs.values())
     return Image(
@@ -124,7 +124,7 @@ def image_of(store: Store, following: int) -> Image:
     )  # fmt: skip
 
 
-# attrs.evolve takes twenty times as long: a fifth of a second for 5,000 boxes.
+# attrs.evolve would take twenty times as long: a fifth of a second for 5,000 boxes.
 _of_box: Final = operator.attrgetter(*(field.name for field in attrs.fields(Box)))
 _of_boot: Final = operator.attrgetter(*(field.name for field in attrs.fields(BootLog)))
 
@@ -139,7 +139,7 @@ def _copy(box: Box) -> Box:
 
 
 def dump_image(image: Image) -> Iterator[bytes]:
-    """The payloads of a snapshot, made one by one as they are asked for."""
+    """Yields the payloads of a snapshot, each made when it is asked for."""
     yield cbor2.dumps(
         {
             "counter": image.counter,
@@ -160,21 +160,21 @@ def dump_image(image: Image) -> Iterator[bytes]:
 
 
 def _clock_of(image: Image) -> dict[str, Any]:
-    """What the clocks said, if they ever did: version 1 wrote nothing down."""
+    """Returns the last reading of the clocks, if there is one: version 1 wrote none."""
     if image.clocked is None:
         return {}
     return {_CLOCK: [_converter.unstructure(image.clocked), image.moment]}
 
 
 def snapshot(image: Image) -> Iterator[bytes]:
-    """The bytes of a snapshot file, in pieces."""
+    """Yields the bytes of a snapshot file, in pieces."""
     yield frames.SNAPSHOT % versions.VERSION
     for number, payload in enumerate(dump_image(image)):
         yield frames.frame(payload, number)
 
 
 def dump_store(store: Store) -> bytes:
-    """All of a snapshot's payloads: equal bytes for equal stores."""
+    """Returns all of a snapshot's payloads: equal bytes for equal stores."""
     return b"".join(dump_image(image_of(store, 0)))
 
 
@@ -184,7 +184,7 @@ _CLOCK: Final = "clock"
 
 @attrs.define
 class Loading:
-    """A snapshot on its way in.  `add` each payload; it is whole when `missing` is empty."""
+    """A snapshot being loaded.  `add` each payload; it is whole when `missing` is empty."""
 
     name: str
     counts: dict[str, int] | None = None
@@ -195,7 +195,7 @@ class Loading:
     boxes: dict[str, Box] = attrs.Factory(dict)
 
     def add(self, payload: bytes) -> None:
-        """Raises BadState."""
+        """Takes one payload.  Raises BadState."""
         parts = _structure(payload, dict[str, Any], self.name)
         if self.counts is None and parts.keys() - {_CLOCK} == _FIRST:
             if _CLOCK in parts:
@@ -219,7 +219,7 @@ class Loading:
 
     @property
     def missing(self) -> str:
-        """What is not there yet, in words."""
+        """What is still missing, in words."""
         if self.counts is None:
             return "its first record"
         lacks = {
@@ -230,11 +230,11 @@ class Loading:
 
     @property
     def next(self) -> int:
-        """The number of the journal record that follows."""
+        """The number of the first journal record after the snapshot."""
         return (self.counts or {}).get("next", 0)
 
     def store(self) -> Store:
-        """What was added.  Raises BadState where its jobs and boxes contradict each other."""
+        """Returns the store.  Raises BadState if its jobs and boxes contradict each other."""
         newest = max((job.number for job in self.jobs.values()), default=0)
         counts = self.counts or {}
         counter = max(newest, counts.get("counter", 0))
@@ -250,7 +250,7 @@ class Loading:
 def _structure(payload: bytes, kind: Any, name: str) -> Any:
     try:
         value = cbor2.loads(payload)
-    except Exception as error:  # whatever foreign bytes make cbor2 say
+    except Exception as error:  # cbor2 may raise anything for foreign bytes
         raise BadState(f"{name}: holds a record that is not CBOR: {error!r}") from error
     return _made(value, kind, name)
 
@@ -258,5 +258,5 @@ def _structure(payload: bytes, kind: Any, name: str) -> Any:
 def _made(value: Any, kind: Any, name: str) -> Any:
     try:
         return _converter.structure(value, kind)
-    except Exception as error:  # whatever a foreign value makes cattrs say
+    except Exception as error:  # cattrs may raise anything for a foreign value
         raise BadState(f"{name}: holds a record that is none of ours: {error!r}") from error

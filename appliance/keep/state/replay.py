@@ -1,9 +1,9 @@
 """Pure: no clock, no socket, no await.
 
-The way back from state files to the store: which files count, and what they say together.
+Loads the store from state files: which files count, and what their records amount to.
 
-Only the last record of the newest journal may be torn.  Anything else that is not whole stops
-here by name: what a person may want to do about it is in `repair`.
+Only the last record of the newest journal may be torn.  Any other damage stops the start with an
+error that names the file; `repair` has what a person can do about it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from appliance.jobs.store import Store
 from appliance.keep.state import frames, records
 from appliance.keep.state.frames import Part
 
-# There from before a restore moves the first file aside until its last is written: what lies there
-# meanwhile is part of one state, or of two.
+# This file exists from before a restore moves the first file aside until the restore has written
+# its last: meanwhile the state files may be parts of two states.
 RESTORING: Final = "restoring"
 BROKEN_OFF: Final = "a restore was broken off: say the same `appliance restore --yes` again"
 NAME: Final = re.compile(r"(snapshot|journal)-(\d{6,})\Z")
@@ -42,15 +42,15 @@ class Files:
 
     @property
     def start(self) -> int:
-        """The number that a start begins from."""
+        """The number of the snapshot that a start loads; 0 without one."""
         return self.snapshots[-1] if self.snapshots else 0
 
     def journals_from(self, start: int) -> list[int]:
-        """Those that a start from snapshot `start` applies, in order."""
+        """Returns the journals that a start from snapshot `start` applies, in order."""
         return [number for number in self.journals if number >= start]
 
     def gap(self) -> str:
-        """What is missing for a start, in words; empty where nothing is."""
+        """Says what is missing for a start, in words; empty: nothing."""
         there = self.journals_from(self.start)
         if there and not self.snapshots:
             return f"{journal_name(there[0])} is there, but no snapshot"
@@ -61,20 +61,20 @@ class Files:
 
     @property
     def lone(self) -> str:
-        """Why no journal stands behind the snapshot, in words; empty where one does."""
+        """Why no journal follows the snapshot, in words; empty if one does."""
         if not self.snapshots or self.journals_from(self.start):
             return ""
         name = journal_name(self.start)
         return f"{name}: lost power before it was made, or was removed: no record"
 
     def before(self, number: int) -> list[str]:
-        """The files that a snapshot with this number makes superfluous."""
+        """Returns the files that a snapshot with this number makes superfluous."""
         old = [snapshot_name(n) for n in self.snapshots if n < number]
         return old + [journal_name(n) for n in self.journals if n < number]
 
 
 def files_among(names: Iterable[str]) -> Files:
-    """The state files among `names`; others are none of ours."""
+    """Returns the state files among `names`; ignores others."""
     found = [match for name in names if (match := NAME.match(name))]
     return Files(
         tuple(sorted(int(match[2]) for match in found if match[1] == "snapshot")),
@@ -83,25 +83,25 @@ def files_among(names: Iterable[str]) -> Files:
 
 
 def snapshot_name(number: int) -> str:
-    """The file of this number."""
+    """Returns the name of the snapshot with this number."""
     return f"snapshot-{number:06}"
 
 
 def journal_name(number: int) -> str:
-    """The file of this number."""
+    """Returns the name of the journal with this number."""
     return f"journal-{number:06}"
 
 
 @attrs.define
 class State:
-    """What files say so far."""
+    """The state that the files read so far hold."""
 
     store: Store = attrs.Factory(Store)
-    next: int = 0  # the number of the journal record that comes next
+    next: int = 0  # the number of the next journal record
 
 
 def load_snapshot(data: bytes, name: str) -> State:
-    """The state in a snapshot.  Raises BadState where it is not whole."""
+    """Returns the state in a snapshot.  Raises BadState if it is not whole."""
     loading = records.Loading(name)
     parts = frames.parts(data, frames.check_header(data, frames.SNAPSHOT, name))
     for number, part in enumerate(parts):
@@ -114,7 +114,7 @@ def load_snapshot(data: bytes, name: str) -> State:
 
 
 def replay(state: State, data: bytes, name: str, *, newest: bool) -> Part | None:
-    """Apply a journal.  The torn part that was left out, if there is one.  Raises BadState."""
+    """Applies a journal; returns the torn part that was left out, if any.  Raises BadState."""
     if newest and is_just_made(data):
         return Part(0, len(data), None, torn=True)
     for part in frames.parts(data, frames.check_header(data, frames.JOURNAL, name)):
@@ -131,16 +131,16 @@ def replay(state: State, data: bytes, name: str, *, newest: bool) -> Part | None
 
 
 def is_just_made(data: bytes) -> bool:
-    """Whether a journal can have lost power before its header was whole, and durable.
+    """Whether power may have failed before a journal's header was whole and durable.
 
-    No record stands in it then.  It may also have been emptied, so it is told of.
+    Such a journal has no record.  It may also have been emptied, so callers report it.
     """
     empty = len(data) <= len(frames.JOURNAL_HEADER) and not any(data)
     return empty or frames.is_begun(data, frames.JOURNAL)
 
 
 def _check(part: Part, number: int, name: str) -> None:
-    """Raises BadState for a part that is not the record of this number."""
+    """Raises BadState if the part is not the record with this number."""
     if part.payload is None:
         raise damaged(name, part)
     if part.number != number:
@@ -149,7 +149,7 @@ def _check(part: Part, number: int, name: str) -> None:
 
 
 def _apply(store: Store, change: Change, name: str, part: Part) -> None:
-    """Raises BadState where the change does not follow from the store."""
+    """Applies a change.  Raises BadState if the change does not follow from the store."""
     try:
         store.apply(change)
     except (IllegalMove, KeyError, AssertionError) as error:
@@ -158,6 +158,6 @@ def _apply(store: Store, change: Change, name: str, part: Part) -> None:
 
 
 def damaged(name: str, part: Part) -> BadState:
-    """What a start says of a part that it cannot pass."""
+    """Returns the error of a start that meets a part that it cannot use."""
     why = part.why or "the record is cut off"
     return BadState(f"{name}: damaged at byte {part.start}: {why}; {HELP}")

@@ -1,11 +1,11 @@
-"""The room for the state: some is set aside, what is left is watched.
+"""The room for the state: a reserve is set aside, and free space is watched.
 
     free        more than `warn`    all is well
                 less                one line in the log
-                less than `low`     the gate is shut for new jobs; those taken go on
+                less than `low`     the gate is shut for new jobs; jobs taken before go on
 
-A full disk takes the reserve (journal.py), and the gate stays shut until the reserve can be set
-aside again.  It opens by itself when somebody has made room.
+When the disk is full the reserve is released (journal.py), and the gate stays shut until the
+reserve can be set aside again.  The gate opens by itself once somebody has made room.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from appliance.config import Space
 from appliance.keep.state.disk import RESERVE, Disk
 from appliance.keep.state.gate import Gate
 
-# The journal itself notices a disk that is full; this only has to be quicker than the operator's
+# The journal itself notices a full disk; this check only has to be quicker than the operator's
 # next try.
 CHECK_S: Final = 5.0
-# The gate opens when this much more than `low` is free: else it would flap on the last byte.
+# The gate opens when this much more than `low` is free: else it would flap around `low`.
 SLACK: Final = 1 / 8
-WHO: Final = "space"  # as the gate knows us
+WHO: Final = "space"  # our name at the gate
 
 log = structlog.get_logger()
 
 
 class Room:
-    """What is known of the room for the state."""
+    """Watches the room for the state, and works the gate."""
 
     def __init__(self, disk: Disk, gate: Gate, space: Space) -> None:
         self._disk, self._gate, self._space = disk, gate, space
         self._scarce = False
-        self._trouble = ""  # what was said of it last; saying it every few seconds helps nobody
+        self._trouble = ""  # the last warning, which is not repeated every few seconds
 
     async def set_aside(self) -> None:
-        """At the start: take the reserve even where the rest is scarce; then look."""
+        """Takes the reserve at the start, even if the rest is scarce; then looks once."""
         await self._reserve()
         await self.look()
 
     async def look(self) -> None:
-        """Look once: warn, shut or open the gate."""
+        """Looks once: warns, shuts or opens the gate."""
         try:
             free = await self._disk.free()
             held = RESERVE in await self._disk.names()
@@ -102,7 +102,7 @@ async def watch(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Look for ever."""
+    """Watches the room until cancelled."""
     room = Room(disk, gate, space)
     await room.set_aside()
     task_status.started()
@@ -112,5 +112,5 @@ async def watch(
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Returns a number of bytes as text for people."""
     return f"{count / 2**20:.1f} MiB"
