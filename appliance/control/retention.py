@@ -67,9 +67,7 @@ class Retention:
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
-        await (
-            scheduler.durable_in_time()
-        )  # also if nothing changed: the last change may not be durable yet
+        await scheduler.durable_in_time()  # the last change may not be durable yet
 
     async def sweep(self, older: float, *, dry_run: bool) -> list[dict[str, Any]]:
         """Removes results older than `older` seconds; with `dry_run`, only returns which.

@@ -252,9 +252,7 @@ async def _while_there(
 
         async def watch() -> None:
             try:
-                more = await stream.socket.recv(
-                    1, socket.MSG_PEEK
-                )  # leaves the next request in the socket
+                more = await stream.socket.recv(1, socket.MSG_PEEK)  # leaves the request unread
             except OSError:
                 more = b""
             if more:

@@ -95,9 +95,7 @@ def _looped(interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
         with contextlib.suppress(OSError):  # a DHCP client here may have the port for itself
-            sock.bind(
-                (EVERYBODY, dhcp.CLIENT_PORT)
-            )  # broadcasts only: its own answers stay its own
+            sock.bind((EVERYBODY, dhcp.CLIENT_PORT))  # not its unicast answers
     except OSError:
         sock.close()
         raise
