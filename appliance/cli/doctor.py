@@ -22,8 +22,8 @@ def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
     """Check this lab, before or after an install.  Nothing is changed.
 
     Each finding says what was checked, what was found, what that means, and the command that
-    fixes it.  Run as root, it also asks for an address as a testbox would, without taking a
-    lease.  Checks that could not be made are listed with the reason.
+    fixes it.  Run as root, the command sees more: it asks the network for an address as a testbox
+    would, without taking a lease.  Checks that could not be made are listed with the reason.
 
     Exit codes: 0 no errors (there may be warnings), 1 at least one error, 2 the configuration
     cannot be read.
