@@ -85,7 +85,7 @@ def host() -> None:
     type=click.Choice(["x86_64", "aarch64"]),
     help="Its architecture, if boot.ipxe cannot tell.",
 )
-@click.option("--uuid", help="Its SMBIOS UUID; tells which box an unknown card is in.")
+@click.option("--uuid", help="Its SMBIOS UUID; `hosts` says if an unknown card reports it.")
 @click.option(
     "--queue", "queues", multiple=True, help="A queue it serves besides its own name; repeatable."
 )
