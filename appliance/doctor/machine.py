@@ -20,9 +20,8 @@ from appliance.jobs.restart import STEP_S, told
 FILES_BESIDES: Final = 1000
 # dnsmasq opens one file for each transfer, and some thirty of its own.
 TFTP_FILES_BESIDES: Final = 30
-INODES_LOW: Final = (
-    0.02  # part of a file system's inodes; small result files use them up before the space
-)
+# Part of a file system's inodes; small result files use up inodes before space.
+INODES_LOW: Final = 0.02
 _PROXY_RENEWS: Final = 2.0  # a client renews at half its lease (RFC 2131 §4.4.5)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _RANGE: Final = re.compile(r"^dhcp-range=.*?,(\d+)([smhdw]?)$", re.MULTILINE)

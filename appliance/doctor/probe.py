@@ -4,7 +4,7 @@ The question is sent twice, with the same transaction id: as a raw frame, as a b
 address sends it; and through the kernel, since only the kernel loops a broadcast back to a DHCP
 server on this machine.  Answers are read from a raw socket, which also sees the answers that this
 machine sends, and from the kernel's socket, since without a cable the raw socket sees nothing.
-No lease is taken, because no REQUEST is sent.
+No lease is taken: no server that leases addresses is sent a REQUEST.
 """
 
 from __future__ import annotations
