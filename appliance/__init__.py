@@ -1,31 +1,31 @@
-"""One lab server's appliance: from power-on to a finished job.
+"""One lab server's appliance: takes testboxes from power-on to a finished job.
 
-The map: rooms from the top to the ground; no import runs upwards.  `pure` modules have no clock,
-no socket, no file, no await.  Tests hold the rooms and the modules to it.
+The map: rooms from top to bottom; no module imports one from a room above.  `pure` modules have no
+clock, no socket, no file, no await.  Tests check both.
 
-    cli/                        what a person types: one file for each group of commands
-      manual                    the manual page and the shells' completions, made from the commands
+    cli/                        the command line: one file for each group of commands
+      manual                    the manual page and shell completions, made from the commands
       account                   `appliance account`
       backup                    `backup` and `restore`
-      connection                the server that a command line names
-      control_proxy             the control socket on stdin and stdout, for ssh
+      connection                connects to the server that a command line names
+      control_proxy             joins the control socket to stdin and stdout, for ssh
       doctor                    `doctor`
-      durations                 times as a person types them
+      durations                 parses times as a person types them
       hosts                     `hosts` and `host`
       images                    `image`
       jobs                      `jobs`, `show`, `cancel`, `renew`
       lab                       `status`, `drain`, `resume`, `log-level`
-      render                    what daemons are told: `dnsmasq-config`, `tftpboot` and others
+      render                    configurations of daemons: `dnsmasq-config`, `tftpboot` and others
       results                   `results`
       serve                     `serve`
       setup                     `install` and `uninstall`
-      show                      how answers look: columns for people, JSON for programs
+      show                      prints answers: columns for people, JSON for programs
       state                     `state`
-      state_report              the state on the disk, as people and programs are told of it
+      state_report              reports on the state on the disk, for people and programs
       submit                    `submit` and `wait`
       watch                     `watch`
 
-    run                         the nurseries: what starts, in which order it stops
+    run                         the process: starts everything, and stops it in order
 
     install/                    this program as a server's appliance
       networks            pure  interfaces and ranges -> `[network]`
@@ -43,22 +43,22 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       debian                    packages without the daemons that they start
       install                   install, upgrade, roll back, uninstall
 
-    doctor/                     looks a lab over; each finding with what it means and what mends it
-      look                      all its checks, in the order of a boot
-      facts                     what several of them want to know
-      network                   gathers: the server, the wire, ports, doors, parked boxes
+    doctor/                     checks a lab; says what each finding means and how to fix it
+      look                      runs all checks, in the order of a boot
+      facts                     facts that several checks need
+      network                   gathers: the server, DHCP, ports, doors, parked boxes
       host                      gathers: limits, disks, the daemons' own checkers, images
       probe                     asks the network as a box would: DHCP, TFTP
-      dhcp                pure  its packets
-      findings            pure  ok, warning, error, not looked at
-      wire                pure  who leases addresses, and what a box would boot
-      ports               pure  who owns the ports
-      reach               pure  whether the lab reaches them
-      firewall            pure  what would drop what comes in
-      machine             pure  limits, leases, disks
-      boot_files          pure  iPXE, configurations, images
-      provider_cards      pure  what says that machines of virtual boxes are who they are
-      boxes               pure  the iPXE of parked boxes, and what is known about it
+      dhcp                pure  packets of DHCP
+      findings            pure  ok, warning, error, skipped
+      wire                pure  judges who leases addresses, and what a box would boot
+      ports               pure  judges who has the ports
+      reach               pure  judges whether each door answers at the lab's address
+      firewall            pure  judges whether firewalls drop incoming packets
+      machine             pure  judges limits, leases, disks, the clock
+      boot_files          pure  judges iPXE, configurations, images
+      provider_cards      pure  judges how machines of virtual boxes are identified
+      boxes               pure  judges the iPXE of parked boxes
 
     doors/                      what testboxes, clients and monitors ask for
       wiring                    which door stands on which port
@@ -78,17 +78,17 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
       monitor                   what happens to jobs, by WebSocket
 
     control/                    the command line's unix socket: both ends, and the verbs
-      server                    the command line's unix socket
-      verbs                     every verb, and what one is done with
-      lab_verbs                 those about the lab as a whole
-      host_verbs                those about testboxes
-      retention                 results that have grown old: kept, or removed
-      backup_verbs              the one that sends the state as it is at one moment
-      client                    the client's end of the socket: a command is one question
-      job_verbs                 those about jobs, and about what they left
-      result_verbs              those about results that have grown old
+      server                    the server's end of the socket
+      verbs                     runs the verbs
+      lab_verbs                 verbs about the lab as a whole
+      host_verbs                verbs about testboxes
+      retention                 keeps or removes results of jobs
+      backup_verbs              the verb that sends the state as of one moment
+      client                    the client's end of the socket, blocking
+      job_verbs                 verbs about jobs and their results
+      result_verbs              verbs that keep a job's results or remove old ones
       screen                    the lab in one screen
-      verb                      one verb, one class: how a request is checked, and who asks
+      verb                      defines verbs, a class each; checks requests
 
     web/                        HTTP: connections, bodies, files; who gets in, what each may cost
       listen                    the listening sockets and their options
@@ -215,31 +215,31 @@ no socket, no file, no await.  Tests hold the rooms and the modules to it.
     config                      one frozen Config; the only reader of configuration files
 
     __main__                    `python -m appliance`
-    toml_lines            pure  where each key of a TOML text stands
-    toml_text             pure  TOML from outside: measured before it is read
-    yaml_text             pure  YAML from outside: measured before it is built
-    yaml_edit             pure  changes keys of a YAML text; what a person wrote beside them stays
-    json_text             pure  JSON from outside: measured as it arrives
-    cbor_items            pure  the control socket's CBOR, item by item as it arrives
-    printable             pure  what strangers wrote, as a terminal may show it
-    errors                pure  every way the world can be wrong
+    toml_lines            pure  the line of each key of a TOML text
+    toml_text             pure  TOML from outside: limits are checked before parsing
+    yaml_text             pure  YAML from outside: limits are checked before anything is built
+    yaml_edit             pure  changes keys of a YAML text; keeps comments and order
+    json_text             pure  JSON from outside: limits are checked as bytes arrive
+    cbor_items            pure  decodes the control socket's CBOR as bytes arrive
+    printable             pure  makes text of strangers safe for a terminal
+    errors                pure  the expected errors
     addresses             pure  one form for each address, of either family
     build                       what this program was built from
-    log                         what a log line looks like, and what is logged
-    floods                pure  which lines are said, and which are only counted
-    turns                       work that anybody may ask for: a few at once, one of an address
-    threads                     work in a thread that leaves nothing behind when it fails
+    log                         writes the log: key=value, or fields to the journal
+    floods                pure  limits repeated log lines, and counts the rest
+    turns                       shares work fairly: a few at once, one of each address
+    threads                     runs work in a thread, without a reference cycle when it fails
     systemd                     ready, alive, stopping; the sockets that systemd holds for us
-    programs                    other programs, run to their end
-    names                 pure  what the program, its user and its group are called
-    fs/                         folders that somebody else fills
-      trees                     folders that strangers filled: walked and removed, however deep
-      owner                     root at work in somebody else's folder: as that somebody
-      plain_files               plain files: read for what they are, written whole or not at all
-      atomic                    a file or a link takes the place of another: whole, or not at all
+    programs                    runs other programs to their end
+    names                 pure  the names of the program, its user and its group
+    fs/                         safe work with files and with folders that other users fill
+      trees                     walks and removes folders that strangers filled, however deep
+      owner                     lets root work in another user's folder with that user's rights
+      plain_files               opens and reads plain files only
+      atomic                    replaces a file, link or folder atomically and durably
 
-Beside the package: lab/ is the lab of the demo and of the tests (namespace, QEMU), release/
-builds the one file and the Debian package.
+Beside the package: lab/ is the lab of the demo and the tests (namespace, QEMU); release/ builds
+the one file and the Debian package.
 """
 
 __version__ = "0.1.0"

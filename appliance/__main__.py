@@ -1,4 +1,4 @@
-"""`python -m appliance`, and the console script: arguments -> command."""
+"""`python -m appliance`, and the console script: runs the command line."""
 
 from __future__ import annotations
 

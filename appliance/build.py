@@ -1,6 +1,6 @@
-"""What this program was built from, and where its parts lie.
+"""Says what this program was built from, and where its parts are.
 
-A built one carries `build.json`; a checkout has none.
+A built program carries `build.json`; a checkout has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGE: Final = Path(appliance.__file__).parent
 
 @attrs.frozen
 class Build:
-    """`commit` is empty in a checkout; `glibc` is the oldest that will do, "2.36"."""
+    """`commit` is empty in a checkout; `glibc` is the oldest version that works, such as "2.36"."""
 
     version: str
     commit: str
@@ -30,7 +30,7 @@ class Build:
 
     @property
     def name(self) -> str:
-        """One word for a directory: no two builds of different sources have the same."""
+        """One word for a directory, different for builds of different sources."""
         return f"{self.version}-{self.commit or 'checkout'}"
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Build:
 
 
 def facts() -> Build:
-    """Of the running program."""
+    """Returns the build of the running program."""
     try:
         read = json.loads((PACKAGE / FACTS).read_text())
     except FileNotFoundError:
@@ -49,9 +49,9 @@ def facts() -> Build:
 
 
 def reads(inside: Path) -> int | None:
-    """The latest version of the state that the built program reads whose files lie in `inside`.
+    """Returns the latest state version that the built program in the folder `inside` reads.
 
-    None: it does not say, as those from before there were two.
+    None: the program does not say, because it is from before there were two versions.
     """
     try:
         said = json.loads((inside / appliance.__name__ / FACTS).read_text())
@@ -67,10 +67,10 @@ def is_built() -> bool:
 
 
 def command() -> list[str]:
-    """How this very program is started once more."""
+    """Returns the command that starts this program again."""
     return [sys.executable] if is_built() else [sys.executable, "-m", "appliance"]
 
 
 def unpacked() -> Path:
-    """The directory that holds this built program's files.  Only for a built one."""
+    """Returns the directory of this program's unpacked files.  Only for a built program."""
     return Path(sys._MEIPASS)  # type: ignore[attr-defined] # PyInstaller's

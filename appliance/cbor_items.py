@@ -1,13 +1,14 @@
 """Pure: no clock, no socket, no await.
 
-The items of a CBOR sequence (RFC 8742), as the control socket has them: read once, byte by byte as
-they arrive, at both of its ends.
+Decodes the CBOR sequences (RFC 8742) of the control socket, at both ends, as bytes arrive.  Each
+byte is read once.  The items may hold:
 
     maps, whose names are texts; lists; texts; bytes; whole numbers of 64 bits; floats; true, false,
     null; each with its length before it
 
-What else CBOR has (tags, bignums, decimals, endless items) nobody here sends: a decoder that knows
-it works for seconds at a few bytes of it.  Limits hold before what they limit is made.
+The rest of CBOR (tags, bignums, decimals, items without a length) is refused: no client sends it,
+and a full decoder can take seconds for a few such bytes.  Limits are checked before an object that
+would exceed them is made.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import attrs
 
 from appliance.errors import BadRequest
 
-VALUE_BYTES: Final = 96  # in memory, of a number, of a list, or of a pair in a map; in the mean
-WIDE: Final = 4  # bytes of each character, in memory, of a text that is not ASCII
+VALUE_BYTES: Final = 96  # mean bytes in memory of a number, of a list, or of a pair in a map
+WIDE: Final = 4  # bytes in memory of each character of a text that is not ASCII
 
 _FLOATS: Final = {25: ">e", 26: ">f", 27: ">d"}
 _SIMPLE: Final = {20: False, 21: True, 22: None}
@@ -32,7 +33,7 @@ _NUMBER, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP, _TAG, _OTHER = range(8)
 
 @attrs.frozen
 class Limits:
-    """Of one item; without any for what we trust."""
+    """Limits of one item; the defaults are no limits, for a sender that we trust."""
 
     held: float = float("inf")  # bytes in memory
     text: float = float("inf")  # bytes of one text
@@ -42,29 +43,29 @@ class Limits:
 
 @attrs.define
 class _Open:
-    """A list or a map that is not whole."""
+    """A list or a map that is not complete."""
 
     made: list[Any] | dict[str, Any]
-    left: int  # of a map, names and values
-    name: str = ""  # that the next value is for
+    left: int  # how many values are missing; of a map, names and values
+    name: str = ""  # of the next value of a map
 
 
 class Decoder:
-    """Takes bytes, gives items.  `held`: the bytes of memory that what is not whole takes."""
+    """Takes bytes, yields items.  `held`: the bytes of memory of the incomplete item."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._head = b""  # of a value, not whole
-        self._string: bytearray | None = None  # not whole
+        self._head = b""  # incomplete head of a value
+        self._string: bytearray | None = None  # incomplete text or bytes
         self._is_text, self._missing = False, 0
         self._open: list[_Open] = []
-        self._whole: list[Any] = []  # items; never more than one
+        self._whole: list[Any] = []  # complete items; never more than one
         self._values = self.held = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[Any, int]]:
-        """Each item that ends in `data`, and the bytes of memory that it takes.
+        """Yields each item that ends in `data`, and its bytes in memory.
 
-        To be used up before the next call.  Raises BadRequest.
+        Exhaust the iterator before the next call.  Raises BadRequest.
         """
         data, at = self._head + data, 0
         self._head = b""
@@ -81,7 +82,7 @@ class Decoder:
                 yield self._whole.pop(), held
 
     def _begin(self, data: bytes, at: int) -> int | None:
-        """Take a value, or of a long one its head; where that ends, None where it is not whole."""
+        """Reads a value, or the head of a long one; returns its end, None if it is incomplete."""
         kind, number = data[at] >> 5, data[at] & 31
         end = at + 1
         if number >= 24:
@@ -118,7 +119,7 @@ class Decoder:
         return end
 
     def _go_on(self, data: bytes, at: int, string: bytearray) -> int:
-        """Take what of `data` is the string's; where it goes on behind that."""
+        """Appends the part of `data` that belongs to the string; returns where that part ends."""
         piece = data[at : at + self._missing]
         string += piece
         self._missing -= len(piece)
@@ -155,7 +156,7 @@ class Decoder:
             raise BadRequest(f"{_TOO_LONG}: it may take {self._limits.held} bytes of memory")
 
     def _put(self, value: Any) -> None:
-        """A value is whole, and perhaps what it is in, and what that is in."""
+        """Stores a complete value, and each list or map that it completes."""
         while self._open:
             there = self._open[-1]
             there.left -= 1

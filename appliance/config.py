@@ -1,8 +1,8 @@
-"""The configuration: one frozen Config, read once from TOML, passed down.
+"""Reads the configuration: one frozen Config, read once from TOML and passed down.
 
-The only reader of configuration files and of the environment.
-Every value has a default that works on a lab server with one interface; a wrong key or value is
-refused with the file, the line, the key and the nearest known key, never ignored.
+No other module reads configuration files or the environment.
+Every value has a default that works on a lab server with one interface.  A wrong key or value is
+never ignored: the error names the file, the line, the key and the nearest known key.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from appliance.toml_text import File
 CONFIG_FILE: Final = Path("/etc/appliance/appliance.toml")
 PORT_MAX: Final = 65535
 _SHOWN_CHARS: Final = 200  # of a wrong value
-# Words that end up in URLs, in paths and in every job: pattern, and what would be right.
+# Values that become part of URLs, paths and every job: pattern, and words for an error message.
 _SHAPES: Final = {
     "lab": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "one word of letters, digits, _ and - (at most 40)"),
     "network.address": (
         r"[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]",
         "a host name or address, without a port ([fe80::1] with its brackets)",
     ),
-    # as a document may say them
+    # as allowed in a job document
     "defaults.os": (r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", "one word"),
     "defaults.os_version": (r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,99}", "one word"),
     "defaults.queue": (r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}", "one word"),
@@ -54,9 +54,9 @@ _ACCOUNT: Final = {
 
 @attrs.frozen
 class Segment:
-    """One network more: on an interface of its own, or behind a DHCP relay."""
+    """A further network: on an interface of its own, or behind a DHCP relay."""
 
-    interface: str = ""  # empty: a relay sends its boxes' questions to us
+    interface: str = ""  # empty: a relay forwards its boxes' DHCP requests to us
     address: str = ""  # ours on that interface
     dhcp_range: tuple[str, str] | None = None  # as in Network; never None behind a relay
     netmask: str = "255.255.255.0"
@@ -65,37 +65,38 @@ class Segment:
 
 @attrs.frozen
 class Network:
-    """Where the lab is."""
+    """The lab's network."""
 
-    listen: str = "0.0.0.0"  # address every HTTP door binds; "::" serves both families
+    listen: str = "0.0.0.0"  # the address that every HTTP door binds; "::" serves both families
     address: str = ""  # host in the URLs of boot scripts; empty: the one the box reached us on
     interface: str = ""  # dnsmasq's; needed by dnsmasq-config only
     dhcp_range: tuple[str, str] | None = None  # first and last address; None: proxyDHCP
     netmask: str = "255.255.255.0"
     router: str = ""  # DHCP option 3; empty: none, boxes then see the lab only
     dns: str = ""  # DHCP option 6; empty: none
-    check_neighbour: bool = True  # who acts as a box must have its card, as far as the kernel sees
-    # Machines that run virtual testboxes: they may register boxes and ask in their name.  Each an
-    # address with its cards ("10.0.0.9 52:54:00:00:00:09"), or an address or network alone, which
-    # anybody can take but a registered box.  The lab server itself always may.
+    # A client that acts as a box must have the box's card, as far as the kernel can see the card.
+    check_neighbour: bool = True
+    # Machines that run virtual testboxes: they may register boxes and ask in the boxes' names.
+    # Each is an address with its cards ("10.0.0.9 52:54:00:00:00:09"), or only an address or
+    # network, which any machine but a registered box can take.  The lab server always may.
     providers: tuple[str, ...] = ()
     more: Mapping[str, Segment] = attrs.field(factory=dict)  # further networks, by a name
 
     @property
     def interfaces(self) -> tuple[str, ...]:
-        """All that testboxes are on, the first one first."""
+        """The interfaces that testboxes are on, the first one first."""
         others = (segment.interface for segment in self.more.values())
         return tuple(name for name in (self.interface, *others) if name)
 
     @property
     def proxy(self) -> bool:
-        """Whether another server leases the addresses: other people's machines are on the wire."""
+        """Whether another server leases addresses; other people's machines are on the network."""
         return bool(self.interface) and self.dhcp_range is None
 
 
 @attrs.frozen
 class Ports:
-    """docs/wire.md#ports; boxes and clients hard-code them, tests move them."""
+    """The ports (docs/wire.md#ports); boxes and clients hard-code them, tests use others."""
 
     scheduler: int = 3000
     os: int = 8000
@@ -109,7 +110,7 @@ class Ports:
 
 @attrs.frozen
 class Paths:
-    """Where things lie (DESIGN.md#where-things-lie)."""
+    """The folders (DESIGN.md#where-things-lie)."""
 
     srv: Path = Path("/srv")  # os/ initrd/ upload-files/ kernel/ result/, Compass-CI's layout
     state: Path = Path("/var/lib/appliance")
@@ -119,12 +120,12 @@ class Paths:
 
     @property
     def clusters(self) -> Path:
-        """What jobs for several machines may name: one file per cluster, in lkp's shape."""
+        """The clusters that jobs for several machines may name: one file each, in lkp's format."""
         return self.hosts.parent / "cluster"
 
     @property
     def control_socket(self) -> Path:
-        """The command line's door."""
+        """The control socket, for the command line."""
         return self.run / "control.sock"
 
     @property
@@ -135,7 +136,7 @@ class Paths:
 
 @attrs.frozen
 class Waits:
-    """Seconds. Each reason stands beside its number."""
+    """Waits, in seconds, each with its reason."""
 
     park: float = 1800.0  # "half an hour": docs/wire.md#the-boot-wait
     # iPXE 2.0.0 drops a transfer with no body byte for 120 s (docs/firmware.md#waiting).
@@ -145,26 +146,26 @@ class Waits:
     boot_max: float = 3600.0  # in all (docs/wire.md#stages-and-deadlines)
     post_run: float = 1800.0  # docs/wire.md#stages-and-deadlines
     manual_check: float = 36000.0  # docs/wire.md#stages-and-deadlines
-    return_to_lobby: float = 1800.0  # a POST can take ten minutes
-    backoff_first: float = 30.0  # a box that lost a boot before everything was fetched
+    return_to_lobby: float = 1800.0  # a box's power-on self-test can take ten minutes
+    backoff_first: float = 30.0  # for a box that failed a boot before it had fetched everything
     backoff_max: float = 600.0
     shutdown_transfers: float = 60.0  # transfers under way at a stop
-    # A disk that hiccups is back within seconds; then a person is told that it is not known yet.
+    # A disk recovers from a hiccup within seconds; after this, a person is told: not known yet.
     answer: float = 15.0
 
 
 @attrs.frozen
 class Limits:
-    """Maxima; each is tested at its edge and one past it."""
+    """Maxima; tests check each at its limit and one beyond."""
 
     unknown_boxes: int = 1000  # seats for boxes nobody registered
     boots_in_flight: int = 12  # per Gbit/s of the lab interface; others keep their seats
     upload_file_bytes: int = 2**30  # one result file
     upload_attempt_bytes: int = 10 * 2**30  # all results of one attempt
-    upload_attempt_names: int = 200_000  # of files, and of the folders on the way to each
+    upload_attempt_names: int = 200_000  # files, and folders on the way to each
     document_bytes: int = 2**20  # one job document
-    # Finished jobs that stay in memory, some 5 MB: late reports and people ask for the newest.
-    # All others are in the archive alone.
+    # Finished jobs in memory, some 5 MB: late reports and people ask for the newest jobs.
+    # Older ones are only in the archive.
     finished_in_memory: int = 1000
 
 
@@ -172,20 +173,20 @@ class Limits:
 class Space:
     """Bytes on the file system of the state."""
 
-    # Set aside at the start and given up when the disk is full: the reports of some 100,000 jobs
-    # that run already, or a last snapshot of 20,000 jobs.
+    # Reserved at the start and released when the disk is full: enough for the reports of some
+    # 100,000 running jobs, or for a last snapshot of 20,000 jobs.
     reserve: int = 64 * 2**20
-    warn: int = 2 * 2**30  # free; one line in the log while there is still time to make room
-    # Free; below it no new job is taken, so that those taken can end.
+    warn: int = 2 * 2**30  # free; below it, one log line, while there is time to make room
+    # Free; below it no new job is accepted, so that accepted jobs can end.
     low: int = 256 * 2**20
-    # A journal longer than this becomes a snapshot; at 300 bytes a change, a start replays it in
-    # about two seconds.
+    # A journal longer than this is replaced by a snapshot; at 300 bytes a change, a start replays
+    # it in about two seconds.
     journal: int = 16 * 2**20
 
 
 @attrs.frozen
 class Defaults:
-    """What a job document need not say."""
+    """Defaults of fields that a job document may leave out."""
 
     os: str = "debian"
     os_version: str = "12"
@@ -197,7 +198,7 @@ class Defaults:
 
 @attrs.frozen
 class Account:
-    """Somebody who may submit over the network, as LKP's clients say who they are."""
+    """A user who may submit over the network, by the fields that LKP's clients send."""
 
     my_email: str = ""
     my_name: str = ""
@@ -216,18 +217,18 @@ class Config:
     limits: Limits = Limits()
     space: Space = Space()
     defaults: Defaults = Defaults()
-    # By user name: the job of an account is that local user's, too.  Empty: the network
-    # submits nothing.
+    # By user name: an account's jobs belong to the local user of that name.  Empty: nobody may
+    # submit over the network.
     accounts: Mapping[str, Account] = attrs.field(factory=dict)
 
 
 def path_of(path: Path | None = None) -> Path:
-    """The file that `load` reads."""
+    """Returns the file that `load` reads."""
     return path or Path(os.environ.get("APPLIANCE_CONFIG", CONFIG_FILE))
 
 
 def load(path: Path | None = None) -> Config:
-    """The configuration in `path`, in $APPLIANCE_CONFIG, or in CONFIG_FILE if that exists.
+    """Loads the configuration from `path`, else $APPLIANCE_CONFIG, else CONFIG_FILE if it exists.
 
     Raises BadConfig: unreadable, not TOML, an unknown key, a value of the wrong type.
     """
@@ -250,7 +251,7 @@ def load(path: Path | None = None) -> Config:
 
 
 def parse(text: str, name: str) -> Config:
-    """The Config that TOML `text` says; `name` is the file's name for messages."""
+    """Parses a Config from TOML `text`; `name` is the file's name for messages."""
     file = File(name, text)
     config: Config = _section(Config, file.table(), file, "")
     for key, (pattern, right) in _SHAPES.items():
@@ -310,7 +311,7 @@ def _section(cls: type[Any], table: dict[str, Any], file: File, prefix: str) -> 
 
 
 def _nearest(key: str, prefix: str, known: set[str]) -> str:
-    """The key that was perhaps meant: in this table, else in another, else all of this one."""
+    """Suggests a similar key of this table, else of another table, else lists this table's keys."""
     if near := difflib.get_close_matches(key, known, n=1):
         return f"; did you mean {prefix}{near[0]}?"
     elsewhere = {
@@ -371,7 +372,7 @@ def _value(wanted: Any, value: Any, file: File, key: str) -> Any:
 
 
 def _said(value: Any) -> str:
-    """A value as a message has it: its beginning, where it is long."""
+    """Returns a value for a message, cut if it is long."""
     said = repr(value)
     return said if len(said) <= _SHOWN_CHARS else f"{said[:_SHOWN_CHARS]}..."
 

@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
-Every way the world can be wrong, flat, with the facts in it.
-Our own mistakes are assertions; these are other people's.  Each class knows what it is called at
-every door, so that a new one is said in one place.
+The expected errors, each with the facts about it; bugs of the program are assertions instead.
+Each class holds its HTTP status, its name on the control socket and its exit code, so that a new
+error is defined in one place.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import ClassVar, Final
 
 import attrs
 
-# Of what a mistake is about, and of what is wrong with it.  A name may be as long as its document:
-# somebody is to read fifty of these.
+# Limits of a Problem's field and message.  A field's name may be as long as its document, and a
+# person may have to read fifty problems.
 FIELD_CHARS_MAX: Final = 100
 MESSAGE_CHARS_MAX: Final = 1000
 
 
 # Exit codes of the command line, for scripts.  click itself uses USAGE for a wrong command line.
-FAILED: Final = 1  # the job that was waited for did not succeed
+FAILED: Final = 1  # a job did not succeed, or a check found errors
 USAGE: Final = 2  # the command line or the document is wrong
 NOT_FOUND: Final = 3
-REFUSED: Final = 4  # it may not be done, or the server could not
+REFUSED: Final = 4  # not allowed, or the server could not do it
 NO_SERVER: Final = 5
-UNKNOWN: Final = 6  # it may have been done: ask again with the same key
+UNKNOWN: Final = 6  # perhaps done: ask again with the same key
 
 
 class ApplianceError(Exception):
     """Something outside the program is wrong; `str()` says what would be right.
 
-    `status`: of an answer by HTTP, 503 where the same may be well in a moment.  `kind`: its name on
-    the control socket.  `exit_code`: of the command that met it.
+    `status`: of the HTTP answer; 503 if a retry may succeed soon.  `kind`: the name on the control
+    socket.  `exit_code`: of the command that fails with it.
     """
 
     status: ClassVar[int] = 403
@@ -47,7 +47,7 @@ class BadConfig(ApplianceError):
 
 
 class BadRequest(ApplianceError):
-    """What was asked does not parse: a broken MAC, an illegal path, an unknown filter."""
+    """A request does not parse: a broken MAC, an illegal path, an unknown filter."""
 
     status = 400
     kind = "bad-request"
@@ -63,11 +63,11 @@ class NotFound(ApplianceError):
 
 
 class Refused(ApplianceError):
-    """It parses, but may not be done: wrong address, wrong owner, wrong moment."""
+    """A request parses but is not allowed: wrong address, wrong owner, wrong moment."""
 
 
 class Unproven(ApplianceError):
-    """Who asks cannot be told now, and would have to be: nothing was done, ask again."""
+    """The client cannot be identified now, and must be: nothing was done, ask again."""
 
     status = 503
 
@@ -77,16 +77,16 @@ class IllegalMove(ApplianceError):
 
 
 class NoSpace(ApplianceError):
-    """The disk or a quota is full, or takes nothing; nothing of the write was kept."""
+    """The disk or a quota is full, or the disk refuses writes; nothing was written."""
 
     status = 507
     kind = "no-space"
 
 
 class BadImage(ApplianceError):
-    """An image or one of its files is missing or unreadable; names it and those there are.
+    """An image or one of its files is missing or unreadable; names it and the existing ones.
 
-    `field`: of the job document that asked for it.
+    `field`: the field of the job document that asked for it.
     """
 
     kind = "bad-image"
@@ -98,24 +98,24 @@ class BadImage(ApplianceError):
 
 
 class BadState(ApplianceError):
-    """State files that are not ours, newer than us, or damaged; names file and offset."""
+    """State files are foreign, of a newer version, or damaged; names file and offset."""
 
     status = 503
 
 
 class NewerState(BadState):
-    """State files of a later program, which nobody here may change, repair or leave out."""
+    """State files of a later version, which this program must not change, repair or skip."""
 
 
 class DiskTrouble(ApplianceError):
-    """The disk does not take the state now; nothing was decided, ask again with the same key."""
+    """The disk does not accept the state now; nothing was decided, ask again with the same key."""
 
     status = 503
     kind = "disk-trouble"
 
 
 class Unknown(ApplianceError):
-    """Whether it was done is not known; asking again with the same key finds out, or does it."""
+    """The outcome is not known; asking again with the same key finds it out, or does the work."""
 
     status = 503
     kind = "unknown"
@@ -123,7 +123,7 @@ class Unknown(ApplianceError):
 
 
 class SyncFailed(ApplianceError):
-    """A sync of the state failed: what the disk holds, only a restart can find out."""
+    """A sync of the state failed: only a restart can find out what the disk holds."""
 
 
 class NotRunning(ApplianceError):
@@ -145,7 +145,7 @@ class Problem:
     """One mistake in a job document."""
 
     field: str = attrs.field(converter=_short_field)
-    line: int | None  # 1-based line of the document; None where the field is absent
+    line: int | None  # 1-based line of the document; None if the field is absent
     # What is wrong, and what would be right.
     message: str = attrs.field(converter=_short_message)
 
@@ -155,7 +155,7 @@ class Problem:
 
 
 class BadDocument(ApplianceError):
-    """A job document that does not fit: every mistake at once."""
+    """A job document has mistakes; lists all of them."""
 
     status = 400
     kind = "bad-document"
@@ -167,9 +167,9 @@ class BadDocument(ApplianceError):
 
 
 def of_kind(kind: str) -> type[ApplianceError]:
-    """The class that the control socket calls `kind`; Refused for a word of a newer server.
+    """Returns the class for a `kind` of the control socket; Refused for one of a newer server.
 
-    A BadDocument has more to it than its text.
+    BadDocument is not among them, because it is made from problems and not from a text.
     """
     return _BY_KIND.get(kind, Refused)
 

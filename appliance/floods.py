@@ -1,14 +1,14 @@
 """Pure: no clock, no socket, no await.
 
-Lines of the log that others cause, and may cause by the thousand: the first ones of a kind are
-said, the rest of a period is counted, and its number is said at the end.
+Limits repeated log lines, which clients may cause by the thousand.  In each period the first lines
+of a kind are logged; the others are counted, and their number is logged at the end.
 
-A kind is what happened (event, level, status, the class of the error) and to whom (an address, a
-user, a testbox), and never what the line says of it: that may be the stranger's own words.
+A kind is what happened (event, level, status, class of the error) and to whom (an address, a user,
+a testbox), but never the rest of the line, which may hold a stranger's own words.
 
-Kinds are counted apart as far as there is room for them.  Strangers, who may come from as many
-addresses as they like, have room of their own, and so no number of them hides the first line about
-a testbox, a user or the server.
+Each kind has its own count, up to a maximum for each group.  Strangers, who may use any number of
+addresses, are a group of their own, so that they cannot hide the first line about a testbox, a
+user or the server.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from typing import Any, Final
 import attrs
 
 PERIOD_S: Final = 60.0
-# Of one kind in a period.  Some lines of `info` tell one thing each: what a box says of itself.
+# Lines of one kind in a period.  More of `info`, where each line may be news: a box's own reports.
 SHOWN: Final = {"info": 30, "warning": 3, "error": 3, "critical": 3}
-LIBRARY_SHOWN: Final = 1  # a library's: the same words each time, with a trace
+LIBRARY_SHOWN: Final = 1  # a library's lines are always the same, with a trace
 OTHERS: Final = "others"
-LIBRARY: Final = "logger"  # the key that says which one
-MORE: Final = "more"  # the key of a line that says how many were not said
+LIBRARY: Final = "logger"  # the key for a library's name
+MORE: Final = "more"  # the key for the number of lines that were not logged
 _WHO: Final = ("client", "address", "user", "box")
 
 _USER: Final = "user"
 
 
 class Group(enum.Enum):
-    """Who has room together."""
+    """Whose kinds share one maximum."""
 
-    SERVER = "server"  # what is nobody's: libraries, errors
-    LAB = "lab"  # testboxes, users, and who is on the server itself
+    SERVER = "server"  # lines about no client: libraries, errors
+    LAB = "lab"  # testboxes, users, and clients on the server itself
     STRANGER = "stranger"
 
 
-# Kinds that are counted apart, of 600 bytes each; what comes beyond them counts as `others`, by
-# event.  Strangers cause 1,200 lines a minute at most; a testbox has one address, and so, be it as
-# bad as it may, some fifty kinds.
+# Kinds with a count of their own, 600 bytes each; further kinds are counted together as `others`,
+# by event.  Strangers cause at most 1,200 lines a minute; a testbox has one address and therefore,
+# however broken, some fifty kinds.
 KINDS_MAX: Final = {Group.SERVER: 200, Group.LAB: 10_000, Group.STRANGER: 300}
 
 _Kind = tuple[Group, str, str, str, str, str]
@@ -49,7 +49,7 @@ _Kind = tuple[Group, str, str, str, str, str]
 
 @attrs.define
 class _Count:
-    """Of one kind, in one period."""
+    """The count of one kind in one period."""
 
     until: float
     said: int = 0
@@ -58,20 +58,20 @@ class _Count:
 
 
 class Floods:
-    """What has been said in this period, and what has not."""
+    """Counts the lines that were logged in this period, and those that were not."""
 
     def __init__(self) -> None:
         self._counts: dict[_Kind, _Count] = {}
-        self._sizes = dict.fromkeys(Group, 0)  # how many of them
-        # Whether an address or a testbox is the lab's; whoever knows that says so here.
+        self._sizes = dict.fromkeys(Group, 0)  # how many kinds each group has
+        # Whether an address or a testbox is the lab's; set by log.learn().
         self.is_known: Callable[[str], bool] = lambda who: False
 
     def __len__(self) -> int:
-        """Kinds that are counted."""
+        """Returns how many kinds are counted."""
         return len(self._counts)
 
     def takes(self, event: Mapping[str, Any], level: str, now: float) -> bool:
-        """Whether a line is said; else it is counted."""
+        """Whether to log a line; counts the line if not."""
         who = next((str(event[key]) for key in _WHO if event.get(key)), "")
         library, error = str(event.get(LIBRARY, "")), _class(event.get("exc_info"))
         most = LIBRARY_SHOWN if library else SHOWN.get(level)
@@ -81,7 +81,7 @@ class Floods:
         group = Group.SERVER if not who else self._group(event, who)
         status = str(event.get("status", ""))
         count = self._count((group, name, level, status, error, who), event, now)
-        if count.until <= now:  # and nobody has asked yet how many they were
+        if count.until <= now:  # the period is over, and over() has not been called yet
             count.until, count.said = now + PERIOD_S, 0
         if count.said < most:
             count.said += 1
@@ -104,12 +104,12 @@ class Floods:
         return count
 
     def _group(self, event: Mapping[str, Any], who: str) -> Group:
-        # A user is who the kernel names, and stands where no address does.
+        # The kernel names a user, so a user is never a stranger.
         known = who == str(event.get(_USER)) or self.is_known(who)
         return Group.LAB if known else Group.STRANGER
 
     def over(self, now: float) -> list[tuple[str, dict[str, Any]]]:
-        """The level and the fields of a line for each period that is over and had more to say."""
+        """Returns level and fields of a line for each ended period with lines not logged."""
         found = []
         for kind, count in list(self._counts.items()):
             if count.until <= now:
@@ -122,7 +122,7 @@ class Floods:
 
 
 def _class(error: Any) -> str:
-    """The name of an exception's class, as a logger is given it; empty for none."""
+    """Returns the class name of a logger's `exc_info`; empty for none."""
     if isinstance(error, tuple):
         error = error[1]
     return type(error).__name__ if isinstance(error, BaseException) else ""

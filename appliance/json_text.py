@@ -1,11 +1,11 @@
 """Pure: no clock, no socket, no await.
 
-JSON from outside: measured as it arrives, and only then read.
+Reads JSON from outside with limits that are checked as bytes arrive, before anything is parsed.
 
-Ten megabytes of `[{"":0},...]` become a gigabyte of Python's objects, and a text is four times its
-bytes in memory where one character of it is wide.  So what makes objects is counted while bytes
-come in, outside of strings; and a long string, which only a package has (docs/wire.md#packages), is
-kept as the bytes that it came in and never stands in the text that is read.
+Ten megabytes of `[{"":0},...]` become a gigabyte of Python objects, and a text with one wide
+character takes four times its bytes in memory.  So the reader counts the marks that make objects
+(outside of strings) while bytes arrive.  A long string, which only a package has
+(docs/wire.md#packages), is kept as raw bytes and left out of the text that is parsed.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import attrs
 
 from appliance.errors import BadRequest
 
-DEPTH_MAX: Final = 32  # of lists and maps in each other, as of a document's
-# A string of more bytes is kept apart.  What a person writes is shorter; a base64 is not read.
+DEPTH_MAX: Final = 32  # of nested lists and maps, as in a document
+# A longer string is kept as raw bytes.  People write shorter ones; base64 need not be parsed.
 LONG_BYTES: Final = 2**16
-NUMBER_CHARS_MAX: Final = 100  # of one number; what is longer takes its time to be read
-SLICE_BYTES: Final = 2**13  # measured in 10 ms, whatever they are
+NUMBER_CHARS_MAX: Final = 100  # of one number; a longer one is slow to parse
+SLICE_BYTES: Final = 2**13  # takes at most 10 ms, whatever the bytes are
 
 _IN_STRING: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\.)*+', re.DOTALL)
 _MARKS: Final = b"[]{},:"
 _NO_MARK: Final = bytes(byte for byte in range(256) if byte not in _MARKS)
-_PAUSES: Final = (b",", b":", b", ", b": ")  # between two strings, nearly always
-_STAND_IN: Final = b"NaN"  # for a long string: JSON has no such word, and json has a hook for it
+_PAUSES: Final = (b",", b":", b", ", b": ")  # nearly always the text between two strings
+_STAND_IN: Final = b"NaN"  # replaces a long string: no word of JSON, but `json` has a hook for it
 
 
 @attrs.frozen
 class Long:
-    """A long string, as it came."""
+    """A long string, as raw bytes."""
 
     raw: bytearray = attrs.field(repr=False)  # between its quotes
 
     def text(self) -> str:
-        """What it says.  Raises BadRequest."""
+        """Decodes the string.  Raises BadRequest."""
         try:
             said: str = json.loads(b'"' + self.raw + b'"')
         except ValueError as error:
@@ -47,7 +47,10 @@ class Long:
         return said
 
     def plain(self) -> bytes | bytearray:
-        """Its UTF-8; of a base64, without an object in memory for each end of a line."""
+        """Returns the string as UTF-8.
+
+        Unescapes the line ends of base64 by itself: json would make an object for each.
+        """
         data = self.raw
         for escape, meant in ((b"\\n", b"\n"), (b"\\r", b"\r"), (b"\\/", b"/")):
             data = data.replace(escape, meant)
@@ -55,21 +58,21 @@ class Long:
 
 
 class Reader:
-    """Takes the bytes of one JSON text, in pieces; raises BadRequest at the first one too many.
+    """Takes the bytes of one JSON text, in pieces; raises BadRequest as soon as a limit is passed.
 
-    `values`: how many names and values it may hold; `text`: how many bytes without long strings.
+    `values`: the maximum of names and values; `text`: of bytes, not counting long strings.
     """
 
     def __init__(self, values: int, text: int, depth: int = DEPTH_MAX) -> None:
         self._values, self._text, self._depth = values, text, depth
         self._seen = self._strings = self._open = 0
-        self._kept = bytearray()  # all but long strings
+        self._kept = bytearray()  # the text without long strings
         self._longs: list[Long] = []
-        self._string: bytearray | None = None  # the one that has not ended
+        self._string: bytearray | None = None  # the incomplete string
         self._half = b""  # a backslash at the end of a piece
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes; give it SLICE_BYTES at a time where somebody waits."""
+        """Takes the next bytes; pass at most SLICE_BYTES where others wait for the loop."""
         piece, at = self._half + piece, 0
         self._half = b""
         while at < len(piece):
@@ -85,7 +88,7 @@ class Reader:
             raise BadRequest(f"holds more than {self._text} bytes besides its packages")
 
     def _inside(self, piece: bytes, at: int, string: bytearray) -> int:
-        """Take what of `piece` is the string's; where it goes on behind that."""
+        """Appends the part of `piece` that belongs to the string; returns where to continue."""
         found = _IN_STRING.match(piece, at)
         assert found is not None  # it may be empty
         end = found.end()
@@ -128,7 +131,7 @@ class Reader:
             raise BadRequest(f"holds more than {self._values} names and values")
 
     def value(self) -> Any:
-        """What it says, a long string as Long.  Raises BadRequest.  Nothing is kept here."""
+        """Parses the whole text, long strings as Long, and forgets it.  Raises BadRequest."""
         longs: Iterator[Long] = iter(self._longs)
         whole = self._string is None and not self._half
         try:
@@ -156,7 +159,7 @@ def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def load(text: bytes | str, values: int, depth: int = DEPTH_MAX) -> Any:
-    """What a small text says, which has some limit of its own.  Raises BadRequest."""
+    """Parses a text of at most LONG_BYTES.  Raises BadRequest."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > LONG_BYTES:
         raise BadRequest(f"is larger than {LONG_BYTES} bytes")
@@ -166,7 +169,7 @@ def load(text: bytes | str, values: int, depth: int = DEPTH_MAX) -> Any:
 
 
 def written_out(value: Any) -> Any:
-    """`value` with each long string as text; only for whom we know.  Raises BadRequest."""
+    """Returns `value` with each Long decoded; only for clients we know.  Raises BadRequest."""
     if isinstance(value, Long):
         return value.text()
     if isinstance(value, list):

@@ -1,12 +1,12 @@
-"""What the log looks like: key=value to a terminal or file, fields to systemd's journal.
+"""Writes the log: key=value to a terminal or file, fields to systemd's journal.
 
-Under systemd each event is one datagram in the journal's own protocol, so its keys can be asked
-for: `journalctl -u appliance JOB=lab.1`, `MAC=52:54:00:12:34:56`, `-p warning`.  Lines with a
-priority in front, which systemd also reads, would keep only the priority.  MESSAGE is the whole
-event as key=value, for who just reads.
+Under systemd each event is one datagram in the journal's own protocol, so that journalctl can
+filter by its keys: `journalctl -u appliance JOB=lab.1`, `MAC=52:54:00:12:34:56`, `-p warning`.
+(Lines on stderr with a priority in front, which systemd also reads, would lose the other fields.)
+MESSAGE is the whole event as key=value, for readers.
 
-A line that names a job or a testbox has the other one and the MAC too, as far as they are known.
-Lines that others cause by the thousand are said a few times and then counted (floods.py).
+A line that names a job or a testbox also has the other one and the MAC, as far as they are known.
+Repeated lines that clients cause are logged a few times and then counted (floods.py).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from appliance.floods import LIBRARY, Floods
 from appliance.printable import printable
 
 JOURNAL: Final = Path("/run/systemd/journal/socket")
-# syslog's priorities (RFC 5424): what `journalctl -p` goes by
+# syslog's priorities (RFC 5424), which `journalctl -p` filters by
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-FLOODS_S: Final = 10.0  # seconds between two looks at what was not said
+FLOODS_S: Final = 10.0  # seconds between two reports of lines that were not logged
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
                  "error": logging.ERROR}  # fmt: skip
 
@@ -44,15 +44,15 @@ About = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 @attrs.define
 class Threshold:
-    """Below which level nothing is said; it can be changed for a while."""
+    """The lowest level that is logged; it can be changed for a while."""
 
     word: str = "info"
-    before: str = "info"  # what it goes back to
-    until: float | None = None  # of `clock`; None: for good
+    before: str = "info"  # the level after `until`
+    until: float | None = None  # by `clock`; None: for good
     clock: Callable[[], float] = time.monotonic
 
     def set(self, word: str, seconds: float | None = None) -> None:
-        """From now on, or for so many seconds."""
+        """Sets the level, for good or for some seconds."""
         if self.until is None:
             self.before = self.word
         self.word = word
@@ -62,24 +62,24 @@ class Threshold:
 
     @property
     def now(self) -> str:
-        """The level that holds."""
+        """The current level."""
         if self.until is not None and self.clock() >= self.until:
             self.word, self.until = self.before, None
         return self.word
 
     def lets(self, level: str) -> bool:
-        """Whether something of this level is said."""
+        """Whether an event of this level is logged."""
         return LEVELS.get(level, logging.CRITICAL) >= LEVELS[self.now]
 
 
-threshold: Final = Threshold()  # the process's: a log is one
+threshold: Final = Threshold()  # one for the process, as the log
 _floods: Final = Floods()
-_turn: Final = threading.Lock()  # threads say something, too
-_about: list[About] = []  # who knows more about a job or a testbox; the newest is asked
+_turn: Final = threading.Lock()  # threads log, too
+_about: list[About] = []  # at most one: the function that learn() was given
 
 
 def begin(*, verbose: bool) -> None:
-    """Set up structlog and the standard library's logging, which Hypercorn uses."""
+    """Sets up structlog and the standard library's logging, which Hypercorn uses."""
     threshold.set("debug" if verbose else "info")
     logging.basicConfig(level=logging.WARNING, handlers=[Library()], force=True)
     journal = connect(JOURNAL) if systemd.reads(sys.stderr) else None
@@ -94,16 +94,16 @@ def begin(*, verbose: bool) -> None:
 
 
 def learn(about: About, is_known: Callable[[str], bool]) -> None:
-    """From now on `about` says what else is known of an event's job or testbox.
+    """Sets `about`, which returns more facts about an event's job or testbox.
 
-    `is_known` says whether an address is one of the lab's: no stranger's lines hide its own.
+    Also sets `is_known`, which says whether an address is the lab's (floods.py).
     """
     _about[:] = [about]
     _floods.is_known = is_known
 
 
 def connect(path: Path) -> socket.socket | None:
-    """The journal's socket; None where it cannot be reached."""
+    """Connects to the journal's socket; returns None if it cannot be reached."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)  # the loop never waits for a log
@@ -149,7 +149,7 @@ def _fold(logger: Any, method: str, event: Event) -> Event:
 
 
 def tell_floods(*, all_of_them: bool = False) -> None:
-    """Say how many lines were not said, of the periods that are over, or of all."""
+    """Logs how many lines were not logged, for the periods that are over or for all periods."""
     with _turn:
         found = _floods.over(math.inf if all_of_them else time.monotonic())
     for level, fields in found:
@@ -157,12 +157,12 @@ def tell_floods(*, all_of_them: bool = False) -> None:
 
 
 class Library(logging.Handler):
-    """What libraries say by the standard library's logging, said as ours."""
+    """Passes log records of libraries, from the standard library's logging, to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Logs a record."""
         fields: dict[str, Any] = {LIBRARY: record.name}
-        # How accept was called says nothing; why it failed, the line does.
+        # The trace of a failed accept() says nothing that the line does not say.
         if record.exc_info and record.name != "trio.serve_listeners":
             fields["exc_info"] = record.exc_info
         structlog.get_logger().log(record.levelno, record.getMessage(), **fields)
@@ -176,7 +176,7 @@ def _complete(logger: Any, method: str, event: Event) -> Event:
 
 
 def plain(logger: Any, method: str, event: Event) -> Event:
-    """What strangers wrote moves no cursor, and begins no line of its own; a trace keeps its."""
+    """Escapes control characters and line ends, which strangers may send; not those of a trace."""
     for key, value in event.items():
         if key == "exception":
             event[key] = printable(str(value), "\n\t")
@@ -186,7 +186,7 @@ def plain(logger: Any, method: str, event: Event) -> Event:
 
 
 class Journal:
-    """The last processor: sends an event to the journal; what it does not take goes to stderr."""
+    """The last processor: sends events to the journal, or to stderr if the journal refuses one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -202,14 +202,14 @@ class Journal:
         fields |= {key.upper(): value for key, value in event.items()}
         try:
             self._sock.send(datagram(fields))
-        except OSError:  # full, gone, or too long for it
+        except OSError:  # the journal is full or gone, or the event is too long
             lines = message.split("\n")
             return "\n".join(f"<{priority}>{line}" for line in lines)
         raise structlog.DropEvent
 
 
 def datagram(fields: Mapping[str, Any]) -> bytes:
-    """A journal entry: FIELD=value lines; a value with line ends goes with its length."""
+    """Encodes a journal entry: FIELD=value lines, or with a length if the value has line ends."""
     parts = []
     for key, value in fields.items():
         name = "".join(c if c.isalnum() and c.isascii() else "_" for c in key).upper().lstrip("_")

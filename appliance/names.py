@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What an installed program, its user and its group are called.
+The names of the installed program, its user and its group.
 """
 
 from __future__ import annotations
@@ -8,5 +8,5 @@ from __future__ import annotations
 from typing import Final
 
 PROGRAM: Final = "appliance"
-USER: Final = "appliance"  # whom the server runs as
-GROUP: Final = "appliance"  # who may use its control socket, and enter /srv/os
+USER: Final = "appliance"  # the server runs as this user
+GROUP: Final = "appliance"  # its members may use the control socket, and enter /srv/os

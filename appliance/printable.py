@@ -1,15 +1,15 @@
 """Pure: no clock, no socket, no await.
 
-Text of strangers as a terminal may show it.  A name in a result, a word in a request, a message
-of a box: what is no printable character (controls, escapes that move the cursor or set the title,
-marks that turn the direction of writing, lone halves of UTF-16) is written as Python writes it.
+Makes text of strangers safe for a terminal: a file name of a result, a word of a request, a box's
+message.  Unprintable characters (controls, escapes that move the cursor or set the title, marks
+that change the direction of writing, lone surrogates) are written as Python's escapes.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` without what a terminal would obey; characters in `keep` stay."""
+    """Escapes the unprintable characters of `text`, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)

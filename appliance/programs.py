@@ -1,4 +1,4 @@
-"""Runs a program to its end, for what it says."""
+"""Runs a program to its end and returns its output."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 
 from appliance.errors import Refused
 
-SHOWN_LINES: Final = 15  # of what a program said when it failed
+SHOWN_LINES: Final = 15  # of a failed program's output
 
 
 def run(command: Sequence[str], **environ: str) -> str:
-    """What `command` prints.  Raises Refused where it fails, with the end of what it said."""
+    """Returns what `command` prints.  Raises Refused if it fails, with the end of its output."""
     try:
         done = subprocess.run(
             command,

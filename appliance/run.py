@@ -1,8 +1,8 @@
-"""The process: what starts, and in which order it stops.
+"""Runs the process: starts everything, and stops it in order.
 
-Two nurseries, because the order of closing matters: the outer one keeps and dispatches, the inner
-one is the doors.  A stop sends every parked box away with a re-chain, lets transfers end, shuts
-the doors, and writes the last snapshot when nobody can change the store any more.
+The order needs two nurseries: the outer one keeps the state and dispatches jobs, the inner one
+runs the doors.  A stop answers every parked box with a re-chain, lets transfers end, closes the
+doors, and writes the last snapshot when nothing can change the store any more.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ from appliance.web.entrance import Entrance
 from appliance.web.sending import Owed
 from appliance.web.shares import Kind
 
-# Python looks for garbage in circles after every 700 new objects, and a submit alone makes some
-# hundred that stay: a fifth of its time.  And to look through a lab of 10,000 parked boxes stops
-# the loop for a second, which a storm of them must not bring about.  Here circles may gather for
-# five million objects, some 500 MB at the worst; connections, the most of all, leave none.
+# By default Python collects cyclic garbage after every 700 new objects.  A submit alone makes some
+# hundred lasting objects, and would spend a fifth of its time in collections.  A full collection
+# with 10,000 parked boxes stops the loop for a second, which a storm of boxes must not cause.  With
+# these thresholds a full one comes after five million objects, at worst some 500 MB of garbage;
+# connections, the most frequent objects, leave no cycles.
 GC_THRESHOLDS: Final = (10_000, 10, 50)
 
 log = structlog.get_logger()
@@ -66,10 +67,10 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class Open:
-    """A running appliance, as whoever started it sees it."""
+    """A running appliance, for the task that started it."""
 
     scheduler: Scheduler
-    close: trio.Event  # set it, and the appliance stops
+    close: trio.Event  # when set, the appliance stops
 
 
 async def serve(
@@ -83,9 +84,9 @@ async def serve(
     control_socket: socket.socket | None = None,
     task_status: trio.TaskStatus[Open] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the appliance until Open.close is set, then close in order.
+    """Runs the appliance until Open.close is set, then stops in order.
 
-    `control_socket` is the command line's door where somebody else made it.
+    `control_socket` is a listening control socket made by systemd; None: make one.
     """
     store, journal = await journals.restore(disk, config.space.journal)
     await archive.check(store)
@@ -129,11 +130,11 @@ async def serve(
             give = partial(file_server.serve, stop=close.wait, entrance=entrance, owed=owed)
             patience = config.waits.shutdown_transfers
             await doors.start(partial(give, patience=patience), Doors(giving), files)
-            app: Any = Doors(talking)  # Hypercorn has its own names for ASGI's maps
+            app: Any = Doors(talking)  # Hypercorn has its own types for ASGI's maps
             made = _hypercorn(config, others, entrance, owed)
             http = partial(hypercorn.trio.serve, app, made, shutdown_trigger=last_orders)
             await doors.start(_then_cancel, http, controlled)
-            behind.start_soon(pulse.watch, scheduler.measures.late)  # a start may take its time
+            behind.start_soon(pulse.watch, scheduler.measures.late)  # a start may block the loop
             task_status.started(Open(scheduler, close))
         # Nobody can change the store any more.
         behind.cancel_scope.cancel()
@@ -144,7 +145,7 @@ async def serve(
 
 
 async def _last_orders(scheduler: Scheduler, close: trio.Event) -> None:
-    """Wait for the end, and send away whoever waits."""
+    """Waits for the stop, then dismisses parked boxes and watchers."""
     await close.wait()
     log.info("dismissing the lobby", parked=len(scheduler.lobby))
     scheduler.lobby.dismiss()
@@ -190,7 +191,7 @@ async def _then_cancel(
 
 
 async def _number_on(config: Config, store: Store) -> None:
-    """The first job of a new state comes behind those that have results here already."""
+    """Makes a new state number its jobs after those that already have results here."""
     if store.counter:
         return
     find = partial(results.newest_number, config.paths.srv / "result", config.lab)
@@ -203,7 +204,7 @@ async def _number_on(config: Config, store: Store) -> None:
 
 
 async def _learn_hosts(scheduler: Scheduler) -> None:
-    """Read the hosts files; one that cannot be used is logged and left out."""
+    """Reads the hosts files; logs and skips unusable ones."""
     config = scheduler.config
     read = partial(hosts_files.read_all, config.paths.hosts, config.defaults.queue)
     facts, wrong = await trio.to_thread.run_sync(read)
@@ -228,7 +229,7 @@ async def _learn_hosts(scheduler: Scheduler) -> None:
 
 
 def _entrance(scheduler: Scheduler) -> tuple[Entrance, shares.Callers]:
-    """Through which everybody comes to the HTTP ports, and who comes to the control socket."""
+    """Makes the admission to the HTTP ports and to the control socket."""
     config = scheduler.config
     shared = shares.Shares.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     log.info("shares of open files", control=shared.control, lab=shared.lab, others=shared.others)
@@ -265,17 +266,17 @@ def _hypercorn(
     made.errorlog = logging.getLogger("hypercorn")
     made.accesslog = None
     made.websocket_max_message_size = MESSAGE_BYTES_MAX
-    # Messages of a request that are read ahead of us, 64 KiB each: ten, by default, are 300 MB
-    # where 500 boxes upload.  Three are a short body, its end, and the news of a hang-up.
+    # Messages of a request that Hypercorn reads ahead, 64 KiB each: the default of ten is 300 MB
+    # when 500 boxes upload.  Three hold a short body, its end, and the notice of a hang-up.
     made.max_app_queue_size = 3
     return made
 
 
 async def until_signalled(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT.  Raises BadConfig and BadState."""
+    """Serves until SIGTERM or SIGINT.  Raises BadConfig and BadState."""
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
-    gc.disable()  # while the state is read: what a start makes stays
+    gc.disable()  # while the state is read, since a start makes no garbage
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(contextlib.closing(StateFolder(config.paths.state)))
         passed = systemd.sockets()
@@ -291,7 +292,7 @@ async def until_signalled(config: Config) -> None:
             async with trio.open_nursery() as nursery:
                 start = partial(serve, control_socket=at_control)
                 opened = await nursery.start(start, config, *parts)
-                gc.freeze()  # to look through it takes a second
+                gc.freeze()  # collections skip the state; looking through it takes a second
                 gc.enable()
                 systemd.notify("READY=1")
                 log.info("ready", lab=config.lab, jobs=len(opened.scheduler.store.jobs))
@@ -302,7 +303,7 @@ async def until_signalled(config: Config) -> None:
 
 
 def link_gbits(interface: str) -> float:
-    """What the lab's link carries; 1 where the kernel does not say (a bridge, a link down)."""
+    """Returns the speed of the lab's link; 1 if the kernel does not say (a bridge, a link down)."""
     try:
         megabits = int(Path("/sys/class/net", interface or "lo", "speed").read_text())
     except (OSError, ValueError):
@@ -311,9 +312,9 @@ def link_gbits(interface: str) -> float:
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit of open files to the hard one, and say what it is."""
+    """Raises the soft limit of open files to the hard one; logs and returns the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(PermissionError):  # systemd has done it, and let nobody else
+    with contextlib.suppress(PermissionError):  # systemd has raised it, and forbids changes
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     log.info("open files", limit=hard)
     return hard

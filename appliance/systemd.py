@@ -1,8 +1,8 @@
-"""What systemd and the server say to each other, in a few words of the environment.
+"""Talks to systemd by sd_notify(3) and sd_listen_fds(3), through variables of the environment.
 
-The server says that it is ready, that its event loop is alive, that it stops (sd_notify(3)).
-systemd hands over sockets that it listens on (sd_listen_fds(3)): they outlive the process, so a
-box that asks during a restart waits instead of being refused.
+The server reports that it is ready, that its event loop is alive, and that it stops.
+systemd hands over listening sockets, which outlive the process: a box that asks during a restart
+waits instead of being refused.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ log = structlog.get_logger()
 
 
 def notify(state: str) -> None:
-    """One datagram to the socket that systemd named; nothing without systemd."""
+    """Sends `state` to the socket that systemd named; does nothing without systemd."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.sendto(state.encode(), address.replace("@", "\0", 1))
-        except OSError as error:  # nobody listens any more; that is no reason to stop
+        except OSError as error:  # nobody listens any more, which is no reason to stop
             log.warning("sd_notify failed", state=state, why=str(error))
 
 
 async def stay_alive() -> None:
-    """Say so at half of WatchdogSec, from the event loop: one that hangs falls silent.
+    """Reports at half of WatchdogSec that the event loop is alive; a hanging loop cannot report.
 
-    Returns at once where no watchdog is set.
+    Returns at once if no watchdog is set.
     """
     period = watchdog_s(os.environ, os.getpid())
     while period is not None:
@@ -47,7 +47,7 @@ async def stay_alive() -> None:
 
 
 def watchdog_s(environ: MutableMapping[str, str], pid: int) -> float | None:
-    """Seconds from one sign of life to the next; None where none is asked of this process."""
+    """Returns the seconds between two watchdog reports; None if this process need not report."""
     with contextlib.suppress(KeyError, ValueError):
         microseconds = int(environ["WATCHDOG_USEC"])
         if microseconds > 0 and int(environ.get("WATCHDOG_PID", pid)) == pid:
@@ -56,9 +56,9 @@ def watchdog_s(environ: MutableMapping[str, str], pid: int) -> float | None:
 
 
 def boot() -> str:
-    """Which boot of the kernel this is; empty where nobody says.
+    """Returns the kernel's boot id; empty if unknown.
 
-    Our unit sees nothing of /proc but processes, so there systemd says it (%b).
+    Our unit sees only processes in /proc, so systemd passes the id (%b) by the environment.
     """
     with contextlib.suppress(OSError):
         return BOOT_ID.read_text(encoding="ascii").strip().replace("-", "")
@@ -66,7 +66,7 @@ def boot() -> str:
 
 
 def reads(stream: TextIO) -> bool:
-    """Whether what is written there goes to systemd's journal: systemd names that file."""
+    """Whether `stream` goes to systemd's journal; JOURNAL_STREAM names the journal's file."""
     try:
         found = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -75,14 +75,14 @@ def reads(stream: TextIO) -> bool:
 
 
 def sockets() -> list[socket.socket]:
-    """Those that systemd handed over, ours from now on; a second call finds none."""
+    """Takes the sockets that systemd handed over; a second call finds none."""
     return take(os.environ, os.getpid(), FIRST)
 
 
 def take(environ: MutableMapping[str, str], pid: int, first: int) -> list[socket.socket]:
-    """The sockets from descriptor `first` on that `environ` means for process `pid`.
+    """Takes the sockets, from descriptor `first` on, that `environ` announces for process `pid`.
 
-    The words go from `environ`: a child that inherited them would look for sockets of its own.
+    Removes the variables from `environ`, so that a child does not look for sockets of its own.
     """
     words = [environ.pop(word, "") for word in _LISTEN]
     with contextlib.suppress(ValueError):

@@ -1,8 +1,8 @@
-"""Work in a thread that leaves nothing behind when it fails.
+"""Runs work in a thread, without a reference cycle when the work fails.
 
-What `trio.to_thread.run_sync` raises refers to itself, by way of the frames that it came through.
-Such a circle lives until Python looks for garbage, which it seldom does here (run.py), and with it
-all that those frames held: the text of a stranger's document, half of which was read.
+An exception from `trio.to_thread.run_sync` refers to itself through the frames of its traceback.
+Such a cycle lives until Python collects garbage, which is rare here (run.py), and keeps everything
+in those frames in memory, such as the text of a stranger's half-read document.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ T = TypeVar("T")
 async def run(
     work: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None
 ) -> T:
-    """What `work` returns, or raises: without the frames in which it was raised, where the world
-    is to blame (ApplianceError, OSError); a fault of ours keeps its frames.
+    """Runs `work` in a thread; returns its result or raises its error.
+
+    Drops the traceback of an expected error (ApplianceError, OSError); a bug keeps its traceback.
     """
     done = await trio.to_thread.run_sync(partial(_caught, work, *args), limiter=limiter)
     if not isinstance(done, _Failed):
@@ -34,7 +35,7 @@ async def run(
 
 
 class _Failed:
-    """Stands for what was raised."""
+    """Carries an expected error out of the thread."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

@@ -1,8 +1,8 @@
 """Pure: no clock, no socket, no await.
 
-Where each key of a TOML text stands.  tomllib keeps no lines; this walks text that it has taken
-already, so it need not find mistakes, only its way: headers, dotted keys, inline tables, arrays,
-strings of several lines.
+Finds the line of each key of a TOML text, since tomllib keeps no lines.  It walks only text that
+tomllib has accepted, so it need not find mistakes: it follows headers, dotted keys, inline tables,
+arrays and strings of several lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OTHER: Final = re.compile(r"[^,\]}#\n]*")  # numbers, dates, true and false
 
 
 def lines_of(text: str) -> Mapping[str, int]:
-    """The 1-based line of each key and table, by its dotted name.  `text` is valid TOML."""
+    """Returns the 1-based line of each key and table, by dotted name.  `text` is valid TOML."""
     walk = _Walk(text)
     walk.document()
     return walk.lines
@@ -35,7 +35,7 @@ class _Walk:
     text: str
     at: int = 0
     lines: dict[str, int] = attrs.field(factory=dict)
-    _line: int = attrs.field(default=1, init=False)  # that of the character at `_counted`
+    _line: int = attrs.field(default=1, init=False)  # of the character at `_counted`
     _counted: int = attrs.field(default=0, init=False)
 
     def document(self) -> None:
@@ -59,7 +59,7 @@ class _Walk:
         self._value(path)
 
     def _key(self, table: tuple[str, ...]) -> tuple[str, ...]:
-        """A dotted key below `table`, whose parts stand here unless they stood before."""
+        """Reads a dotted key below `table`; notes this line for each part that is new."""
         self._line += self.text.count("\n", self._counted, self.at)
         self._counted, line = self.at, self._line
         path = table
@@ -83,10 +83,10 @@ class _Walk:
             self._several("}", path)
         else:
             string = _LONG.match(self.text, self.at) or _QUOTED.match(self.text, self.at)
-            self.at = (string or _OTHER.match(self.text, self.at)).end()  # type: ignore[union-attr] # it matches nothing, too
+            self.at = (string or _OTHER.match(self.text, self.at)).end()  # type: ignore[union-attr] # _OTHER always matches
 
     def _several(self, end: str, path: tuple[str, ...]) -> None:
-        """An array (`]`) or an inline table (`}`)."""
+        """Reads an array (`]`) or an inline table (`}`)."""
         self.at += 1
         self._skip(_SPACE)
         while self.text[self.at] != end:

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-TOML from outside: measured before it is read, and told of by the lines of its keys.
+Reads TOML from outside: checks limits before parsing, and names lines in messages.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import attrs
 from appliance.errors import BadConfig
 from appliance.toml_lines import lines_of
 
-# Accounts are the only long part of a configuration, and a hundred and fifty characters each.
+# Accounts are the only long part of a configuration; each has some 150 characters.
 CHARS_MAX: Final = 2**20
 PARTS_MAX: Final = 20  # of a dotted key; ours have three
-# Possessive, and only from where a part begins: linear in the text.
+# Possessive quantifiers, and matches only where a part begins: the search takes linear time.
 _PART: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{PARTS_MAX}}}")
 
 
 @attrs.frozen
 class File:
-    """A text, and what it is called in messages."""
+    """A TOML text, and its name in messages."""
 
     name: str
     text: str
 
     def at(self, *keys: str) -> str:
-        """`file:line` of the first of `keys` that it has."""
+        """Returns `file:line` of the first of `keys` in the text; without any, only the file."""
         found = (f"{self.name}:{self._lines[key]}" for key in keys if key in self._lines)
         return next(found, self.name)
 
     def table(self) -> dict[str, Any]:
-        """What it says.  Raises BadConfig with the line."""
+        """Parses the text.  Raises BadConfig with the line."""
         measure(self.text, self.name)
         try:
             return tomllib.loads(self.text)
@@ -52,7 +52,7 @@ class File:
 
 
 def measure(text: str, name: str) -> None:
-    """Raises BadConfig for what costs tomllib, or `lines_of`, the square of its size."""
+    """Raises BadConfig for text that would take tomllib or `lines_of` quadratic time."""
     if len(text) > CHARS_MAX:
         raise BadConfig(f"{name}: is larger than {CHARS_MAX} characters")
     if (found := _LONG_KEY.search(text)) is not None:
@@ -61,7 +61,7 @@ def measure(text: str, name: str) -> None:
 
 
 def _syntax(said: str, text: str, name: str) -> str:
-    """What tomllib says, with the line where others have it."""
+    """Rewrites tomllib's message so that the line comes first, as `file:line`."""
     found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", said)
     if found is None:
         return f"{name}: {said}"

@@ -1,8 +1,8 @@
-"""Turns at work that anybody may ask for: a few at once, and each address's one after the other.
+"""Shares work that clients cause fairly: a few at once, and one of each address at a time.
 
-Who asks a hundred times waits for himself: of each address one piece of work waits with those of
-the others.  What is done on the loop itself is done in slices, one in each round.  And a thread
-that works for long lets the loop run in between, with which it shares the interpreter.
+A client with a hundred requests waits only for itself: of each address, one piece of work competes
+with other addresses.  Work on the event loop is done in slices, one in each round of the loop.  A
+long-running thread pauses regularly so that the loop, which shares the interpreter, can run.
 
 Must not: know what the work is.
 """
@@ -18,44 +18,45 @@ import trio
 
 T = TypeVar("T")
 
-# How long a thread works before it lets the loop have the interpreter, which would else have to
-# wait 5 ms for it (sys.getswitchinterval) each time that something happens; and for how long.
+# How long a thread works before it pauses, and how long it pauses.  Without pauses the loop would
+# wait 5 ms (sys.getswitchinterval) for the interpreter at each event.
 SLICE_S: Final = 0.002
 BREATH_S: Final = 0.0002
 # A question of a box or a client has fewer bytes, and takes a quarter of a millisecond.
 SMALL_BYTES: Final = 2**10
-# Of small ones in one round, and what each of them counts at least: one that says nothing takes
-# its time, too.  Four of the worst or sixteen of the shortest take some 2 ms.
+# The small ones in one round, and what each of them counts at least, since even the shortest takes
+# time.  Four of the worst or sixteen of the shortest take some 2 ms.
 ROUND_BYTES: Final = 2**12
 LEAST_BYTES: Final = 2**8
-_LOOKS: Final = 64  # items between two looks at the clock
-US: Final = ""  # who asks at the control socket, for whom nobody at a port is taken
+_LOOKS: Final = 64  # items between two readings of the clock
+US: Final = ""  # the key for clients of the control socket; no client of a port has it
 
 
 class Slices:
-    """Slices of work whose size others choose: in each round of the loop there is one of them.
+    """Gives each round of the loop at most one slice of work whose size clients choose.
 
-    A hundred slices of two milliseconds are nothing one by one, and a fifth of a second in one
-    round.  The lab and everybody else have theirs by turns, as long as both want some, and among
-    each the addresses do: who asks on two hundred connections is one that asks.
+    A hundred slices of two milliseconds do no harm in rounds of their own, but block the loop for
+    a fifth of a second in one round.  The lab and all other clients alternate while both wait, and
+    within each group the addresses take turns: two hundred connections of one address count as one.
     """
 
     def __init__(self) -> None:
         self.is_lab: Callable[[str], bool] = US.__eq__
-        self._lab: dict[str, trio.lowlevel.ParkingLot] = {}  # whose turn is next comes first
+        # In each line, the address whose turn is next comes first.
+        self._lab: dict[str, trio.lowlevel.ParkingLot] = {}
         self._others: dict[str, trio.lowlevel.ParkingLot] = {}
-        self._taken = False  # somebody has this round's, or is about to
+        self._taken = False  # this round's slice has an owner
         self._lab_was_last = False
         self._small = 0  # bytes of small pieces that this round has
 
     def __len__(self) -> int:
-        """How many addresses wait."""
+        """Returns how many addresses wait."""
         return len(self._lab) + len(self._others)
 
     async def own_round(self, who: str) -> None:
-        """Returns in a round of the loop that has no other slice in it.
+        """Returns in a round of the loop that has no other slice.
 
-        The slice is what its caller does from here to its next wait.
+        The slice is the caller's work from here to its next await.
         """
         if self._taken:
             await self._wait(who)
@@ -97,14 +98,14 @@ class Slices:
             raise
 
     def _pass_on(self) -> None:
-        """Who is next wakes up in the next round."""
+        """Wakes the next waiting address, in the next round."""
         self._taken = False
         while not self._taken and (self._lab or self._others):
             lab = not self._others or bool(self._lab and not self._lab_was_last)
             line, self._lab_was_last = (self._lab if lab else self._others), lab
             who = next(iter(line))
             lot = line.pop(who)
-            # Who was cancelled in this round has left his lot, and his address is still there.
+            # A task cancelled in this round has left its lot, but its address is still in line.
             self._taken = bool(lot.unpark())
             if lot:
                 line[who] = lot
@@ -114,7 +115,7 @@ _SLICES: Final = trio.lowlevel.RunVar[Slices]("slices")
 
 
 def slices() -> Slices:
-    """Those of this loop."""
+    """Returns the Slices of this event loop."""
     try:
         return _SLICES.get()
     except LookupError:
@@ -123,7 +124,7 @@ def slices() -> Slices:
 
 
 async def own_round(who: str = US) -> None:
-    """Returns in a round of the loop that has no other slice in it, in turn with others."""
+    """Returns in a round of the loop that has no other slice; addresses take turns."""
     await slices().own_round(who)
 
 
@@ -136,32 +137,35 @@ async def round_for(who: str, size: int) -> None:
 
 
 class Pace:
-    """Small steps of `who`, one behind the other: as many in a round as fit into a slice."""
+    """Paces a sequence of small steps of `who`: as many in a round as fit into a slice."""
 
     def __init__(self, who: str) -> None:
         self._who = who
         self._until = 0.0
 
     async def step(self) -> None:
-        """Returns at once while the slice is not used up; no step in between waits."""
+        """Returns at once until the slice is used up, then in a round of its own.
+
+        The steps in between must not await.
+        """
         if time.monotonic() >= self._until:
             await own_round(self._who)
             self._until = time.monotonic() + SLICE_S
 
 
 class Turns:
-    """At most `at_once`, one of an address."""
+    """Slots for work: at most `at_once`, and at most one for each address."""
 
     def __init__(self, at_once: int) -> None:
         self._places = trio.Semaphore(at_once)
         self._queues: dict[str, trio.Semaphore] = {}
 
     def __len__(self) -> int:
-        """How many addresses have one, or wait for one."""
+        """Returns how many addresses hold or wait for a slot."""
         return len(self._queues)
 
     def begin_nowait(self, who: str) -> Turn | None:
-        """A turn for `who`, where it need not wait for one."""
+        """Takes a slot for `who`; returns None if it would have to wait."""
         if who in self._queues or not self._places.value:
             return None
         self._places.acquire_nowait()
@@ -169,12 +173,12 @@ class Turns:
         return Turn(self, who)
 
     async def begin(self, who: str) -> Turn:
-        """A turn for `who`, which it gives back."""
+        """Waits for a slot for `who`; the caller gives it back."""
         queue = self._queues.setdefault(who, trio.Semaphore(1))
         try:
             await queue.acquire()
         except BaseException:
-            if queue.value and self._queues.get(who) is queue:  # nobody has its turn
+            if queue.value and self._queues.get(who) is queue:  # nobody holds a slot
                 del self._queues[who]
             raise
         turn = Turn(self, who)
@@ -187,7 +191,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, who: str) -> AsyncIterator[None]:
-        """A turn for `who`, to the end of the block."""
+        """Holds a slot for `who` until the end of the block."""
         turn = await self.begin(who)
         try:
             yield
@@ -195,33 +199,33 @@ class Turns:
             turn.give_back()
 
     def end(self, who: str) -> None:
-        """`who` gives its turn back."""
+        """Releases the slot of `who`."""
         self._places.release()
         self._next(who)
 
     def _next(self, who: str) -> None:
         queue = self._queues[who]
         queue.release()
-        if queue.value:  # nobody else of its address waits
+        if queue.value:  # nobody else at this address waits
             del self._queues[who]
 
 
 class Turn:
-    """One of them."""
+    """A held slot of Turns."""
 
     def __init__(self, turns: Turns, who: str) -> None:
         self._turns, self._who = turns, who
         self._over = False
 
     def give_back(self) -> None:
-        """Let others have theirs; once is enough."""
+        """Releases the slot; a second call does nothing."""
         if not self._over:
             self._over = True
             self._turns.end(self._who)
 
 
 def in_slices(items: Iterable[T]) -> Iterator[T]:
-    """The same items; a thread that goes through them lets the loop run in between."""
+    """Yields the items; pauses the thread regularly so that the loop can run."""
     until = time.monotonic() + SLICE_S
     for number, item in enumerate(items):
         if number % _LOOKS == 0 and time.monotonic() > until:

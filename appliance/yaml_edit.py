@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-Changes some keys of a YAML mapping that a person wrote; comments, order, quotes and anchors of the
-rest stay.  ruamel.yaml reads and writes it; PyYAML, as everywhere, says what a text means.
+Changes some keys of a YAML mapping that a person wrote; keeps comments, order, quotes and anchors
+of the rest.  ruamel.yaml reads and writes the text; PyYAML, as elsewhere, decides what it means.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ruamel.yaml.util import load_yaml_guess_indent
 
 from appliance import yaml_text
 
-CHARACTERS_MAX: Final = 2**16  # of a text; ruamel.yaml takes 10 s for a million, in Python
-_PLAIN_MAX: Final = 100  # characters of a word without quotes; each is read twice before
-_WIDTH: Final = 10_000  # characters of a line: as long as a person wrote it, no line is broken
+CHARACTERS_MAX: Final = 2**16  # of a text; ruamel.yaml, in Python, takes 10 s for a million
+_PLAIN_MAX: Final = 100  # of a word that may go without quotes; checking reads the word twice
+_WIDTH: Final = 10_000  # characters of a line; more than people write, so no line is broken
 
 
 def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
-    """`text` so that it says `wanted`: a mapping with exactly these keys and values.
+    """Edits `text` into a mapping with exactly the keys and values of `wanted`.
 
-    None where that cannot be done in place: the text is no mapping, or a key comes from a merge
-    (`<<`), or ruamel.yaml reads it otherwise than PyYAML, or it has more than CHARACTERS_MAX.
-    Whoever asks then writes it anew.
+    Returns None if it cannot: the text is no mapping, a key comes from a merge (`<<`), ruamel.yaml
+    reads the text differently from PyYAML, or it has more than CHARACTERS_MAX.  The caller then
+    writes the file anew.
     """
     if len(text) > CHARACTERS_MAX:
         return None
@@ -45,10 +45,10 @@ def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
         return None
     gone = [key for key in tree if key not in wanted]
     if gone and not tree.fa.flow_style():
-        # ruamel.yaml would take the comment of the next key along.
+        # ruamel.yaml would remove the comment of the next key, too.
         try:
             return changed(_without(text, tree, gone), wanted)
-        except KeyError:  # it comes from a merge, and has no line of its own
+        except KeyError:  # the key comes from a merge, and has no line of its own
             return None
     for key in gone:
         del tree[key]
@@ -66,7 +66,7 @@ def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
 
 
 def _without(text: str, tree: CommentedMap, gone: Sequence[Any]) -> str:
-    """`text` without the lines of some keys of its block mapping; comments behind them stay."""
+    """Removes the lines of some keys of a block mapping; comments after them stay."""
     lines = text.splitlines(keepends=True)
     starts = sorted(tree.lc.key(key)[0] for key in tree)
     for start in sorted((tree.lc.key(key)[0] for key in gone), reverse=True):
@@ -78,7 +78,7 @@ def _without(text: str, tree: CommentedMap, gone: Sequence[Any]) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types: 1, 1.0 and true are three values."""
+    """Whether two values are equal and of the same types: 1, 1.0 and true differ."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -89,7 +89,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """As ruamel.yaml writes it so that PyYAML reads it: `yes` and `012` are texts in YAML 1.2."""
+    """Adds quotes that PyYAML needs; ruamel.yaml would omit them for `yes` and `012` (YAML 1.2)."""
     if isinstance(value, dict):
         return {_plain(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def _quoted(word: str) -> bool:
-    """Whether a reader of YAML 1.1 could take it for something else: a MAC is a number to some."""
+    """Whether a word needs quotes: YAML 1.1 might read it as another type, a MAC as a number."""
     if len(word) > _PLAIN_MAX:
         return True
     try:

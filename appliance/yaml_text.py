@@ -1,12 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-YAML from outside: measured before it is built.
+Reads YAML from outside: checks limits before anything is built.
 
-A few hundred bytes can say endless lists: each alias stands for all that its anchor has, and a
-merge (`<<`) copies it.  So a text is first walked through event by event, where nothing is built,
-and every alias counts as much as what it stands for.  That bounds merges, too: what a merge copies
-is never more than what its aliases stand for.  A long text has many aliases, too: where the value
-is written down, each of them is the whole text again.
+A few hundred bytes can describe huge lists: each alias stands for all that its anchor has, and a
+merge (`<<`) copies it.  So a text is first walked event by event, which builds nothing, and each
+alias counts as much as the value that it stands for.  This bounds merges, too, since a merge copies
+no more than its aliases stand for.  The characters of aliased texts are limited as well: each alias
+repeats the whole text when the value is written out.
 """
 
 from __future__ import annotations
@@ -19,36 +19,39 @@ import attrs
 import yaml
 
 DEPTH_MAX: Final = 32  # of nested lists and maps; LKP documents use five
-# Names and values of one text, aliases written out; a matrix of LKP's has some hundred.
+# Names and values of one text, aliases expanded; a matrix of LKP's has some hundred.
 VALUES_MAX: Final = 20_000
-BYTES_MAX: Final = 2**20  # of a text that no other limit holds: a hosts file has some hundred
-# Of the text that all aliases stand for: as much again as the largest document has itself.
+BYTES_MAX: Final = 2**20  # of a text without another limit; a hosts file has some hundred
+# Characters that all aliases stand for; as many as the largest document has.
 COPIED_MAX: Final = 2**20
 
-NUMBER_CHARS_MAX: Final = 100  # of what may be a number, or any word but text
+NUMBER_CHARS_MAX: Final = 100  # of a scalar that is not plain text, such as a number
 
-# PyYAML's own, by another name: it resolves no path.
+# PyYAML's own method under another name: tests/test_tidy.py takes any `resolve` for a path's.
 _tag_of: Final[Callable[..., Any]] = yaml.CSafeLoader.resolve
 _PLAIN_INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _CORE: Final = "tag:yaml.org,2002:"
-# What YAML can say besides, and nobody here understands.
+# YAML's other types, which are refused.
 _FOREIGN: Final = ("binary", "timestamp", "omap", "pairs", "set")
 
 
 class TooLarge(yaml.YAMLError):
-    """The text says more than is taken, or nests deeper."""
+    """The text exceeds a limit of size or depth."""
 
 
 class Loader(yaml.CSafeLoader):
-    """SafeLoader that leaves dates and odd numbers alone, and knows JSON's types and no others.
+    """A SafeLoader that knows only JSON's types, and reads dates and odd numbers as text.
 
-    `2021-09-23` is a version, not a day; and a number is one only if it would be printed as it was
-    written: 22.10 is a version too, 52:54:00:12:34:56 a MAC and not a count of seconds, 010 no 8.
+    `2021-09-23` is a version, not a date.  A number counts as one only if it prints as it was
+    written: 22.10 is a version, 52:54:00:12:34:56 a MAC and no count of seconds, 010 is not 8.
     """
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
-        """The tag of a node.  What is longer than any number is text, and is not asked whether it
-        is one: of a megabyte of `1:1:1` Python's expressions remember seventy."""
+        """Returns the tag of a node.
+
+        A scalar longer than any number is text and is not matched against the patterns: for a
+        megabyte of `1:1:1` Python's regular expressions take seventy megabytes.
+        """
         if kind is yaml.ScalarNode and len(value) > NUMBER_CHARS_MAX:
             implicit = (False, False)
         return str(_tag_of(self, kind, value, implicit))
@@ -70,7 +73,7 @@ def _float(loader: Loader, node: yaml.ScalarNode) -> float | str:
 
 def _bool(loader: Loader, node: yaml.ScalarNode) -> bool | str:
     text = str(loader.construct_scalar(node))
-    return loader.bool_values.get(text.lower(), text)  # `!!bool x` is no yes and no no
+    return loader.bool_values.get(text.lower(), text)  # `!!bool x` is text
 
 
 def _foreign(loader: Loader, node: yaml.Node) -> None:
@@ -91,26 +94,26 @@ for _tag in _FOREIGN:
 
 @attrs.define
 class Budget:
-    """How many names and values may still be read: of one text, or of several together."""
+    """How many names and values may still be read, from one text or from several together."""
 
     left: int = VALUES_MAX
-    copies: int = COPIED_MAX  # characters that aliases may stand for
+    copies: int = COPIED_MAX  # characters that aliases may still stand for
 
     def spend(self, values: int) -> None:
-        """Raises TooLarge where there are not so many left."""
+        """Takes `values` from the budget.  Raises TooLarge if fewer are left."""
         self.left -= values
         if self.left < 0:
             raise TooLarge(f"holds more than {VALUES_MAX} values")
 
     def copy(self, characters: int) -> None:
-        """Raises TooLarge where aliases stand for more text than is left."""
+        """Takes the characters of an alias from the budget.  Raises TooLarge if fewer are left."""
         self.copies -= characters
         if self.copies < 0:
             raise TooLarge(f"its aliases stand for more than {COPIED_MAX} characters")
 
 
 def load(text: str, budget: Budget | None = None) -> Any:
-    """What a small YAML text says.  Raises yaml.YAMLError, and ValueError for half a character."""
+    """Parses a small YAML text.  Raises yaml.YAMLError, and ValueError for a lone surrogate."""
     if len(text) > BYTES_MAX:
         raise TooLarge(f"is larger than {BYTES_MAX} bytes")
     measure(text, budget or Budget())
@@ -123,14 +126,14 @@ def load(text: str, budget: Budget | None = None) -> Any:
 
 
 def measure(text: str, budget: Budget) -> None:
-    """Spend what `text` says.  Raises yaml.YAMLError where it is too deep, or too much to be built.
+    """Takes the size of `text` from the budget.  Raises yaml.YAMLError if too deep or too large.
 
-    libyaml composes by recursion in C: 100 kB of `[` end the process, and the time they take
-    grows with their square.  Events come one by one, so this stops at the first one too many.
+    libyaml composes by recursion in C: 100 kB of `[` crash the process, and its time grows
+    quadratically.  Events come one by one, so this function stops at the first one too many.
     """
-    sizes: dict[str, tuple[int, int]] = {}  # of what each anchor stands for: values, characters
-    open_ones: list[tuple[str | None, int, int]] = []  # lists and maps not ended, as each began
-    said = 0  # characters so far, aliases written out
+    sizes: dict[str, tuple[int, int]] = {}  # by anchor: values and characters
+    open_ones: list[tuple[str | None, int, int]] = []  # lists and maps that have not ended
+    said = 0  # characters so far, aliases expanded
     for event in _events(text):
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, began, before = open_ones.pop()
@@ -142,12 +145,12 @@ def measure(text: str, budget: Budget) -> None:
                 why = f"*{named[:40]} stands for something that it is in itself"
                 where: Any = event.start_mark  # libyaml's marks are as good
                 raise yaml.MarkedYAMLError(None, None, why, where)
-            values, copied = sizes.get(named, (1, 0))  # without an anchor: the composer refuses it
+            values, copied = sizes.get(named, (1, 0))  # no anchor: the composer refuses it
             budget.spend(values)
             budget.copy(copied)
             said += copied
         elif isinstance(event, yaml.NodeEvent):
-            budget.spend(1 if open_ones else 0)  # the text itself is no value in it
+            budget.spend(1 if open_ones else 0)  # the outermost value does not count
             if isinstance(event, yaml.CollectionStartEvent):
                 open_ones.append((event.anchor, budget.left + 1, said))
             elif isinstance(event, yaml.ScalarEvent):

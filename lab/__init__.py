@@ -1,1 +1,1 @@
-"""The lab of the demo and of the tests: a network namespace with emulated boxes; not installed."""
+"""The lab of the demo and the tests: emulated boxes in a network namespace; not installed."""

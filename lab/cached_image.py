@@ -1,7 +1,7 @@
-"""`make image`: the Debian image of the demo and the tests, built when its sources have changed.
+"""`make image`: builds the Debian image of the demo and the tests if its sources have changed.
 
-A stamp beside the cache holds a digest of the code that makes an image; modification times would
-say "changed" after every checkout.
+A stamp in the cache holds a digest of the code that makes an image; modification times would
+change with every checkout.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SOURCES: Final = (
 
 
 def digest(boot: Path) -> str:
-    """What an image is made from, as one word; `boot` is the folder appliance/boot."""
+    """Returns a digest of the sources of an image; `boot` is the folder appliance/boot."""
     found = hashlib.sha256()
     files = sorted(path for glob in SOURCES for path in boot.glob(glob) if path.is_file())
     assert files, boot
@@ -44,15 +44,15 @@ def digest(boot: Path) -> str:
 
 
 def ensure(srv: Path) -> bool:
-    """Builds the image in `srv` unless it is there, whole, and made from today's sources.
+    """Builds the image in `srv` unless a complete one from the current sources exists.
 
-    True if it was built.  Raises BadImage when it can't be.
+    Returns True if it was built.  Raises BadImage if it cannot be built.
     """
     srv.mkdir(parents=True, exist_ok=True)
     stamp = srv / "made-from"
     wanted = digest(Path(image_build.__file__).parents[1])
     with (srv / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second finds it built
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two makes at once, the second finds it built
         if stamp.exists() and stamp.read_text() == wanted and _boots(srv):
             return False
         system, arch, version = IMAGE
@@ -74,7 +74,7 @@ def _boots(srv: Path) -> bool:
 
 
 def main() -> None:
-    """`python -m lab.cached_image SRV`."""
+    """Runs `python -m lab.cached_image SRV`."""
     try:
         ensure(Path(sys.argv[1]))
     except ApplianceError as error:

@@ -1,4 +1,4 @@
-"""`make demo`: one bare machine, from power-on to a finished job, each stage as it happens."""
+"""`make demo`: shows one bare machine from power-on to a finished job, stage by stage."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from lab.story import BOX, Story
 REPOSITORY: Final = Path(__file__).parents[1]
 CACHE: Final = REPOSITORY / ".cache"
 JOB: Final = REPOSITORY / "examples/hello.yaml"
-PARKED_S: Final = 5.0  # so that the re-chain is seen; a real lab waits half an hour
+PARKED_S: Final = 5.0  # short, to show the re-chain; a real lab waits half an hour
 
 
 async def demo(keep_up: bool) -> None:
-    """The whole path.  Raises ApplianceError when a stage fails."""
+    """Runs the whole demo.  Raises ApplianceError if a stage fails."""
     story = Story()
     keep = CACHE / "demo" / time.strftime("%Y-%m-%d-%H-%M-%S")
     click.secho("One bare machine, from power-on to a finished job\n", bold=True)
@@ -58,7 +58,7 @@ async def _play(made: Lab, box: Box, story: Story, keep: Path) -> None:
     story.began = story.now()
     story.tell("power on", f"{BOX}: UEFI x86-64, {box.memory_mib} MiB, no disk; {how}")
     await made.power_on(box)
-    await box.line("No job now", allowed_s=inf)  # the story has a limit for each stage
+    await box.line("No job now", allowed_s=inf)  # the story limits each stage
     _command(f"appliance submit {JOB.relative_to(REPOSITORY)}")
     job = (await made.run("submit", str(JOB))).split()[0]
     async with trio.open_nursery() as nursery:
@@ -77,7 +77,7 @@ def _impatient(config: Config) -> Config:
 
 
 def _follow(config: Config, job: str, story: Story) -> None:
-    """Tells the job's stages as the server sees them, until its verdict."""
+    """Prints the job's stages as the server reports them, until its verdict."""
     with Server(connect_to(str(config.paths.control_socket))) as server:
         for message in server.follow("wait", job=job):
             if "result" in message:
@@ -99,7 +99,7 @@ def _tell_verdict(row: dict[str, Any], story: Story) -> None:
 
 
 async def _tell_files(config: Config, story: Story) -> None:
-    """Tells each file that the box has loaded, with its rate."""
+    """Prints each file that the box has loaded, with size and time."""
     told = 0
     while True:
         for step in (steps := await trio.to_thread.run_sync(_files, config))[told:]:
@@ -147,7 +147,7 @@ def _indented(text: str) -> str:
 
 
 async def until_signalled(work: Callable[[], Any]) -> int:
-    """Runs `work`; a signal ends it in order.  The exit status."""
+    """Runs `work`, and cancels it at a signal; returns the exit status."""
     status = 0
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -166,7 +166,7 @@ async def until_signalled(work: Callable[[], Any]) -> int:
 
 
 def main() -> None:
-    """`python -m lab.demo [--keep]`."""
+    """Runs `python -m lab.demo [--keep]`."""
     parser = argparse.ArgumentParser(prog="demo")
     parser.add_argument("--keep", action="store_true", help="leave the lab up until Ctrl-C")
     keep_up = parser.parse_args().keep

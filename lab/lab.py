@@ -1,8 +1,8 @@
-"""A whole lab on this machine: dnsmasq, smbd, the appliance, and testboxes made of QEMU.
+"""Runs a whole lab on this machine: dnsmasq, smbd, the appliance, and QEMU testboxes.
 
-What the demo, the end-to-end test and the benchmarks stand on.  Root is needed, nothing of the
-machine is touched: daemons and boxes live in a namespace (`namespace.py`), their files in one
-temporary directory, and what is worth keeping (logs and results) where the caller says.
+The demo, the end-to-end test and the benchmarks use it.  It needs root but does not touch the
+machine: daemons and boxes run in a namespace (`namespace.py`), their files are in one temporary
+directory, and logs and results go where the caller says.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from lab.patience import Clock, TooLate
 from lab.qemu import Box, Firmware, accelerator
 
 DHCP_RANGE: Final = ("172.28.0.10", "172.28.0.250")
-# Of the time that the machine has for one program.
-READY_S: Final = 30.0  # a daemon that isn't there by then has a problem; its log is shown
-STOP_S: Final = 20.0  # the server's own clean stop, boxes dismissed and snapshot written
-COMMAND_S: Final = 60.0  # one of the appliance's commands takes a second
+# Seconds of the time that the machine has for one program (patience.py).
+READY_S: Final = 30.0  # for a daemon to listen; after that its log is shown
+STOP_S: Final = 20.0  # for the server's clean stop: boxes dismissed, snapshot written
+COMMAND_S: Final = 60.0  # for one of the appliance's commands, which takes a second
 TAPS: Final = 4
 
-Watch = Callable[[str, str], None]  # who (a daemon's or a box's name), and the line it said
+Watch = Callable[[str, str], None]  # takes the name of a daemon or box, and a line of its output
 
 
 @attrs.define(eq=False)
 class Lab:
-    """A running one."""
+    """A running lab."""
 
     config: Config
     config_file: Path
@@ -57,9 +57,9 @@ class Lab:
     def box(
         self, name: str, firmware: Firmware = "uefi", *, two_cards: bool = False, **more: Any
     ) -> Box:
-        """A new testbox at this lab's bridge, still off.
+        """Makes a testbox at this lab's bridge, still off.
 
-        With `two_cards` it boots from the second, and DHCP answers both.
+        With `two_cards` it boots from the second card, and DHCP answers both.
         """
         number = len(self.boxes)
         used = {box.spare[1] for box in self.boxes if box.spare is not None}
@@ -80,11 +80,11 @@ class Lab:
         return box
 
     async def power_on(self, box: Box) -> None:
-        """Presses the button of `box`."""
+        """Powers `box` on."""
         await box.power_on(self.nursery, self.inside)
 
     async def run(self, *arguments: str, check: bool = True, allowed_s: float = COMMAND_S) -> str:
-        """What `appliance ARGUMENTS` prints, asked of this lab's server as a person would."""
+        """Runs `appliance ARGUMENTS` against this lab's server; returns what it prints."""
         with self.clock.limit(f"`appliance {' '.join(arguments)}`", allowed_s):
             done = await trio.run_process(
                 [sys.executable, "-m", "appliance", *arguments],
@@ -104,9 +104,9 @@ class Lab:
         return done.stdout.decode()
 
     async def start(self, name: str, command: Sequence[str], *ports: int) -> None:
-        """Starts a daemon and waits until it listens on `ports`; the lab fails when it ends."""
+        """Starts a daemon, waits until it listens on `ports`; the lab fails if the daemon ends."""
         log = self.keep / f"{name}.log"
-        log.touch()  # it may listen before its first line is followed
+        log.touch()  # the daemon may listen before _follow opens the log
         process = await self.inside.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.daemons[name] = process
         self.nursery.start_soon(self._follow, name, process, log)
@@ -118,7 +118,7 @@ class Lab:
             raise TooLate(f"{error}; the end of its log:\n{_tail(log)}") from None
 
     async def stop(self, name: str) -> int:
-        """Asks a daemon to end; its exit status."""
+        """Stops a daemon, by SIGKILL after STOP_S; returns its exit status."""
         process = self.daemons.pop(name)
         signal_program(process, signal.SIGTERM)
         with suppress(TooLate), self.clock.limit(f"{name} to end", STOP_S):
@@ -153,13 +153,13 @@ async def lab(
     dhcp: Callable[[Config], str] = dnsmasq.configuration,
     dhcp_ports: Sequence[int] = (67, 69),
 ) -> AsyncIterator[Lab]:
-    """A lab with the images of `os_images`, ready for boxes; it ends when the block does.
+    """Runs a lab with the images of `os_images`, ready for boxes, until the end of the block.
 
-    `keep` receives logs and results.  `change` makes other choices in the configuration.
-    `serve` is the server's command, completed with the configuration file.
+    `keep` receives logs and results.  `change` may change the configuration.
+    `serve` is the server's command, to which the configuration file is appended.
     `nfs` starts ganesha as well, for jobs that say `os_mount: nfs`.
-    `ipxe` is where iPXE is looked for.
-    `dhcp` makes another dnsmasq.conf, for one that listens on `dhcp_ports`.
+    `ipxe` lists the folders in which iPXE is searched.
+    `dhcp` makes another dnsmasq.conf, for a dnsmasq that listens on `dhcp_ports`.
     """
     directory = _directory(keep)
     try:
@@ -208,7 +208,7 @@ async def _start_daemons(
 async def _start_ganesha(made: Lab, directory: Path) -> None:
     command = ganesha.command(made.config, directory / "ganesha.conf")
     await made.start("ganesha", command, ganesha.PORT)
-    # It says so and goes on without: an overlay that has no file handles, for one.
+    # ganesha only logs a missing export, and runs on: of an overlay without file handles, say.
     if "Lookup failed on path" in (made.keep / "ganesha.log").read_text(errors="replace"):
         raise ApplianceError(f"ganesha cannot show the images\n{_tail(made.keep / 'ganesha.log')}")
 
@@ -225,7 +225,7 @@ async def _stop(made: Lab) -> None:
 def _directory(keep: Path) -> Path:
     keep.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="appliance-lab-"))
-    directory.chmod(0o755)  # dnsmasq gives up root and still reads its files in here
+    directory.chmod(0o755)  # dnsmasq drops root and still reads files in here
     return directory
 
 
@@ -245,7 +245,7 @@ def _configuration(directory: Path, keep: Path) -> Config:
 def _lay_out(
     config: Config, directory: Path, ipxe: Sequence[Path], dhcp: Callable[[Config], str]
 ) -> Path:
-    """Makes all directories and files that the daemons want; the configuration file's path."""
+    """Makes the directories and files that daemons need; returns the configuration file's path."""
     paths = config.paths
     wanted = (paths.srv / "os", paths.state, paths.run, paths.hosts, paths.dhcp_hosts)
     for path in (*wanted, *smb.directories(config), *ganesha.directories(config)):
@@ -260,7 +260,7 @@ def _lay_out(
 
 
 def toml(config: Config) -> str:
-    """`config` as the operator would write it; `config.parse` reads it back."""
+    """Writes `config` as TOML, which `config.parse` reads back."""
     top, sections = [], []
     for field in attrs.fields(Config):
         value = getattr(config, field.name)

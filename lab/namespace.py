@@ -1,9 +1,9 @@
-"""A network of its own for a lab: bridge, taps, daemons, testboxes, and nothing left behind.
+"""Makes namespaces for a lab: bridge, taps, daemons and testboxes, and nothing left behind.
 
-Everything lives in one network, mount and process namespace, held by one process that waits for
-the end of its standard input.  However the lab ends, that pipe closes (even by `kill -9`), the
-holder goes, and the kernel ends every process in there and takes bridge, taps and mounts along.
-So two labs can use the same addresses side by side, and neither can forget to clean up.
+Everything runs in one network, mount and process namespace, held by one process that waits for
+the end of its standard input.  However the lab ends (even by `kill -9`), that pipe closes, the
+holder exits, and the kernel kills every process in the namespace and removes bridge, taps and
+mounts.  So two labs can use the same addresses side by side, and both always clean up.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from appliance.errors import ApplianceError
 BRIDGE: Final = "lab0"
 SERVER: Final = "172.28.0.1"
 
-# $1 = taps, then pairs LOWER MERGED: directories shown as they are, and changes to them kept in
-# memory, so that a test may spoil an image that others use.  An NFS server asks for file handles,
-# which an overlay has only with an index, and for one device under all of it (xino).  One that
-# cannot have them goes on without.
+# $1 = number of taps, then pairs LOWER MERGED: overlays that show LOWER and keep changes in memory,
+# so that a test may spoil an image that others use.  An NFS server needs file handles, which an
+# overlay has only with an index, and one device number for all files (xino).  An overlay that
+# cannot have them is mounted without.
 _BEGIN: Final = """\
 set -e
 ip link set lo up
@@ -58,7 +58,7 @@ kill -KILL -1
 
 @attrs.frozen
 class Namespace:
-    """A running one; `holder` is the process whose end is its end."""
+    """A running namespace, which ends with the process `holder`."""
 
     holder: int
     _started: list[trio.Process] = attrs.field(factory=list, init=False)
@@ -66,7 +66,10 @@ class Namespace:
     async def start(
         self, command: Sequence[str], *, stdout: int | IO[bytes], stderr: int | IO[bytes]
     ) -> trio.Process:
-        """Runs `command` in here.  End it with `signal_program`; it has the same exit status."""
+        """Starts `command` inside, as the child of a returned `nsenter` with its exit status.
+
+        End the command with `signal_program`.
+        """
         ns = f"/proc/{self.holder}/ns"
         enter = [f"--net={ns}/net", f"--mount={ns}/mnt", f"--pid={ns}/pid_for_children"]
         process = await trio.lowlevel.open_process(
@@ -74,17 +77,17 @@ class Namespace:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            start_new_session=True,  # a Ctrl-C is for us; the lab ends when we say so
+            start_new_session=True,  # Ctrl-C reaches only us, who end the lab in order
         )
         self._started.append(process)
         return process
 
     def path(self, path: Path) -> Path:
-        """Where to find from outside what is at `path` in here, overlays included."""
+        """Returns the outside path of the inside path `path`, overlays included."""
         return Path(f"/proc/{self.holder}/root") / path.relative_to("/")
 
     def listening(self, port: int) -> bool:
-        """Somebody accepts TCP connections, or takes datagrams, on `port`."""
+        """Whether a socket inside accepts TCP connections or receives datagrams on `port`."""
         for table, state in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
             for line in Path(f"/proc/{self.holder}/net/{table}").read_text().splitlines()[1:]:
                 words = line.split()
@@ -95,7 +98,7 @@ class Namespace:
 
 @attrs.frozen
 class Overlay:
-    """`lower`, shown at `merged`; what is changed there is forgotten with the namespace."""
+    """Shows `lower` at `merged`; changes there are lost when the namespace ends."""
 
     lower: Path
     merged: Path
@@ -105,9 +108,10 @@ class Overlay:
 async def namespace(
     taps: int, overlays: Sequence[Overlay] = (), scratch: Path | None = None
 ) -> AsyncIterator[Namespace]:
-    """A namespace with SERVER's bridge and taps tap0, tap1, ...; everything in it ends with it.
+    """Makes a namespace with SERVER's bridge and taps tap0, tap1, ...
 
-    So does the directory `scratch`.
+    At the end of the block every process in the namespace is killed, and the directory `scratch`
+    is removed.
     """
     pairs = [str(path) for each in overlays for path in (each.lower, each.merged)]
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -147,14 +151,14 @@ async def namespace(
 
 
 def signal_program(process: trio.Process, what: signal.Signals) -> None:
-    """Sends `what` to the program that this `nsenter` runs; nsenter itself would not pass it on."""
+    """Sends `what` to the program that this `nsenter` runs; nsenter would not forward a signal."""
     if (pid := program(process)) is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, what)
 
 
 def program(process: trio.Process) -> int | None:
-    """The process id of the program that this `nsenter` runs; None before and after it runs."""
+    """Returns the process id of the program that this `nsenter` runs; None before and after."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except FileNotFoundError:

@@ -1,16 +1,17 @@
-"""Deadlines that hold on a busy machine: they count the time that somebody was given.
+"""Deadlines that hold on a busy machine: they count only the time that a program was given.
 
-A box made of QEMU is given CPU time, and time in which it sleeps because it has nothing to do.  The
-time in which it could run, while other programs have the processors, is not its own.  On a machine
-with nothing else to do, its own time is what a stopwatch shows.
+A QEMU box's own time is its CPU time plus the time that it sleeps because it has nothing to do.
+Time in which it is runnable while other programs use the processors does not count.  On an
+otherwise idle machine, its own time equals wall time.
 
-Whoever a sleeping box waits for (a daemon, say) has to stand in line too.  So a second in which it
-sleeps counts as the part of a processor that the kernel gives a program just then: two programs on
-two processors have a whole one each, eight have a quarter.  The same share is the measure for
-daemons and containers, which are too many processes to look at one by one.
+A program that a sleeping box waits for (a daemon, say) has to wait for a processor, too.  So a
+second of sleep counts only as the share of a processor that each program gets at that moment: two
+programs on two processors get one each, eight get a quarter.  The same share is the measure for
+daemons and containers, which have too many processes to watch one by one.
 
-The kernel says how much CPU time a process got.  How long it stood in line is estimated, by looking
-twice a second whether one of its threads could run; not every kernel counts that.
+The kernel reports a process's CPU time.  How long the process was runnable but waiting is
+estimated, by checking twice a second whether one of its threads is runnable; not every kernel
+reports that time.
 """
 
 from __future__ import annotations
@@ -26,33 +27,32 @@ import trio
 
 from appliance.errors import ApplianceError
 
-LOOK_S: Final = (
-    0.5  # between two looks: some hundred in a minute are a fair sample, and cost little
-)
-# The guard against a program that is never given anything: no test or demo waits for an hour.
+# Between two looks: some hundred in a minute are a fair sample, and cost little.
+LOOK_S: Final = 0.5
+# Guards against a program that never gets any time: no test or demo waits for an hour.
 WALL_S: Final = 3600.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class TooLate(ApplianceError):
-    """Somebody had all the time that was allowed; `str()` says for what, and how much it was."""
+    """A program used up the time that it was allowed; `str()` says for what, and how much."""
 
 
 @attrs.frozen
 class Spent:
-    """How much time somebody had."""
+    """How much time a program had."""
 
     cpu_s: float = 0.0
-    asleep_s: float = 0.0  # as this machine's load makes it count
+    asleep_s: float = 0.0  # weighted by this machine's load
     wall_s: float = 0.0
 
     @property
     def own_s(self) -> float:
-        """What deadlines are about."""
+        """The time that counts for deadlines."""
         return self.cpu_s + self.asleep_s
 
     def since(self, earlier: Spent) -> Spent:
-        """What came after `earlier`."""
+        """Returns the time spent since `earlier`."""
         return Spent(
             self.cpu_s - earlier.cpu_s,
             self.asleep_s - earlier.asleep_s,
@@ -62,15 +62,15 @@ class Spent:
 
 @attrs.frozen
 class Look:
-    """What the kernel says at one moment."""
+    """The kernel's numbers at one moment."""
 
-    cpu_s: float = 0.0  # since the process exists
-    wants_cpu: bool = False  # it runs, or stands in line
-    share: float = 1.0  # of a processor, for each program that wants one
+    cpu_s: float = 0.0  # since the process started
+    wants_cpu: bool = False  # whether it runs or is runnable
+    share: float = 1.0  # of a processor, for each runnable program
 
 
 def after(spent: Spent, before: Look, now: Look, wall_s: float) -> Spent:
-    """`spent`, and the time between two looks."""
+    """Returns `spent` plus the time between two looks."""
     cpu_s = max(0.0, now.cpu_s - before.cpu_s)
     asleep_s = 0.0 if now.wants_cpu else max(0.0, wall_s - cpu_s) * now.share
     return Spent(spent.cpu_s + cpu_s, spent.asleep_s + asleep_s, spent.wall_s + wall_s)
@@ -78,7 +78,7 @@ def after(spent: Spent, before: Look, now: Look, wall_s: float) -> Spent:
 
 @attrs.define(eq=False)
 class Clock:
-    """The time that `whose` had, and the limits that are set to it."""
+    """Counts the time that a program had, and enforces limits on it."""
 
     whose: str
     spent: Spent = attrs.field(factory=Spent, init=False)
@@ -87,7 +87,7 @@ class Clock:
     async def run(
         self, look: Callable[[], Look], goes_on: Callable[[], bool] = lambda: True
     ) -> None:
-        """Counts as long as `goes_on()`.  No limit is ever reached while nobody counts."""
+        """Counts as long as `goes_on()`.  Limits take effect only while this runs."""
         before, at = look(), trio.current_time()
         while goes_on():
             await trio.sleep(LOOK_S)
@@ -99,7 +99,7 @@ class Clock:
 
     @contextmanager
     def limit(self, what: str, allowed_s: float) -> Iterator[None]:
-        """Ends the block with TooLate when `allowed_s` have been spent in it; `what` it is for."""
+        """Raises TooLate, which names `what`, when `allowed_s` have been spent in the block."""
         with trio.CancelScope() as scope:
             limit = _Limit(scope, self.spent, allowed_s)
             self._limits.append(limit)
@@ -130,17 +130,17 @@ class _Limit:
 
 
 def of_the_machine() -> Clock:
-    """One for daemons and other programs; it runs with `look_at_machine`."""
+    """Makes a Clock for daemons and other programs; run it with `look_at_machine`."""
     return Clock("the time that this machine has for one program")
 
 
 def look_at_machine(proc: Path = Path("/proc")) -> Look:
-    """For a program that is looked at from far away: it may want the CPU or not."""
+    """Looks at the machine only, for programs whose own state is not watched."""
     return Look(share=share((proc / "stat").read_text()))
 
 
 def look_at(pid: int | None, proc: Path = Path("/proc")) -> Look:
-    """For one process with all its threads; one that is not there (any more) sleeps."""
+    """Looks at one process with all its threads; a missing process counts as asleep."""
     machine = look_at_machine(proc)
     if pid is None:
         return machine
@@ -153,9 +153,9 @@ def look_at(pid: int | None, proc: Path = Path("/proc")) -> Look:
 
 
 def share(stat: str) -> float:
-    """Of a processor, what each program has that wants one, by /proc/stat.
+    """Returns each runnable program's share of a processor, from /proc/stat.
 
-    Those that wait for a disk count too, as they do in the load average; we who ask do not.
+    Programs that wait for a disk count too, as in the load average; this process does not.
     """
     words = dict(line.split(" ", 1) for line in stat.splitlines())
     processors = sum(name.startswith("cpu") and name != "cpu" for name in words)
@@ -164,16 +164,16 @@ def share(stat: str) -> float:
 
 
 def cpu_time(stat: str) -> float:
-    """Of all threads of a process, in seconds, by /proc/PID/stat."""
+    """Returns the CPU time of all threads of a process, in seconds, from /proc/PID/stat."""
     user, system = _fields(stat)[11:13]
     return (int(user) + int(system)) / _TICKS_PER_S
 
 
 def state(stat: str) -> str:
-    """Of one thread: R when it runs or could run."""
+    """Returns the state of one thread: R if it is running or runnable."""
     return _fields(stat)[0]
 
 
 def _fields(stat: str) -> list[str]:
-    # The name before them is in parentheses, and may hold blanks and parentheses itself.
+    # The name before the fields is in parentheses, and may hold blanks and parentheses itself.
     return stat.rpartition(")")[2].split()

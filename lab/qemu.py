@@ -1,8 +1,8 @@
-"""A testbox made of QEMU: real firmware, a network card without ROM, a serial line.
+"""Emulates a testbox by QEMU: real firmware, a network card without ROM, a serial line.
 
-The card has no boot ROM, so that the firmware's own PXE asks and both DHCP stages are real
-(docs/firmware.md#emulated-boxes); legacy BIOS is the exception, it can't PXE without the card's
-ROM.
+The card has no boot ROM, so that the firmware's own PXE boots and both DHCP stages are real
+(docs/firmware.md#emulated-boxes).  Legacy BIOS is the exception: it cannot boot by PXE without the
+card's ROM.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Firmware = Literal["uefi", "uefi-arm64", "bios"]
 
 @attrs.frozen
 class Machine:
-    """One kind of machine that QEMU can be; UEFI is its code and a copy of its empty variables."""
+    """A kind of machine that QEMU emulates; `uefi`: files of code and of empty variables."""
 
     qemu: str
     kind: Sequence[str]
     uefi: tuple[Path, Path] | None = None
 
 
-# Debian's ovmf; the 4M build is the one that later releases keep.
+# Debian's ovmf; later releases have only the 4M build.
 _OVMF: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 _AAVMF: Final = Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")
 MACHINES: Final[dict[Firmware, Machine]] = {
@@ -50,29 +50,29 @@ MACHINES: Final[dict[Firmware, Machine]] = {
     # SeaBIOS without graphics writes to the serial line.
     "bios": Machine("qemu-system-x86_64", ["-machine", "pc,graphics=off"]),
 }
-PROBE_S: Final = 15.0  # under KVM the firmware speaks within two; a broken one says so at once
-# Of a box's own time.  From power-on to the end of a job it is two minutes without KVM, and with
-# the longest wait in iPXE that is played (130 s) four.  A processor whose caches are shared
-# with other work does less in a second.
+PROBE_S: Final = 15.0  # with KVM, firmware prints within two seconds; a broken KVM fails at once
+# Of a box's own time.  Without KVM it takes two minutes from power-on to the end of a job, and four
+# with the longest wait in iPXE that tests play (130 s).  A processor that shares its caches with
+# other work does less in a second.
 PATIENCE_S: Final = 600.0
 
-# Terminal control: firmware and iPXE draw as on a screen.
+# Terminal control sequences: firmware and iPXE draw on the serial line as on a screen.
 _CONTROL: Final = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @attrs.define(eq=False)
 class Box:
-    """One testbox: off until `power_on`, and what its serial line has said so far."""
+    """One testbox, off until `power_on`, with the lines of its serial line so far."""
 
     name: str
     mac: str
     tap: str
-    directory: Path  # its firmware variables and its serial log
+    directory: Path  # for firmware variables and serial log
     firmware: Firmware = "uefi"
     spare: tuple[str, str] | None = None  # MAC and tap of a card before the one it boots from
     memory_mib: int = 2048
-    nice: int = 0  # a box that waits in firmware keeps a core busy: more of it is left to others
-    more: Sequence[str] = ()  # of QEMU's arguments
+    nice: int = 0  # higher leaves more to others: a box that waits in firmware keeps a core busy
+    more: Sequence[str] = ()  # further arguments of QEMU
     accel: str = "tcg"
     watch: Callable[[str], None] = lambda line: None  # called with each line of the serial log
     lines: list[str] = attrs.field(factory=list, init=False)
@@ -86,16 +86,16 @@ class Box:
 
     @property
     def is_on(self) -> bool:
-        """Its power is on."""
+        """Whether the power is on."""
         return self._process is not None
 
     @property
     def serial_log(self) -> Path:
-        """All bytes of the serial line, since the box exists."""
+        """The file with all bytes of the serial line."""
         return self.directory / f"{self.name}.serial.log"
 
     async def power_on(self, nursery: trio.Nursery, lab: Namespace) -> None:
-        """Presses the button; returns when QEMU runs."""
+        """Powers the box on; returns when QEMU runs."""
         assert self._process is None, f"{self.name} is on"
         variables = self.directory / f"{self.name}.vars.fd"
         uefi = MACHINES[self.firmware].uefi
@@ -109,7 +109,7 @@ class Box:
         nursery.start_soon(self._count, self._process)
 
     async def power_off(self) -> None:
-        """Pulls the plug: no FIN, no goodbye."""
+        """Kills QEMU, as if the power failed: no connection is closed."""
         process, self._process = self._process, None
         assert process is not None, f"{self.name} is off"
         signal_program(process, signal.SIGKILL)
@@ -117,12 +117,12 @@ class Box:
 
     @contextmanager
     def limit(self, what: str, allowed_s: float = PATIENCE_S) -> Iterator[None]:
-        """Ends the block with TooLate when this box has had `allowed_s` of its own time in it."""
+        """Raises TooLate when this box has had `allowed_s` of its own time in the block."""
         with self.clock.limit(what, allowed_s):
             yield
 
     async def line(self, pattern: str, *, after: int = 0, allowed_s: float = PATIENCE_S) -> int:
-        """Waits for a line that matches; its index.  Looks at those so far too, from `after`."""
+        """Waits for a line that matches, from index `after` on; returns its index."""
         with self.limit(f"the line {pattern!r}", allowed_s):
             return await self._line(re.compile(pattern), after)
 
@@ -163,7 +163,7 @@ class Box:
     def _command(self, variables: Path) -> Sequence[str]:
         cards = [(self.mac, self.tap, ",bootindex=0")]
         if self.spare is not None:
-            cards.insert(0, (*self.spare, ""))  # the lower place on the bus, and the first name
+            cards.insert(0, (*self.spare, ""))  # lower on the bus, so the kernel names it first
         words = []
         for number, (mac, tap, order) in enumerate(cards):
             rom = "" if self.firmware == "bios" else ",romfile="
@@ -180,11 +180,11 @@ class Box:
         ]
 
     def machine(self, variables: Path) -> Sequence[str]:
-        """QEMU without a network card: firmware, memory, and the serial line on its stdout."""
+        """Returns QEMU's command without network: firmware, memory, serial line on stdout."""
         machine = MACHINES[self.firmware]
         words = [machine.qemu, "-name", self.name, "-m", str(self.memory_mib), "-nodefaults"]
         words += ["-serial", "stdio", "-display", "none", "-monitor", "none", *machine.kind]
-        # KVM speeds up this machine's own architecture alone.
+        # KVM works only for this machine's own architecture.
         words += ["-accel", "tcg" if self.firmware == "uefi-arm64" else self.accel]
         if machine.uefi is not None:
             for drive in (
@@ -196,11 +196,11 @@ class Box:
 
 
 async def accelerator(directory: Path) -> str:
-    """`kvm` where it runs real firmware, else `tcg`.
+    """Returns `kvm` if KVM can run real firmware, else `tcg`.
 
-    A /dev/kvm that opens proves nothing: there are machines whose KVM makes a virtual CPU and then
-    can't emulate what firmware does in its first millisecond.  So the firmware itself is asked; it
-    speaks on the serial line within a second or two.
+    A /dev/kvm that opens proves nothing: on some machines KVM makes a virtual CPU but cannot
+    emulate instructions of the firmware's first millisecond.  So this function starts the firmware,
+    which prints on the serial line within a second or two.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
@@ -220,7 +220,7 @@ async def accelerator(directory: Path) -> str:
 
 
 async def _speaks(command: Sequence[str], nursery: trio.Nursery) -> bool:
-    """Whether the firmware comes to its boot device selection; QEMU runs until `nursery` ends."""
+    """Whether the firmware reaches its boot device selection; QEMU runs until `nursery` ends."""
     process: trio.Process = await nursery.start(
         partial(
             trio.run_process,

@@ -1,4 +1,4 @@
-"""What `make demo` tells: each stage as it happens, and what it waits for while nothing moves."""
+"""Prints the stages of `make demo` as they happen, and what the demo waits for when it is quiet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lab import patience
 from lab.patience import Clock, Spent, TooLate
 
 BOX: Final = "box-1"
-QUIET_S: Final = 10.0  # of wall, without a word: then who looks on is told what is waited for
+QUIET_S: Final = 10.0  # of wall time without a line; then one says what the demo waits for
 STAGE_S: Final = 300.0  # of the box's own time: ten times the longest stage without KVM
 TAIL_LINES: Final = 15  # of the serial line, when a stage does not come
 
-# What the box, dnsmasq and the server say when a stage begins.  First match, once per boot.
+# Who prints what when a stage begins: speaker, pattern, stage, text.  The first match counts, once.
 _STAGES: Final[tuple[tuple[str, str, str, str], ...]] = (
     (BOX, r"Start PXE over IPv4", "firmware", "asks the network what to boot"),
     ("dnsmasq", r"DHCPACK\(\S+\) (\S+)", "DHCP", r"the firmware has \1"),
@@ -36,11 +36,11 @@ _STAGES: Final[tuple[tuple[str, str, str, str], ...]] = (
 
 @attrs.frozen
 class Wait:
-    """From one stage to the next."""
+    """The wait from one stage to the next."""
 
-    since: str  # the stage
+    since: str  # the stage that began
     awaited: str
-    usual_s: float  # of the box's own time, emulated on two processors that nobody else wants
+    usual_s: float  # of the box's own time, emulated on two otherwise idle processors
 
 
 # In the order of a boot.
@@ -67,12 +67,12 @@ _PLACES: Final = {wait.since: place for place, wait in enumerate(WAITS)}
 
 @attrs.define
 class Story:
-    """Tells each stage once per boot."""
+    """Prints each stage once."""
 
     now: Callable[[], float] = time.monotonic
-    clock: Clock | None = None  # the box's, when there is one
-    serial: Sequence[str] = ()  # its lines
-    usual: bool = True  # the box is emulated, as the one that the usual times were taken from
+    clock: Clock | None = None  # the box's, once it exists
+    serial: Sequence[str] = ()  # lines of the box's serial line
+    usual: bool = True  # whether the box is emulated, so that the usual times apply
     began: float = attrs.field(init=False)
     _told: set[str] = attrs.field(factory=set, init=False)
     _place: int = attrs.field(default=0, init=False)
@@ -83,18 +83,18 @@ class Story:
         self.began = self._spoke = self.now()
 
     def tell(self, what: str, detail: str, colour: str | None = None, stage: str = "") -> None:
-        """One line: when, what, and what about it.  `stage` is of WAITS, if it is not `what`."""
+        """Prints a line: time, `what`, `detail`.  `stage`: the stage in WAITS if not `what`."""
         self._spoke = self.now()
         seconds = int(self._spoke - self.began)
         styled = click.style(f"{what:<10}", fg=colour, bold=colour is not None)
         click.echo(f"  {seconds // 60}:{seconds % 60:02}  {styled}  {detail}")
-        # Two who watch the same boot may be heard in the wrong order: there is no way back.
+        # Speakers may be heard in the wrong order, so the place never goes back.
         place = _PLACES.get(stage or what, 0)
         if place > self._place:
             self._place, self._since = place, self._spent()
 
     def watch(self, who: str, line: str) -> None:
-        """Looks for a stage in what somebody says."""
+        """Looks for a stage in a line of the speaker `who`."""
         for speaker, pattern, what, detail in _STAGES:
             if speaker == who and pattern not in self._told and (found := re.search(pattern, line)):
                 self._told.add(pattern)
@@ -102,13 +102,16 @@ class Story:
                 return
 
     async def tell_of_waiting(self) -> None:
-        """Looks once a second, until it is cancelled; raises TooLate when a stage does not come."""
+        """Calls look() once a second until cancelled; raises TooLate if a stage does not begin."""
         while True:
             await trio.sleep(1)
             self.look()
 
     def look(self) -> None:
-        """Says what is waited for, when nobody has said anything for a while."""
+        """Prints what the demo waits for if nothing was printed for QUIET_S.
+
+        Raises TooLate if the stage has lasted for STAGE_S of the box's own time.
+        """
         wait, had = WAITS[self._place], self._spent().since(self._since)
         if had.own_s > STAGE_S or had.wall_s > patience.WALL_S:
             raise TooLate(self._too_late(wait, had))

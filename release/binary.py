@@ -1,8 +1,8 @@
-"""`make binary`: one executable with everything inside.
+"""`make binary`: builds one executable with everything inside.
 
-PyInstaller makes it twice from one analysis: as a directory, whose program starts quickly, and as
-one file, which unpacks itself to a temporary directory at each start.  The one file brings the
-directory's program along, so `appliance install` can lay the directory out from it.
+PyInstaller builds the program twice from one analysis: as a directory, which starts quickly, and as
+one file, which unpacks itself to a temporary directory at each start.  The one file contains the
+directory's launcher, so that `appliance install` can lay out the directory from it.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ REPOSITORY: Final = Path(__file__).parents[1]
 WORK: Final = REPOSITORY / ".cache/binary"
 TARGET: Final = REPOSITORY / "dist" / names.PROGRAM
 SPEC: Final = Path(__file__).with_name("binary.spec")
-# In the one file, beside its libraries: the program that the directory form starts with.
+# The directory form's executable, contained in the one file.
 LAUNCHER: Final = "launcher"
 _GLIBC: Final = re.compile(rb"GLIBC_([0-9]+(?:\.[0-9]+)+)\0")
-_BYTES_MAX: Final = 40 * 2**20  # an executable that is copied by hand should not be larger
+_BYTES_MAX: Final = 40 * 2**20  # people copy the executable by hand
 
 
 def modules() -> list[str]:
-    """Ours: many are imported by name alone."""
+    """Returns our modules, since PyInstaller does not see those that are imported by name."""
     root = build.PACKAGE
     names = (path.relative_to(root.parent).with_suffix("") for path in sorted(root.rglob("*.py")))
     return [".".join(name.parts).removesuffix(".__init__") for name in names]
 
 
 def data_files() -> list[tuple[str, str]]:
-    """Every file of the package that is no Python, and the folder it lies in when unpacked."""
+    """Returns every non-Python file of the package, and its folder when unpacked."""
     root = build.PACKAGE
     names = [path for path in sorted(root.rglob("*")) if path.suffix not in (".py", ".pyc")]
-    # The units are a link to the top folder, which is not walked into.
+    # The units' folder is a symlink, which rglob does not follow.
     names += sorted((root / "install/systemd").iterdir())
     return [(str(p), str(p.relative_to(root.parent).parent)) for p in names if p.is_file()]
 
 
 def newest_glibc(files: Iterable[Path]) -> str:
-    """The newest glibc whose symbols any of the ELF `files` asks for, such as "2.36"."""
+    """Returns the newest glibc version that any of the ELF `files` needs, such as "2.36"."""
     wanted = {
         tuple(map(int, word.split(b".")))
         for file in files
@@ -59,7 +59,7 @@ def newest_glibc(files: Iterable[Path]) -> str:
 
 
 def write_facts(files: Iterable[Path]) -> Path:
-    """`build.json` for a program made of the binary `files`."""
+    """Writes `build.json` for a program made of the binary `files`."""
     written = WORK / build.FACTS
     said = {
         "commit": os.environ["APPLIANCE_COMMIT"],
@@ -72,13 +72,13 @@ def write_facts(files: Iterable[Path]) -> Path:
 
 
 def read_facts() -> dict[str, Any]:
-    """Those of the last build."""
+    """Reads the facts of the last build."""
     found: dict[str, Any] = json.loads((WORK / build.FACTS).read_text())
     return found
 
 
 def commit() -> str:
-    """Of the checkout, with a mark if it was changed since."""
+    """Returns the checkout's commit, marked if files have changed since."""
     return _git("describe", "--always", "--dirty", "--exclude", "*")
 
 
@@ -88,7 +88,7 @@ def _git(*words: str) -> str:
 
 
 def make(target: Path = TARGET, name: str | None = None) -> Path:
-    """The executable at `target`, from this checkout, as build `name` (else: its commit)."""
+    """Builds the executable `target` from this checkout, as build `name` (default: its commit)."""
     WORK.mkdir(parents=True, exist_ok=True)
     made = WORK / "dist"
     subprocess.run(
@@ -107,7 +107,7 @@ def make(target: Path = TARGET, name: str | None = None) -> Path:
 
 
 def main() -> None:
-    """`python -m release.binary [TARGET [NAME]]`."""
+    """Runs `python -m release.binary [TARGET [NAME]]`."""
     target = make(Path(sys.argv[1]) if sys.argv[1:] else TARGET, *sys.argv[2:3])
     size = target.stat().st_size
     said = subprocess.run([target, "--version"], capture_output=True, text=True, check=True).stdout

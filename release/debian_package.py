@@ -1,8 +1,8 @@
-"""`make deb`: a Debian package of the built program, in its form as a folder.
+"""`make deb`: makes a Debian package of the built program's directory form.
 
-The distribution's daemons are suggestions and no dependencies: apt would start them with
-configurations of their own.  `appliance install --interface ...` installs them without, writes the
-configuration and opens the lab, as it does from the one file.
+The distribution's daemons are suggested packages and not dependencies, since apt would start them
+with their default configurations.  `appliance install --interface ...` installs them without
+starting those, writes the configuration and starts the lab, as it does from the one file.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ done
 
 
 def control(version: str, arch: str, kib: int, glibc: str) -> str:
-    """The package's description of itself."""
+    """Returns the package's control file."""
     names = [name for part in PACKAGES.values() for name in part]
     return _CONTROL.format(
         version=version, arch=arch, kib=kib, glibc=glibc, suggests=", ".join(names)
@@ -96,13 +96,13 @@ def control(version: str, arch: str, kib: int, glibc: str) -> str:
 
 
 def version_of(commit: str, moment: str) -> str:
-    """A later build's is greater; `moment` is when its commit was made, 20261124233000."""
+    """Returns a version that grows with `moment`, the commit's time, such as 20261124233000."""
     word = "".join(letter if letter.isalnum() else "." for letter in commit)
     return f"{appliance.__version__}+{moment}.{word}"
 
 
 def lay_out(tree: Path, program: Path, name: str) -> None:
-    """The package's files below `tree`; `program` is the folder that PyInstaller made."""
+    """Lays out the package's files below `tree`; `program` is the folder that PyInstaller made."""
     places = Places(tree)
     target = places.lib / "versions" / name
     shutil.copytree(program, target, symlinks=True)
@@ -127,7 +127,7 @@ def lay_out(tree: Path, program: Path, name: str) -> None:
 
 
 def make(target: Path) -> Path:
-    """The package in the folder `target`, from what `make binary` left."""
+    """Makes the package in the folder `target`, from the output of `make binary`."""
     program = binary.WORK / "dist/directory"
     arch, facts = _ARCHS[platform.machine()], binary.read_facts()
     name = f"{appliance.__version__}-{facts['commit']}"
@@ -151,7 +151,7 @@ def make(target: Path) -> Path:
 
 
 def main() -> None:
-    """`python -m release.debian_package [FOLDER]`."""
+    """Runs `python -m release.debian_package [FOLDER]`."""
     made = make(Path(sys.argv[1]) if sys.argv[1:] else binary.TARGET.parent)
     print(f"{made}: {made.stat().st_size / 2**20:.1f} MiB")
 

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Fetches what the tests boot and run besides this machine's own packages, once.
+# Fetches, once, files that the tests boot and run and that are not packages of this machine.
 #
 #   firmware.sh FOLDER
 #
 #   FOLDER/bookworm, trixie, sid    iPXE: 1.0.0 of 2019, 1.21.1, and the newest (2.0.0 or later)
 #   FOLDER/arm64                    a kernel and a busybox for arm64 boxes
-#   FOLDER/nfs                      the kernel's NFS server: what reads its exports, not installed
+#   FOLDER/nfs                      the tools of the kernel's NFS server, unpacked, not installed
 set -eu
 
 folder=$1
 here=$(dirname "$0")
 
-# $1 = the name; it gets its name when it is whole.
+# $1 = the name of the result, which appears only when it is complete; the rest: fetch_packages.sh's
 fetch() {
     name=$1
     shift

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Installs what the demo, the tests and the benchmarks need on Debian.
 #
-#   packages.sh           install what is missing; says and does nothing when all is there
+#   packages.sh           install missing packages; if none is missing, do and print nothing
 #   packages.sh --list    print the list
 #   packages.sh --arm64   also fetch iPXE for arm64 boxes, from a newer Debian if need be
 #
 # Some of these packages start a daemon when they are installed (samba, sshd, nfs-ganesha and the
-# rpcbind that it brings, nginx, redis-server, the DHCP servers).  None is wanted here, so a
-# policy-rc.d forbids it for as long as apt runs.  One that exists already is somebody's decision.
+# rpcbind that it brings, nginx, redis-server, the DHCP servers).  No daemon is wanted here, so a
+# policy-rc.d forbids starts while apt runs.  An existing policy-rc.d is left alone.
 set -eu
 
 : "${POLICY:=/usr/sbin/policy-rc.d}"
@@ -16,8 +16,8 @@ set -eu
 MARK='# written by packages.sh for the time of one installation'
 NEWER=trixie # the first Debian whose ipxe package has arm64
 
-# virtual hardware and firmware; what serves them; images; the lab; Python, and what `make binary`
-# wants of it; a server in a container; checks and benchmarks; other people's DHCP servers
+# A line each: virtual hardware and firmware; servers for testboxes; images; the lab; Python, also
+# for `make binary`; a server in a container; checks and benchmarks; other DHCP servers and ssh
 PACKAGES='
 qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64
 ipxe dnsmasq-base samba nfs-ganesha nfs-ganesha-vfs
@@ -61,7 +61,7 @@ forbid_daemons() {
         echo "packages.sh: $POLICY exists and stays as it is" >&2
         return
     fi
-    ours=yes # one with our mark is left over from a run that was killed
+    ours=yes # an existing file with our mark is from a run that was killed
     printf '#!/bin/sh\n%s\nexit 101\n' "$MARK" >"$POLICY"
     chmod 755 "$POLICY"
 }
@@ -78,7 +78,7 @@ install_packages() {
     forbid_daemons
     known "$@" || apt update
     apt --no-install-recommends install "$@" </dev/null && return
-    # The lists may be older than the mirror.
+    # The package lists may be older than the mirror.
     apt update
     apt --no-install-recommends install "$@" </dev/null
 }
@@ -124,7 +124,7 @@ trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 install_packages
-# nfs-ganesha reads it; the first boot makes it, and a container never had one.
+# nfs-ganesha reads $MTAB, which the first boot makes; a container may have none.
 [ -e "$MTAB" ] || ln -s ../proc/self/mounts "$MTAB"
 if [ "${1:-}" = --arm64 ]; then
     newer_ipxe

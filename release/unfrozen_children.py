@@ -1,7 +1,7 @@
-"""The first thing that a built program runs: its own libraries are for itself alone.
+"""Runs first in a built program: restores LD_LIBRARY_PATH for child processes.
 
-PyInstaller's start sets LD_LIBRARY_PATH, and keeps what stood there.  ssh, apt and dnsmasq would
-load our libssl instead of the system's.
+PyInstaller's launcher sets LD_LIBRARY_PATH and saves the old value.  With it, ssh, apt and dnsmasq
+would load our libssl instead of the system's.
 """
 
 import os

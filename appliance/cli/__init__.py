@@ -1,4 +1,4 @@
-"""What a person types.  Commands are imported when they are called: a client starts quickly."""
+"""The command line.  A command's module is imported only when called, so clients start quickly."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from appliance.cli.show import echo
 
 @attrs.frozen
 class _Command:
-    """Where a command is, and what it does, in a line of the help that is not cut off."""
+    """Where a command is defined, and its line in the help."""
 
     where: str  # module:attribute
     does: str
     hidden: bool = False
 
 
-# The help shows them so, and imports none of them.
+# The help prints this table and imports no command.
 _SECTIONS: Final[Mapping[str, Mapping[str, _Command]]] = {
     "Jobs": {
         "submit": _Command("submit:submit", "Submit job documents."),
         "jobs": _Command("jobs:jobs", "List jobs, newest first."),
-        "show": _Command("jobs:show", "Show all about one job, and what happened to it."),
-        "wait": _Command("submit:wait", "Follow jobs until they are over."),
-        "cancel": _Command("jobs:cancel", "Give jobs up."),
+        "show": _Command("jobs:show", "Show one job: its document, attempts and history."),
+        "wait": _Command("submit:wait", "Follow jobs until they end."),
+        "cancel": _Command("jobs:cancel", "Cancel jobs."),
         "renew": _Command("jobs:renew", "Give a running job more time."),
         "results": _Command("results:results", "List, read, fetch, keep or remove results."),
     },
@@ -46,22 +46,22 @@ _SECTIONS: Final[Mapping[str, Mapping[str, _Command]]] = {
     "The lab": {
         "status": _Command("lab:status", "Show the lab in one screen."),
         "watch": _Command("watch:watch", "Show the lab live."),
-        "doctor": _Command("doctor:doctor", "Look for what is wrong, and say what mends it."),
-        "drain": _Command("lab:drain", "Give out no more jobs."),
-        "resume": _Command("lab:resume", "Give out jobs again after a drain."),
-        "account": _Command("account:account", "Make an account for submits over the network."),
+        "doctor": _Command("doctor:doctor", "Find what is wrong and how to fix it."),
+        "drain": _Command("lab:drain", "Start no more jobs; running jobs go on."),
+        "resume": _Command("lab:resume", "Start jobs again after a drain."),
+        "account": _Command("account:account", "Print an account for submits over the network."),
     },
     "The server": {
-        "install": _Command("setup:install", "Install or upgrade this server, or go back."),
-        "uninstall": _Command("setup:uninstall", "Remove what installs made."),
+        "install": _Command("setup:install", "Install or upgrade this server, or roll back."),
+        "uninstall": _Command("setup:uninstall", "Remove what `install` made."),
         "serve": _Command("serve:serve", "Run the server."),
-        "log-level": _Command("lab:log_level", "Change what the running server logs."),
+        "log-level": _Command("lab:log_level", "Show or change the running server's log level."),
         "backup": _Command("backup:backup", "Write state and configuration to one file."),
-        "restore": _Command("backup:restore", "Make a backup the state and the configuration."),
+        "restore": _Command("backup:restore", "Restore state and configuration from a backup."),
         "state": _Command("state:state", "Check, repair, export or import the state."),
-        "tftpboot": _Command("render:tftpboot", "Lay out what firmware loads by TFTP."),
+        "tftpboot": _Command("render:tftpboot", "Lay out the files that firmware loads by TFTP."),
         "dnsmasq-config": _Command("render:dnsmasq_config", "Print a dnsmasq.conf."),
-        "dhcp-snippet": _Command("render:dhcp_snippet", "Print what another DHCP server needs."),
+        "dhcp-snippet": _Command("render:dhcp_snippet", "Print settings for another DHCP server."),
         "smb-config": _Command("render:smb_config", "Print an smb.conf."),
         "nfs-config": _Command("render:nfs_config", "Print a ganesha.conf."),
         "control-proxy": _Command("control_proxy:control_proxy", "Serve `appliance -H`.", True),
@@ -74,11 +74,11 @@ class _Commands(click.Group):
     """A group that imports a command's module when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
+        """Returns the commands in the order of the table."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
+        """Imports the command."""
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name].where.partition(":")
@@ -87,7 +87,7 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section for each kind of thing."""
+        """Writes one section of the help for each section of the table."""
         width = max(map(len, _COMMANDS))
         for title, part in _SECTIONS.items():
             with formatter.section(title):
@@ -101,23 +101,23 @@ class _Commands(click.Group):
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="The configuration; by default $APPLIANCE_CONFIG or /etc/appliance/appliance.toml.",
+    help="Configuration file; by default $APPLIANCE_CONFIG or /etc/appliance/appliance.toml.",
 )
-@click.option("-H", "--host", help="Another machine's server: ssh://[user@]host[:port].")
+@click.option("-H", "--host", help="Use another machine's server: ssh://[user@]host[:port].")
 @click.pass_context
 def group(ctx: click.Context, config: Path | None, host: str | None) -> None:
-    """One lab server's appliance: from power-on to a finished job.
+    """Run a lab: take testboxes from power-on to a finished job.
 
-    Exit codes: 0 done, 1 the job failed, 2 wrong usage or document, 3 no such thing,
-    4 refused, 5 no server, 6 not known: ask again.
+    Exit codes: 0 done, 1 the job failed, 2 wrong usage or bad document, 3 not found,
+    4 refused, 5 no server answers, 6 outcome unknown: ask again.
     """
     ctx.obj = config
 
 
 def each(names: Iterable[str], do: Callable[[str], None]) -> int:
-    """Do it for all of them, and say what goes wrong with some; the first one's exit code.
+    """Calls `do` for every name and prints each error; returns the first error's exit code.
 
-    Raises NotRunning: without a server there is no next one.
+    Raises NotRunning at once: without a server the other names would fail too.
     """
     code = 0
     for name in names:
@@ -132,9 +132,9 @@ def each(names: Iterable[str], do: Callable[[str], None]) -> int:
 
 
 def main() -> None:
-    """The program.  Errors of the world are one line on stderr and an exit code."""
+    """Runs the program.  An expected error is one line on stderr and an exit code."""
     try:
-        code = group.main(standalone_mode=False)  # what ctx.exit() was given
+        code = group.main(standalone_mode=False)  # the value passed to ctx.exit()
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def load_config(ctx: click.Context) -> Any:
-    """The Config that the command line names."""
+    """Loads the configuration that the command line names."""
     from appliance import config
 
     return config.load(ctx.obj)

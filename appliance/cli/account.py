@@ -15,13 +15,13 @@ from appliance.errors import BadRequest
 @click.command()
 @click.argument("user")
 @click.argument("email")
-@click.option("--name", help="my_name; by default USER.")
-@click.option("--token", "read", is_flag=True, help="Read a token from standard input.")
+@click.option("--name", help="The account's my_name; by default USER.")
+@click.option("--token", "read", is_flag=True, help="Read the token from standard input.")
 def account(user: str, email: str, name: str | None, read: bool) -> None:
     """Print an account for USER, who submits over the network as EMAIL.
 
-    The table is for appliance.toml, and takes effect at the next start; the lines behind it are
-    for the person's own machine.  The token is shown here and nowhere else.
+    Add the table to appliance.toml; it takes effect at the server's next start.  The lines after
+    the table belong in a file on the user's own machine.  The token is shown only here.
     """
     from appliance import config
     from appliance.scheduler import accounts

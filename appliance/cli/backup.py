@@ -23,9 +23,9 @@ from appliance.jobs.job import Finished
 def backup(ctx: click.Context, file: Path) -> None:
     """Write state, configuration and hosts files of the running server to FILE.
 
-    FILE is one moment of the lab: jobs, testboxes, the archive of what is over.  Images and results
-    are not in it.  It holds the secrets of jobs, and only its owner may read it.  Run it on the lab
-    server, as root.
+    FILE holds jobs, testboxes and the archive of finished jobs as of one moment, but no images
+    and no results.  FILE contains the secrets of jobs; only its owner may read it.  Run this
+    command on the lab server, as root.
     """
     from appliance import config as configuration
     from appliance.keep.repair import backup as backups
@@ -53,7 +53,7 @@ def backup(ctx: click.Context, file: Path) -> None:
 
 
 def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[bytes]:
-    """The pieces of one file; the message that ends it goes to `after`."""
+    """Yields the pieces of one file; appends the message that follows them to `after`."""
     for message in messages:
         if "event" not in message or "data" not in message["event"]:
             after.append(message)
@@ -63,13 +63,14 @@ def _data(messages: Iterator[dict[str, Any]], after: list[dict[str, Any]]) -> It
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--yes", is_flag=True, help="Move aside what is in the way; nothing is deleted.")
+@click.option("--yes", is_flag=True, help="Move existing files aside; nothing is deleted.")
 @click.pass_context
 def restore(ctx: click.Context, file: Path, yes: bool) -> None:
-    """Make FILE, a backup, the state and configuration of this server, which must be stopped.
+    """Restore state and configuration from the backup FILE.  The server must be stopped.
 
-    What is there already is refused with its names; with --yes it is moved into a folder beside the
-    state, and that folder is named.  A FILE that is damaged or cut off changes nothing.
+    If files are in the way, the command names them and refuses; with --yes it moves them into a
+    folder beside the state and prints the folder's name.  A damaged or truncated FILE changes
+    nothing.
     """
     from appliance import config as configuration
     from appliance.keep.repair import backup as backups

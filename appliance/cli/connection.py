@@ -9,7 +9,7 @@ from appliance.control.client import Server, connect_over_ssh, connect_to
 
 
 def connect(ctx: click.Context) -> Server:
-    """The server that the configuration names, or -H on the command line.
+    """Connects to the server of -H, else to the configuration's control socket.
 
     Raises NotRunning, Refused and BadRequest as `connect_to` and `connect_over_ssh` do.
     """

@@ -1,4 +1,4 @@
-"""`appliance control-proxy`: the control socket on standard input and output, for ssh."""
+"""`appliance control-proxy`: joins the control socket to standard input and output, for ssh."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _BYTES = 2**16
 @click.command("control-proxy", hidden=True)
 @click.pass_context
 def control_proxy(ctx: click.Context) -> None:
-    """Carry the control socket over standard input and output; `appliance -H` starts this.
+    """Join the control socket to standard input and output; `appliance -H` starts this.
 
-    It asks as the user who runs it.
+    The server sees requests as those of the user who runs this command.
     """
     server = connect_to(str(load_config(ctx).paths.control_socket))
 
     def to_server() -> None:
         while data := os.read(sys.stdin.fileno(), _BYTES):
             server.sendall(data)
-        server.shutdown(socket.SHUT_RDWR)  # whoever asked is gone, and waits for no answer
+        server.shutdown(socket.SHUT_RDWR)  # the client is gone and waits for no answer
 
     threading.Thread(target=to_server, daemon=True).start()
     while data := server.recv(_BYTES):

@@ -1,4 +1,4 @@
-"""`appliance doctor`: what is wrong with this lab, and what mends it."""
+"""`appliance doctor`: finds what is wrong with this lab, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": None}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--all", "everything", is_flag=True, help="Also what is well.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--all", "everything", is_flag=True, help="Show what is fine, too.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, everything: bool) -> None:
-    """Look this lab over, before and after an install.
+    """Check this lab, before or after an install.  Nothing is changed.
 
-    Each finding says what was looked at, what was found, what that means, and the command that
-    mends it.  As root it sees more: it then asks the network as a box would, without taking a
-    lease.  It changes nothing.  What could not be looked at is named, with the reason.
+    Each finding says what was checked, what was found, what that means, and the command that
+    fixes it.  Run as root, the command sees more: it asks the network for an address as a testbox
+    would, without taking a lease.  Checks that could not be made are listed with the reason.
 
-    Exit codes: 0 nothing is wrong (there may be warnings), 1 at least one error, 2 the
-    configuration cannot be read.
+    Exit codes: 0 no errors (there may be warnings), 1 at least one error, 2 the configuration
+    cannot be read.
     """
     from appliance.doctor import findings, look
 

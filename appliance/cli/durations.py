@@ -1,4 +1,4 @@
-"""Times as a person types them: how long, or until when."""
+"""Parses times as a person types them: a length, or a date and time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def length(text: str) -> float:
-    """Seconds.  Raises BadRequest with what would be right."""
+    """Returns seconds.  Raises BadRequest with examples of the right form."""
     found = _LENGTH.match(text)
     if not found:
         raise BadRequest(f"{text!r} is no length of time: write 90s, 30m, 12h or 7d")
@@ -21,9 +21,9 @@ def length(text: str) -> float:
 
 
 def until(text: str) -> dict[str, float]:
-    """`seconds` from now, by the server's clock, or `until` a local date and time as UTC seconds.
+    """Returns {"seconds": length from now}, or {"until": UTC seconds} for a local date and time.
 
-    Raises BadRequest.
+    The server's clock counts the length.  Raises BadRequest.
     """
     if _LENGTH.match(text):
         return {"seconds": length(text)}

@@ -18,14 +18,14 @@ from appliance.cli.show import echo
 
 @click.command()
 @click.option("--unknown", is_flag=True, help="Only boxes that nobody registered.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
-    """List testboxes: known and unknown, what each does, since when.
+    """List testboxes, known and unknown: the state of each, and since when.
 
-    parked: waits for a job.  booting, running, post_run: works.  returning: its job is over, and it
-    has not asked again yet.  backing-off: lost a boot, and waits a while.  held, quarantined: gets
-    no jobs.  away: has not asked for long.
+    parked: waits for a job.  booting, running, post_run: works on a job.  returning: its job has
+    ended, and it has not asked again yet.  backing-off: a boot failed, and it gets no job for a
+    while.  held, quarantined: gets no jobs.  away: has not asked for a long time.
     """
     with connect(ctx) as server:
         rows = server.ask("hosts")["hosts"]
@@ -53,13 +53,13 @@ def hosts(ctx: click.Context, unknown: bool, as_json: bool) -> None:
 
 
 def _kept(row: dict[str, Any]) -> str:
-    """Why it gets no jobs, or only some; and who it says it is, where nobody registered it."""
+    """Says why a box gets no jobs or only some, and which name an unknown box claims."""
     says = f"says it is {row['says']} (UUID)" if row["says"] else ""
     return "; ".join(word for word in (row["kept"], says) if word)
 
 
 def _confirm(row: dict[str, Any], everybody: list[dict[str, Any]]) -> str:
-    """How an operator agrees that a box is the one that it says it is."""
+    """Returns the command that confirms the name an unknown box claims."""
     macs = [mac for one in everybody if one["name"] == row["says"] for mac in one["macs"]]
     words = " ".join(f"--mac {mac}" for mac in (*macs, *row["macs"]))
     return f"If {row['name']} is {row['says']}: appliance host add {row['says']} {words}"
@@ -67,31 +67,37 @@ def _confirm(row: dict[str, Any], everybody: list[dict[str, Any]]) -> str:
 
 @click.group()
 def host() -> None:
-    """One testbox: add it, see its last boots, preview its next, keep it for somebody."""
+    """Manage one testbox: register, show, preview its next boot, hold or reserve it."""
 
 
-@host.command(short_help="Register a testbox, or change what is known of it.")
+@host.command(short_help="Register a testbox, or change its settings.")
 @click.argument("name", required=False)
-@click.option("--mac", "macs", multiple=True, help="Of each of its network cards.")
+@click.option("--mac", "macs", multiple=True, help="Its MAC address; repeat for each network card.")
 @click.option(
     "--from",
     "source",
     type=click.File(encoding="utf-8", errors="replace"),
-    help="A CSV list: all of its testboxes, or none.  `name,mac,arch,...` is its first line.",
+    help="Add every testbox of a CSV list, or none.  Its first line is `name,mac,arch,...`.",
 )
-@click.option("--replace", is_flag=True, help="It has these MACs from now on, and no other.")
-@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="If boot.ipxe cannot tell.")
-@click.option("--uuid", help="Its SMBIOS UUID: an unknown card that says it is shown as that.")
-@click.option("--queue", "queues", multiple=True, help="Queues it serves besides its own name.")
-@click.option("--tag", "tags", multiple=True, help="What jobs may ask for.")
-@click.option("--console", multiple=True, help="Kernel consoles, instead of those of its arch.")
-@click.option("--kernel-params", help="More words for its kernel line.")
-@click.option("--ipxe", help="Its own iPXE: a file, or its name below ipxe/ in the tftp root.")
+@click.option("--replace", is_flag=True, help="Replace its MACs by the given ones.")
+@click.option(
+    "--arch",
+    type=click.Choice(["x86_64", "aarch64"]),
+    help="Its architecture, if boot.ipxe cannot tell.",
+)
+@click.option("--uuid", help="Its SMBIOS UUID; `hosts` says if an unknown card reports it.")
+@click.option(
+    "--queue", "queues", multiple=True, help="A queue it serves besides its own name; repeatable."
+)
+@click.option("--tag", "tags", multiple=True, help="A tag that jobs may ask for; repeatable.")
+@click.option("--console", multiple=True, help="Kernel console, instead of its arch's; repeatable.")
+@click.option("--kernel-params", help="Extra parameters for its kernel command line.")
+@click.option("--ipxe", help="Its own iPXE: a file, or a name below ipxe/ in the tftp root.")
 @click.pass_context
 def add(
     ctx: click.Context, /, name: str | None, source: IO[str] | None, replace: bool, **fields: Any
 ) -> None:
-    """Register a testbox; one that is parked already becomes known where it sits.
+    """Register a testbox.  A parked box stays parked and becomes known.
 
     For a known box, only the given options change.
     """
@@ -123,21 +129,21 @@ def add(
     "--from",
     "source",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Take this text instead of starting an editor.",
+    help="Use this file's text instead of starting an editor.",
 )
 @click.pass_context
 def edit(ctx: click.Context, box: str, source: Path | None) -> None:
-    """Change the hosts file of BOX in $VISUAL or $EDITOR.
+    """Edit the hosts file of BOX in $VISUAL or $EDITOR.
 
-    It is checked before it takes effect: a mistake is told with file, line and what would be right,
-    and nothing is changed.  What you wrote is kept, and its place is named.
+    The text is checked before it takes effect.  For a mistake the command prints file, line and
+    what would be right, and changes nothing; it keeps your text and says where.
     """
     with connect(ctx) as server:
         before = server.ask("host-file", host=box)
     if source is not None:
         _change(ctx, before, source.read_text(encoding="utf-8"))
         return
-    # The server chose the name, and root's folders are not the server's.
+    # The name comes from the server: it must not lead root to write elsewhere.
     prefix = f"appliance-{Path(before['name']).name}-"
     descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".yaml")
     draft = Path(name)
@@ -171,11 +177,11 @@ def _change(ctx: click.Context, before: dict[str, Any], text: str) -> None:
     echo(f"{answer['file']} is in effect; {row['name']} is {row['state']}")
 
 
-@host.command(short_help="Make a testbox unknown again.")
+@host.command(short_help="Unregister a testbox.")
 @click.argument("box")
 @click.pass_context
 def remove(ctx: click.Context, box: str) -> None:
-    """Make a testbox unknown again: its hosts file goes, and it gets no more jobs."""
+    """Unregister BOX: its hosts file is removed, and it gets no more jobs."""
     with connect(ctx) as server:
         row = server.ask("host-remove", host=box)["host"]
     echo(f"{row['name']} is unknown, now {row['state']}")
@@ -183,10 +189,10 @@ def remove(ctx: click.Context, box: str) -> None:
 
 @host.command()
 @click.argument("box")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show(ctx: click.Context, box: str, as_json: bool) -> None:
-    """A testbox (by name or MAC) and its last boots, step by step."""
+    """Show BOX (a name or MAC) and its last boots, step by step."""
     with connect(ctx) as server:
         answer = server.ask("host-show", host=box)
     if as_json:
@@ -221,25 +227,25 @@ def _boot(boot: dict[str, Any]) -> None:
 
 @host.command(short_help="Show the boot script that a testbox would get now.")
 @click.argument("box")
-@click.option("--job", help="This job instead of the one that would be next.")
+@click.option("--job", help="Preview this job instead of the next one.")
 @click.pass_context
 def preview(ctx: click.Context, box: str, job: str | None) -> None:
-    """The boot script that BOX would get now; nothing is handed out."""
+    """Show the boot script that BOX would get now; no job is given out."""
     with connect(ctx) as server:
         answer = server.ask("host-preview", host=box, job=job)
     echo(f"# {answer['why']}", err=True)
     echo(answer["script"], nl=False)
 
 
-@host.command(short_help="Keep a testbox from all jobs for a while.")
+@host.command(short_help="Give a testbox no jobs for a while.")
 @click.argument("box")
-@click.option("--for", "whom", help="The person who has it; told to others.")
+@click.option("--for", "whom", help="The person who uses it; shown to others.")
 @click.option("--until", required=True, help="12h, 7d, or a date and time.")
 @click.pass_context
 def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
-    """Keep BOX from all jobs for a while; one that runs on it goes on.
+    """Give BOX no jobs for a while; a job that runs on it goes on.
 
-    It ends by itself, or by `appliance host release`.  Only root may.
+    The hold ends at --until, or with `appliance host release`.  Only root may.
     """
     why = f"for {whom}" if whom else ""
     with connect(ctx) as server:
@@ -249,13 +255,13 @@ def hold(ctx: click.Context, box: str, whom: str | None, until: str) -> None:
 
 @host.command()
 @click.argument("box")
-@click.option("--for", "whom", required=True, help="Whose jobs it takes, and no others.")
+@click.option("--for", "whom", required=True, help="Only this submitter's jobs run on it.")
 @click.option("--until", required=True, help="12h, 7d, or a date and time.")
 @click.pass_context
 def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
-    """Keep BOX for one submitter's jobs for a while.
+    """Reserve BOX for one submitter's jobs for a while.
 
-    It ends by itself, or by `appliance host release`.  Only root may.
+    The reservation ends at --until, or with `appliance host release`.  Only root may.
     """
     with connect(ctx) as server:
         answer = server.ask("host-reserve", host=box, **durations.until(until), **{"for": whom})
@@ -267,7 +273,7 @@ def reserve(ctx: click.Context, box: str, whom: str, until: str) -> None:
 @click.argument("box")
 @click.pass_context
 def release(ctx: click.Context, box: str) -> None:
-    """Give BOX jobs again: ends quarantine, hold, reservation and back-off."""
+    """Give BOX jobs again: end its quarantine, hold, reservation and back-off."""
     with connect(ctx) as server:
         row = server.ask("host-release", host=box)["host"]
     echo(f"{row['name']} gets jobs again, now {row['state']}")

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 _SRV = click.option(
-    "--srv", type=click.Path(path_type=Path), help="Instead of the configuration's paths.srv."
+    "--srv",
+    type=click.Path(path_type=Path),
+    help="Use this folder instead of the configuration's paths.srv.",
 )
 
 
 @click.group()
 def image() -> None:
-    """The root filesystems that boxes boot."""
+    """Manage images: the root filesystems that testboxes boot."""
 
 
 @image.command(short_help="Build an image from packages.")
@@ -40,7 +42,7 @@ def image() -> None:
 @click.option(
     "--mirror",
     metavar="URI",
-    help="Where packages come from, with updates and security fixes; else apt's own sources.",
+    help="Mirror for packages, updates and security fixes; by default apt's own sources.",
 )
 @_SRV
 @click.pass_context
@@ -56,17 +58,17 @@ def build(
     echo(str(made))
 
 
-@image.command("import", short_help="Make an image of a root filesystem that exists.")
+@image.command("import", short_help="Make an image from an existing root filesystem.")
 @click.argument("source", metavar="DIR-OR-TAR", type=click.Path(path_type=Path))
-@click.option("--os", "system", required=True, help="What documents call it: os.")
-@click.option("--version", required=True, help="What documents call it: os_version.")
-@click.option("--arch", required=True, help="Such as x86_64.")
+@click.option("--os", "system", required=True, help="The `os` in job documents.")
+@click.option("--version", required=True, help="The `os_version` in job documents.")
+@click.option("--arch", required=True, help="The architecture, such as x86_64.")
 @_SRV
 @click.pass_context
 def import_(
     ctx: click.Context, source: Path, system: str, version: str, arch: str, srv: Path | None
 ) -> None:
-    """Make an image of a root filesystem that exists; it is copied, and not changed."""
+    """Make an image from an existing root filesystem, which is copied and not changed."""
     from appliance.boot.images import image_import
 
     place = _own_place(ctx, srv)
@@ -76,11 +78,11 @@ def import_(
 
 
 @image.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_SRV
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
-    """List the images that documents can ask for."""
+    """List the images that job documents can ask for."""
     from appliance.boot.images import catalogue
 
     rows = [_row(one) for one in catalogue.images(_place(ctx, srv))]
@@ -101,12 +103,12 @@ def list_(ctx: click.Context, as_json: bool, srv: Path | None) -> None:
     )
 
 
-@image.command(short_help="Look whether images are whole and can be read.")
+@image.command(short_help="Check that images are complete and readable.")
 @click.argument("name", metavar="[OS/ARCH/VERSION]", required=False)
 @_SRV
 @click.pass_context
 def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
-    """Look whether images are whole and can be read by boxes; exit code 1 if one is not."""
+    """Check that images are complete and that testboxes can read them; exit code 1 if not."""
     from appliance.boot.images import catalogue, rootfs
 
     place = _place(ctx, srv)
@@ -123,15 +125,15 @@ def check(ctx: click.Context, name: str | None, srv: Path | None) -> None:
         ctx.exit(1)
 
 
-@image.command(short_help="Remove snapshots that nothing needs.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@image.command(short_help="Remove unused snapshots.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @_SRV
 @click.pass_context
 def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
-    """Remove snapshots that no symlink stands for, and no job that waits or runs has pinned.
+    """Remove snapshots that no symlink points to and no waiting or running job needs.
 
-    Only `<version>-<timestamp>` folders are looked at, and none where an image is being made now.
-    With the server stopped, the jobs in its state count.
+    Only folders named `<version>-<timestamp>` are considered, and none where an image is being
+    made now.  If the server is stopped, the jobs in its state on the disk are considered.
     """
     from appliance.boot.images import image_gc, pinning
 
@@ -143,7 +145,7 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
         for folder in busy:
             echo(f"{folder}: an image is being made here: left alone", err=True)
         if found and not dry_run:
-            # A document that was looked at before may be pinned yet.
+            # A submit that is being read now may yet pin one of them: wait, then ask again.
             pause = partial(time.sleep, 2 * pinning.FRESH_S)
             found = image_gc.remove(place, found, lambda: _used(ctx), pause)
     for one in found:
@@ -153,7 +155,7 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
 
 
 def _used(ctx: click.Context) -> set[str]:
-    """The snapshots that jobs need, as the server says, or else its state."""
+    """Returns the snapshots that jobs need: from the server, else from the state on the disk."""
     from appliance.cli.connection import connect
     from appliance.control.lab_verbs import pinned
     from appliance.keep.repair import offline, survey
@@ -192,7 +194,7 @@ def _place(ctx: click.Context, srv: Path | None) -> Path:
 
 
 def _own_place(ctx: click.Context, srv: Path | None) -> Path:
-    """The same, for root to make and remove in.  Raises Refused where others may, too."""
+    """Like _place(), for writing as root.  Raises Refused where other users may write too."""
     from appliance.fs import owner
 
     place = _place(ctx, srv)
@@ -203,9 +205,9 @@ def _own_place(ctx: click.Context, srv: Path | None) -> Path:
 
 @contextmanager
 def told() -> Iterator[Callable[[str], None]]:
-    """What happens, line by line; a person sees the latest one move.
+    """Yields a function that reports progress: lines, or on a terminal the latest line only.
 
-    SIGTERM, and a terminal that is closed (not under nohup), end it cleanly.
+    SIGTERM, or closing the terminal (except under nohup), ends the work cleanly.
     """
     before = {number: signal.getsignal(number) for number in _ENDS}
     for number, handler in before.items():
@@ -220,7 +222,7 @@ def told() -> Iterator[Callable[[str], None]]:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
-        # What is too long is cut: with a width of its own it pushes the others off the line.
+        # A long line is cut: with no_wrap and ratio it cannot push the other columns away.
         newest = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
         columns = SpinnerColumn(), TimeElapsedColumn(), newest
         console = Console(stderr=True)
@@ -233,11 +235,11 @@ def told() -> Iterator[Callable[[str], None]]:
 
 
 def _plain(line: str) -> str:
-    """Without colours and whatever else would move the cursor."""
+    """Returns the line without colours and control characters."""
     return "".join(filter(str.isprintable, re.sub(r"\x1b\[[0-9;]*m", "", line)))
 
 
 def _stop(number: int, frame: object) -> None:
     for each in _ENDS:
-        signal.signal(each, signal.SIG_IGN)  # one is enough: cleaning up has begun
+        signal.signal(each, signal.SIG_IGN)  # ignore further signals: cleaning up has begun
     sys.exit(128 + number)

@@ -15,14 +15,14 @@ from appliance.cli.show import echo, secho
 
 
 @click.command()
-@click.option("--mine", is_flag=True, help="Only those I submitted.")
-@click.option("--failed", is_flag=True, help="Only those that ended otherwise than as a success.")
+@click.option("--mine", is_flag=True, help="Only jobs that I submitted.")
+@click.option("--failed", is_flag=True, help="Only jobs that ended without success.")
 @click.option("--stage", multiple=True, help="submit, offered, boot, running, post_run, finish.")
-@click.option("--box", help="Only those of this testbox.")
-@click.option("--queue", help="Only those of this queue.")
-@click.option("--since", help="Submitted within: 90s, 30m, 12h, 7d.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many, newest first (1000).")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--box", help="Only jobs of this testbox.")
+@click.option("--queue", help="Only jobs of this queue.")
+@click.option("--since", help="Only jobs submitted within the last 90s, 30m, 12h, 7d.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many (default 1000).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wanted: Any) -> None:
     """List jobs, newest first."""
@@ -58,10 +58,10 @@ def jobs(ctx: click.Context, /, mine: bool, failed: bool, as_json: bool, **wante
 
 @click.command()
 @click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show(ctx: click.Context, job: str, as_json: bool) -> None:
-    """All about one job: its document, its attempts, what happened."""
+    """Show one job: its document, attempts and history."""
     with connect(ctx) as server:
         answer = server.ask("show", job=job)
     if as_json:
@@ -83,7 +83,7 @@ def show(ctx: click.Context, job: str, as_json: bool) -> None:
 @click.argument("jobs", nargs=-1, required=True)
 @click.pass_context
 def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
-    """Give JOBS up.  A box that runs one sees it within ten seconds, and reboots."""
+    """Cancel JOBS.  A testbox that runs one of them notices within ten seconds and reboots."""
     with connect(ctx) as server:
 
         def give_up(job: str) -> None:

@@ -14,12 +14,12 @@ from appliance.cli.show import echo, secho
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """The lab in one screen: what is wrong, what boxes do, what waits, what runs, the disk.
+    """Show the lab in one screen: problems, testboxes, waiting and running jobs, disk space.
 
-    Exit code 5 where no server answers; trouble in the lab is told, and no failure of the command.
+    Exit code 5 if no server answers.  Problems in the lab are shown and leave the exit code 0.
     """
     with connect(ctx) as server:
         answer = server.ask("status")
@@ -31,7 +31,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 
 def screen(answer: Mapping[str, Any]) -> list[str]:
-    """The answer of `status`, as lines; what is wrong begins with `! `."""
+    """Formats the answer of `status` as lines; lines about problems begin with `! `."""
     lines = [f"lab {answer['lab']}, appliance {answer['version']}, up {shows.ago(answer['since'])}"]
     lines += [f"! {text}" for text in answer["wrong"]]
     for what in ("boxes", "jobs"):
@@ -57,13 +57,13 @@ def screen(answer: Mapping[str, Any]) -> list[str]:
 
 
 @click.command()
-@click.option("--wait", "waits", is_flag=True, help="Until no job holds a testbox any more.")
+@click.option("--wait", "waits", is_flag=True, help="Wait until no job holds a testbox.")
 @click.pass_context
 def drain(ctx: click.Context, waits: bool) -> None:
-    """Give out no more jobs, also after a restart; those that run go on.
+    """Start no more jobs, even after a restart; running jobs go on.
 
-    Boxes stay parked and submits are taken.  With --wait it is told who is waited for, and ends
-    when the lab is quiet.  `appliance resume` ends it.  Only root may.
+    Boxes stay parked, and new jobs are accepted.  With --wait the command names the jobs it waits
+    for, and ends when no job holds a testbox.  `appliance resume` ends the drain.  Only root may.
     """
     with connect(ctx) as server:
         for message in server.follow("drain", wait=waits):
@@ -78,7 +78,7 @@ def drain(ctx: click.Context, waits: bool) -> None:
 @click.command()
 @click.pass_context
 def resume(ctx: click.Context) -> None:
-    """Give out jobs again, after `appliance drain`.  Only root may."""
+    """Start jobs again after `appliance drain`.  Only root may."""
     with connect(ctx) as server:
         server.ask("resume")
     echo("jobs are given out again")
@@ -86,12 +86,12 @@ def resume(ctx: click.Context) -> None:
 
 @click.command("log-level")
 @click.argument("level", required=False, type=click.Choice(["debug", "info", "warning", "error"]))
-@click.option("--for", "length", help="For so long, then as before: 10m, 2h.")
+@click.option("--for", "length", help="Only for this long, then as before: 10m, 2h.")
 @click.pass_context
 def log_level(ctx: click.Context, level: str | None, length: str | None) -> None:
-    """Change what the running server logs; without LEVEL, say what it is.
+    """Change the running server's log level; without LEVEL, show it.
 
-    At debug it logs each request.  A restart begins with info again.
+    At debug the server logs each request.  A restart sets the level to info.
     """
     if length is not None and level is None:
         raise click.UsageError("--for needs a LEVEL")

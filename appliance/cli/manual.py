@@ -1,4 +1,4 @@
-"""The manual page and the shells' completions, made from the commands themselves."""
+"""Makes the manual page and the shell completions from the commands themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHELLS: Final[dict[str, type[ShellComplete]]] = {
 
 
 def all_of(version: str) -> dict[str, str]:
-    """By their place below the root of a system."""
+    """Returns the manual page and completions, by their path below the root of a system."""
     made = {MAN: manual(version)}
     for place, shell in _SHELLS.items():
         made[place] = shell(group, {}, names.PROGRAM, _VARIABLE).source()
@@ -28,7 +28,7 @@ def all_of(version: str) -> dict[str, str]:
 
 
 def manual(version: str) -> str:
-    """appliance(1), in roff."""
+    """Returns appliance(1), in roff."""
     context = click.Context(group, info_name=names.PROGRAM)
     lines = [
         f'.TH APPLIANCE 1 "" "appliance {_escaped(version)}"',

@@ -1,5 +1,5 @@
-"""What others are told: `appliance dnsmasq-config`, `dhcp-snippet`, `smb-config`, `nfs-config`,
-and `tftpboot`.
+"""Configuration of other programs: `appliance dnsmasq-config`, `dhcp-snippet`, `smb-config`,
+`nfs-config`, and `tftpboot`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from appliance.fs import atomic
 _output = click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it to this file instead, whole or not at all.",
+    help="Write to this file instead; it is replaced atomically.",
 )
 
 
@@ -25,17 +25,21 @@ def _say(text: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
 
-    atomic.put(output, [text.encode()], 0o644)  # dnsmasq reads it as a user of its own
+    atomic.put(output, [text.encode()], 0o644)  # dnsmasq reads the file as another user
 
 
 @click.command("dnsmasq-config")
 @_output
-@click.option("--tftp-only", is_flag=True, help="Another DHCP server points here (dhcp-snippet).")
+@click.option(
+    "--tftp-only",
+    is_flag=True,
+    help="TFTP only; another DHCP server points here (see dhcp-snippet).",
+)
 @click.pass_context
 def dnsmasq_config(ctx: click.Context, output: Path | None, tftp_only: bool) -> None:
     """Print a complete dnsmasq.conf for this lab.
 
-    Use it as `dnsmasq --conf-file=FILE`, or put it where a dnsmasq of its own reads it.
+    Run `dnsmasq --conf-file=FILE`, or install FILE for a dnsmasq that serves only the lab.
     """
     from appliance.boot.daemons import dnsmasq
 
@@ -44,15 +48,15 @@ def dnsmasq_config(ctx: click.Context, output: Path | None, tftp_only: bool) -> 
 
 @click.command("dhcp-snippet")
 @click.argument("kind", type=click.Choice(["isc", "kea", "windows"]))
-@click.option("--all", "everybody", is_flag=True, help="Every machine, not the testboxes alone.")
+@click.option("--all", "everybody", is_flag=True, help="For every machine, not only testboxes.")
 @_output
 @click.pass_context
 def dhcp_snippet(ctx: click.Context, kind: str, everybody: bool, output: Path | None) -> None:
-    """Print what another DHCP server is told that is to point at this one.
+    """Print settings that make another DHCP server point testboxes at this server.
 
-    It names the testboxes that are registered: print it again when there are others.
-    A server that knows no conditions gives the name of the file that the boxes' firmware loads
-    (ipxe/bin-x86_64-efi/snp.efi): iPXE 1.21 and later finds autoexec.ipxe beside it by itself.
+    The output names the registered testboxes: print it again after registering or removing any.
+    For a DHCP server without conditions, set the file that the firmware loads
+    (ipxe/bin-x86_64-efi/snp.efi); iPXE 1.21 and later then finds autoexec.ipxe beside that file.
     """
     from appliance.boot.daemons import snippets
     from appliance.scheduler import hosts_files
@@ -66,14 +70,14 @@ def dhcp_snippet(ctx: click.Context, kind: str, everybody: bool, output: Path | 
 
 
 @click.command("smb-config")
-@click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
+@click.option("--directories", is_flag=True, help="Also make the directories that it names.")
 @_output
 @click.pass_context
 def smb_config(ctx: click.Context, directories: bool, output: Path | None) -> None:
-    """Print a complete smb.conf that shows the images to testboxes, read-only.
+    """Print a complete smb.conf that shares the images with testboxes, read-only.
 
-    Use it as `smbd --foreground --configfile=FILE`; it shares nothing with the machine's Samba.
-    smbd starts only when its directories exist.
+    Run `smbd --foreground --configfile=FILE`; it shares nothing with the machine's own Samba.
+    smbd starts only if its directories exist.
     """
     from appliance.boot.daemons import smb
 
@@ -84,15 +88,15 @@ def smb_config(ctx: click.Context, directories: bool, output: Path | None) -> No
 
 
 @click.command("nfs-config")
-@click.option("--directories", is_flag=True, help="Make the directories that it names, too.")
-@click.option("--kernel", is_flag=True, help="For the kernel's own server: a file of exports.")
+@click.option("--directories", is_flag=True, help="Also make the directories that it names.")
+@click.option("--kernel", is_flag=True, help="Print exports for the kernel's NFS server instead.")
 @_output
 @click.pass_context
 def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path | None) -> None:
-    """Print a complete ganesha.conf that shows the images to testboxes by NFS 4, read-only.
+    """Print a complete ganesha.conf that exports the images to testboxes by NFS 4, read-only.
 
-    Use it as `ganesha.nfsd -F -f FILE`, for documents that say `os_mount: nfs`.
-    ganesha starts only when its directories exist.
+    Run `ganesha.nfsd -F -f FILE`; jobs whose documents say `os_mount: nfs` use it.
+    ganesha starts only if its directories exist.
     """
     from appliance.boot.daemons import ganesha, nfsd
 
@@ -103,7 +107,7 @@ def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path
     try:
         said = subprocess.run(["ganesha.nfsd", "-v"], capture_output=True, text=True, check=False)
         version = ganesha.version_of(said.stdout)
-    except OSError:  # it is for another machine
+    except OSError:  # not installed here: the file is for another machine
         version = ganesha.version_of("")
     _say(ganesha.configuration(config, version), output)
     for path in ganesha.directories(config) if directories else ():
@@ -115,20 +119,20 @@ def nfs_config(ctx: click.Context, directories: bool, kernel: bool, output: Path
     "--ipxe",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="A directory with iPXE binaries, named as in Debian's package; looked at first.",
+    help="A directory of iPXE binaries, named as in Debian's package; searched first.",
 )
 @click.option(
     "--arm64",
     is_flag=True,
-    help="Fetch what no package here has from a newer Debian: before 13, iPXE for arm64.",
+    help="Fetch iPXE for arm64 from a newer Debian; needed before Debian 13.",
 )
-@click.option("--remove", is_flag=True, help="Take away what an earlier call laid out.")
+@click.option("--remove", is_flag=True, help="Remove what an earlier call laid out.")
 @click.pass_context
 def tftpboot(ctx: click.Context, ipxe: tuple[Path, ...], arm64: bool, remove: bool) -> None:
-    """Lay out the tftp root: iPXE under the names boxes ask for, and boot.ipxe.
+    """Lay out the tftp root: iPXE under the names that testboxes ask for, and boot.ipxe.
 
-    The binaries come from Debian's package `ipxe`.  Run it again after an update of the package
-    or a change of the configuration.
+    The binaries come from Debian's package `ipxe`.  Run this command again after the package is
+    updated or the configuration changes.
     """
     from appliance.boot.daemons import tftp
 

@@ -1,4 +1,4 @@
-"""`appliance results`: what a job left."""
+"""`appliance results`: the files that a job uploaded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from appliance.errors import BadRequest
     "action", type=click.Choice(["list", "cat", "fetch", "keep", "unkeep"]), default="list"
 )
 @click.argument("paths", nargs=-1)
-@click.option("--to", type=click.Path(path_type=Path), help="fetch: into this folder (./JOB).")
-@click.option("--older-than", "older", help="gc: what was over so long ago: 30d, 12h.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="fetch: into this folder (default ./JOB)."
+)
+@click.option(
+    "--older-than", "older", help="gc: jobs that ended this long ago or earlier: 30d, 12h."
+)
 @click.option("--dry-run", is_flag=True, help="gc: only say what it would remove.")
-@click.option("--json", "as_json", is_flag=True, help="list, gc: for programs.")
+@click.option("--json", "as_json", is_flag=True, help="list, gc: print JSON.")
 @click.pass_context
 def results(
     ctx: click.Context,
@@ -38,10 +42,10 @@ def results(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """The results of JOB: list them, cat PATHS to stdout, or fetch all or PATHS into a folder.
+    """Show the results of JOB: list them, cat PATHS to stdout, or fetch all or PATHS to a folder.
 
-    keep: no `results gc` removes them; unkeep: it may again.
-    gc removes the results of all jobs that were over before --older-than.
+    keep: `results gc` never removes them; unkeep: it may again.
+    gc: remove the results of all jobs that ended before --older-than.
     """
     with connect(ctx) as server:
         if job == "gc":
@@ -71,7 +75,7 @@ def results(
 
 
 def _warn(job: str, listed: dict[str, Any]) -> None:
-    """What is there is not all that there was."""
+    """Warns that some or all results of the job are missing."""
     if listed.get("swept") is not None:
         echo(f"{job}: `results gc` removed them {show.ago(listed['swept'])} ago", err=True)
     if listed.get("lacking"):
@@ -92,7 +96,7 @@ def _sweep(server: Server, older: str | None, *, dry_run: bool, as_json: bool) -
 
 
 def _cat(parts: Iterator[bytes]) -> None:
-    """To a program as it is; to a person without what would take over the terminal."""
+    """Writes the bytes to stdout; on a terminal, without control characters."""
     if not _is_terminal():
         for data in parts:
             sys.stdout.buffer.write(data)

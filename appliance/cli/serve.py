@@ -11,15 +11,15 @@ from appliance.errors import ApplianceError
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(path_type=Path), help="The configuration.")
+@click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
 @click.option("--verbose", is_flag=True, help="Log each request; see also `appliance log-level`.")
 @click.pass_context
 def serve(ctx: click.Context, path: Path | None, verbose: bool) -> None:
-    """Run the appliance until SIGTERM or SIGINT.
+    """Run the server until SIGTERM or SIGINT.
 
-    A stop sends every parked box away with a script that makes it ask again, lets transfers end
-    (a minute at most), and writes a last snapshot.  Under systemd it takes the sockets that it is
-    handed, says when it is ready, and logs to the journal with fields.
+    When stopping, the server answers every parked box with a script that makes it ask again, lets
+    transfers end (a minute at most), and writes a last snapshot.  Under systemd it uses socket
+    activation, reports when it is ready, and logs to the journal with fields.
     """
     import trio
 
@@ -34,7 +34,7 @@ def serve(ctx: click.Context, path: Path | None, verbose: bool) -> None:
         known, other = group.split(ApplianceError)
         if other is not None or known is None:
             raise
-        raise _first(known) from None  # the world is wrong, not the program: no traceback
+        raise _first(known) from None  # an expected error, not a bug: no traceback
 
 
 def _first(group: BaseExceptionGroup[ApplianceError]) -> ApplianceError:

@@ -1,4 +1,4 @@
-"""`appliance install` and `uninstall`: this program as this server's appliance."""
+"""`appliance install` and `uninstall`: sets this machine up as a lab server, or undoes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
     "interfaces",
     multiple=True,
     metavar="IFACE",
-    help="The network interface that testboxes are on; may be said several times.",
+    help="The network interface that testboxes are on; repeatable.",
 )
 @click.option(
     "--dhcp-range",
@@ -24,32 +24,32 @@ _LEFT_TO_OTHERS = click.Choice(["dnsmasq", "cifs", "nfs"])
     multiple=True,
     metavar="FIRST-LAST[/PREFIX@RELAY]",
     help="Addresses to lease; by default the larger part of the interface's network.  "
-    "With PREFIX and RELAY: those of a network behind a DHCP relay.",
+    "With PREFIX and RELAY: addresses of a network behind a DHCP relay.",
 )
 @click.option(
     "--proxy-dhcp",
     is_flag=True,
-    help="Another server leases the addresses; only known testboxes are answered.",
+    help="Another server leases addresses; answer only known testboxes.",
 )
 @click.option(
     "--lease-anyway",
     is_flag=True,
-    help="Lease addresses also where another DHCP server answers now.",
+    help="Lease addresses even if another DHCP server answers on the network.",
 )
 @click.option(
     "--without",
     "without",
     multiple=True,
     type=_LEFT_TO_OTHERS,
-    help="Somebody else does this on this server.",
+    help="Leave out this service: something else provides it on this server.",
 )
-@click.option("--dry-run", is_flag=True, help="Say every change, and make none.")
+@click.option("--dry-run", is_flag=True, help="Print every change, and make none.")
 @click.option("--rollback", is_flag=True, help="Go back to the version before the last upgrade.")
 @click.option(
     "--with-state",
     is_flag=True,
-    help="With --rollback: to the state as that version left it, too; what happened "
-    "since is set aside, and the ids of its jobs are given again.",
+    help="With --rollback: also go back to the state that version left; the state since then "
+    "is set aside, and the ids of its jobs are used again.",
 )
 @click.pass_context
 def install(
@@ -63,12 +63,12 @@ def install(
     rollback: bool,
     with_state: bool,
 ) -> None:
-    """Make this program this server's appliance, or upgrade the one that is there.
+    """Install the appliance on this server, or upgrade the installed one.
 
-    It unpacks itself to /usr/lib/appliance, makes users, folders and the configuration, installs
-    the distribution's packages that it needs, and starts its units.  An install that fails takes
-    back what it did; a second one of the same does nothing.  Parked testboxes and running jobs
-    outlive an upgrade.
+    The program unpacks itself to /usr/lib/appliance, makes users, folders and the configuration,
+    installs the distribution's packages that it needs, and starts its units.  A failed install
+    undoes its changes; repeating an install changes nothing.  Parked testboxes and running jobs
+    survive an upgrade.
     """
     from appliance.cli import manual
     from appliance.install import install as work
@@ -91,12 +91,12 @@ def install(
 @click.option(
     "--purge",
     is_flag=True,
-    help="Also the state, the configuration, and those folders of /srv that an install "
+    help="Also remove the state, the configuration, and the folders of /srv that an install "
     "made, with all images and results.",
 )
-@click.option("--dry-run", is_flag=True, help="Say every change, and make none.")
+@click.option("--dry-run", is_flag=True, help="Print every change, and make none.")
 def uninstall(purge: bool, dry_run: bool) -> None:
-    """Remove what installs made; /srv, the state and the configuration stay."""
+    """Remove what `appliance install` made; /srv, the state and the configuration stay."""
     from appliance.cli import manual
     from appliance.install import install as work
 

@@ -1,4 +1,4 @@
-"""How answers look: aligned columns for people, JSON for programs."""
+"""Prints answers: aligned columns for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _COLOURS = {"success": "green", "parked": "green", "running": "cyan", "cancel": 
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Say something to a person; what strangers wrote in it moves no cursor."""
+    """Prints text with control characters removed, since parts of it may come from strangers."""
     click.echo(printable(text, "\n\t"), err=err, nl=nl)
 
 
 def secho(
     text: str, *, fg: str | None = None, bold: bool = False, err: bool = False, nl: bool = True
 ) -> None:
-    """The same, in a colour."""
+    """Like echo(), in a colour."""
     click.secho(printable(text, "\n\t"), fg=fg, bold=bold, err=err, nl=nl)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Columns as wide as their widest cell, two blanks between; nothing is cut."""
+    """Prints columns as wide as their widest cell, two blanks between; nothing is cut."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max(len(heading), *(len(row[n]) for row in cells)) if cells else len(heading)
@@ -40,7 +40,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _colour(row: Mapping[str, Any]) -> str | None:
-    """A job's by its health, which can be any word; of other rows by the words that are known."""
+    """Returns a job's colour by its health (any word); other rows' by the first known word."""
     if row.get("HEALTH"):
         return _COLOURS.get(row["HEALTH"], "red")
     words = (word for word in row.values() if isinstance(word, str))
@@ -60,23 +60,23 @@ def _cell(value: Any) -> str:
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on stdout, all of it printable."""
+    """Prints one JSON document on stdout, all of it printable."""
     click.echo(json_text(value, indent=2))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as people can read it: what a terminal would obey is written as \\uXXXX."""
+    """Returns readable JSON: unprintable characters are escaped as \\uXXXX."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def testboxes(count: int) -> str:
-    """How many."""
+    """Returns the number with its word: `1 testbox`, `2 testboxes`."""
     return f"{count} testbox{'' if count == 1 else 'es'}"
 
 
 def ago(moment: float | None) -> str:
-    """How long ago, in the largest unit that fits twice: `75s`, `12m`, `3h`, `9d`."""
+    """Returns how long ago, in the largest unit that fits twice: `75s`, `12m`, `3h`, `9d`."""
     if not moment:
         return "-"
     seconds = max(0, int(time.time() - moment))
@@ -87,12 +87,12 @@ def ago(moment: float | None) -> str:
 
 
 def clock(moment: float) -> str:
-    """The local time of day."""
+    """Returns the local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def size(count: float) -> str:
-    """Bytes in the unit that leaves at most four digits."""
+    """Formats a number of bytes as B, KiB, MiB or GiB."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -18,18 +18,21 @@ _folder = click.argument("folder", required=False, type=click.Path(path_type=Pat
 
 @click.group()
 def state() -> None:
-    """The state on the disk: check, repair, export, import.  The server must not run.
+    """Check, repair, export or import the state on the disk.  The server must be stopped.
 
-    FOLDER is the state folder of the configuration unless another is named.
+    FOLDER is by default the configuration's state folder.
     """
 
 
 @state.command()
 @_folder
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
-    """What there is, and what is damaged.  Exit code 0 if a server would start, else 1."""
+    """Show what the state holds and what is damaged.
+
+    Exit code 0 if a server would start, else 1.
+    """
     from appliance.cli import state_report
 
     folder, found = state_report.survey(load_config(ctx), folder)
@@ -43,12 +46,12 @@ def check(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
 
 @state.command()
 @_folder
-@click.option("--yes", is_flag=True, help="Do it; without, it is only said what would be lost.")
+@click.option("--yes", is_flag=True, help="Repair; without it, only say what would be lost.")
 @click.pass_context
 def repair(ctx: click.Context, folder: Path | None, yes: bool) -> None:
-    """Say what a repair would lose, and with --yes do it.  No file is deleted.
+    """Say what a repair would lose; with --yes, repair.  No file is deleted.
 
-    Exit code 0 if all is well (now), 1 if there is damage and --yes was not said.
+    Exit code 0 if the state is sound or was repaired, 1 if it is damaged and --yes is missing.
     """
     import trio
 
@@ -70,10 +73,12 @@ def repair(ctx: click.Context, folder: Path | None, yes: bool) -> None:
 
 @state.command()
 @_folder
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Not to stdout.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file."
+)
 @click.pass_context
 def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None:
-    """The state as JSON for people.  It holds the secrets of jobs."""
+    """Print the state as readable JSON.  The output contains the secrets of jobs."""
     from appliance.cli import state_report
     from appliance.fs import plain_files
     from appliance.keep.repair import export as exports
@@ -90,7 +95,7 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
         click.echo(text, nl=False)
         return
     with state_report.told(output):
-        atomic.put(output, [text.encode()])  # only its owner reads it: documents hold secrets
+        atomic.put(output, [text.encode()])  # readable only by its owner: documents hold secrets
 
 
 @state.command("import")
@@ -98,9 +103,9 @@ def export(ctx: click.Context, folder: Path | None, output: Path | None) -> None
 @_folder
 @click.pass_context
 def import_(ctx: click.Context, file: Path, folder: Path | None) -> None:
-    """Make a state from an export (- for standard input).  FOLDER may not hold one yet.
+    """Make a state from an export (- for standard input).  FOLDER must not hold a state yet.
 
-    Numbers of jobs that have results here are not given again.
+    Job numbers that have results on this server are not used again.
     """
     import trio
 

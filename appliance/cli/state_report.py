@@ -1,6 +1,6 @@
-"""The state on the disk as people and programs are told of it, for `appliance state`.
+"""Reports on the state on the disk, for people and programs, for `appliance state`.
 
-Apart from the commands: what this needs takes half a second to import.
+A module of its own because its imports take half a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IDS_SHOWN = 50
 
 
 def survey(config: Config, folder: Path | None) -> tuple[Path, Survey]:
-    """The state in `folder`, else in the configuration's, and where it lies.
+    """Reads the state in `folder`, by default the configuration's; returns the folder and state.
 
     Raises NotFound without such a folder, BadState where a server runs, Refused.
     """
@@ -42,7 +42,7 @@ def survey(config: Config, folder: Path | None) -> tuple[Path, Survey]:
 
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
-    """What the system refuses, as a person is told it."""
+    """Turns errors of the system and of the archive into errors for the command line."""
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def told(path: Path) -> Iterator[None]:
 
 
 def row(folder: Path, found: Survey) -> dict[str, Any]:
-    """For programs."""
+    """Returns the report for programs."""
     jobs = found.store.jobs.values()
     return {
         "folder": str(folder),
@@ -67,7 +67,7 @@ def row(folder: Path, found: Survey) -> dict[str, Any]:
 
 
 def tell(folder: Path, found: Survey) -> None:
-    """For people."""
+    """Prints the report for people."""
     store = found.store
     echo(f"{folder}:")
     for file in found.files:

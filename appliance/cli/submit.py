@@ -18,25 +18,25 @@ from appliance.cli.show import echo, secho
 from appliance.control.client import Server
 from appliance.errors import FAILED, USAGE, BadDocument, BadRequest, NotRunning, Unknown
 
-# systemd holds the door while the server restarts.  A rollback shuts it, for as long as transfers
-# may take to end (waits.shutdown_transfers, 60 s) and some seconds for the start.
+# systemd keeps the sockets open while the server restarts.  A rollback closes them while transfers
+# end (waits.shutdown_transfers, 60 s) and for some seconds of starting.
 BACK_S: Final = 90.0
 ASK_AGAIN_S: Final = 1.0
 
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="[KEY=VALUE...] FILE... [KEY=VALUE...]")
-@click.option("--wait", "waits", is_flag=True, help="Follow the jobs until they are over.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--key", help="A name of this submit: the same key again finds the same jobs.")
+@click.option("--wait", "waits", is_flag=True, help="Follow the jobs until they end.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--key", help="Names this submit: repeating it with the same key makes no new jobs.")
 @click.pass_context
 def submit(
     ctx: click.Context, words: tuple[str, ...], waits: bool, as_json: bool, key: str | None
 ) -> None:
     """Submit job documents: YAML files, or - for standard input.
 
-    KEY=VALUE before the first file is a default, which the file overrides; after it, VALUE
-    overrides the file.
+    KEY=VALUE before the first file is a default, which files override; after the first file,
+    KEY=VALUE overrides the files.
     """
     documents = _documents(words)
     key = key or secrets.token_hex(16)
@@ -68,13 +68,13 @@ def submit(
 
 
 def _documents(words: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The files among `words`, with the values before the first and after it."""
+    """Reads the files among `words`, with the values before and after the first file."""
     before: dict[str, str] = {}
     after: dict[str, str] = {}
     files: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
-        if equals and not os.path.exists(word):  # Path's raises where the value is a long one
+        if equals and not os.path.exists(word):  # Path.exists() raises for a long value
             (after if files else before)[name] = value
         else:
             files.append(word)
@@ -99,10 +99,10 @@ def _text(file: str) -> str:
 
 @click.command()
 @click.argument("jobs", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
-    """Follow JOBS until they are over.  Exit code 0 if all succeeded, else 1."""
+    """Follow JOBS until they end.  Exit code 0 if all succeeded, else 1."""
     rows: list[dict[str, Any]] = []
     with connect(ctx) as server:
         code = each(jobs, lambda job: rows.append(_follow(ctx, server, job, quiet=as_json)))
@@ -115,13 +115,13 @@ def wait(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
 
 
 def _follow(ctx: click.Context, server: Server, job: str, *, quiet: bool) -> dict[str, Any]:
-    """Print what happens to a job until it is over; returns its row.
+    """Prints what happens to a job until it ends; returns its row.
 
-    A server that restarts meanwhile is asked again.  Raises NotRunning if none answers any more.
+    Reconnects if the server restarts.  Raises NotRunning if none answers for BACK_S.
     """
     told = 0
     there: Server | None = server
-    until: float | None = None  # while nobody answers
+    until: float | None = None  # when to give up, while no server answers
     with contextlib.ExitStack() as stack:
         while True:
             try:

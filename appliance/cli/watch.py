@@ -18,13 +18,13 @@ _NEWS_SHOWN: Final = 15  # lines below the screen
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document a line, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line.")
 @click.pass_context
 def watch(ctx: click.Context, as_json: bool) -> None:
-    """The lab live: the screen of `appliance status`, and what happens, as it happens.
+    """Show the lab live: the screen of `appliance status`, and events as they happen.
 
-    The server tells; nothing is asked again and again.  Where standard output is no terminal, one
-    line is printed for each thing that happens.  Ends with Ctrl-C, or with the server (code 5).
+    The server sends events; the command does not poll.  If standard output is not a terminal,
+    it prints one line for each event.  It ends with Ctrl-C, or when the server stops (exit code 5).
     """
     with connect(ctx) as server:
         events = (message["event"] for message in server.follow("watch") if "event" in message)
@@ -43,7 +43,7 @@ def watch(ctx: click.Context, as_json: bool) -> None:
 
 
 def line(news: Mapping[str, Any]) -> str:
-    """One thing that happened."""
+    """Formats one event as a line."""
     words = [
         str(news[key])
         for key in ("time", "job_id", "job_stage", "job_health", "testbox", "state")

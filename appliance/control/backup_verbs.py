@@ -1,7 +1,7 @@
-"""The verb of `appliance backup`: the state, in pieces, as it is at one moment.
+"""The verb of `appliance backup`: sends the state as of one moment, in pieces.
 
-The store's image is taken in one step of the loop.  The archive is copied by SQLite itself while
-nothing is moved into it (`Archive.still`), so no job is missing between the two.
+The store's image is taken in one step of the event loop.  SQLite copies the archive while nothing
+is moved into it (`Archive.still`), so no job is lost between store and archive.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from appliance.keep.state import records
 from appliance.scheduler.scheduler import Scheduler
 
 PIECE_BYTES: Final = 2**20  # of a file in one message
-_COPY: Final = ".archive-for-backup"  # in the state folder: on a disk that has room for such files
+_COPY: Final = ".archive-for-backup"  # in the state folder, whose disk has room for the archive
 
 
 @verb("backup", kept=True)
 @attrs.frozen(kw_only=True)
 class Backup:
-    """Sends state and hosts files as they are at one moment.  Only root may."""
+    """Sends state and hosts files as of one moment.  Only root may."""
 
     async def do(self, asked: Asked) -> Answer:
-        """{"lab", "program", "boxes", "jobs", "archived"}, after the events of `Copies.send`."""
+        """Returns {"lab", "program", "boxes", "jobs", "archived"}, after `Copies.send`'s events."""
         asked.only_root("makes a backup: it holds the secrets of jobs")
         return await asked.lab.copies.send(asked.event)
 
 
 class Copies:
-    """Copies of the state, one at a time, for one scheduler."""
+    """Sends copies of one scheduler's state, one at a time."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._turn = trio.Lock()  # one copy at a time
 
     async def send(self, event: Event) -> dict[str, Any]:
-        """Each file as {"file": name}, then {"data": bytes} and again.
+        """Sends each file as {"file": name}, then {"data": bytes} as often as needed.
 
         Raises NoSpace, DiskTrouble.
         """
         config, store = self._scheduler.config, self._scheduler.store
         copy = config.paths.state / _COPY
         async with self._turn:
-            with trio.CancelScope(shield=True):  # a thread has it; else it would be left behind
+            with trio.CancelScope(shield=True):  # wait for the thread, even if cancelled
                 await threads.run(_remove, copy)
             try:
                 async with self._scheduler.archive.still:
                     image = records.image_of(store, 0)
                     counts = {"jobs": len(store.jobs), "archived": store.archived}
                     await self._scheduler.archive.copy_to(copy)
-                await self._scheduler.durable()  # nothing leaves us that the disk does not know
+                await self._scheduler.durable()  # send nothing that is not durable
                 await event({"file": f"{backup.STATE}/{archive_file.NAME}"})
                 await _pieces(_file(copy), event)
             except OSError as error:
@@ -79,7 +79,7 @@ class Copies:
 
 
 async def _pieces(pieces: Iterator[bytes], event: Event) -> None:
-    """What `pieces` give, read in a thread, in messages of PIECE_BYTES at least."""
+    """Sends the bytes of `pieces`, read in a thread; all messages but the last have PIECE_BYTES."""
 
     def read() -> bytes:
         parts, size = [], 0
@@ -101,7 +101,7 @@ def _file(path: Path) -> Iterator[bytes]:
 
 
 async def _others(hosts: Path, state: Path) -> AsyncIterator[tuple[str, Path]]:
-    """The hosts files, and dnsmasq's leases where they can be read: addresses stay the same."""
+    """Yields the hosts files, and dnsmasq's leases if readable, so that boxes keep addresses."""
 
     def look() -> list[tuple[str, Path]]:
         files = sorted(path for path in hosts.glob("*") if path.is_file()) if hosts.exists() else []

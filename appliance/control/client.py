@@ -1,4 +1,4 @@
-"""The client's end of the control socket.  Blocking and small: a command is one question."""
+"""The client's end of the control socket; blocking, since a command asks one thing at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Server:
     """A connection to the server."""
 
     def __init__(self, there: socket.socket) -> None:
-        """Raises NotRunning where nobody answers at the other end of `there`."""
+        """Exchanges greetings over `there`.  Raises NotRunning if no server answers."""
         self._socket = there
         self._messages = self._receive()
         self.hello = next(self._messages)
@@ -42,13 +42,13 @@ class Server:
         self._socket.close()
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """The result of one verb.  Raises what the server says is wrong."""
+        """Returns the result of one verb.  Raises the error that the server sends."""
         *_, last = self.follow(verb, **arguments)
         result: dict[str, Any] = last["result"]
         return result
 
     def follow(self, verb: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """The events of one verb as {"event": ...}, then its {"result": ...}."""
+        """Yields the events of one verb as {"event": ...}, then its {"result": ...}."""
         self._send({"verb": verb, **arguments})
         for message in self._messages:
             if "error" in message:
@@ -76,7 +76,7 @@ class Server:
     def _data(self) -> bytes:
         try:
             return self._socket.recv(2**20)
-        except ConnectionError:  # killed, with something of ours unread
+        except ConnectionError:  # the server was killed before it read our message
             return b""
 
 
@@ -87,7 +87,7 @@ def _error(error: dict[str, Any]) -> errors.ApplianceError:
 
 
 def connect_to(path: str) -> socket.socket:
-    """The control socket.  Raises NotRunning, and Refused where it may not be used."""
+    """Connects to the control socket.  Raises NotRunning; Refused without permission for it."""
     there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         there.connect(path)
@@ -103,9 +103,10 @@ def connect_to(path: str) -> socket.socket:
 
 
 def connect_over_ssh(url: str) -> socket.socket:
-    """The control socket of another machine, `ssh://[user@]host[:port]`.
+    """Connects to the control socket of another machine, `ssh://[user@]host[:port]`.
 
-    Raises BadRequest.  What ssh has to say, it says on standard error.
+    ssh prints its own messages on standard error.  Raises BadRequest, and NotRunning if ssh
+    cannot be started.
     """
     match = _SSH.fullmatch(url)
     if match is None:

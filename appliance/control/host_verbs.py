@@ -1,4 +1,4 @@
-"""The verbs about testboxes: which there are, what they do, who gets their time."""
+"""The verbs about testboxes: list, register, show, hold and reserve them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 def row(scheduler: Scheduler, box: Box) -> dict[str, Any]:
-    """A testbox as it is shown."""
+    """Returns a testbox as people and programs are shown it."""
     return views.host_row(scheduler.store, scheduler.lobby, box, scheduler.clock.now())
 
 
@@ -39,7 +39,7 @@ class Hosts:
     """Lists every testbox, known or not."""
 
     async def do(self, asked: Asked) -> Answer:
-        """{"hosts": [...]}."""
+        """Returns {"hosts": [...]}."""
         scheduler = asked.lab.scheduler
         return {"hosts": [row(scheduler, box) for box in scheduler.store.boxes.values()]}
 
@@ -47,14 +47,14 @@ class Hosts:
 @verb("host-add")
 @attrs.frozen(kw_only=True)
 class HostAdd:
-    """Registers a testbox, or changes what its hosts file says; or all of a list, or none of it.
+    """Registers a testbox or changes its hosts file; or does so for all boxes of a list, or none.
 
-    Only root may.  Whatever is not said stays as it is in the hosts file.
+    Only root may.  A field that is not given stays as it is in the hosts file.
     """
 
     name: str | None = None
-    replace: bool = False  # it may lose MACs
-    listed: str | None = called("list", default=None)  # CSV; then nothing else is said
+    replace: bool = False  # whether the box may lose MACs
+    listed: str | None = called("list", default=None)  # CSV; then no other field is given
     macs: list[str] | None = None
     queues: list[str] | None = None
     tags: list[str] | None = None
@@ -72,9 +72,9 @@ class HostAdd:
     disk_size: str | None = None
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host", "file", "replaced"}, or {"hosts"} for a list.
+        """Returns {"host", "file", "replaced"}, or {"hosts"} for a list.
 
-        Raises Refused where a box would lose MACs and `replace` was not said.
+        Raises Refused if a box would lose MACs and `replace` is not set.
         """
         asked.only_root(_REGISTERS)
         scheduler = asked.lab.scheduler
@@ -88,7 +88,7 @@ class HostAdd:
         return {"host": row(scheduler, box), "file": str(file), "replaced": gone}
 
     def _fields(self) -> dict[str, Any]:
-        """What was said, by the keys of a hosts file."""
+        """Returns the given fields, by the keys of a hosts file."""
         said = {field.name: getattr(self, field.name) for field in attrs.fields(HostAdd)}
         said["mac"] = said.pop("macs")
         for other in ("name", "replace", "listed"):
@@ -97,11 +97,14 @@ class HostAdd:
 
 
 async def _replaced(scheduler: Scheduler, facts: Facts, *, replace: bool) -> list[str]:
-    """The MACs that the box has, by its hosts file or in memory, and will have no longer."""
+    """Returns the MACs that the box loses: those in its hosts file or memory, not in `facts`.
+
+    Raises Refused if there are any, unless `replace` is set.
+    """
     folder = scheduler.config.paths.hosts
     there = scheduler.store.boxes.get(facts.name)
     has = list(there.facts.macs) if there is not None and there.facts is not None else []
-    with contextlib.suppress(BadRequest):  # what is no MAC goes, and is no loss
+    with contextlib.suppress(BadRequest):  # losing a broken MAC is no loss
         fields = await threads.run(hosts_files.fields, folder, facts.name)
         has += hosts_files.macs_in(fields)
     gone = [mac for mac in dict.fromkeys(has) if mac not in facts.macs]
@@ -114,7 +117,7 @@ async def _replaced(scheduler: Scheduler, facts: Facts, *, replace: bool) -> lis
 
 
 async def _add_all(scheduler: Scheduler, text: str, *, replace: bool) -> Answer:
-    """Raises BadRequest with every mistake and its line; then nothing was added."""
+    """Adds every box of a list.  Raises BadRequest with every mistake and its line, adding none."""
     rows = await threads.run(partial(hosts_csv.parse, text))
     ready, problems = [], []
     for each in rows:
@@ -131,7 +134,7 @@ async def _add_all(scheduler: Scheduler, text: str, *, replace: bool) -> Answer:
 
 
 async def _facts(scheduler: Scheduler, name: str, changed: Mapping[str, Any]) -> Facts:
-    """What its hosts file will say.  Raises BadRequest, BadConfig."""
+    """Returns what the box's hosts file will say.  Raises BadRequest, BadConfig."""
     config = scheduler.config
     boxes.check_name(name)
 
@@ -153,7 +156,7 @@ async def _add(scheduler: Scheduler, facts: Facts, fields: Mapping[str, Any]) ->
 
 
 async def _keep(scheduler: Scheduler, facts: Facts, write: Callable[[], Path]) -> tuple[Box, Path]:
-    """Register a box and have its hosts file written."""
+    """Registers a box and writes its hosts file."""
     paths, where = scheduler.config.paths, list[Path]()
 
     async def keep() -> None:
@@ -163,7 +166,7 @@ async def _keep(scheduler: Scheduler, facts: Facts, write: Callable[[], Path]) -
             raise NoSpace(f"{error.filename or paths.hosts}: {error.strerror}") from error
         try:
             await threads.run(hosts_files.announce, paths, facts)
-        except OSError as error:  # the next start tells it
+        except OSError as error:  # the server's next start tells dnsmasq
             log.warning("dnsmasq was not told", host=facts.name, why=str(error))
 
     return await scheduler.register(facts, keep), where[0]
@@ -172,12 +175,12 @@ async def _keep(scheduler: Scheduler, facts: Facts, write: Callable[[], Path]) -
 @verb("host-file")
 @attrs.frozen(kw_only=True)
 class HostFile:
-    """Tells the text of a known box's hosts file, for `edit`.  Only root may."""
+    """Reads a known box's hosts file, for `edit`.  Only root may."""
 
     host: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"name", "file", "text"}."""
+        """Returns {"name", "file", "text"}."""
         asked.only_root(_REGISTERS)
         box = _box(asked, self.host)
         path = _path(asked, box)
@@ -187,17 +190,17 @@ class HostFile:
 @verb("host-edit")
 @attrs.frozen(kw_only=True)
 class HostEdit:
-    """Makes `text` a known box's hosts file, where that was `before`.  Only root may."""
+    """Replaces the text `before` of a known box's hosts file by `text`.  Only root may."""
 
     host: str
     text: str
     before: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host", "file"}.
+        """Returns {"host", "file"}.
 
-        Raises BadConfig with file and line, and Refused where the file has changed since, or one
-        of the MACs is another's; nothing is changed then.
+        Raises BadConfig with file and line; Refused if the file is no longer `before`, or if a
+        MAC belongs to another box.  After an error nothing is changed.
         """
         asked.only_root(_REGISTERS)
         scheduler = asked.lab.scheduler
@@ -217,12 +220,15 @@ class HostEdit:
 @verb("host-remove")
 @attrs.frozen(kw_only=True)
 class HostRemove:
-    """Removes a testbox's hosts file: it is unknown from then on.  Only root may."""
+    """Removes a testbox's hosts file, which makes the box unknown.  Only root may."""
 
     host: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host"}.  Raises NoSpace where the file stays: the next start knows the box again."""
+        """Returns {"host"}.
+
+        Raises NoSpace if the file cannot be removed: the server's next start knows the box again.
+        """
         asked.only_root(_REGISTERS)
         scheduler = asked.lab.scheduler
         box, paths = _box(asked, self.host), scheduler.config.paths
@@ -239,12 +245,12 @@ class HostRemove:
 @verb("host-show")
 @attrs.frozen(kw_only=True)
 class HostShow:
-    """All about one testbox, by name or MAC, with its last boots."""
+    """Shows one testbox, named by name or MAC, with its last boots."""
 
     host: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host", "boots"}."""
+        """Returns {"host", "boots"}."""
         box = _box(asked, self.host)
         return {"host": row(asked.lab.scheduler, box), "boots": views.boot_rows(box)}
 
@@ -252,13 +258,13 @@ class HostShow:
 @verb("host-preview")
 @attrs.frozen(kw_only=True)
 class HostPreview:
-    """Shows the script that a testbox would get; nothing is handed out."""
+    """Shows the script that a testbox would get; no job is given out."""
 
     host: str
     job: str | None = None  # instead of the one that would be next
 
     async def do(self, asked: Asked) -> Answer:
-        """{"script", "why"}."""
+        """Returns {"script", "why"}."""
         scheduler, box = asked.lab.scheduler, _box(asked, self.host)
         seat = scheduler.lobby.seat(box.name)
         job = await scheduler.find(self.job) if self.job else scheduler.store.next_for(box)
@@ -273,16 +279,16 @@ class HostPreview:
 @verb("host-reserve")
 @attrs.frozen(kw_only=True)
 class HostReserve:
-    """Keeps a testbox for one person's jobs, or from everybody's.  Only root may."""
+    """Reserves a testbox for one submitter's jobs, or holds it from all jobs.  Only root may."""
 
     host: str
-    whom: str | None = called("for", default=None)  # whose jobs it takes; None: nobody's
+    whom: str | None = called("for", default=None)  # whose jobs the box takes; None: nobody's
     why: str = ""
-    seconds: float | None = None  # from now, or
-    until: float | None = None  # UTC seconds
+    seconds: float | None = None  # the end, in seconds from now; or
+    until: float | None = None  # the end, in UTC seconds
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host"}."""
+        """Returns {"host"}."""
         asked.only_root("keeps testboxes")
         scheduler, box = asked.lab.scheduler, _box(asked, self.host)
         until = self.until
@@ -302,7 +308,7 @@ class HostRelease:
     host: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"host"}."""
+        """Returns {"host"}."""
         asked.only_root("releases testboxes")
         scheduler, box = asked.lab.scheduler, _box(asked, self.host)
         await scheduler.release(box, asked.user)
@@ -310,7 +316,7 @@ class HostRelease:
 
 
 def _box(asked: Asked, word: str) -> Box:
-    """By name or by MAC.  Raises NotFound."""
+    """Finds a box by name or MAC.  Raises NotFound."""
     store = asked.lab.scheduler.store
     if word in store.boxes:
         return store.boxes[word]
@@ -324,14 +330,14 @@ def _box(asked: Asked, word: str) -> Box:
 
 
 def _path(asked: Asked, box: Box) -> Path:
-    """Of its hosts file.  Raises NotFound for a box that has none."""
+    """Returns the path of a box's hosts file.  Raises NotFound for an unknown box."""
     if not box.known:
         raise NotFound(f"{box.name} is unknown; `appliance host add NAME --mac MAC` first")
     return hosts_files.path_of(asked.lab.scheduler.config.paths.hosts, box.name)
 
 
 async def _text(path: Path) -> str:
-    """Raises NotFound where it cannot be read."""
+    """Reads a file.  Raises NotFound if it cannot be read."""
     try:
         return await threads.run(partial(path.read_text, encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The verbs about jobs, and about what they left."""
+"""The verbs about jobs and their results."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _SAME_KEY: Final = "this key made these jobs before; what was sent now was not l
 
 
 def row(scheduler: Scheduler, job: Job) -> dict[str, Any]:
-    """A job as it is shown."""
+    """Returns a job as people and programs are shown it."""
     return views.job_row(job, srv=scheduler.config.paths.srv)
 
 
 @verb("submit", kept=True)
 @attrs.frozen(kw_only=True)
 class Submit:
-    """Makes jobs of documents, all of them or none.
+    """Makes jobs of all the documents, or of none.
 
-    A repeat with the same `key` answers with the jobs that it made before.
+    A repeat with the same `key` makes none, and returns the jobs made before.
     """
 
     documents: list[Document]
     key: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"jobs": [{"id", "result_root"}], "warnings": [...]}."""
+        """Returns {"jobs": [{"id", "result_root"}], "warnings": [...]}."""
         scheduler = asked.lab.scheduler
         papers = [
             Paper(os.path.basename(one.name), one.text, one.defaults, one.overrides)
@@ -56,7 +56,7 @@ class Submit:
         newest = scheduler.store.counter
         jobs = await intake.submit(scheduler, papers, asked.user, self.key)
         warnings = [text for job in jobs for text in intake.warnings(scheduler, job)]
-        if jobs[0].number <= newest:  # no refusal: who was left in doubt must be able to ask again
+        if jobs[0].number <= newest:  # no error: a client left in doubt must be able to ask again
             warnings.append(_SAME_KEY)
         shown = ({key: row(scheduler, job)[key] for key in ("id", "result_root")} for job in jobs)
         return {"jobs": list(shown), "warnings": warnings}
@@ -65,10 +65,10 @@ class Submit:
 @verb("jobs")
 @attrs.frozen(kw_only=True)
 class Jobs:
-    """Lists jobs, newest first: those in memory and those of the archive."""
+    """Lists jobs, newest first, from memory and from the archive."""
 
-    user: str | None = None  # who submitted them
-    failed: bool = False  # only those that ended otherwise than as a success
+    user: str | None = None  # the submitter
+    failed: bool = False  # only jobs that ended without success
     health: Filter | None = None
     state: Filter | None = None  # stages
     box: str | None = None
@@ -77,7 +77,7 @@ class Jobs:
     limit: Whole | None = None
 
     async def do(self, asked: Asked) -> Answer:
-        """{"jobs": [...]}, and "lacks" where some could not be read."""
+        """Returns {"jobs": [...]}, with "lacks" if some could not be read."""
         scheduler, most = asked.lab.scheduler, self.limit or JOBS_SHOWN
         in_memory = reversed(scheduler.store.jobs.values())
         found = list(itertools.islice(filter(self._fits, in_memory), most))
@@ -104,7 +104,7 @@ class Jobs:
         )
 
     def _of_the_archive(self) -> Wanted | None:
-        """The same filters for the archive; None where it can have none of those jobs."""
+        """Returns the filters for the archive; None if it cannot hold such jobs."""
         if self.state and "finish" not in self.state:
             return None
         return Wanted(
@@ -114,7 +114,7 @@ class Jobs:
 
 
 async def _search(scheduler: Scheduler, wanted: Wanted, most: int) -> Listed:
-    """What memory has is shown whatever the archive is like."""
+    """Searches the archive; if it cannot be read, finds no jobs and says why."""
     try:
         return await scheduler.archive.search(wanted, most)
     except BadState as error:
@@ -124,12 +124,12 @@ async def _search(scheduler: Scheduler, wanted: Wanted, most: int) -> Listed:
 @verb("show")
 @attrs.frozen(kw_only=True)
 class Show:
-    """All about one job: its document, its attempts, what happened."""
+    """Shows one job: its document, attempts and history."""
 
     job: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"job", "document", "history"}."""
+        """Returns {"job", "document", "history"}."""
         scheduler = asked.lab.scheduler
         job = await scheduler.find(self.job)
         return {
@@ -142,12 +142,12 @@ class Show:
 @verb("cancel")
 @attrs.frozen(kw_only=True)
 class Cancel:
-    """Gives a job up.  Only its submitter or root may."""
+    """Cancels a job.  Only its submitter or root may."""
 
     job: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"job"}."""
+        """Returns {"job"}."""
         scheduler = asked.lab.scheduler
         job = await scheduler.find(self.job)
         asked.only_submitter(job, "cancels")
@@ -163,7 +163,7 @@ class Renew:
     seconds: float
 
     async def do(self, asked: Asked) -> Answer:
-        """{"job"}."""
+        """Returns {"job"}."""
         scheduler = asked.lab.scheduler
         job = await scheduler.find(self.job)
         asked.only_submitter(job, "renews")
@@ -173,12 +173,12 @@ class Renew:
 @verb("wait", waits=True, kept=True)
 @attrs.frozen(kw_only=True)
 class Wait:
-    """Tells each change of a job, from its first one on, until the job is over."""
+    """Sends each change of a job, from the first on, until the job ends."""
 
     job: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"job"}, after one event for each change."""
+        """Returns {"job"}, after one event for each change."""
         scheduler, seen = asked.lab.scheduler, 0
         while True:
             job = await scheduler.changes_of(self.job, seen)
@@ -192,12 +192,12 @@ class Wait:
 @verb("results")
 @attrs.frozen(kw_only=True)
 class Results:
-    """Lists the files that a job's last attempt left."""
+    """Lists the files that a job's last attempt uploaded."""
 
     job: str
 
     async def do(self, asked: Asked) -> Answer:
-        """{"root", "files", "complete", "lacking", "swept"}."""
+        """Returns {"root", "files", "complete", "lacking", "swept"}."""
         job = await asked.lab.scheduler.find(self.job)
         root = _root(asked.lab.scheduler, job)
         files = await threads.run(_files, root)
@@ -221,7 +221,7 @@ class Read:
     offset: Whole | None = None
 
     async def do(self, asked: Asked) -> Answer:
-        """{"data", "size", "next"}; `next` is None at the end."""
+        """Returns {"data", "size", "next"}; `next` is None at the end."""
         job = await asked.lab.scheduler.find(self.job)
         offset = self.offset or 0
         read = partial(read_part, _root(asked.lab.scheduler, job), self.path, offset)
@@ -241,12 +241,12 @@ def _files(root: Path) -> list[dict[str, Any]]:
 
 
 def _utf8(path: str) -> str:
-    """`path` as it can be sent; boxes upload no other names, but people have shells."""
+    """Makes `path` valid UTF-8; only a person with a shell can have made other names."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def read_part(root: Path, path: str, offset: int) -> tuple[bytes, int]:
-    """At most READ_BYTES of a file below `root`, and its size.  Raises NotFound."""
+    """Returns at most READ_BYTES of a file below `root`, and its size.  Raises NotFound."""
     lacking = NotFound(f"no result {path[:200]!r}; see `results` for what there is")
     try:
         real = (root / path).resolve()
@@ -254,7 +254,7 @@ def read_part(root: Path, path: str, offset: int) -> tuple[bytes, int]:
             raise lacking
         with real.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            file.seek(min(offset, size))  # no file system has all the offsets that a number has
+            file.seek(min(offset, size))  # an offset may be too large for seek()
             return file.read(READ_BYTES), size
     except ValueError as error:  # a NUL byte
         raise lacking from error

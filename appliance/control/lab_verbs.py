@@ -1,4 +1,4 @@
-"""The verbs about the lab as a whole: how it is, how it goes on, what the log says."""
+"""The verbs about the lab as a whole: status, watch, drain, resume, images in use, log level."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from appliance.jobs.store import Store
 from appliance.scheduler.queries import Query
 from appliance.scheduler.watching import Group
 
-# A screen that changes oftener is not read, and each is a look at every job.
+# Nobody can read a screen that changes more often, and making one looks at every job.
 SCREEN_S: Final = 0.25
-# The part of the loop's time that screens may take: with 100,000 jobs one is some 40 ms.
+# The part of the loop's time that screens may take; with 100,000 jobs a screen takes some 40 ms.
 SHARE: Final = 0.05
-# In one screen.  Who does not read it is shown no more until then, and falls behind.
+# News in one screen.  A client that has not read it is sent no more until then, and falls behind.
 NEWS_MAX: Final = 1000
 LEVEL_S_MAX: Final = 7 * 86400.0
 
@@ -33,22 +33,22 @@ log = structlog.get_logger()
 @verb("status")
 @attrs.frozen(kw_only=True)
 class Status:
-    """The lab in one screen."""
+    """Shows the lab in one screen."""
 
     async def do(self, asked: Asked) -> Answer:
-        """The rows of `control/screen.py`."""
+        """Returns the screen of `control/screen.py`."""
         return await asked.lab.screen.status()
 
 
 @verb("watch", waits=True, kept=True)
 @attrs.frozen(kw_only=True)
 class Watch:
-    """A screen now, and another whenever something has happened, with what it was."""
+    """Sends a screen now, and another with the news whenever something has happened."""
 
     async def do(self, asked: Asked) -> Answer:
-        """{"ended": why}, after events {"status", "news"}; it ends with the server.
+        """Returns {"ended": why} when the server stops, after events {"status", "news"}.
 
-        Raises Refused where too many watch.
+        Raises Refused if too many clients watch.
         """
         scheduler = asked.lab.scheduler
         watcher = scheduler.watchers.join(Group.COMMANDS, asked.user)
@@ -93,15 +93,15 @@ class Watch:
 @verb("drain", waits=True)
 @attrs.frozen(kw_only=True)
 class Drain:
-    """Gives out no more jobs.  Only root may."""
+    """Stops giving out jobs.  Only root may."""
 
-    wait: bool = False  # answer when no job holds a box any more
+    wait: bool = False  # answer when no job holds a box
 
     async def do(self, asked: Asked) -> Answer:
-        """{"jobs": those that still hold a box}.
+        """Returns {"jobs": those that still hold a box}.
 
-        With `wait`, an event {"running", "job"} at each change; raises Refused where somebody
-        resumed the lab meanwhile.
+        With `wait`, sends an event {"running", "job"} at each change, and raises Refused if
+        somebody resumes the lab meanwhile.
         """
         asked.only_root("drains the lab")
         scheduler = asked.lab.scheduler
@@ -121,7 +121,7 @@ class Resume:
     """Gives out jobs again after a drain.  Only root may."""
 
     async def do(self, asked: Asked) -> Answer:
-        """{}."""
+        """Returns {}."""
         asked.only_root("resumes a drained lab")
         await asked.lab.scheduler.resume()
         return {}
@@ -130,10 +130,10 @@ class Resume:
 @verb("images-used")
 @attrs.frozen(kw_only=True)
 class ImagesUsed:
-    """Names the snapshots that jobs which wait or run have pinned."""
+    """Names the snapshots that waiting and running jobs need."""
 
     async def do(self, asked: Asked) -> Answer:
-        """{"snapshots": [URL paths]}."""
+        """Returns {"snapshots": [URL paths]}."""
         await trio.lowlevel.checkpoint()
         return {"snapshots": sorted(pinned(asked.lab.scheduler.store))}
 
@@ -141,16 +141,16 @@ class ImagesUsed:
 @verb("log-level")
 @attrs.frozen(kw_only=True)
 class LogLevel:
-    """Logs from this level on, for good or for a while; without one it only tells.
+    """Sets the log level, for good or for a while; without `level`, only returns it.
 
-    Only root changes it.
+    Only root may set it.
     """
 
     level: str | None = None
-    seconds: float | None = None  # then it is as before
+    seconds: float | None = None  # how long, until the level is as before; None: for good
 
     async def do(self, asked: Asked) -> Answer:
-        """{"level", "then"}."""
+        """Returns {"level", "then"}."""
         if self.level is not None:
             asked.only_root("changes what is logged")
             if self.level not in logs.LEVELS:
@@ -164,7 +164,7 @@ class LogLevel:
 
 
 def pinned(store: Store) -> set[str]:
-    """The snapshots that its jobs need which are not over."""
+    """Returns the snapshots that the store's unfinished jobs need."""
     paths: set[str] = set()
     for job in store.jobs.values():
         if not isinstance(job.state, Finished):

@@ -1,4 +1,4 @@
-"""Results that have grown old: some are kept, the others are removed."""
+"""Keeps or removes the results of jobs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ BATCH: Final = 1000  # jobs of the archive in memory at a time: some 2 MiB
 
 
 async def tidy(scheduler: Scheduler) -> None:
-    """Remove what a killed server left half-written, in the results of the jobs in memory.
+    """Removes files that a killed server left half-written, for the jobs in memory.
 
-    Only these can have been uploading lately; the first `results gc` looks everywhere.
+    Only these jobs can have uploaded lately; the first `results gc` looks at all results.
     """
     roots = [job.result_root for job in scheduler.store.jobs.values() if job.attempts]
     srv, gone = scheduler.config.paths.srv, [0, 0]
@@ -47,18 +47,18 @@ async def tidy(scheduler: Scheduler) -> None:
 
 
 class Retention:
-    """Keeps and removes, for one scheduler."""
+    """Keeps and removes the results of one scheduler's jobs."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._lock = trio.Lock()  # see _turn
         self._folder = scheduler.config.paths.srv / "result"
-        self._looked_everywhere = False  # for what a killed server left half-written
+        self._looked_everywhere = False  # for files that a killed server left half-written
 
     async def keep(self, name: str, *, on: bool, user: str) -> None:
-        """A job's results stay for good (`on`), or no longer.
+        """Keeps a job's results for good (`on`), or allows their removal again.
 
-        Raises Unknown where the disk takes too long, DiskTrouble where another's turn does.
+        Raises Unknown if the disk takes too long; DiskTrouble if the wait for `_turn` does.
         """
         scheduler = self._scheduler
         async with self._turn():
@@ -67,14 +67,15 @@ class Retention:
             await self._put_back(job)
             for change in changes:
                 await scheduler.mark(job, change)
-        await scheduler.durable_in_time()  # the disk may not know the last change yet
+        await scheduler.durable_in_time()  # the last change may not be durable yet
 
     async def sweep(self, older: float, *, dry_run: bool) -> list[dict[str, Any]]:
-        """Remove what is older than `older` seconds; with `dry_run` only say what that would be.
+        """Removes results older than `older` seconds; with `dry_run`, only returns which.
 
-        Files go out of sight first, then the disk knows that they are gone, then they are removed.
-        What a kill or a bad disk leaves out of sight, the next sweep removes if the job is marked,
-        and puts back if it is not.  Raises NoSpace where the disk does not let them go.
+        Each job's results are moved aside, then the job is durably marked as swept, then the
+        results are removed.  If a kill or a bad disk leaves results aside, the next sweep removes
+        them if their job is marked, and puts them back if not.  Raises NoSpace if the disk
+        does not allow the removal.
         """
         before = self._scheduler.clock.now() - older
         try:
@@ -88,7 +89,7 @@ class Retention:
         return [row for row in swept if row is not None]
 
     async def _old(self, before: float) -> AsyncGenerator[Job, None]:
-        """Each once; never the whole history in memory."""
+        """Yields each old job once, reading the archive in batches."""
         scheduler, after = self._scheduler, (0.0, 0)
         mine = operator.sweepable(scheduler.store, before)
         names = {job.id for job in mine}  # which may move to the archive meanwhile
@@ -104,7 +105,7 @@ class Retention:
             yield job
 
     async def _sweep(self, job: Job, *, dry_run: bool) -> dict[str, Any] | None:
-        """One job's; None where somebody was quicker, while another's files were removed."""
+        """Removes one job's results; returns None if they were kept or removed meanwhile."""
         root = self._root(job)
         if dry_run:
             freed, _ = await threads.run(results.used, root)
@@ -125,22 +126,22 @@ class Retention:
         return {"job": job.id, "root": str(root), "bytes": freed}
 
     async def _tidy(self) -> None:
-        """What an earlier sweep left out of sight goes, or goes back where its job has it yet."""
+        """Removes results that an earlier sweep left aside; puts back those of unmarked jobs."""
         for aside in await threads.run(results.set_apart, self._folder):
             async with self._turn():
                 try:
                     job = await self._scheduler.find(aside.name)
-                except (NotFound, BadState) as error:  # whose they are, nobody can say
+                except (NotFound, BadState) as error:  # nobody can say whose results these are
                     log.warning("results of no job", folder=str(aside), why=str(error))
                     continue
                 if job.swept is None:
                     await self._put_back(job)
                     continue
-            await self._scheduler.durable_in_time()  # it may be marked in memory only
+            await self._scheduler.durable_in_time()  # the job may be marked in memory only
             await threads.run(results.remove, aside)
 
     async def _drop_parts(self) -> None:
-        """Once: what this process writes, it finishes or removes."""
+        """Removes half-written files, once: this process leaves none behind."""
         if not self._looked_everywhere:
             files, size = await threads.run(results.drop_parts, self._folder)
             self._looked_everywhere = True
@@ -148,7 +149,7 @@ class Retention:
                 log.info("half-written results removed", files=files, bytes=size)
 
     async def _put_back(self, job: Job) -> None:
-        """Results that a sweep took out of sight, and then could not mark, are in their place."""
+        """Puts back results that a sweep moved aside and whose job it could not mark."""
         root = self._root(job)
         aside = self._folder / results.ASIDE / root.name
         try:
@@ -163,9 +164,9 @@ class Retention:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """What is decided of a job is done before the next; nobody waits for the journal in it.
+        """Serialises changes to results; a holder does not wait for the journal.
 
-        Raises DiskTrouble where the turn of another takes too long: nothing was done then.
+        Raises DiskTrouble if the wait takes longer than `waits.answer`: nothing was done then.
         """
         within = self._scheduler.config.waits.answer
         with trio.move_on_after(within):

@@ -1,4 +1,4 @@
-"""The lab in one screen, as `status` and `watch` show it, and the room on its disks."""
+"""Makes the screen that `status` and `watch` show: the lab, and the free space of its disks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Disks = Callable[[dict[str, Path]], Awaitable[list[dict[str, Any]]]]
 
 
 class Screen:
-    """Makes one, for one scheduler."""
+    """Makes screens of one scheduler's lab."""
 
     def __init__(self, scheduler: Scheduler, disks: Disks) -> None:
         self._scheduler, self._disks = scheduler, disks
-        self._making = trio.Lock()  # one is made in each round of the loop, however many look
+        self._making = trio.Lock()  # at most one is made in a round of the loop
 
     async def status(self) -> dict[str, Any]:
-        """What the lab does now, what is wrong, and how full its disks are."""
+        """Returns what the lab does now, what is wrong, and how full its disks are."""
         scheduler = self._scheduler
         async with self._making:
             seen = overview.overview(
@@ -53,7 +53,7 @@ class Screen:
 
 
 async def disks(places: dict[str, Path]) -> list[dict[str, Any]]:
-    """One row for each file system; what anybody may take of it, not root's own reserve."""
+    """Returns one row for each file system; root's reserve does not count as free."""
     return await threads.run(_disks, places)
 
 

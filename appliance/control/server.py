@@ -1,12 +1,12 @@
-"""The command line's door: CBOR sequences (RFC 8742) over a unix socket.
+"""The server's end of the control socket: CBOR sequences (RFC 8742) over a unix socket.
 
     server  {"appliance": 1, "version": "...", "lab": "...", "pid": N}
     client  {"appliance": 1}
     client  {"verb": "submit", ...}
     server  {"event": {...}} *   {"result": {...}}  or  {"error": {"kind", "message", "problems"}}
 
-Who asks is who the kernel says: the peer's credentials name the user.  Who may connect is the
-socket file's mode: root, and the group `appliance` where there is one.
+The kernel names the user who asks, by the peer's credentials.  The socket file's mode says who may
+connect: root, and the group `appliance` if it exists.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from appliance.web.sending import Owed
 from appliance.web.shares import Callers, Full
 
 PROTOCOL: Final = 1
-PIECE_BYTES: Final = 2**13  # read in some ten milliseconds, whatever they are
-SMALL_BYTES: Final = 2**11  # of them; a command fits, and does not wait for a round of its own
-# Of one message: a submit of ten documents of the largest size, or of hundreds as people write.
+PIECE_BYTES: Final = 2**13  # decoded in some ten milliseconds, whatever the bytes are
+SMALL_BYTES: Final = 2**11  # a piece up to this size, such as a command, needs no round of its own
+# Of one message: a submit of ten documents of the largest size, or of hundreds of usual size.
 MESSAGE: Final = cbor_items.Limits(held=12 * 2**20, text=4 * 2**20, values=50_000, depth=8)
 GATHERED_BYTES_MAX: Final = 16 * 2**20  # of all messages together
 
-# Of a message whose verb waits, perhaps for days, while its memory is others': it names a job.
+# Of a message whose verb may wait for days while it takes memory from others; it only names a job.
 WAITING_BYTES_MAX: Final = 2**12
-HANG_UP_S: Final = 2.0  # between two looks whether a client that has sent more is still there
-TOLD_MAX: Final = 16  # are told at once why they find no place; each has a file open for LINGER_S
+HANG_UP_S: Final = 2.0  # between two checks whether a client that has sent more is still there
+TOLD_MAX: Final = 16  # clients told at once why they are refused; each has a file open for LINGER_S
 
 Say = Callable[[bytes], Awaitable[None]]
 
@@ -63,11 +63,11 @@ async def serve(
     owed: Owed | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Answer the command line, on the socket that systemd `made` or on one of our own.
+    """Answers the command line, on the socket that systemd `made` or on one of our own.
 
-    `callers`: how many may be connected; None: everybody.  `owed` counts what they have not taken,
-    with the clients of other doors.
-    Raises OSError where the socket cannot be made, Refused where another server has it.
+    `callers` limits how many clients may be connected; None: no limit.  `owed` counts the bytes
+    that clients have not taken yet, together with the clients of other doors.
+    Raises OSError if the socket cannot be made, Refused if another server has it.
     """
     path = scheduler.config.paths.control_socket
     ours = made is None
@@ -97,7 +97,7 @@ def _listen(path: str) -> trio.socket.SocketType:
     if _answers(path):
         raise errors.Refused(f"{path}: another server answers here; see paths.run")
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # left by one that was killed
+        os.unlink(path)  # left by a killed server
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)
     try:
@@ -111,9 +111,9 @@ def _listen(path: str) -> trio.socket.SocketType:
 
 
 def _answers(path: str) -> bool:
-    """Somebody listens; on a state of his own, or the lock would have said so."""
+    """Whether another server listens; it has another state, or the lock would have stopped us."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)  # a full queue of somebody's is an answer, too
+        sock.setblocking(False)  # a full accept queue means a server, too
         try:
             sock.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -130,7 +130,7 @@ async def _caller(
     callers: Callers | None,
     told: trio.CapacityLimiter,
 ) -> None:
-    """Let who calls talk, or turn them away."""
+    """Serves a client, or turns it away if there are too many."""
     user = _peer(stream)
     if callers is None:
         await talk(user)
@@ -152,7 +152,7 @@ async def _caller(
 
 
 async def _turn_away(stream: trio.SocketStream, scheduler: Scheduler, why: Full) -> None:
-    """Say why, and read for a moment what was asked: the kernel drops our words with it else."""
+    """Says why, and reads the request for a moment: the kernel drops our answer otherwise."""
     said = cbor2.dumps(_hello(scheduler)) + cbor2.dumps({"error": _error(errors.Refused(str(why)))})
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         async with stream:
@@ -168,7 +168,7 @@ def _hello(scheduler: Scheduler) -> dict[str, Any]:
         "appliance": PROTOCOL,
         "version": appliance.__version__,
         "lab": scheduler.config.lab,
-        # The kernel names whoever made the socket, which may be systemd.
+        # The kernel would name the process that made the socket, which may be systemd.
         "pid": os.getpid(),
     }
 
@@ -206,7 +206,7 @@ async def _connection(
                 log.warning("control connection refused", user=user, why=str(error))
                 await say(cbor2.dumps({"error": _error(error)}))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the person pressed Ctrl-C, or Ctrl-Z long ago
+        pass  # a person pressed Ctrl-C, or Ctrl-Z long ago
 
 
 async def _answer(
@@ -241,10 +241,10 @@ async def _answer(
 async def _while_there(
     stream: trio.SocketStream, work: Callable[[], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """What `work` returns or raises; cancelled, and BrokenResourceError, when the client hangs up.
+    """Runs `work`; when the client hangs up, cancels `work` and raises BrokenResourceError.
 
-    Only for verbs that merely wait, perhaps for days: what is being decided is finished whoever
-    listens.
+    Only for verbs that wait, perhaps for days; a verb that decides something must finish even if
+    its client is gone.
     """
     result: dict[str, Any] | None = None
     failed: Exception | None = None
@@ -252,7 +252,7 @@ async def _while_there(
 
         async def watch() -> None:
             try:
-                more = await stream.socket.recv(1, socket.MSG_PEEK)  # the next request stays
+                more = await stream.socket.recv(1, socket.MSG_PEEK)  # leaves the request unread
             except OSError:
                 more = b""
             if more:
@@ -263,7 +263,7 @@ async def _while_there(
         try:
             result = await work()
         except Exception as error:
-            failed = error  # raised below: by itself, not in a group
+            failed = error  # raised below, alone and not in a group
         nursery.cancel_scope.cancel()
     if failed is not None:
         raise failed
@@ -273,10 +273,10 @@ async def _while_there(
 
 
 async def _hung_up(stream: trio.SocketStream) -> None:
-    """Returns when nothing more will come than what waits to be read."""
+    """Returns when the client has closed its end, even if bytes are unread."""
     look = select.poll()
     look.register(stream.socket.fileno(), select.POLLRDHUP)
-    while not look.poll(0):  # noqa: ASYNC110 - trio waits for what can be read, and that is there
+    while not look.poll(0):  # noqa: ASYNC110 - trio waits until the socket is readable, and it is
         await trio.sleep(HANG_UP_S)
 
 
@@ -291,19 +291,19 @@ def _error(error: errors.ApplianceError) -> dict[str, Any]:
 
 
 def _sayable(text: str) -> str:
-    """CBOR takes no half characters, which file names may bring."""
+    """Replaces lone surrogates, which file names may contain and CBOR cannot encode."""
     return text.encode(errors="replace").decode()
 
 
 async def _messages(stream: trio.SocketStream, place: Place) -> AsyncGenerator[Any, None]:
-    """The items of a CBOR sequence.  Raises BadRequest for what is none or too much, NoRoom."""
+    """Yields the items of a CBOR sequence.  Raises BadRequest if broken or too large, NoRoom."""
     decoder = cbor_items.Decoder(MESSAGE)
     while data := await place.wait(partial(stream.receive_some, PIECE_BYTES)):
         if len(data) > SMALL_BYTES:
-            await own_round()  # to decode it may take milliseconds
+            await own_round()  # decoding may take milliseconds
         for message, held in decoder.feed(data):
             place.hold(held)
-            place.arrives = False  # while it is answered
+            place.arrives = False  # while the message is answered
             yield message
             place.arrives = True
             place.hold(0)
@@ -311,7 +311,7 @@ async def _messages(stream: trio.SocketStream, place: Place) -> AsyncGenerator[A
 
 
 def _peer(stream: trio.SocketStream) -> str:
-    """The user at the other end."""
+    """Returns the user at the other end."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack(
         "3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)

@@ -1,4 +1,4 @@
-"""One verb of the control socket, one class: its fields are what it takes, `do` is what it does.
+"""Defines verbs of the control socket: a class each, with its arguments as fields and a `do`.
 
     @verb("cancel")
     @attrs.frozen(kw_only=True)
@@ -10,9 +10,8 @@
         async def do(self, asked: Asked) -> Answer:
             ...
 
-The types of the fields are checked before a verb runs: a program of somebody's own may send
-anything.  A field without a default must be there; null stands for what is not there; a name that
-is no field is refused.
+The types of the fields are checked before a verb runs, since any program may send requests.  A
+field without a default is required; null counts as absent; an unknown name is refused.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from appliance.jobs.changes import Job
 if typing.TYPE_CHECKING:
     from appliance.control.verbs import Lab
 
-NUMBER_MAX: Final = 1e15  # seconds or bytes: what is larger is no moment and no file
-# Of a document's name, which is kept with its job for good and shown with it: a file has no longer.
+NUMBER_MAX: Final = 1e15  # seconds or bytes; no time and no file is larger
+# Of a document's name, which is kept and shown with its job; no file name is longer.
 NAME_BYTES_MAX: Final = 255
-# Words in a list that each job is compared with.  There are nine healths and some ten stages.
+# Words of a filter, with which each job is compared.  There are nine healths and some ten stages.
 FILTER_MAX: Final = 32
 
 Answer = dict[str, Any]
@@ -50,7 +49,7 @@ Name = NewType("Name", str)  # at most NAME_BYTES_MAX bytes
 
 @attrs.frozen
 class Document:
-    """One job document of a submit, and what is set before and after what it says itself."""
+    """One job document of a submit, with defaults for it and overrides of it."""
 
     text: str
     name: Name = Name("job.yaml")
@@ -60,7 +59,7 @@ class Document:
 
 @attrs.frozen
 class Asked:
-    """Who asks, whom to tell while the verb runs, and what it works with."""
+    """The lab that a verb works with, the user who asks, and the function that sends events."""
 
     lab: Lab
     user: str
@@ -81,14 +80,15 @@ class Request(Protocol):
     """What a class with @verb has."""
 
     async def do(self, asked: Asked) -> Answer:
-        """What is answered.  Raises the errors of appliance.errors."""
+        """Runs the verb and returns its answer.  Raises the errors of appliance.errors."""
 
 
 @attrs.frozen
 class Verb:
-    """`waits`: perhaps for days, and no longer than its client is there.
+    """A verb's name, class and flags.
 
-    `kept`: its answer has waited for the disk by itself, for as much as it tells.
+    `waits`: it may wait for days, and is cancelled when its client hangs up.
+    `kept`: it waits by itself until all that it answers is durable.
     """
 
     name: str
@@ -113,12 +113,12 @@ def verb(name: str, *, waits: bool = False, kept: bool = False) -> Callable[[_Cl
 
 
 def called(name: str, **more: Any) -> Any:
-    """A field whose name on the wire is no name in Python: `for`, `list`."""
+    """Makes a field whose name on the wire, such as `for` or `list`, is taken in Python."""
     return attrs.field(metadata={"wire": name}, **more)
 
 
 def request(name: str, arguments: Mapping[Any, Any]) -> Request:
-    """The request of verb `name`.  Raises BadRequest with what would be right."""
+    """Makes the request of verb `name`.  Raises BadRequest, which says what would be right."""
     wanted = VERBS[name].request
     said = {key: value for key, value in arguments.items() if value is not None}
     try:
@@ -129,7 +129,7 @@ def request(name: str, arguments: Mapping[Any, Any]) -> Request:
 
 
 def _complaint(wanted: type, said: Mapping[Any, Any], error: cattrs.ClassValidationError) -> str:
-    """What is wrong first, in words."""
+    """Describes the first mistake."""
     fields = {_wire(field): field for field in attrs.fields(wanted)}
     hints = typing.get_type_hints(wanted)
     for wire, field in fields.items():
@@ -181,7 +181,7 @@ def _words(kind: Any) -> str:
 
 
 def _checked(fits: Callable[[Any], bool]) -> Callable[[Any, Any], Any]:
-    """As it came, or ValueError: nothing is taken for something else."""
+    """Makes a hook that returns a value unchanged or raises ValueError; it converts nothing."""
 
     def structure(value: Any, _: Any) -> Any:
         if not fits(value):
@@ -247,7 +247,7 @@ _HOOKS: Final[Sequence[tuple[Any, Callable[[Any, Any], Any]]]] = (
 
 
 def _request_hook(kind: Any) -> Callable[[Any, Any], Any]:
-    """What is said to a verb is known to it, or refused; a document may say more."""
+    """Makes a hook that refuses unknown names, except in a Document."""
     wired: Any = {
         field.name: override(rename=_wire(field))
         for field in attrs.fields(kind)
@@ -263,7 +263,7 @@ def _converter_of(hooks: Sequence[tuple[Any, Callable[[Any, Any], Any]]]) -> cat
     for kind, hook in hooks:
         if isinstance(kind, type):
             made.register_structure_hook(kind, hook)
-        else:  # list[str], and names of our own
+        else:  # list[str], and our NewTypes
             made.register_structure_hook_func(partial(eq, kind), hook)
     return made
 

@@ -1,6 +1,6 @@
-"""Every verb of the control socket, and what one is done with, whichever door it comes through.
+"""Runs the verbs of the control socket.
 
-A new verb is a class in one of the modules `*_verbs`; this one imports them.
+A verb is a class in one of the modules `*_verbs`, all of which this module imports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lab:
 
 
 class Verbs:
-    """The verbs, for one scheduler."""
+    """Runs verbs on one scheduler."""
 
     def __init__(self, scheduler: Scheduler, disks: Disks = disks) -> None:
         self._scheduler = scheduler
@@ -39,16 +39,16 @@ class Verbs:
         self._lab = Lab(scheduler, screen, Retention(scheduler), Copies(scheduler))
 
     async def do(self, name: str, arguments: dict[str, Any], user: str, event: Event) -> Answer:
-        """Run one verb.  Raises the errors of appliance.errors."""
+        """Runs one verb.  Raises the errors of appliance.errors."""
         if name not in VERBS:
             raise BadRequest(f"no verb {name[:40]!r}; known: {', '.join(VERBS)}")
         work = request(name, arguments)
         try:
             answer = await work.do(Asked(self._lab, user, event))
-        except (NotFound, Refused):  # they tell of jobs and boxes, too
+        except (NotFound, Refused):  # such an error tells of jobs and boxes, too
             await self._scheduler.caught_up()
             raise
         if not VERBS[name].kept:
-            # It was read in memory, which is ahead of the disk for as long as a write takes.
+            # The answer was read in memory, which may be ahead of the disk: wait for the disk.
             await self._scheduler.caught_up()
         return answer

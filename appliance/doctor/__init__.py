@@ -1,4 +1,4 @@
-"""`appliance doctor`: looks a lab over, and says of each finding what it means and what mends it.
+"""`appliance doctor`: checks a lab, and says what each finding means and how to fix it.
 
-`look`, `worlds`, `network`, `host` and `asking` touch the world; the others judge facts.
+`look`, `facts`, `network`, `host` and `probe` gather facts; the pure modules judge them.
 """

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What lies on the disk for others: iPXE for each firmware, configurations, images.
+Judges files on the disk: iPXE for each firmware, daemons' configurations, images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from appliance.doctor import findings
 from appliance.doctor.findings import Finding
 from appliance.doctor.wire import WORDS, is_needed, mend_of
 
-# What testparm says of a line that it leaves out; its exit status is 0 all the same.
+# What testparm prints about a line that it ignores; its exit status is 0 nevertheless.
 _COMPLAINTS: Final = re.compile(r"Unknown parameter|Ignoring|ERROR|Error|WARNING.*(path|director)")
 
 
@@ -31,13 +31,13 @@ class TftpFile:
 
 @attrs.frozen
 class Checked:
-    """What a daemon's own checker says of its configuration."""
+    """The answer of a daemon's own checker about its configuration."""
 
     daemon: str
     file: str
     status: int
     said: str
-    trouble: str = ""  # it could not be asked
+    trouble: str = ""  # why the checker could not be run
 
 
 @attrs.frozen
@@ -50,7 +50,7 @@ class ImageState:
 
 
 def ipxe(there: Sequence[TftpFile], archs: set[str]) -> list[Finding]:
-    """iPXE for each firmware.  `archs` are those of the known boxes; empty: nobody knows yet."""
+    """Judges iPXE for each firmware.  `archs` of the known boxes; empty: no box is known yet."""
     by_name = {file.name: file for file in there}
     found = []
     for firmware in FIRMWARES:
@@ -67,7 +67,7 @@ def ipxe(there: Sequence[TftpFile], archs: set[str]) -> list[Finding]:
 
 
 def boot_ipxe(file: TftpFile, *, current: bool) -> Finding:
-    """The first script of iPXE, and whether it is the one of this configuration."""
+    """Judges iPXE's first script: present, and written for this configuration (`current`)."""
     looked_at = "boot.ipxe"
     if file.trouble:
         means = "no box comes further than iPXE"
@@ -80,7 +80,7 @@ def boot_ipxe(file: TftpFile, *, current: bool) -> Finding:
 
 
 def configuration(checked: Checked) -> Finding:
-    """A daemon's configuration, by its own checker."""
+    """Judges a daemon's configuration by the daemon's own checker."""
     looked_at = f"configuration of {checked.daemon}"
     if checked.trouble:
         return findings.skipped(looked_at, checked.trouble)
@@ -94,9 +94,9 @@ def configuration(checked: Checked) -> Finding:
 
 
 def rights(folder: str, *, nosuid: bool, entered: bool) -> Finding:
-    """What local users can do with programs of images that give rights to whoever runs them.
+    """Judges whether local users can run setuid programs of images.
 
-    `entered`: whether other users may go into the folder at all.
+    `entered`: whether other users may enter the folder at all.
     """
     looked_at = "programs in images"
     if nosuid or not entered:
@@ -110,7 +110,7 @@ def rights(folder: str, *, nosuid: bool, entered: bool) -> Finding:
 
 
 def images(there: Sequence[ImageState], srv: str) -> list[Finding]:
-    """The images that documents can ask for."""
+    """Judges the images that job documents can ask for."""
     if not there:
         means = "no job can boot"
         mend = "appliance image build debian 12 x86_64"

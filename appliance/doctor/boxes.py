@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-The iPXE of each parked box, and what is known about it (measured on real firmware).
+Judges the iPXE version of each parked box by known behaviour (measured on real firmware).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from appliance.config import Waits
 from appliance.doctor import findings
 from appliance.doctor.findings import Finding
 
-WATCHDOG_S: Final = 120.0  # of iPXE 2.0.0: a transfer with no body byte for so long is dropped
+WATCHDOG_S: Final = 120.0  # iPXE 2.0.0 drops a transfer with no body byte for so long
 
 
 @attrs.frozen
 class Known:
-    """Something that is known of iPXE from `first` up to, not including, `beyond`."""
+    """A known behaviour of iPXE from version `first` up to, not including, `beyond`."""
 
     first: tuple[int, ...]
     beyond: tuple[int, ...]
@@ -38,7 +38,7 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
 def known_of(version: str) -> str:
-    """What is known about it; empty: nothing that matters."""
+    """Returns the known behaviour of an iPXE version that matters; empty: none."""
     found = _VERSION.match(version)
     if not found:
         return ""
@@ -47,7 +47,7 @@ def known_of(version: str) -> str:
 
 
 def parked(rows: Iterable[Mapping[str, Any]], waits: Waits) -> list[Finding]:
-    """Findings about boxes as `appliance hosts` shows them; those of one version together."""
+    """Judges the boxes that `appliance hosts` lists, grouped by iPXE version."""
     by_version: dict[str, list[str]] = {}
     for row in rows:
         if row.get("ipxe") is not None:

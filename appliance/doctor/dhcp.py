@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-DHCP as a booting box speaks it (RFC 2131, 2132, 4578): a DISCOVER, and what is read from an OFFER.
+DHCP packets of a booting box (RFC 2131, 2132, 4578): makes a DISCOVER, reads an OFFER.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SERVER_PORT: Final = 67
 CLIENT_PORT: Final = 68
 PROXY_PORT: Final = 4011
 _COOKIE: Final = b"\x63\x82\x53\x63"
-_BROADCAST: Final = 0x8000  # answer to everybody: nobody has the address yet
+_BROADCAST: Final = 0x8000  # flag: broadcast the answer, since the box has no address yet
 _HEADER: Final = struct.Struct("!4BIHH4s4s4s4s16s64s128s")
 _DISCOVER, _OFFER, _REQUEST, _ACK = 1, 2, 3, 5
 _PAD, _LEASE, _OVERLOAD, _TYPE, _SERVER, _CLASS, _TFTP_FILE = 0, 51, 52, 53, 54, 60, 67
@@ -27,7 +27,7 @@ _UDP: Final = 17
 
 @attrs.frozen
 class Asked:
-    """How a box presents itself."""
+    """How a box identifies itself."""
 
     word: str  # for messages: "UEFI x86-64 firmware"
     arch: int  # option 93
@@ -39,26 +39,26 @@ class Offer:
     """One server's answer."""
 
     transaction: int
-    server: str  # option 54; where it is missing, the address that it came from
-    mac: str  # of the card that it came from; empty: the kernel brought it
-    address: str  # what the box may have; "0.0.0.0" where only boot files are offered (proxyDHCP)
+    server: str  # option 54; if missing, the sender's address
+    mac: str  # the sender's card; empty if the offer came through the kernel
+    address: str  # offered to the box; "0.0.0.0" if only a boot file is offered (proxyDHCP)
     file: str  # the boot file; empty: none
-    next_server: str  # where the file lies
-    lease_s: int | None = None  # 0xffffffff is for ever
+    next_server: str  # which serves the file
+    lease_s: int | None = None  # 0xffffffff: for ever
 
     @property
     def proxy(self) -> bool:
-        """It offers what to boot, and no address."""
+        """Whether it offers a boot file and no address."""
         return self.address == "0.0.0.0"
 
 
 def discover(mac: bytes, transaction: int, asked: Asked) -> bytes:
-    """The payload of a DHCPDISCOVER."""
+    """Returns the payload of a DHCPDISCOVER."""
     return _message(_DISCOVER, mac, transaction, asked)
 
 
 def request_proxy(mac: bytes, transaction: int, asked: Asked) -> bytes:
-    """What firmware asks a proxyDHCP server's PROXY_PORT when its offer named no file."""
+    """Returns the request to a proxyDHCP server's PROXY_PORT, sent if its offer named no file."""
     return _message(_REQUEST, mac, transaction, asked)
 
 
@@ -82,7 +82,7 @@ def _message(kind: int, mac: bytes, transaction: int, asked: Asked) -> bytes:
 
 
 def frame(mac: bytes, payload: bytes) -> bytes:
-    """`payload` as a box broadcasts it: Ethernet, IPv4 from 0.0.0.0, UDP without a checksum."""
+    """Wraps `payload` as a box broadcasts it: Ethernet, IPv4 from 0.0.0.0, no UDP checksum."""
     udp = struct.pack("!4H", CLIENT_PORT, SERVER_PORT, 8 + len(payload), 0) + payload
     head = struct.pack(
         "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, _UDP, 0, b"\0" * 4, b"\xff" * 4
@@ -92,7 +92,7 @@ def frame(mac: bytes, payload: bytes) -> bytes:
 
 
 def offer(packet: bytes) -> Offer | None:
-    """The OFFER in an Ethernet frame; None for anything else, however broken."""
+    """Reads the OFFER in an Ethernet frame; None for anything else, however broken."""
     if len(packet) < 14 + 20 + 8 or packet[12:14] != struct.pack("!H", _ETHERTYPE_IP):
         return None
     ip = packet[14:]
@@ -104,19 +104,19 @@ def offer(packet: bytes) -> Offer | None:
 
 
 def answer_of_proxy(payload: bytes, source: str) -> Offer | None:
-    """The answer to `request_proxy`."""
+    """Reads the answer to `request_proxy`."""
     return offer_in(payload, source, kind=_ACK)
 
 
 def offer_in(payload: bytes, source: str, mac: str = "", *, kind: int = _OFFER) -> Offer | None:
-    """The same in a datagram's payload, which came from the address `source`."""
+    """Reads the answer in a datagram's payload, which came from the address `source`."""
     if len(payload) < _HEADER.size + 4 or payload[_HEADER.size : _HEADER.size + 4] != _COOKIE:
         return None
     fields = _HEADER.unpack_from(payload)
     options = _options(payload[_HEADER.size + 4 :])
     yours, following, sname, file = fields[8], fields[9], fields[12], fields[13]
     overload = options.get(_OVERLOAD, b"\0")[:1]
-    if overload in (b"\x01", b"\x03"):  # the file's room holds options
+    if overload in (b"\x01", b"\x03"):  # the field of the file name holds options
         options, file = {**_options(file), **options}, b""
     if overload in (b"\x02", b"\x03"):
         options = {**_options(sname), **options}

@@ -1,4 +1,4 @@
-"""What several of doctor's checks want to know: the server, sockets and their owners, addresses."""
+"""Facts that several checks of doctor need: the server, sockets and their owners, addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from appliance.errors import ApplianceError, BadConfig
 from appliance.fs import owner, plain_files
 from appliance.scheduler import hosts_files
 
-# Where `appliance install` puts what it renders; a running daemon's own command line goes first.
+# File names that `appliance install` writes; the command line of a running daemon has priority.
 CONFIGURATIONS: Final = {
     "dnsmasq": "dnsmasq.conf",
     "smbd": "smb.conf",
@@ -32,31 +32,31 @@ _HEAD_BYTES: Final = 4096
 
 @attrs.frozen
 class World:
-    """What several checks want to know."""
+    """Facts that several checks need."""
 
     config: Config
-    server: Server | None  # None: none answers
+    server: Server | None  # None: no server answers
     server_pid: int | None
     status: dict[str, Any]
-    rows: list[dict[str, Any]]  # the testboxes, as `appliance hosts` has them
-    boxes: int  # known ones
+    rows: list[dict[str, Any]]  # the testboxes, as `appliance hosts` lists them
+    boxes: int  # how many are known
     listeners: list[ports.Listener]
     confs: dict[str, Path]  # the configuration in use, by daemon
 
     @property
     def running(self) -> bool:
-        """A server of ours answers."""
+        """Whether a server of ours answers."""
         return self.server is not None
 
     @property
     def archs(self) -> set[str]:
-        """Those of the known boxes."""
+        """The architectures of the known boxes."""
         return {str(row["arch"]) for row in self.rows if row["known"] and row["arch"]}
 
 
 @contextmanager
 def gather(config: Config) -> Iterator[World]:
-    """What is there now; the connection to the server is closed at the end."""
+    """Gathers the facts; closes the connection to the server at the end."""
     server, pid = _connect(config)
     try:
         status = server.ask("status") if server else {}
@@ -86,7 +86,7 @@ def _connect(config: Config) -> tuple[Server | None, int | None]:
 
 
 def own_addresses(interface: str) -> list[str]:
-    """Its IPv4 address.  Raises OSError where there is no such interface."""
+    """Returns the IPv4 address of an interface, if any.  Raises OSError without such interface."""
     import fcntl
 
     socket.if_nametoindex(interface)
@@ -100,7 +100,7 @@ def own_addresses(interface: str) -> list[str]:
 
 
 def all_addresses() -> list[str]:
-    """Every IPv4 address of this machine's interfaces."""
+    """Returns the IPv4 addresses of this machine's interfaces."""
     found = []
     for _, name in socket.if_nameindex():
         found += own_addresses(name)
@@ -118,7 +118,7 @@ def _listeners(server_pid: int | None) -> list[ports.Listener]:
 
 
 def _owners(inodes: set[str], server_pid: int | None) -> dict[str, list[ports.Owner]]:
-    """By inode; only the processes that we may look into."""
+    """Returns the processes that hold each socket, as far as we may see them, by inode."""
     owners: dict[str, list[ports.Owner]] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -129,7 +129,7 @@ def _owners(inodes: set[str], server_pid: int | None) -> dict[str, list[ports.Ow
             ]
             name = _called(entry)
         except OSError:
-            continue  # gone, or somebody else's and we are not root
+            continue  # the process has ended, or is another user's and we are not root
         held = {link[8:-1] for link in links if link.startswith("socket:[")} & inodes
         if not held:
             continue
@@ -141,12 +141,12 @@ def _owners(inodes: set[str], server_pid: int | None) -> dict[str, list[ports.Ow
 
 
 def _called(pid: str) -> str:
-    """What a process calls itself: any bytes, as its user likes.  Raises OSError."""
+    """Returns a process's name, which its user may set to any bytes.  Raises OSError."""
     return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
 
 
 def _conf_of(pid: int) -> Path | None:
-    """The configuration on the command line of a process, if it is one that we wrote."""
+    """Returns the configuration on a process's command line, if the appliance wrote it."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -160,7 +160,7 @@ def _conf_of(pid: int) -> Path | None:
 
 def _is_ours(path: Path) -> bool:
     if not owner.is_safe(path):
-        return False  # dnsmasq, which checks it for us, runs the `conf-script` in it
+        return False  # `dnsmasq --test` would run a `conf-script` in it
     try:
         with open(plain_files.open_(path, os.O_RDONLY, follow=True), "rb") as file:
             return WRITTEN_BY_US in file.read(_HEAD_BYTES)
@@ -169,7 +169,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def open_files_of(pid: int) -> int | None:
-    """The hard limit of open files of a process; None where it cannot be read."""
+    """Returns a process's hard limit of open files; None if it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/limits").read_text()
     except OSError:
@@ -179,7 +179,7 @@ def open_files_of(pid: int) -> int | None:
 
 
 def _confs(config: Config) -> dict[str, Path]:
-    """By daemon: what a running one was started with, else what an install has written."""
+    """Returns each daemon's configuration: of the running daemon, else the installed one."""
     found: dict[str, Path] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -197,7 +197,7 @@ def _confs(config: Config) -> dict[str, Path]:
 
 
 def conf_text(world: World, daemon: str) -> str:
-    """The configuration in use, or the one that would be written; empty: it cannot be."""
+    """Returns the configuration in use, else the one an install would write; empty: neither."""
     try:
         if daemon in world.confs:
             return world.confs[daemon].read_text()
@@ -207,10 +207,10 @@ def conf_text(world: World, daemon: str) -> str:
 
 
 def interfaces(config: Config) -> list[str]:
-    """Those that testboxes are on, the first one first."""
+    """Returns the interfaces that testboxes are on, the first one first."""
     return list(config.network.interfaces)
 
 
 def owner_is_ours(world: World, port: int) -> bool:
-    """Whether a program with a configuration of ours has `port`."""
+    """Whether a program that runs with a configuration of ours has `port`."""
     return any(owner.ours for one in world.listeners if one.port == port for owner in one.owners)

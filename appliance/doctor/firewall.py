@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-Firewalls before the doors: what `nft` and `iptables` say of what comes in.
+Judges whether `nft` or `iptables` rules drop incoming packets by default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from appliance.doctor import findings
 from appliance.doctor.findings import Finding
 
-# A rule of these alone is met by everything that came so far.
+# A rule with only these and a verdict of _ENDS applies to every packet that reaches it.
 _PASSED_BY: Final = {"counter", "log", "limit"}
 _ENDS: Final = {"drop", "reject"}
 _POLICY: Final = re.compile(r"^-P INPUT DROP$", re.MULTILINE)
@@ -24,14 +24,14 @@ _LAST_RULE: Final = re.compile(
 _ABSENT: Final = "not installed"
 _PACKAGES: Final = {"nft": "nftables", "iptables": "iptables"}  # Debian's
 
-# What drops, by name; or why it could not be read.
+# The names of chains that drop by default; or why the rules could not be read.
 Reading = Sequence[str] | str
 
 
 def of_nft(ruleset: str | None) -> Reading:
-    """Chains for what comes in that drop what nobody let in: of `nft -j list ruleset`.
+    """Finds input chains that drop by default in the output of `nft -j list ruleset`.
 
-    None: there is no such program.
+    `ruleset` None: nft is not installed.
     """
     if ruleset is None:
         return _ABSENT
@@ -58,7 +58,7 @@ def _ends(rule: Mapping[str, Any]) -> bool:
 
 
 def of_iptables(rules: str | None) -> Reading:
-    """The same of `iptables-legacy -S INPUT`."""
+    """Does the same as of_nft() for the output of `iptables-legacy -S INPUT`."""
     if rules is None:
         return _ABSENT
     if not rules.startswith("-P INPUT "):
@@ -70,7 +70,7 @@ def of_iptables(rules: str | None) -> Reading:
 def judge(
     readings: Mapping[str, Reading], ports: Sequence[tuple[str, int]], interface: str
 ) -> Finding:
-    """What the programs said, by their names; `ports` are what the lab must reach."""
+    """Judges the readings, by program; `ports` are the ports that the lab must reach."""
     looked_at = "firewall"
     dropping = [name for said in readings.values() if not isinstance(said, str) for name in said]
     unread = [f"{name}: {said}" for name, said in readings.items() if isinstance(said, str)]

@@ -1,4 +1,4 @@
-"""Doctor's looks at this machine: limits, disks, what the daemons read and boxes load."""
+"""Doctor's checks of this machine: limits, disks, clock, configurations, iPXE, images."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from appliance.doctor.facts import CONFIGURATIONS, World
 from appliance.doctor.findings import Finding
 from appliance.errors import BadConfig
 
-TIMEX_BYTES: Final = 512  # struct timex has 208; the rest is room for what a kernel adds
+TIMEX_BYTES: Final = 512  # struct timex has 208; the rest is room for later kernels
 TIMEX_TO_STATUS: Final = "@I4li"  # modes, offset, freq, maxerror, esterror, status
 STA_UNSYNC: Final = 0x40  # linux/timex.h
-CHECKER_S: Final = 20.0  # testparm looks up its own host's name
+CHECKER_S: Final = 20.0  # testparm looks up its host's name, which may be slow
 
 
 def limits(world: World) -> list[Finding]:
-    """The ARP table, open files, and what dnsmasq may give at once."""
+    """Checks the ARP table, open files, and dnsmasq's limits of transfers and leases."""
     found = []
     folder = Path("/proc/sys/net/ipv4/neigh/default")
     try:
         one, two, three = (int((folder / f"gc_thresh{n}").read_text()) for n in (1, 2, 3))
         found.append(machine.neighbours((one, two, three), world.boxes))
-    except OSError as error:  # a network namespace of its own has none before Linux 6.?
+    except OSError as error:  # older kernels have none in a network namespace
         found.append(findings.skipped("ARP table", f"{error.filename}: {error.strerror}"))
     limit = facts.open_files_of(world.server_pid) if world.server_pid else None
     whose = "the server" if limit is not None else "a process of yours"
@@ -56,12 +56,12 @@ def limits(world: World) -> list[Finding]:
 
 
 def clock(world: World) -> list[Finding]:
-    """Whether the clock is kept right, and is not behind what the state has."""
+    """Checks that the clock is synchronised, and is not behind the records of the state."""
     return machine.clock(_ahead(world.config.paths.state), synchronised=_synchronised())
 
 
 def _ahead(state: Path) -> float | None:
-    """Seconds by which the newest file of the state is ahead of the clock; None: not to be seen."""
+    """Returns how many seconds the state's newest file is ahead of the clock; None: unreadable."""
     try:
         with os.scandir(state) as entries:
             ends = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
@@ -73,8 +73,8 @@ def _ahead(state: Path) -> float | None:
 
 
 def _synchronised() -> bool | None:
-    """What adjtimex(2) says of the clock; None: it may not be asked here."""
-    room = ctypes.create_string_buffer(TIMEX_BYTES)  # of zeros: nothing is changed
+    """Whether adjtimex(2) says that the clock is synchronised; None: the call is not allowed."""
+    room = ctypes.create_string_buffer(TIMEX_BYTES)  # all zero: modes 0 changes nothing
     if ctypes.CDLL(None).adjtimex(room) < 0:
         return None
     status: int = struct.unpack_from(TIMEX_TO_STATUS, room)[-1]
@@ -82,7 +82,7 @@ def _synchronised() -> bool | None:
 
 
 def disks(world: World) -> list[Finding]:
-    """Head-room where results and the state lie; each file system once."""
+    """Checks free space where results and the state lie, once for each file system."""
     config, found = world.config, []
     seen: set[int] = set()
     for path, upload in (
@@ -103,7 +103,7 @@ def disks(world: World) -> list[Finding]:
 
 
 def ipxe(world: World) -> list[Finding]:
-    """iPXE for each firmware, and the first script that it reads."""
+    """Checks iPXE for each firmware, and the first script that it reads."""
     root = world.config.paths.tftp
     there = [_tftp_file(root / name, name) for name in tftp.NAMES]
     found = boot_files.ipxe(there, world.archs)
@@ -134,9 +134,9 @@ def _tftp_file(path: Path, name: str) -> boot_files.TftpFile:
 
 
 def closed(folder: Path, gid: int | None = None) -> Path | None:
-    """The outermost folder on the way that others may not enter, but for those of the group `gid`.
+    """Returns the outermost folder on the way to `folder` that other users may not enter.
 
-    Raises OSError.
+    A folder of the group `gid` counts as open if that group may enter it.  Raises OSError.
     """
 
     def entered(found: os.stat_result) -> bool:
@@ -154,7 +154,7 @@ def _servers_group() -> int | None:
 
 
 def configurations(world: World) -> list[Finding]:
-    """dnsmasq's and smbd's, by their own checkers: in use, or as they would be."""
+    """Checks the configurations of dnsmasq and smbd: those in use, else those of an install."""
     if not facts.interfaces(world.config):
         return [findings.skipped("configurations of daemons", "no interface is named yet")]
     found = []
@@ -179,15 +179,16 @@ def configurations(world: World) -> list[Finding]:
 
 
 def _rendered(config: Config, daemon: str, scratch: Path) -> Path:
-    """The configuration that a daemon would get.  Raises BadConfig.
+    """Writes the configuration that an install would write for a daemon.  Raises BadConfig.
 
-    testparm wants the folders in it to be there, and an install makes them: here others do.
+    testparm requires the folders in it, which only an install makes; so smb.conf gets folders
+    below `scratch`.
     """
     conf = scratch / CONFIGURATIONS[daemon]
     if daemon == "dnsmasq":
         conf.write_text(dnsmasq.configuration(config))
         return conf
-    smb.configuration(config)  # whose paths may be what is wrong
+    smb.configuration(config)  # raises BadConfig for the real paths
     paths = attrs.evolve(config.paths, state=scratch / "state", run=scratch / "run")
     elsewhere = attrs.evolve(config, paths=paths)
     for folder in smb.directories(elsewhere):
@@ -213,7 +214,7 @@ def _checked(daemon: str, checker: tuple[str, ...], conf: Path) -> boot_files.Ch
 
 
 def image_states(world: World) -> list[Finding]:
-    """Every image; slow, its boot files are unpacked."""
+    """Checks every image; slow, since boot files are unpacked."""
     srv = world.config.paths.srv
     states = []
     for image in catalogue.images(srv):
@@ -221,7 +222,7 @@ def image_states(world: World) -> list[Finding]:
         folder = srv / image.snapshot[1:]
         if not problems:
             problems += rootfs.flaws(folder)
-        # An install opens /srv/os to the server's group alone.
+        # An install lets only the server's group enter /srv/os.
         if outer := closed(folder / "boot", _servers_group()):
             problems.append(f"{outer} is not readable by others")
         kernel = image.kernels[0] if image.kernels else "none"

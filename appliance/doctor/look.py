@@ -1,7 +1,7 @@
-"""Gathers what doctor judges, check by check, in the order of a boot.
+"""Runs all checks of doctor, in the order of a boot.
 
-What cannot be looked at (no root, no server yet, no such program) becomes a finding that says so;
-nothing here raises for it.
+A check that cannot be made (no root, no server yet, no such program) becomes a finding with the
+reason, and raises nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from appliance.errors import ApplianceError
 
 
 def look(config: Config, say: Callable[[str], None] = lambda what: None) -> list[Finding]:
-    """Everything, in the order of a boot.  Takes some ten seconds: the network is listened to."""
+    """Runs every check, in the order of a boot.  Takes some ten seconds, to hear the network."""
     found: list[Finding] = []
     with facts.gather(config) as world:
         for what, check in (

@@ -1,7 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What the machine must have room for: neighbours, open files, transfers, leases, the disk.  And
-whether its clock is right, as far as that can be told.
+Judges the machine's limits (neighbours, open files, transfers, leases, disk space) and its clock.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from appliance.doctor import findings
 from appliance.doctor.findings import Finding
 from appliance.jobs.restart import STEP_S, told
 
-# What a server has open besides one connection for each parked box: listeners, the journal, the
-# archive, transfers under way, people.
+# Open files of a server besides one connection for each parked box: listeners, journal, archive,
+# transfers, people's clients.
 FILES_BESIDES: Final = 1000
-# dnsmasq has one open for each transfer, and some thirty of its own.
+# dnsmasq opens one file for each transfer, and some thirty of its own.
 TFTP_FILES_BESIDES: Final = 30
-INODES_LOW: Final = 0.02  # of a file system's; a lab of small result files ends there first
+# Part of a file system's inodes; small result files use up inodes before space.
+INODES_LOW: Final = 0.02
 _PROXY_RENEWS: Final = 2.0  # a client renews at half its lease (RFC 2131 §4.4.5)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _RANGE: Final = re.compile(r"^dhcp-range=.*?,(\d+)([smhdw]?)$", re.MULTILINE)
@@ -32,14 +32,14 @@ class Room:
     """One file system."""
 
     path: str
-    free: int  # bytes, for anybody
+    free: int  # bytes, without root's reserve
     size: int
     inodes_free: int
-    inodes: int  # 0: it counts none
+    inodes: int  # 0: the file system counts none
 
 
 def neighbours(thresholds: tuple[int, int, int], boxes: int) -> Finding:
-    """The kernel's ARP table (gc_thresh1, 2, 3), and the boxes that must fit."""
+    """Judges the kernel's ARP table (gc_thresh1, 2, 3) by the number of boxes."""
     looked_at = "ARP table"
     _, soft, hard = thresholds
     found = f"room for {hard} neighbours, kept for a while up to {soft}; {boxes} boxes are known"
@@ -59,7 +59,7 @@ def neighbours(thresholds: tuple[int, int, int], boxes: int) -> Finding:
 
 
 def open_files(limit: int, whose: str, boxes: int, config: Config) -> Finding:
-    """The hard limit of open files, and the boxes that may wait at once."""
+    """Judges the hard limit of open files by the number of boxes that may wait at once."""
     looked_at = "open files"
     needed = boxes + config.limits.unknown_boxes + FILES_BESIDES
     found = f"{whose} may have {limit} open"
@@ -71,7 +71,7 @@ def open_files(limit: int, whose: str, boxes: int, config: Config) -> Finding:
 
 
 def transfers(conf: str, limit: int | None) -> Finding:
-    """How many TFTP transfers dnsmasq has at once; `limit` is what it may open."""
+    """Judges how many TFTP transfers dnsmasq runs at once; `limit`: files that it may open."""
     looked_at = "tftp-max"
     most = _number(conf, "tftp-max", 50)
     if limit is not None and limit < most + TFTP_FILES_BESIDES:
@@ -89,7 +89,7 @@ def transfers(conf: str, limit: int | None) -> Finding:
 
 
 def leases(conf: str, boxes: int) -> Finding:
-    """How many leases dnsmasq gives; a box takes one for each card that ever asked."""
+    """Judges how many leases dnsmasq gives; a box takes one for each card that ever asked."""
     looked_at = "dhcp-lease-max"
     most = _number(conf, "dhcp-lease-max", 1000)
     if most < 2 * boxes:
@@ -100,13 +100,13 @@ def leases(conf: str, boxes: int) -> Finding:
 
 
 def lease_of(conf: str) -> float | None:
-    """Seconds of a lease from the range in a dnsmasq.conf; None: it has no range."""
+    """Returns the lease time, in seconds, of the range in a dnsmasq.conf; None: no range."""
     found = _RANGE.search(conf)
     return float(found[1]) * _UNITS[found[2]] if found else None
 
 
 def lease(seconds: float | None, longest_s: float, waits: Waits, *, proxy: bool) -> Finding:
-    """The lease against the wait and against the longest job; `None`: nobody was seen to lease."""
+    """Judges the lease time by the boot wait and the longest job; None: no server was heard."""
     looked_at = "lease"
     if seconds is None:
         return findings.skipped(looked_at, "nobody was heard to offer an address")
@@ -131,7 +131,7 @@ def lease(seconds: float | None, longest_s: float, waits: Waits, *, proxy: bool)
 
 
 def disk(room: Room, space: Space, upload_bytes: int | None) -> list[Finding]:
-    """Head-room of one file system; `upload_bytes`: what one attempt may bring, for results."""
+    """Judges one file system; `upload_bytes`: what one attempt may upload, if results lie there."""
     looked_at = f"disk of {room.path}"
     found = f"{_gib(room.free)} of {_gib(room.size)} GiB free"
     mend = "appliance image gc; appliance results gc --older-than 30d"
@@ -151,9 +151,9 @@ def disk(room: Room, space: Space, upload_bytes: int | None) -> list[Finding]:
 
 
 def clock(ahead: float | None, *, synchronised: bool | None) -> list[Finding]:
-    """`ahead`: seconds by which the newest record of the state is ahead of the clock.
+    """Judges the clock.  `ahead`: seconds by which the state's newest record is ahead of it.
 
-    None: that cannot be told; so with the kernel's word that something keeps the clock right.
+    `synchronised`: the kernel's word.  None for either: not known.
     """
     looked_at, found = "clock", []
     if ahead is None:

@@ -1,4 +1,4 @@
-"""Doctor's looks at the network: the server, interfaces, the wire, ports, doors, parked boxes."""
+"""Doctor's checks of the network: server, interfaces, DHCP, ports, doors, providers, boxes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEAD_BYTES: Final = 4096
 
 
 def server(world: World) -> list[Finding]:
-    """Whether a server of ours answers, and takes jobs."""
+    """Checks that a server of ours answers and takes jobs."""
     path = world.config.paths.control_socket
     if world.running:
         gate = world.status.get("gate") or []
@@ -55,7 +55,7 @@ def server(world: World) -> list[Finding]:
 
 
 def interface(world: World) -> list[Finding]:
-    """Whether each interface is there, with an address that boot scripts may name."""
+    """Checks that each interface exists and has an address that boot scripts may name."""
     if not worlds.interfaces(world.config):
         mend = "[network] interface in appliance.toml, or `appliance install --interface IFACE`"
         why = "none is named in the configuration"
@@ -85,7 +85,7 @@ def interface(world: World) -> list[Finding]:
 
 
 def on_wire(world: World) -> list[Finding]:
-    """Who answers DHCP on each interface, and what a box would boot there; takes ANSWER_S."""
+    """Checks who answers DHCP on each interface, and what a box would boot; takes ANSWER_S."""
     config, found = world.config, []
     longest = float(world.status.get("longest_runtime") or config.defaults.runtime)
     proxy, own = config.network.proxy, worlds.all_addresses()
@@ -119,7 +119,7 @@ def _first(file: str, server: str) -> wire.First:
 
 
 def owners(world: World) -> list[Finding]:
-    """Who has each port that is ours."""
+    """Checks who has each port of the appliance."""
     own = worlds.all_addresses()
     return [
         ports.judge(each, world.listeners, own, running=world.running)
@@ -128,7 +128,7 @@ def owners(world: World) -> list[Finding]:
 
 
 def reached(world: World) -> list[Finding]:
-    """Whether each door answers at the lab's addresses, and firewalls before them."""
+    """Checks that each door answers at the lab's addresses, and the firewall in front of them."""
     config = world.config
     named = [config.network.address] if config.network.address else []
     there = [a for name in worlds.interfaces(config) for a in worlds.own_addresses(name)]
@@ -145,7 +145,7 @@ def reached(world: World) -> list[Finding]:
 
 
 def _firewall(world: World) -> Finding:
-    """As root; `nft` does not see what the older iptables, with tables of its own, holds."""
+    """Checks the firewall, as root; `nft` does not list the rules of iptables-legacy."""
     if os.geteuid() != 0:
         return findings.skipped("firewall", "to read its rules, root is needed", _AS_ROOT)
     said = {"nft": firewall.of_nft(_says("nft", "-j", "list", "ruleset"))}
@@ -157,7 +157,7 @@ def _firewall(world: World) -> Finding:
 
 
 def _says(program: str, *words: str) -> str | None:
-    """What it prints; None: it is not installed."""
+    """Returns the output of a program; None: it is not installed."""
     found = shutil.which(program, path=f"{os.defpath}:/usr/sbin:/sbin")
     if found is None:
         return None
@@ -165,7 +165,7 @@ def _says(program: str, *words: str) -> str | None:
 
 
 def _has_old_tables() -> bool:
-    """Whether the older iptables filters; to ask it would make the kernel load it."""
+    """Whether iptables-legacy has a filter table; running iptables would load the module."""
     try:
         return "filter" in Path("/proc/net/ip_tables_names").read_text().split()
     except OSError:
@@ -188,7 +188,7 @@ def _knock(each: ports.Wanted, address: str) -> reach.Knock:
 
 
 def claimed(world: World) -> list[Finding]:
-    """What says that the machines that run virtual boxes are who they are."""
+    """Checks how the machines that run virtual testboxes are identified."""
     config = world.config
     if not config.network.check_neighbour:
         return []
@@ -203,7 +203,7 @@ def claimed(world: World) -> list[Finding]:
 
 def _claim(entry: str, kernel: Kernel, owners: dict[str, str]) -> Finding:
     network = addresses.machine(entry).network
-    first = network[min(1, network.num_addresses - 1)]  # a network's own address is nobody's
+    first = network[min(1, network.num_addresses - 1)]  # no machine has the network's own address
     try:
         place = kernel.place(str(first))
     except OSError as error:
@@ -215,7 +215,7 @@ def _claim(entry: str, kernel: Kernel, owners: dict[str, str]) -> Finding:
 
 
 def parked(world: World) -> list[Finding]:
-    """The iPXE of the boxes that are parked."""
+    """Checks the iPXE of parked boxes."""
     if not world.running:
         return [findings.skipped("iPXE of parked boxes", "no server runs yet")]
     found = boxes.parked(world.rows, world.config.waits)

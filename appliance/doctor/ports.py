@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-Who owns the ports: /proc's tables of sockets, and what follows from them.
+Reads who has which port from /proc's tables of sockets, and judges the appliance's ports.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from appliance.config import Config
 from appliance.doctor import findings
 from appliance.doctor.findings import Finding
 
-_LISTENS: Final = {"tcp": "0A", "udp": "07"}  # a UDP socket that talks to one peer alone is 01
-SYSTEMD: Final = "systemd"  # holds a socket for a service that it starts
+_LISTENS: Final = {"tcp": "0A", "udp": "07"}  # a connected UDP socket is 01
+SYSTEMD: Final = "systemd"  # holds sockets for services that it starts
 
 
 @attrs.frozen
 class Owner:
-    """A process that has the socket; `ours`: it runs with a configuration of this appliance."""
+    """A process that has a socket; `ours`: it runs with a configuration of this appliance."""
 
     pid: int
     name: str
@@ -30,7 +30,7 @@ class Owner:
 
 @attrs.frozen
 class Listener:
-    """A socket that takes connections or datagrams."""
+    """A socket that accepts connections or receives datagrams."""
 
     protocol: str  # "tcp", "udp"
     address: str
@@ -41,17 +41,17 @@ class Listener:
 
 @attrs.frozen
 class Wanted:
-    """A port of the appliance's."""
+    """A port of the appliance."""
 
     protocol: str
     port: int
-    daemon: str  # who should have it
-    key: str  # where to choose another; empty: boxes hard-code it
-    needed: bool = True  # without it no box boots
+    daemon: str  # which should have it
+    key: str  # of the configuration, to choose another; empty: boxes hard-code the port
+    needed: bool = True  # whether every boot needs it
 
 
 def wanted(config: Config) -> list[Wanted]:
-    """All of them."""
+    """Returns all ports of the appliance."""
     ports = config.ports
     doors = ("scheduler", "os", "initrd", "upload", "results", "monitor")
     found = [Wanted("tcp", getattr(ports, name), "appliance", f"ports.{name}") for name in doors]
@@ -62,7 +62,7 @@ def wanted(config: Config) -> list[Wanted]:
 
 
 def listeners(protocol: str, table: str) -> list[Listener]:
-    """The sockets in a table such as /proc/net/tcp6, owners unknown."""
+    """Reads the sockets in a table such as /proc/net/tcp6, without owners."""
     found = []
     for line in table.splitlines()[1:]:
         words = line.split()
@@ -73,7 +73,7 @@ def listeners(protocol: str, table: str) -> list[Listener]:
 
 
 def _address(digits: str) -> str:
-    """The kernel prints words of four bytes as the CPU stores them: least byte first."""
+    """Reads an address of the kernel: words of four bytes, each with the least byte first."""
     words = [bytes.fromhex(digits[n : n + 8])[::-1] for n in range(0, len(digits), 8)]
     found = ipaddress.ip_address(b"".join(words))
     mapped = getattr(found, "ipv4_mapped", None)
@@ -83,7 +83,7 @@ def _address(digits: str) -> str:
 def judge(
     each: Wanted, all_there: Sequence[Listener], own: Iterable[str], *, running: bool
 ) -> Finding:
-    """Who has one port.  `own` are the lab's addresses here; `running`: our server answers."""
+    """Judges one port.  `own`: this machine's addresses; `running`: our server answers."""
     looked_at = f"port {each.port}/{each.protocol} ({each.daemon})"
     mine = {*own, "0.0.0.0", "::"}
     there = [

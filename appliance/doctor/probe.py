@@ -1,10 +1,10 @@
 """Asks the network as a box would: DHCPDISCOVER on an interface, the first block by TFTP.
 
-The question leaves twice, as the same transaction: as a raw frame, the way a box sends it before
-it has an address; and through the kernel, which alone carries a broadcast back to a DHCP server on
-this very machine.  Answers are read from the interface as it is, ours on their way out included,
-and from the kernel: where no cable is in, nothing reaches the interface.
-No lease is taken: nobody says REQUEST.
+The question is sent twice, with the same transaction id: as a raw frame, as a box without an
+address sends it; and through the kernel, since only the kernel loops a broadcast back to a DHCP
+server on this machine.  Answers are read from a raw socket, which also sees the answers that this
+machine sends, and from the kernel's socket, since without a cable the raw socket sees nothing.
+No lease is taken: no server that leases addresses is sent a REQUEST.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import attrs
 
 from appliance.doctor import dhcp
 
-# dnsmasq pings an address for 3 s before it offers it to somebody new.
+# dnsmasq pings an address for 3 s before it offers the address to a new client.
 ANSWER_S: Final = 5.0
-# A second question, for servers that were busy with the first, or a switch port that just woke.
+# When the question is repeated, for a busy server or a switch port that has just come up.
 AGAIN_S: Final = 2.0
 TFTP_S: Final = 3.0
 PROXY_S: Final = 2.0
@@ -37,7 +37,7 @@ _FRAME_MAX: Final = 65536
 
 @attrs.frozen
 class Answers:
-    """What was offered on one interface: each offer with how the box presented itself."""
+    """The offers on one interface, each with the kind of box it was made to."""
 
     interface: str
     offers: tuple[tuple[dhcp.Asked, dhcp.Offer], ...] = ()
@@ -47,7 +47,7 @@ class Answers:
 def discover(
     interface: str, asked: Sequence[dhcp.Asked], mac: str | None = None, patience: float = ANSWER_S
 ) -> Answers:
-    """Every offer that comes within `patience` seconds; `mac` is the interface's own by default."""
+    """Collects offers for `patience` seconds; `mac` is the interface's own by default."""
     try:
         with _raw(interface) as raw, _looped(interface) as looped:
             card = bytes.fromhex(mac.replace(":", "")) if mac else raw.getsockname()[4]
@@ -69,7 +69,7 @@ def discover_all(
     mac: str | None = None,
     patience: float = ANSWER_S,
 ) -> list[Answers]:
-    """`discover` on several interfaces at once: each takes all of `patience`."""
+    """Runs `discover` on several interfaces at once; takes `patience` seconds in all."""
 
     def ask(name: str) -> Answers:
         return discover(name, asked, mac, patience)
@@ -94,8 +94,8 @@ def _looped(interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        with contextlib.suppress(OSError):  # a DHCP client that shares its port with nobody
-            sock.bind((EVERYBODY, dhcp.CLIENT_PORT))  # and none of its own answers
+        with contextlib.suppress(OSError):  # a DHCP client here may have the port for itself
+            sock.bind((EVERYBODY, dhcp.CLIENT_PORT))  # not its unicast answers
     except OSError:
         sock.close()
         raise
@@ -131,7 +131,7 @@ def _collect(
 
 
 def _completed(asked: dhcp.Asked, offer: dhcp.Offer, card: bytes) -> dhcp.Offer:
-    """With the file that a proxyDHCP server tells only when it is asked once more."""
+    """Completes an offer with the file that a proxyDHCP server names only in a second answer."""
     if not offer.proxy or offer.file:
         return offer
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -153,21 +153,21 @@ def _send(raw: socket.socket, looped: socket.socket, card: bytes, payload: bytes
     try:
         looped.sendto(payload, (EVERYBODY, dhcp.SERVER_PORT))
     except OSError as error:
-        # Without an address nothing is served from here either.
+        # Without an address this machine runs no DHCP server either.
         if error.errno not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL):
             raise
 
 
 @attrs.frozen
 class Block:
-    """The first block of a file, or why it did not come."""
+    """The first block of a file, or why it could not be loaded."""
 
     data: bytes = b""
     trouble: str = ""
 
 
 def first_block(server: str, file: str) -> Block:
-    """What TFTP (RFC 1350) gives first of `file`; the transfer is then called off."""
+    """Loads the first block of `file` by TFTP (RFC 1350), then aborts the transfer."""
     request = b"\0\1" + file.encode() + b"\0octet\0"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(TFTP_S)

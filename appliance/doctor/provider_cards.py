@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-Machines that run virtual testboxes, and what says that they are who they are.
+Judges how machines that run virtual testboxes are identified: by card, or by address only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _MEANS = "whoever takes such an address registers boxes, and gets other boxes' j
 
 
 def judge(entry: str, card: str | None, owners: Mapping[str, str], *, routed: bool) -> Finding:
-    """One entry of network.providers: `card` is at its address now, if that is known.
+    """Judges one entry of network.providers.  `card`: the one at its address now; None: unknown.
 
-    `owners`: the registered boxes' names by their cards; `routed`: no card is to be seen there.
+    `owners`: names of registered boxes, by card; `routed`: the address is behind a router.
     """
     machine, looked_at = addresses.machine(entry), f"provider {entry}"
     one = machine.network.num_addresses == 1

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-Whether the lab reaches the doors: what each answers at the lab's address.
+Judges whether each door answers at the lab's address.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from appliance.doctor.findings import Finding
 
 @attrs.frozen
 class Knock:
-    """One door; `trouble` is empty where it answers as it should."""
+    """A connection to one door; `trouble` is empty if the door answered as it should."""
 
     name: str
     address: str
@@ -23,7 +23,7 @@ class Knock:
 
 
 def reach(knock: Knock) -> Finding:
-    """What was found at one door."""
+    """Judges one door."""
     looked_at = f"door {knock.name}"
     where = f"{knock.address} port {knock.port}"
     if not knock.trouble:

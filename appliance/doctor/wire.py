@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What was offered on the lab's wire: who else leases addresses there, and what a box would boot.
+Judges DHCP offers on the lab's network: which servers lease addresses, and what a box would boot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from appliance.doctor import findings
 from appliance.doctor.dhcp import Asked, Offer
 from appliance.doctor.findings import Finding
 
-# As each kind of firmware asks, and iPXE after it.
+# How each kind of firmware identifies itself, and iPXE after it.
 WORDS: Final = {"bios": "BIOS", "efi-x86_64": "UEFI x86-64", "efi-arm64": "UEFI arm64"}
 FIRMWARE: Final = {
     Asked(f"{WORDS[each.tag]} firmware", each.archs[0]): each.file for each in FIRMWARES
@@ -23,7 +23,7 @@ FIRMWARE: Final = {
 IPXE: Final = Asked("iPXE", 7, ipxe=True)
 EXPECTED: Final = {**FIRMWARE, IPXE: "boot.ipxe"}
 
-# Which boxes, by the arch of their hosts file, have which firmware.
+# The arch, in hosts files, of boxes with each kind of firmware.
 _ARCHS: Final = {"bios": "x86_64", "efi-x86_64": "x86_64", "efi-arm64": "aarch64"}
 
 _FOREVER: Final = 0xFFFFFFFF
@@ -32,15 +32,15 @@ Heard = Sequence[tuple[Asked, Offer]]
 
 
 def is_needed(tag: str, archs: set[str]) -> bool:
-    """Whether a known box may have that firmware; `archs` are theirs, empty where none is known.
+    """Whether a known box may have that firmware; `archs` of the known boxes, empty: none known.
 
-    Of BIOS nobody says anything, and a lab of UEFI boxes has none.
+    BIOS never counts as needed: hosts files do not name it, and a lab of UEFI boxes has none.
     """
     return _ARCHS[tag] in archs if archs and tag != "bios" else tag == "efi-x86_64"
 
 
 def mend_of(tag: str) -> str:
-    """What brings the iPXE of that firmware."""
+    """Returns the command that brings iPXE for that firmware."""
     if tag == "efi-arm64":  # Debian has none before 13
         return "appliance tftpboot --arm64"
     return "appliance tftpboot (with --ipxe DIR where no package here has it)"
@@ -48,7 +48,7 @@ def mend_of(tag: str) -> str:
 
 @attrs.frozen
 class First:
-    """What TFTP gave first of a file that was offered."""
+    """The first block, by TFTP, of a file that was offered."""
 
     file: str
     size: int = 0
@@ -56,7 +56,7 @@ class First:
 
 
 def servers(interface: str, heard: Heard, own: Iterable[str], *, proxy: bool) -> list[Finding]:
-    """Who answers DHCP on `interface`; `own` are this machine's addresses."""
+    """Judges who answers DHCP on `interface`; `own` are this machine's addresses."""
     mine = set(own)
     rivals = others(heard, mine)
     looked_at = f"DHCP servers on {interface}"
@@ -73,13 +73,13 @@ def servers(interface: str, heard: Heard, own: Iterable[str], *, proxy: bool) ->
 
 
 def others(heard: Heard, own: Iterable[str]) -> list[Offer]:
-    """One offer of each server that is not on this machine."""
+    """Returns one offer of each server that is not on this machine."""
     mine = set(own)
     return [*{offer.server: offer for _, offer in heard if offer.server not in mine}.values()]
 
 
 def told(offer: Offer) -> str:
-    """An offer, for people: who makes it, and of what."""
+    """Describes an offer for people: the server, the address and the boot file."""
     lease = "for ever" if offer.lease_s == _FOREVER else f"for {offer.lease_s} s"
     what = "no address" if offer.proxy else f"{offer.address} {lease}"
     card = f" ({offer.mac})" if offer.mac else ""
@@ -105,9 +105,9 @@ def _other(looked_at: str, offer: Offer, interface: str, *, proxy: bool) -> Find
 def boots(
     heard: Heard, own: Iterable[str], firsts: Sequence[First], interface: str, archs: set[str]
 ) -> list[Finding]:
-    """What a box would boot: the file that we offer to each firmware, and its first block.
+    """Judges the file that we offer to each kind of firmware, and its first block.
 
-    `archs`: those of the known boxes.
+    `archs`: of the known boxes.
     """
     mine, tried = set(own), {first.file: first for first in firsts}
     optional = {each.file for each in FIRMWARES if not is_needed(each.tag, archs)}
@@ -146,7 +146,7 @@ def _boot(
 
 
 def unanswered(interface: str, trouble: str) -> list[Finding]:
-    """Nothing could be asked there."""
+    """Returns the findings for an interface on which nothing could be asked."""
     mend = "sudo appliance doctor" if "root" in trouble else f"ip link show {interface}"
     return [
         findings.skipped(f"DHCP servers on {interface}", trouble, mend),

@@ -1,1 +1,1 @@
-"""Folders that somebody else fills."""
+"""Safe work with files and with folders that other users fill."""

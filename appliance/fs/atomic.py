@@ -1,8 +1,8 @@
-"""A file, a link or a folder takes the place of what had its name: whole, or not at all.
+"""Replaces a file, a link or a folder atomically and durably.
 
-It is written beside that, synced, and renamed; then the folder is synced, which makes the name
-durable.  Nowhere else in the program is this done, but for state files (keep/state/disk.py), whose
-system calls the tests play.
+The new one is written beside the old one, synced, and renamed; then the folder is synced, which
+makes the name durable.  Only state files have code of their own for this (keep/state/disk.py),
+whose system calls the tests simulate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OWNER_ONLY: Final = 0o600
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in it are durable.  Raises OSError."""
+    """Makes the names in `folder` durable.  Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -28,7 +28,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(beside: Path, path: Path) -> None:
-    """What lies at `beside`, and is synced, has the name `path` durably.  Raises OSError."""
+    """Renames `beside`, which is synced already, to `path`, durably.  Raises OSError."""
     os.replace(beside, path)
     sync_folder(path.absolute().parent)
 
@@ -42,14 +42,15 @@ def put(
     beside: Path | None = None,
     durable: bool = True,
 ) -> None:
-    """A file with these bytes, in the place of whatever file or link had the name.
+    """Writes a file with these bytes, replacing any file or link at `path`.
 
-    `whose`: uid and gid.  `beside`: on the same file system, where the folder of `path` must not
-    have it.  `durable=False`: for what the next start writes again.  Raises OSError.
+    `whose`: uid and gid.  `beside`: another temporary path on the same file system, for a folder
+    that must not hold temporary files.  `durable=False`: no sync, for files that the next start
+    writes again.  Raises OSError.
     """
     beside = beside or path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    # O_EXCL: never through a link that somebody has put there meanwhile.
+    # O_EXCL: never write through a link that another user has made meanwhile.
     descriptor = open_(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with open(descriptor, "wb") as file:
@@ -71,9 +72,9 @@ def put(
 
 
 def link(path: Path, target: str) -> None:
-    """A symlink to `target`, in the place of whatever link or file had the name.  Raises OSError.
+    """Makes `path` a symlink to `target`, replacing any link or file there.  Raises OSError.
 
-    Its folder is made.  Whoever looks meanwhile finds the old one or the new one.
+    Makes the folder of `path` if needed.  Readers see the old one or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")

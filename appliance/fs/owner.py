@@ -1,8 +1,8 @@
-"""Root at work in a folder that somebody else owns: with that owner's rights, and no more.
+"""Lets a root process work in another user's folder with only that user's rights.
 
-Whoever owns a folder decides what its names lead to.  A link under the name of a state file would
-have root's process write to any file of the machine; the owner's own rights reach only what the
-owner reaches anyway, however the names change meanwhile.
+A folder's owner decides what its names lead to: with a link under the name of a state file, the
+owner could make root's process write to any file of the machine.  With the owner's rights, the
+process reaches only files that the owner can reach anyway.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Final
 from appliance.errors import Refused
 
 _ROOT: Final = 0
-_LINKS_MAX: Final = 40  # on one way, as the kernel's own MAXSYMLINKS
+_LINKS_MAX: Final = 40  # on one path, as the kernel's own MAXSYMLINKS
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
 def acting(folder: Path) -> Iterator[None]:
-    """As the owner of `folder`, or of the nearest one above it that is there.
+    """Acts as the owner of `folder`, or of the nearest existing folder above it.
 
-    Nothing changes for a process that is not root, or where only root decides.  The real user stays
+    Changes nothing if the process is not root, or if root owns the folder.  The real user stays
     root, so that the owner can neither trace this process nor send it signals.  Raises Refused
-    where that owner cannot get there, or where somebody else could put another folder in its place.
+    if the owner cannot reach the folder, or if another user could replace it.
     """
     uid = _ROOT if os.geteuid() != _ROOT else of(folder)
     if uid == _ROOT:
@@ -50,10 +50,10 @@ def acting(folder: Path) -> Iterator[None]:
 
 
 def of(path: Path) -> int:
-    """The user who decides what lies at `path`: its owner, or that of the nearest folder above it.
+    """Returns the owner of `path`, or of the nearest existing folder above it.
 
-    The way there is safe if only root and that user can change it, links on it included, as
-    systemd's own rule has it.  Raises Refused where it is not, OSError.
+    Raises Refused if any other user but root can change a folder or link on the way there
+    (systemd has the same rule); OSError.
     """
     trusted = {_ROOT, _owner_of_this_program()}
     whose = _ROOT
@@ -72,7 +72,7 @@ def of(path: Path) -> int:
 
 
 def is_safe(path: Path) -> bool:
-    """Whether only root, this process's user, or who wrote this program decides what lies there."""
+    """Whether only root, this process's user or this program's owner decides what `path` is."""
     try:
         return of(path) in (_ROOT, os.geteuid(), _owner_of_this_program())
     except (Refused, OSError):
@@ -80,7 +80,7 @@ def is_safe(path: Path) -> bool:
 
 
 def check_roots(folder: Path) -> None:
-    """Raises Refused where this is root, and others decide what lies in `folder`; OSError."""
+    """Raises Refused if this process is root and another user controls `folder`; OSError."""
     if os.geteuid() == _ROOT:
         whose = of(folder)
         if whose not in (_ROOT, _owner_of_this_program()):
@@ -91,7 +91,7 @@ def check_roots(folder: Path) -> None:
 
 
 def name(uid: int) -> str:
-    """A user's name; the number of one that has none."""
+    """Returns a user's name, or `user N` for a user without one."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -99,7 +99,7 @@ def name(uid: int) -> str:
 
 
 def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every folder and link from / to `path`, as far as it is there."""
+    """Yields every folder and link from / to `path`, up to the first missing one."""
     left = list(reversed(path.absolute().parts[1:]))
     here, links = Path("/"), 0
     with contextlib.ExitStack() as stack:
@@ -134,24 +134,24 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _is_anybodys(facts: os.stat_result) -> bool:
-    """Whether others may change it; in a sticky folder they can only add to it."""
+    """Whether other users may change a folder; in a sticky one they can only add files."""
     if stat.S_ISLNK(facts.st_mode) or facts.st_mode & stat.S_ISVTX:
         return False
-    # Of users who have a group of their own, folders are the group's as well.
+    # Group-writable folders of users other than root are common: often the group is their own.
     group = facts.st_mode & stat.S_IWGRP and facts.st_uid == _ROOT != facts.st_gid
     return bool(group or facts.st_mode & stat.S_IWOTH)
 
 
 def _owner_of_this_program() -> int:
-    """Of a checkout, its developer's: root runs what that user has written already."""
+    """Returns this program's owner; of a checkout, the developer, whose code root runs anyway."""
     try:
         return os.stat(__file__).st_uid
-    except OSError:  # one file, built
+    except OSError:  # a built program in one file
         return _ROOT
 
 
 def _groups(uid: int) -> tuple[int, list[int]]:
-    """The user's own group, and all groups; of one without a name, one of its own number."""
+    """Returns a user's own group and all groups; without a name, the gid that equals the uid."""
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
@@ -168,4 +168,4 @@ def _check_reach(folder: Path, uid: int) -> None:
             " with its own rights; if it is a copy, `chown -R root:` it first"
         ) from None
     except OSError:
-        pass  # it is not there yet
+        pass  # the folder does not exist yet

@@ -1,6 +1,6 @@
-"""Plain files: read for what they are, and written whole or not at all.
+"""Opens and reads plain files only.
 
-What lies under a name may be a link, a pipe that keeps its reader waiting, or a folder: each is an
+A name may lead to a link, to a pipe that blocks its reader, or to a folder: each of them raises an
 OSError that says so.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 _OWNER_ONLY: Final = 0o600
-# Of a pipe, an open waits for the other end without O_NONBLOCK; of a plain file it does nothing.
+# Without O_NONBLOCK, opening a pipe waits for its other end; for a plain file the flag is ignored.
 _SAFE: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _RIGHT: Final = "where a plain file belongs"
 FOLDER: Final = "a folder"
@@ -24,7 +24,7 @@ _KINDS: Final = {
 
 
 def kind(path: Path) -> str | None:
-    """What lies there, in words, if it is no plain file; None for that, and for nothing at all."""
+    """Names the kind of a path that is no plain file; None for a plain file or a missing path."""
     try:
         return _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
     except FileNotFoundError:
@@ -32,12 +32,12 @@ def kind(path: Path) -> str | None:
 
 
 def open_(path: Path, flags: int, mode: int = _OWNER_ONLY, *, follow: bool = False) -> int:
-    """A descriptor of a plain file.  Raises OSError, which says what else lies there."""
+    """Opens a plain file.  Raises OSError, which says what else is there."""
     flags |= _SAFE if follow else _SAFE | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, mode)
     except OSError as error:
-        # ELOOP is a link, ENXIO a pipe without a reader or a socket, EISDIR a folder.
+        # ELOOP: a link.  ENXIO: a socket, or a pipe without a reader.  EISDIR: a folder.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and (what := kind(path)):
             raise OSError(error.errno, f"is {what}, {_RIGHT}", str(path)) from error
         raise
@@ -50,9 +50,9 @@ def open_(path: Path, flags: int, mode: int = _OWNER_ONLY, *, follow: bool = Fal
 
 
 def read(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:
-    """The whole file.  Raises OSError, also for one of more than `most` bytes, and reads none then.
+    """Reads a whole file.  Raises OSError, also if it has more than `most` bytes.
 
-    One with holes is as large as its owner likes.
+    The size is checked first: a sparse file may be of any size.
     """
     with open(open_(path, os.O_RDONLY, follow=follow), "rb") as file:
         if most is not None and os.fstat(file.fileno()).st_size > most:

@@ -1,7 +1,7 @@
-"""Folders that strangers filled: walked and removed, however deep they are.
+"""Walks and removes folders that strangers filled, however deeply nested.
 
-Python's own walks recurse, and hold a path or a descriptor for each level: at a thousand folders in
-each other they end with a trace, and what they should have removed stays.
+Python's own functions recurse, or hold a path or a descriptor for each level: they fail at a
+thousand nested folders, and leave the folders behind.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 
 import attrs
 
-# Folders in each other.  What distributions install has some thirty; the longest path that the
-# kernel takes, 4096 bytes, has room for so many of twenty letters.
+# Levels of nested folders.  Files of distributions have some thirty; the kernel's longest path,
+# 4096 bytes, has room for this many names of twenty letters.
 DEPTH_MAX: Final = 200
 PATH_BYTES_MAX: Final = 4095
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,15 +29,15 @@ class Folder:
     """One folder of a walk."""
 
     path: str
-    depth: int  # of the first: 0
+    depth: int  # 0 for the root of the walk
     entries: list[os.DirEntry[str]]
 
 
 def walk(root: Path, *, strict: bool = False) -> Iterator[Folder]:
-    """Every folder from `root` on, parents first; no link is followed.
+    """Yields every folder from `root` on, parents first; follows no link.
 
-    Folders deeper than DEPTH_MAX are not looked into.  What cannot be read is passed over, unless
-    it is `strict`: that raises OSError.
+    Skips folders deeper than DEPTH_MAX, and folders that cannot be read; with `strict`, raises
+    OSError for the latter.
     """
     ahead = [(os.fspath(root), 0)]
     while ahead:
@@ -56,7 +56,7 @@ def walk(root: Path, *, strict: bool = False) -> Iterator[Folder]:
 
 
 def too_deep(root: Path) -> str | None:
-    """A folder that a walk does not look into, its first levels; None: there is none."""
+    """Returns the first levels of a folder that is too deep for a walk; None: there is none."""
     for folder in walk(root, strict=True):
         for entry in folder.entries:
             deep = folder.depth == DEPTH_MAX or _is_too_long(entry.path)
@@ -70,17 +70,17 @@ def _is_too_long(path: str) -> bool:
 
 
 def remove(root: Path) -> None:
-    """The folder with all in it.  Raises OSError: EBUSY where something is mounted in it.
+    """Removes a folder with everything in it.  Raises OSError: EBUSY if something is mounted there.
 
-    Each folder is first renamed to the top, and emptied there: two are open at a time, no path is
-    long, no link is followed, and what is mounted cannot be renamed.  A kill leaves some of them at
-    the top, for the next call.
+    Each inner folder is first renamed into `root` and then emptied there.  So only two folders are
+    open at a time, no path is long, no link is followed, and a mount point stops the removal since
+    it cannot be renamed.  A kill leaves some folders in `root`, for the next call.
     """
     top = os.open(root, _OPEN)
     try:
         mark = f".doomed-{secrets.token_hex(8)}-"
         count = 0
-        ahead: list[str | None] = [None]  # folders at the top; None: that itself
+        ahead: list[str | None] = [None]  # folders in `root`; None: `root` itself
         while ahead:
             name = ahead.pop()
             folder = os.open(name, _OPEN, dir_fd=top) if name is not None else os.dup(top)
@@ -99,7 +99,7 @@ def remove(root: Path) -> None:
 
 
 def _emptied(folder: int) -> list[str]:
-    """Remove what is no folder; the names of what is one."""
+    """Removes everything but folders; returns the names of the folders."""
     with os.scandir(folder) as found:
         entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_folder in entries:
@@ -109,7 +109,7 @@ def _emptied(folder: int) -> list[str]:
 
 
 def mounts_in(root: Path, mounts: Path = _MOUNTS) -> list[str]:
-    """Where something is mounted below `root`, the same file system at a second place included."""
+    """Returns the mount points below `root`, bind mounts included."""
     below = os.path.realpath(root) + "/"
     places = (line.split(" ")[4] for line in mounts.read_text("utf-8", "replace").splitlines())
     plain = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), place) for place in places)
