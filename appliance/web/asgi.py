@@ -1,7 +1,7 @@
-"""The one ASGI application: which door a request came through is its port.
+"""The one ASGI application: sends each request to the door of the port it came to.
 
-Each door answers only what is its own (docs/wire.md#ports).  Plain ASGI callables do the boot wait,
-the files and the results; everything small goes through Quart.
+Each door answers only its own requests (docs/wire.md#ports).  Plain ASGI callables do the boot
+wait, the files and the results; all small requests go through Quart.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT: Final = b"text/plain; charset=utf-8"
-# In one request; curl sends five, a browser behind two proxies thirty.  A head has room for three
-# thousand, which take 200 kB for as long as their request waits for anything.
+# Headers of one request; curl sends five, a browser behind two proxies thirty.  A head has room for
+# three thousand, which would take 200 kB of memory for as long as their request waits for anything.
 HEADERS_MAX: Final = 100
 _WANTED: Final = "ask for a path, which begins with a slash: GET /name HTTP/1.1"
 
 
 class Doors:
-    """Sends each request to the door of the port it came through."""
+    """Sends each request to the door of the port it came to."""
 
     def __init__(self, by_port: Mapping[int, App | Paths]) -> None:
         self._by_port = by_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection's request."""
+        """Answers one request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif not scope["raw_path"].startswith(b"/"):
@@ -61,10 +61,10 @@ class Doors:
 
 
 class Paths:
-    """A door with several apps: the end of the path says which, or its longest prefix that fits.
+    """A door with several apps, chosen by the end of the path, else by the longest prefix.
 
-    All of them answer beneath `also` as well.  It chooses and does not call, since what a parked
-    box waits in costs memory.
+    All of them answer beneath `also` as well.  This class chooses the app but does not call it:
+    another stack frame would cost memory for each parked box.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Paths:
         self._other, self._also = other, also
 
     def choose(self, scope: Scope) -> tuple[App, Scope]:
-        """Who answers, and the request as it is without `also`."""
+        """Returns the app that answers, and the request with `also` removed from its path."""
         if self._also and scope["path"].startswith(self._also + "/"):
             shorter = scope["path"].removeprefix(self._also)
             raw = scope["raw_path"].removeprefix(self._also.encode())
@@ -101,9 +101,9 @@ def _tell(scope: Scope) -> None:
 
 
 async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuses what names no path: `?x`, `*`, `host:port`, and what is meant for a proxy.
+    """Refuses a target that is no path: `?x`, `*`, `host:port`, and requests meant for a proxy.
 
-    h11 lets them through, and to Quart an empty path is a mistake of ours.
+    h11 lets them through, and Quart takes an empty path for an error of the server.
     """
     await _refuse(scope, receive, send, 400, "no path", _WANTED)
 
@@ -111,7 +111,7 @@ async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, status: int, what: str, why: str
 ) -> None:
-    """Answer before any door is asked; `what` is its line in the log."""
+    """Refuses a request before any door is asked; `what` is the event in the log."""
     log.warning(what, client=scope["client"][0], target=scope["path"][:100], why=why)
     if scope["type"] == "websocket":
         await no_socket(scope, receive, send)
@@ -126,7 +126,7 @@ async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def forget_headers(scope: Scope) -> None:
-    """Let go of what a client sent with its question; thousands that wait may have sent 16 KiB."""
+    """Frees the headers of a request: thousands that wait may have sent 16 KiB each."""
     scope["headers"].clear()
 
 
@@ -137,7 +137,7 @@ async def answer(
     headers: list[tuple[bytes, bytes]] | None = None,
     content_type: bytes = TEXT,
 ) -> None:
-    """A whole short answer; errors end in a newline, so that people can read them with curl."""
+    """Sends a whole short answer; an error gets a newline, so that it reads well with curl."""
     body = text.encode()
     if status >= 400:
         body += b"\n"

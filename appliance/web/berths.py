@@ -1,13 +1,12 @@
-"""Berths for bodies on their way in: memory that is set aside for each before it comes.
+"""Berths for incoming bodies: memory that is reserved for each body before it arrives.
 
-A body waits until there is room for as many bytes as it says that it has, and is not refused
-because others are sending too.  Who has a berth keeps it as long as it is quick; where others wait,
-who sends less than PIECE_BYTES while we have waited PIECE_S for it loses its own.
+A body waits until there is room for as many bytes as it declares; it is not refused just because
+others are sending too.  A body keeps its berth while it arrives quickly.  While others wait, a body
+of which less than PIECE_BYTES arrived in PIECE_S of our waiting loses its berth.
 
-There are four lines, so that nobody waits for what he has no part in.  Small bodies do not wait for
-large ones.  And addresses from which an account was used before have half of the room for large
-ones to themselves, and some for small ones, whatever strangers send.  In a line each address has
-its turn after the other.
+There are four queues ("lines").  Small bodies do not wait for large ones.  Known addresses, those
+from which an account was used before, have half of the room for large bodies and some room for
+small ones to themselves, whatever strangers send.  In a line the addresses take turns.
 
 Must not: read a body.
 """
@@ -27,17 +26,17 @@ from appliance.errors import Refused
 T = TypeVar("T")
 
 SMALL_BYTES: Final = 2**16  # a job as people write it has some thousand
-SMALLS_BYTES: Final = 2**20  # of all small ones in a line
-LEAST_BYTES: Final = 2**12  # what a body counts, since its request takes memory, too
-# Each of them has sent up to 128 KiB already, which Hypercorn has read ahead of us.
+SMALLS_BYTES: Final = 2**20  # limit of all small bodies in a line
+LEAST_BYTES: Final = 2**12  # the least that a body counts, since its request takes memory, too
+# Each waiting body has sent up to 128 KiB already, which Hypercorn has read ahead of us.
 WAITING_MAX: Final = 128  # in a line
-# A body waits so long for its berth at most; Ruby's clients give up after a minute.
+# The longest that a body waits for its berth; Ruby's clients give up after a minute.
 ROOM_S: Final = 45.0
-# What a sender must bring in the time that we wait for it: 128 kB/s.  Ten megabytes must arrive
+# A sender must deliver PIECE_BYTES in PIECE_S of our waiting: 128 kB/s.  Ten megabytes must arrive
 # within a minute anyway (submits.BODY_S), which is 170 kB/s.
 PIECE_BYTES: Final = 2**17
 PIECE_S: Final = 1.0
-LOOK_S: Final = 0.25  # between two looks who is slow
+LOOK_S: Final = 0.25  # between two searches for slow senders
 KNOWN_MAX: Final = 1000  # addresses; a lab has some hundred people
 
 SLOW: Final = "others wait for the room, and too little came in a second: send it again"
@@ -46,18 +45,21 @@ LATE: Final = f"there was no room within {ROOM_S:.0f} s, others are sending too:
 
 
 class NoRoom(Refused):
-    """There was no berth in time, or it was lost to others."""
+    """The body got no berth in time, or lost its berth to others."""
 
 
 class Berths:
-    """For large bodies `most` bytes, of which strangers have half; of one address `each`."""
+    """Gives out berths: `most` bytes for large bodies, half of them at most for strangers.
+
+    One address gets at most `each` bytes.
+    """
 
     def __init__(self, most: int, each: int) -> None:
         self._most, self._each = most, each
         self._larges = 0  # bytes
         self._held: dict[str, int] = {}  # bytes of each address
         self._inside: dict[Berth, None] = {}
-        self._known: dict[str, None] = {}  # who used an account longest ago comes first
+        self._known: dict[str, None] = {}  # addresses; the longest unused account comes first
         self._look_at = 0.0
         lines = [_Line(known, SMALLS_BYTES, large=False) for known in (True, False)]
         lines += [_Line(known, most if known else most // 2, large=True) for known in (True, False)]
@@ -65,16 +67,16 @@ class Berths:
 
     @property
     def taken(self) -> int:
-        """Bytes that are set aside."""
+        """Returns the bytes that are reserved."""
         return sum(line.size for line in self._lines.values())
 
     @property
     def waiting(self) -> int:
-        """Bodies without a berth."""
+        """Returns how many bodies wait for a berth."""
         return sum(len(line) for line in self._lines.values())
 
     def prove(self, who: str) -> None:
-        """An account was used at the address `who`."""
+        """Notes that an account was used at the address `who`."""
         self._known.pop(who, None)
         self._known[who] = None
         if len(self._known) > KNOWN_MAX:
@@ -82,7 +84,7 @@ class Berths:
 
     @contextlib.asynccontextmanager
     async def berth(self, who: str, size: int) -> AsyncIterator[Berth]:
-        """One for a body of `size` bytes that comes from the address `who`.  Raises NoRoom."""
+        """Waits for a berth for `size` bytes of the address `who`.  Raises NoRoom."""
         berth = Berth(self._lines[who in self._known, size > SMALL_BYTES], who, size, self._resize)
         try:
             await self._come(berth)
@@ -90,7 +92,7 @@ class Berths:
         finally:
             berth.line.remove(berth)
             self._put_out(berth)
-            self._let_in()  # also where it never came in: those behind it may fit
+            self._let_in()  # also if it never got its berth: those behind it may fit
 
     async def _come(self, berth: Berth) -> None:
         berth.line.add(berth)
@@ -104,7 +106,7 @@ class Berths:
             raise NoRoom(berth.lost or LATE)
 
     def _let_in(self) -> None:
-        """Give a berth to everybody whose turn it is and for whom there is room."""
+        """Gives berths to all bodies whose turn it is and for which there is room."""
         for line in self._lines.values():
             while berth := self._next(line):
                 line.remove(berth, served=True)
@@ -113,9 +115,10 @@ class Berths:
                 berth.turn.set()
 
     def _next(self, line: _Line) -> Berth | None:
-        """Whose turn it is, if there is room for it: nobody smaller comes before it for ever.
+        """Returns the next body of `line`, None if there is no room for it.
 
-        Who waits for his own address keeps no other waiting.
+        Smaller bodies do not overtake it, or it might wait for ever.  An address that has reached
+        its own limit is skipped, and so does not hold up other addresses.
         """
         for who, berths in line.waiting.items():
             if self._held.get(who, 0) + berths[0].size <= self._each:
@@ -148,7 +151,7 @@ class Berths:
             self._let_in()
 
     def _look(self) -> None:
-        """Who is slow loses its berth, and who is slowest first, as far as others wait for it."""
+        """Takes berths away from slow bodies, slowest first, while others wait for the room."""
         now = trio.current_time()
         if now < self._look_at:
             return
@@ -163,21 +166,21 @@ class Berths:
 
 
 class Berth:
-    """Where one body is gathered."""
+    """The memory reserved for one body."""
 
     def __init__(
         self, line: _Line, who: str, size: int, resize: Callable[[Berth, int], None]
     ) -> None:
         self.line, self.who, self.size = line, who, max(size, LEAST_BYTES)
         self.turn = trio.Event()
-        self.lost = ""  # why, if it is
+        self.lost = ""  # why the berth was lost; empty: it was not
         self._resize = resize
         self._came = 0  # bytes of the present piece
         self._waited = 0.0  # seconds, for that piece
-        self._wait: tuple[trio.CancelScope, float] | None = None  # and since when
+        self._wait: tuple[trio.CancelScope, float] | None = None  # scope and start of the wait
 
     async def wait(self, receive: Callable[[], Awaitable[T]]) -> T:
-        """What `receive` returns.  Raises NoRoom where others got the berth meanwhile."""
+        """Returns what `receive` returns.  Raises NoRoom if the berth was lost meanwhile."""
         self._check()
         with trio.CancelScope() as scope:
             self._wait = scope, trio.current_time()
@@ -189,21 +192,21 @@ class Berth:
         return found
 
     def took(self, size: int) -> None:
-        """So many bytes more came."""
+        """Notes that `size` more bytes arrived."""
         self._came += size
         if self._came >= PIECE_BYTES:
             self._came, self._waited = 0, 0.0
 
     def settle(self, size: int) -> None:
-        """It is whole, and has so many bytes."""
+        """Notes that the body is complete and has `size` bytes."""
         self._resize(self, max(size, LEAST_BYTES))
 
     def waited(self) -> float:
-        """Seconds that we wait for the present piece; 0 where it is we that others wait for."""
+        """Returns the seconds that we have waited for the present piece; 0 if not waiting now."""
         return self._waited + trio.current_time() - self._wait[1] if self._wait else 0.0
 
     def lose(self, why: str) -> None:
-        """Others have it from now on."""
+        """Ends the berth; `why` is told to the client."""
         self.lost = why
         self.turn.set()
         if self._wait is not None:
@@ -216,19 +219,23 @@ class Berth:
 
 @attrs.define(eq=False)
 class _Line:
-    """The strangers, or those who are known, whose bodies are large, or small."""
+    """One queue: of known or unknown addresses, for large or small bodies."""
 
     known: bool
     most: int  # bytes
     large: bool
-    size: int = 0  # bytes of those that have a berth
-    waiting: dict[str, deque[Berth]] = attrs.field(factory=dict)  # whose turn is next comes first
+    size: int = 0  # bytes of the bodies that have a berth
+    waiting: dict[str, deque[Berth]] = attrs.field(factory=dict)  # by address, the next one first
 
     def __len__(self) -> int:
         return sum(map(len, self.waiting.values()))
 
     def add(self, berth: Berth) -> None:
-        """It waits.  Raises NoRoom where too many do; an address that has fewer finds a place."""
+        """Queues `berth`.  Raises NoRoom if the line is full.
+
+        Instead of that, an address with fewer waiting bodies displaces the newest of the address
+        that has most.
+        """
         if len(self) >= WAITING_MAX:
             greedy = max(self.waiting.values(), key=len)
             if len(greedy) <= len(self.waiting.get(berth.who, ())) + 1:
@@ -239,7 +246,7 @@ class _Line:
         self.waiting.setdefault(berth.who, deque()).append(berth)
 
     def remove(self, berth: Berth, *, served: bool = False) -> None:
-        """It waits no more; an address that was served comes last."""
+        """Takes `berth` out of the queue; an address that was served goes to the end."""
         own = self.waiting.get(berth.who)
         if own is None or berth not in own:
             return
@@ -250,7 +257,7 @@ class _Line:
             self.waiting[berth.who] = own
 
     def waits_for(self, berth: Berth) -> bool:
-        """Whether somebody here could have the room that `berth` has."""
+        """Returns whether a body in this line could use the room that `berth` has."""
         theirs = berth.line
         ours = theirs is self or (self.known and self.large and theirs.large)
         return berth.who in self.waiting or (ours and bool(self.waiting))

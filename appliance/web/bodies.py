@@ -1,6 +1,6 @@
-"""What a request brings: its body in pieces, as they arrive or gathered, or the file in a form.
+"""Reads bodies of requests: piece by piece, as a whole, or the file in a form.
 
-A client that sends nothing for STALL_S has lost power, or means harm: neither is waited for.
+A client that sends nothing for STALL_S has lost power or means harm; its request is given up.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from appliance.keep.results import HIDDEN
 from appliance.turns import own_round
 from appliance.web.asgi import Receive, Scope
 
-STALL_S: Final = 300.0  # between two pieces; a disk of the client's that hiccups is back by then
-HEAD_BYTES_MAX: Final = 2**16  # of a form before its file: some headers of some hundred bytes
+STALL_S: Final = 300.0  # between two pieces; a client's disk that stalls has recovered by then
+HEAD_BYTES_MAX: Final = 2**16  # of a form before its file: a few headers of a few hundred bytes
 PARTS_MAX: Final = 8  # of a form; clients send one
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\]{1,255}\Z")
 
 
 class HungUp(Exception):
-    """The client went away within its upload."""
+    """The client hung up before its body was complete."""
 
 
 class Stalled(ApplianceError):
-    """The client sends nothing any more."""
+    """The client no longer sends, or its body took too long."""
 
     status = 408
 
 
 class TooLarge(ApplianceError):
-    """More than is taken."""
+    """The body is larger than allowed."""
 
     status = 413
 
 
 async def _piece(receive: Receive) -> tuple[bytes, bool]:
-    """What arrives next, and whether more will.  Raises HungUp and Stalled."""
+    """Returns the next piece and whether more will come.  Raises HungUp and Stalled."""
     with trio.move_on_after(STALL_S) as scope:
         message = await receive()
     if scope.cancelled_caught:
@@ -53,7 +53,7 @@ async def _piece(receive: Receive) -> tuple[bytes, bool]:
 
 
 async def pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives.  Raises HungUp and Stalled."""
+    """Yields the body as it arrives.  Raises HungUp and Stalled."""
     more = True
     while more:
         piece, more = await _piece(receive)
@@ -61,12 +61,12 @@ async def pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
 
 
 def told_bytes(scope: Scope) -> int:
-    """How many bytes the client says that its body has; 0 where it does not say."""
-    return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 takes digits alone
+    """Returns the Content-Length of the body; 0 if the client does not say."""
+    return int(dict(scope["headers"]).get(b"content-length", b"0"))  # h11 accepts digits only
 
 
 def check_told(scope: Scope, most: int) -> None:
-    """Raises TooLarge where the client says that more will come, whether or not it ever does."""
+    """Raises TooLarge if the Content-Length exceeds `most`, however much really comes."""
     if told_bytes(scope) > most:
         raise TooLarge(f"the body is larger than {most} bytes")
 
@@ -78,7 +78,7 @@ async def gather(
     most: int,
     seconds: float,
 ) -> None:
-    """Give `take` a body of at most `most` bytes, that takes at most `seconds` to arrive.
+    """Passes a body to `take`, in pieces: at most `most` bytes, within at most `seconds`.
 
     Raises HungUp, Stalled, TooLarge.
     """
@@ -96,10 +96,10 @@ async def gather(
 
 
 class Form:
-    """A multipart form; its first file is what is wanted, all else is dropped."""
+    """A multipart form; only its first file is used, the rest is dropped."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        """Raises BadRequest for another kind of body."""
+        """Raises BadRequest if the body is no multipart form."""
         content_type = dict(scope["headers"]).get(b"content-type", b"")
         kind, options = parse_options_header(content_type.decode("latin-1"))
         boundary = options.get("boundary", "").encode("latin-1", "replace")
@@ -110,7 +110,10 @@ class Form:
         self._decoder = multipart.MultipartDecoder(boundary, HEAD_BYTES_MAX, max_parts=PARTS_MAX)
 
     async def name(self) -> str:
-        """The file's name, one word of a path.  Raises BadRequest, HungUp, Stalled."""
+        """Returns the file's name, a single path component.
+
+        Raises BadRequest, HungUp, Stalled.
+        """
         while not isinstance(event := await self._next(), multipart.File):
             if isinstance(event, multipart.Epilogue):
                 raise BadRequest("there is no file in the form")
@@ -124,7 +127,10 @@ class Form:
         return name
 
     async def data(self) -> AsyncGenerator[bytes, None]:
-        """The file, in pieces, then the rest of the form.  Raises BadRequest, HungUp, Stalled."""
+        """Yields the file in pieces, and reads the form to its end.
+
+        Raises BadRequest, HungUp, Stalled.
+        """
         ours = True
         while not isinstance(event := await self._next(), multipart.Epilogue):
             if isinstance(event, multipart.Data) and ours:
@@ -132,14 +138,14 @@ class Form:
                 ours = event.more_data
 
     async def _next(self) -> multipart.Event:
-        """The next event that is one."""
+        """Returns the next event other than NeedData.  Raises BadRequest, HungUp, Stalled."""
         try:
             while isinstance(event := self._decoder.next_event(), multipart.NeedData):
                 data = None
                 if self._more:
                     data, self._more = await _piece(self._receive)
                 if data != b"":
-                    await own_round(self._client)  # to find the parts in it may take milliseconds
+                    await own_round(self._client)  # finding the parts in it may take milliseconds
                     self._decoder.receive_data(data)
         except (ValueError, RequestEntityTooLarge) as error:
             raise BadRequest("this is no form") from error

@@ -1,10 +1,10 @@
-"""One connection's trouble ends that connection, and nothing else.
+"""Keeps an error in one connection from ending anything but that connection.
 
-Hypercorn 0.18 lets errors of its protocol code out of a connection into the nursery of the
-server: bytes behind a WebSocket's handshake that come before its answer, for one, and any machine
-on the network could stop the process with one packet.  None of these classes and of those in
-web/http.py is a public interface, so the version is pinned, and tests/bad_input/ fails where this
-does not hold any more.
+Hypercorn 0.18 lets errors of its protocol code propagate from a connection into the nursery of the
+server.  One cause is bytes behind a WebSocket's handshake that arrive before its answer; so any
+machine on the network could stop the process with one packet.  The classes extended here and in
+web/http.py are no public interface of Hypercorn's, so its version is pinned; tests/bad_input/ fails
+if they no longer protect the server.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from appliance.web.http import Buffer, Handshake, Http, Stream
 from appliance.web.sending import Owed, TakesNothing
 from appliance.web.shares import Full, Place, note
 
-# Of a socket at once.  Hypercorn's own 64 KiB are held up to seven times on their way to an upload,
-# and hundreds of boxes upload at once.
+# Bytes of one read.  Hypercorn's own 64 KiB are in memory up to seven times on their way to an
+# upload, and hundreds of boxes upload at once.
 READ_BYTES: Final = 2**15
 
 _Address = tuple[str, int] | None
@@ -45,21 +45,21 @@ log = structlog.get_logger()
 
 
 class Terminated(EventWrapper):
-    """Set when the server stops: whoever asks for nothing then is cut off."""
+    """The event that is set when the server stops; setting it ends idle connections."""
 
     def __init__(self) -> None:
         super().__init__()
         self.idle: set[Idle] = set()
 
     async def set(self) -> None:
-        """Cut them off."""
+        """Sets the event and ends all idle connections."""
         await super().set()
         for connection in list(self.idle):
             connection.end()
 
 
 class Context(WorkerContext):
-    """What the connections of a server share."""
+    """The state that the connections of a server share."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class Context(WorkerContext):
     ) -> None:
         super().__init__(max_requests)
         self.terminated: Terminated = Terminated()
-        self.owed = owed or Owed()  # with those of other doors
-        self.entrance = entrance  # None: whoever comes is let in
+        self.owed = owed or Owed()  # shared with other doors
+        self.entrance = entrance  # None: everybody is let in
 
 
 class Idle:
-    """How long a connection may ask for nothing: the deadline of the read that it waits in.
+    """Limits how long a connection may be idle, by the deadline of the read that it waits in.
 
-    Hypercorn has a task, a nursery and a lock for it, and another scope around each read; together
-    they are an eighth of what the coming of a box costs.
+    Hypercorn uses a task, a nursery and a lock for this, and another scope around each read;
+    together they are an eighth of the cost of a box connecting.
     """
 
     __slots__ = ("_patience", "_read", "_terminated", "_until", "place")  # each parked box has one
@@ -90,20 +90,20 @@ class Idle:
         self.place: Place | None = None
 
     async def restart(self, *_: object) -> None:
-        """It is idle from now on."""
+        """Marks the connection as idle and starts its timeout."""
         self._terminated.idle.add(self)
         note(self.place, idle=True)
         over = self._terminated.is_set()
         self._set(-math.inf if over else trio.current_time() + self._patience)
 
     async def stop(self) -> None:
-        """It has asked, or is gone."""
+        """Stops the timeout: the client has sent a request, or is gone."""
         self._terminated.idle.discard(self)
         note(self.place, idle=False)
         self._set(math.inf)
 
     def end(self) -> None:
-        """The server stops."""
+        """Ends the connection's present or next read at once."""
         self._set(-math.inf)
 
     def _set(self, until: float) -> None:
@@ -112,22 +112,22 @@ class Idle:
             self._read.deadline = until
 
     async def read(self, stream: trio.abc.ReceiveStream) -> bytes | None:
-        """The next bytes, b"" at their end; None where nothing came for too long."""
+        """Returns the next bytes, b"" at their end; None if nothing came in time."""
         with trio.CancelScope(deadline=self._until) as self._read:
             return bytes(await stream.receive_some(READ_BYTES))
         return None
 
 
 class Connection(TCPServer):
-    """One connection of Hypercorn's."""
+    """One connection, as Hypercorn serves it."""
 
     context: Context
-    _tasks: Tasks | None = None  # while it is served
-    _held = 0  # bytes of a head, in the room for such
+    _tasks: Tasks | None = None  # set once it is served
+    _held = 0  # bytes that it holds of `Entrance.heads`
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Not one of Hypercorn's, but all that it does with one.
+        # Not Hypercorn's class, but it has all the methods that Hypercorn calls.
         self.idle_task: Idle = Idle(  # type: ignore[assignment]
             self.config.keep_alive_timeout, self.context.terminated
         )
@@ -135,7 +135,7 @@ class Connection(TCPServer):
         self._client = "unknown"
 
     async def run(self) -> None:
-        """Serve it until it ends; never raises."""
+        """Serves the connection until it ends; never raises."""
         try:
             sock = self.stream.socket
             peer, own = addresses.end(sock.getpeername()), addresses.end(sock.getsockname())
@@ -145,21 +145,21 @@ class Connection(TCPServer):
         except Full as why:
             await self._refuse(self._client, why)
         except OSError:
-            pass  # it is gone
-        except Exception as error:  # whatever foreign bytes make Hypercorn, h11 and wsproto say
+            pass  # the client is gone
+        except Exception as error:  # anything that Hypercorn, h11 and wsproto raise on bad input
             log.warning("connection cut", client=self._client, why=_reason(error))
         finally:
             try:
                 await self.idle_task.stop()
                 await self._close()
-            finally:  # also where the server's stop cuts that short
+            finally:  # also if the server's stop interrupts the close
                 self._leave()
-            # The two refer to each other.  When thousands of boxes come back at once, what is left
-            # of their connections would have Python look through all others for garbage.
+            # Breaks a reference cycle.  When thousands of boxes come back at once, such cycles
+            # would make Python's garbage collector scan all other objects.
             vars(self).pop("protocol", None)
 
     def _enter(self, peer: tuple[str, int], own: tuple[str, int]) -> None:
-        """Take a place.  Raises Full."""
+        """Takes a place.  Raises Full."""
         if self.context.entrance is not None:
             ends = peer, own
             self.idle_task.place = self.context.entrance.enter(self.stream, ends, self._scope)
@@ -179,7 +179,7 @@ class Connection(TCPServer):
             self.context.entrance.places.leave(place)
 
     async def _serve(self, peer: _Address, own: _Address) -> None:
-        """As Hypercorn's own `run`, without TLS."""
+        """Does what Hypercorn's own `run` does, without TLS."""
         tasks = Tasks()
         async with tasks:
             self._tasks = tasks
@@ -205,7 +205,7 @@ class Connection(TCPServer):
                     await own_round(self._client)
                 ended = not data
                 self._http.receive(data)
-                del data  # what follows may take a day, with thousands of heads in memory
+                del data  # the next line may take a day; thousands of heads would stay in memory
                 await self._http.look_through()
                 self._hold(self._http.waiting)
                 if ended:
@@ -225,19 +225,19 @@ class Connection(TCPServer):
         return self.protocol.protocol
 
     def _takes_time(self, data: bytes) -> bool:
-        """Whether it may be milliseconds to look through what has come, and `data`."""
+        """Returns whether parsing the waiting bytes and `data` may take milliseconds."""
         free = self._http.awaits_head or self._http.takes_plain
         return not free and self._http.waiting + len(data) > SMALL_BYTES
 
     async def _give_up(self) -> None:
-        """No request came; what came of one is answered."""
+        """Ends the wait for a request; answers 408 to a part of one, unless the server stops."""
         if not self.context.terminated.is_set():
             await self._http.give_up(self.config.keep_alive_timeout)
 
     async def protocol_send(self, event: Event) -> None:
-        """As Hypercorn's; who finds nobody else sending does not wait a turn of the loop.
+        """Like Hypercorn's, but does not wait a round of the loop if nobody else is sending.
 
-        Nor does a client that takes nothing hold its answer for ever.
+        A client that takes nothing is cut off instead of keeping its answer for ever.
         """
         if not isinstance(event, RawData):
             await super().protocol_send(event)
@@ -258,24 +258,24 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         if not self._closed:  # at the end of an answer, and again at the end of the connection
-            await self.stream.aclose()  # a shutdown right before it would say nothing more
+            await self.stream.aclose()  # a shutdown right before it would add nothing
             self._closed = True
 
 
 class Tasks(TaskGroup):
     """The tasks of one connection.
 
-    An app that answers before a body's end leaves messages that nobody takes.  Hypercorn waits for
-    room among them for ever, to tell the very same app that its client is gone.
+    An app that answers before a body's end leaves messages in its queue that nobody takes.
+    Hypercorn waits for ever for room in that queue, to tell the same app that its client is gone.
     """
 
     @property
     def scope(self) -> trio.CancelScope | None:
-        """What ends all of them, while there are some."""
+        """Returns the cancel scope of all tasks, None if there are none."""
         return None if self._nursery is None else self._nursery.cancel_scope
 
     async def __aexit__(self, *error: Any) -> Any:
-        """As Hypercorn's, which lets a cancellation out of the scope that it is for."""
+        """Like Hypercorn's, but a cancellation does not leave the scope that it belongs to."""
         assert self._nursery_manager is not None
         try:
             return await self._nursery_manager.__aexit__(*error)
@@ -285,7 +285,10 @@ class Tasks(TaskGroup):
     async def spawn_app(
         self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
-        """Start `app`; returns what gives it a message, and waits only where it will be taken."""
+        """Starts `app`; returns a function that gives it a message.
+
+        That function waits for room in the queue, but not for a `*.disconnect` message.
+        """
         nursery = self._nursery
         assert nursery is not None
         into, out = trio.open_memory_channel[Any](config.max_app_queue_size)
@@ -294,8 +297,8 @@ class Tasks(TaskGroup):
             if message.get("more_body", message["type"] == "http.response.start"):
                 await send(message)
                 return
-            # Behind the end of an answer the app hears that its client is gone, and Quart cancels
-            # what it was doing: saying this.  Half done, nobody closed the connection any more.
+            # After the end of an answer the app is told that its client is gone, and Quart then
+            # cancels this very send.  If it were interrupted, nobody would close the connection.
             with trio.CancelScope(shield=True):
                 await send(message)
 
@@ -309,7 +312,7 @@ class Tasks(TaskGroup):
             except Exception:
                 await config.log.exception("Error in ASGI Framework")
             finally:
-                out.close()  # before its connection is told that it is done
+                out.close()  # before its connection is told that the app is done
                 await send(None)
 
         async def wait(message: Any) -> None:
@@ -320,8 +323,9 @@ class Tasks(TaskGroup):
             if not message["type"].endswith(".disconnect"):
                 await wait(message)
                 return
-            # Perhaps the app itself says so, behind its answer.  It knows at once where it can:
-            # whoever sends looks after each send whether anybody is there.
+            # The app's own task may be calling this, after its answer, so it must not wait.  The
+            # app gets the message at once if there is room: code that sends checks after each send
+            # whether the client is still there.
             with contextlib.suppress(trio.BrokenResourceError):
                 try:
                     into.send_nowait(message)
@@ -333,9 +337,9 @@ class Tasks(TaskGroup):
 
 
 def guard(entrance: Entrance | None = None, owed: Owed | None = None) -> None:
-    """Make Hypercorn use them; who connects comes in through `entrance`.
+    """Makes Hypercorn use these classes; `entrance` admits connections.
 
-    `owed` counts what clients have not taken, with those of other doors.
+    `owed` counts the bytes that clients have not taken; other doors share it.
     """
     made = partial(Context, entrance=entrance, owed=owed)
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
@@ -347,7 +351,7 @@ def guard(entrance: Entrance | None = None, owed: Owed | None = None) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What it was, in a line: of several, the first."""
+    """Returns the error in one line; for an exception group, its first error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"[:200]

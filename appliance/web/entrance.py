@@ -1,7 +1,7 @@
-"""Who comes in: each connection takes a place (shares.py), or is told that there is none.
+"""Admits connections: each takes a place (shares.py) or is refused.
 
-It is told so with a 503 that says when to ask again, which iPXE obeys, as far as few are told at
-once; the others find the door shut.
+A refused client gets a 503 with Retry-After, which iPXE obeys.  Only a few get it at the same time;
+the other connections are closed without an answer.
 
 Must not: read a request.
 """
@@ -20,15 +20,15 @@ import trio
 from appliance.web.shares import READS, WAITS, Full, Kind, Place, Places
 
 RETRY_AFTER_S: Final = 5  # as for files: longer than a burst, far below iPXE's 120 s
-# Connections that are told at once why they find no place, and for how long: until what they have
-# sent is read, or the kernel would throw away the answer with it.
+# Connections that are sent a 503 at the same time, and for how long each may stay: until what the
+# client sent has been read, or the kernel would discard the answer together with that data.
 TOLD_MAX: Final = 16
 LINGER_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
-# A connection that was cut ends by itself, and has so long for it.  Whoever serves it may wait for
-# something else than its client, and its place is needed.
+# Time for a connection that was cut to end by itself.  The task that serves it may be waiting for
+# something other than the client, and the place is needed.
 CUT_S: Final = 1.0
-# Of heads whose end has not come, all connections together; each byte takes two.
+# Limit of all connections together for heads whose end has not arrived; a byte takes two in memory.
 HEADS_BYTES_MAX: Final = 4 * 2**20
 
 Who = Callable[[str, str], tuple[str, Kind]]
@@ -39,19 +39,20 @@ log = structlog.get_logger()
 
 
 class Entrance:
-    """The one of all HTTP ports."""
+    """Admits the connections of all HTTP ports."""
 
     def __init__(self, places: Places, who: Who, waiting: Collection[int] = ()) -> None:
-        """`who` says whose a connection is, by both its addresses; on `waiting` no file is read."""
+        """`who` maps a connection's two addresses to its owner; `waiting`: ports without files."""
         self.places = places
         self._who, self._waiting = who, frozenset(waiting)
         self.heads = Heads(HEADS_BYTES_MAX)
         self._told = 0
 
     def enter(self, stream: Any, ends: Ends, scope: Scope) -> Place:
-        """A place for a connection between two addresses, in their normal form.  Raises Full.
+        """Takes a place for a connection.  Raises Full.
 
-        `scope` is where it is served, as soon as it is.
+        `ends` has addresses in their normal form.  `scope` returns the cancel scope in which the
+        connection is served, None before that.
         """
         (client, _), (server, port) = ends
         who, kind = self._who(client, server)
@@ -59,7 +60,7 @@ class Entrance:
         return self.places.enter(who, kind, cost, partial(cut, stream, scope))
 
     async def refuse(self, stream: Any, client: str, why: Full) -> None:
-        """Say why; the connection is to be closed then."""
+        """Tells the client why, unless TOLD_MAX are being told; the caller closes the stream."""
         log.warning("connection refused", client=client, why=str(why))
         if self._told >= TOLD_MAX:
             return
@@ -75,15 +76,18 @@ class Entrance:
 
 
 class Heads:
-    """The beginnings of questions: of those whose end does not come, the oldest make room."""
+    """Limits the memory of incomplete request heads: the oldest are ended to make room."""
 
     def __init__(self, most: int) -> None:
         self._most = most  # bytes
-        self._held: dict[Callable[[], object], int] = {}  # by what ends it, the oldest first
+        self._held: dict[Callable[[], object], int] = {}  # by function that ends it, oldest first
         self.taken = 0  # bytes
 
     def hold(self, end: Callable[[], object], size: int) -> None:
-        """A connection, which `end` ends, holds so many bytes of a head; 0 where that is whole."""
+        """Notes that a connection holds `size` bytes of a head, 0 once the head is complete.
+
+        `end` ends that connection.
+        """
         self.taken += size - self._held.get(end, 0)
         if not size:
             self._held.pop(end, None)
@@ -96,7 +100,7 @@ class Heads:
 
 
 def cut(stream: Any, scope: Scope) -> None:
-    """End a connection; who serves it finds that out, or is cancelled."""
+    """Ends a connection; the task that serves it notices, or is cancelled after CUT_S."""
     with contextlib.suppress(OSError):
         stream.socket.shutdown(socket.SHUT_RDWR)
     if (serving := scope()) is not None:

@@ -1,12 +1,12 @@
-"""HTTP for the ports where nothing but files is asked for: h11 and sendfile.
+"""HTTP server for the ports that only serve files: h11 and sendfile.
 
-An ASGI server that knows as much of ASGI as web/files.py needs.  Under Hypercorn each byte of a
-file is copied four times on its way, and sixteen boxes at once get half of what nginx gives them;
-here the kernel sends from its page cache (the extension http.response.zerocopysend), as fast as
-nginx (DESIGN.md#libraries-and-what-was-rejected).  A send to a client that is gone raises, and
-nothing is shielded: a stop need not wait for anybody.
+It implements as much of ASGI as web/files.py needs.  Under Hypercorn each byte of a file is copied
+four times on its way, and sixteen boxes at once get half of what nginx gives them.  Here the kernel
+sends from its page cache (the extension http.response.zerocopysend), as fast as nginx
+(DESIGN.md#libraries-and-what-was-rejected).  A send to a client that is gone raises, and no send is
+shielded from cancellation, so a stop waits for nobody.
 
-Must not: answer anything itself but what is no HTTP at all.
+Must not: answer anything itself except bytes that are no HTTP.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ from appliance.web.request_heads import HEAD_BYTES_MAX
 from appliance.web.sending import PIECE_BYTES, STALL_S, Owed, tell
 from appliance.web.shares import Full, Place, note
 
-# A kept-alive connection without a question, and the time a question may take to arrive.
+# How long a kept-alive connection may be idle; a request must arrive within this time, too.
 IDLE_S: Final = 30.0
-# After the last answer: so that unread bytes from the client don't make the kernel drop its tail.
+# How long we go on reading after the last answer: unread bytes from the client would make the
+# kernel drop the end of that answer.
 LINGER_S: Final = 2.0
-# Of questions at once, and of later ones while a file goes out: some twenty of iPXE's.  What is
-# more stays in the kernel.
+# Bytes of requests that are read at once, and of later requests kept while a file goes out: some
+# twenty requests of iPXE's.  Further bytes stay in the kernel.
 PIPELINED_BYTES_MAX: Final = 2**12
 _DISK_THREADS_MAX: Final = 16
-# At most this is sent in one turn: some 0.3 ms of the loop, which is what a hand-over then waits.
+# Bytes sent in one turn at most: some 0.3 ms of the loop, for which a hand-over may have to wait.
 TURN_BYTES: Final = 2**20
 
 logger = structlog.get_logger()
 
 
 class HungUp(ConnectionError):
-    """The client is gone, or takes nothing any more."""
+    """The client is gone, or no longer takes data."""
 
 
 @attrs.define
@@ -60,9 +61,9 @@ class _Server:
     app: App
     limiter: trio.CapacityLimiter
     owed: Owed
-    entrance: Entrance | None = None  # None: whoever comes is let in
-    # One of them sends in each round of the loop.  Without it a job waited 36 ms for its box while
-    # 16 others loaded: each step of a hand-over let all of them go first, 1 MiB apiece.
+    entrance: Entrance | None = None  # None: everybody is let in
+    # One client is sent to in each round of the loop.  Without this lock a job waited 36 ms for its
+    # box while 16 others loaded: each step of a hand-over waited for all of them, 1 MiB apiece.
     turn: trio.Lock = attrs.Factory(trio.Lock)
     warm: Warm = attrs.Factory(lambda: Warm(TURN_BYTES))
     stopping: bool = False
@@ -79,10 +80,10 @@ async def serve(
     owed: Owed | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on bound `sockets`, which are closed when it stops.
+    """Serves `app` on bound `sockets`, which are closed when it stops.
 
-    `owed` counts what its clients have not taken, with those of other doors.
-    When `stop` returns nobody new is let in, and answers under way get `patience` seconds.
+    `owed` counts the bytes that clients have not taken; other doors share it.
+    When `stop` returns, nobody new is let in, and answers under way get `patience` seconds.
     """
     server = _Server(app, trio.CapacityLimiter(_DISK_THREADS_MAX), owed or Owed(), entrance)
     for sock in sockets:
@@ -103,7 +104,7 @@ async def serve(
 
 
 async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
-    """One client: it is let in, or told that there is no place."""
+    """Serves one client, or tells it that there is no place."""
     place, entrance = None, server.entrance
     try:
         async with stream:
@@ -119,7 +120,7 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
             with scope:
                 await _connection(server, stream, ends, place)
     except OSError:
-        pass  # it is gone
+        pass  # the client is gone
     finally:
         if entrance is not None and place is not None:
             entrance.places.leave(place)
@@ -128,7 +129,7 @@ async def _visitor(server: _Server, stream: trio.SocketStream) -> None:
 async def _connection(
     server: _Server, stream: trio.SocketStream, ends: Ends, place: Place | None
 ) -> None:
-    """From its first question to its last."""
+    """Answers the requests of one connection."""
     try:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         while not server.stopping:
@@ -136,21 +137,21 @@ async def _connection(
             request = await _question(server, stream, http, ends[0][0])
             note(place, idle=False)
             if request is None and server.stopping:
-                return  # nothing is on its way that a hurry could spoil
+                return  # no answer is under way, so there is no need to linger
             if request is None:
                 break
             exchange = _Exchange(server, stream, http, request, place)
             try:
                 await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
             finally:
-                exchange.hold(0)  # the next question counts what there is of it
+                exchange.hold(0)  # the next request counts its own bytes
             if {http.our_state, http.their_state} != {h11.DONE}:
                 break
             http.start_next_cycle()
-        note(place, idle=True)  # it has its answer, and others may need its place
+        note(place, idle=True)  # the client has its answer, and others may need the place
         await _linger(stream)
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # it is gone; whoever sent to it knows
+        pass  # the client is gone; the code that sent to it has seen the error
     except Exception:
         logger.exception("a request failed")
 
@@ -158,7 +159,7 @@ async def _connection(
 async def _question(
     server: _Server, stream: trio.SocketStream, http: h11.Connection, client: str
 ) -> h11.Request | None:
-    """The next request; None when there will be none."""
+    """Returns the next request; None when there will be none."""
     with trio.move_on_after(IDLE_S) as scope:
         server.idle.add(scope)
         try:
@@ -177,7 +178,7 @@ async def _question(
             if server.entrance is not None:
                 server.entrance.heads.hold(scope.cancel, 0)
         if isinstance(event, h11.Request):
-            http.next_event()  # of a request without a body its end, and so its state is DONE
+            http.next_event()  # the end of a request without a body; its state is DONE then
             return event
     if http.trailing_data[0] and not server.stopping:
         await _no_http(stream, http, 408, late(IDLE_S))
@@ -203,7 +204,7 @@ async def _linger(stream: trio.SocketStream) -> None:
 
 
 class _Exchange:
-    """One request and its answer, as ASGI shows them."""
+    """One request and its answer, as an ASGI app sees them."""
 
     def __init__(
         self,
@@ -219,14 +220,14 @@ class _Exchange:
         self._request = request
         self._place = place
         self._asked = False
-        self._ahead = len(http.trailing_data[0])  # bytes of later questions that came already
+        self._ahead = len(http.trailing_data[0])  # bytes of later requests that arrived already
         self._client = stream.socket.getpeername()[0]
         self._bodiless = request.method == b"HEAD"
         self._head = b""  # goes out together with the first piece of the body
         self.hold(self._ahead)
 
     def scope(self, client: tuple[str, int], server: tuple[str, int]) -> dict[str, Any]:
-        """What is asked."""
+        """Returns the request as an ASGI scope."""
         path, _, query = self._request.target.partition(b"?")
         return {
             "type": "http",
@@ -245,7 +246,10 @@ class _Exchange:
         }
 
     async def receive(self) -> Mapping[str, Any]:
-        """An empty body, then the news that the client hung up.  A body that is sent is ignored."""
+        """Returns an empty body, then, once the client has hung up, a disconnect.
+
+        A body that the client sends is ignored.
+        """
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -261,16 +265,16 @@ class _Exchange:
                 self._http.receive_data(data)
                 self.hold(self._ahead)
         else:
-            await trio.sleep_forever()  # enough; a send will notice a hang-up
+            await trio.sleep_forever()  # reads no more; a send will notice a hang-up
         return {"type": "http.disconnect"}
 
     def hold(self, size: int) -> None:
-        """So many bytes of later questions are kept, and count among those of heads."""
+        """Counts `size` kept bytes of later requests among those of heads."""
         if self._server.entrance is not None and self._place is not None:
             self._server.entrance.heads.hold(self._place.cut, size)
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """Head, piece of a body, or part of a file.  Raises HungUp."""
+        """Sends a head, a piece of a body or a part of a file.  Raises HungUp."""
         if message["type"] == "http.response.start":
             self._begin(message)
             return
@@ -297,7 +301,10 @@ class _Exchange:
                 raise HungUp("the client is gone") from error
 
     async def _send_file(self, file: int, offset: int, count: int) -> None:
-        """`count` bytes of an open file.  The loop does not wait for the disk, nor for others."""
+        """Sends `count` bytes of an open file, without blocking the loop.
+
+        Raises HungUp, and OSError for trouble with the file.
+        """
         self._http.send_with_data_passthrough(h11.Data(data=_Elsewhere(count)))  # type: ignore[arg-type]
         await self._write(b"")
         end = offset + count
@@ -333,7 +340,7 @@ class _Exchange:
 
 @attrs.frozen
 class _Elsewhere:
-    """Stands for bytes that h11 shall count and not see."""
+    """Stands for bytes that h11 counts but does not get."""
 
     count: int
 

@@ -1,11 +1,11 @@
-"""Kernels, initrds and anything else that lies in a file go out to the boxes here.
+"""Serves kernels, initrds and all other files to the boxes.
 
 A plain ASGI callable beside Quart, whose own file sending is some thirty times slower
-(DESIGN.md#libraries-and-what-was-rejected): GET and HEAD, one Range, ETag and dates, and an exact
-account of what each box got.
-Two things Hypercorn does not do for us: it drops what is sent after a client hung up without a
-word, so somebody must listen for that; and an answer that cannot be finished must end short of
-its Content-Length, which happens when the callable returns without its last message.
+(DESIGN.md#libraries-and-what-was-rejected).  It answers GET and HEAD, with one Range, ETag and
+dates, and reports exactly what each box got.
+Two things Hypercorn does not do for us.  It silently drops data that is sent after a client hung
+up, so a task here listens for hang-ups.  And an answer that cannot be completed must end short of
+its Content-Length; for that the callable returns without sending its last message.
 
 Must not: know what the files are, open one itself (open_files.py), let the loop wait for a disk.
 """
@@ -44,31 +44,34 @@ OCTETS: Final = "application/octet-stream"
 # Longer than a burst of boots, far below iPXE's 120 s; iPXE obeys it (docs/firmware.md#chaining).
 RETRY_AFTER_S: Final = 5
 
-# Of a file, handed to sendfile with one message.  A lease is renewed after each: even over a link
-# that carries 25 kB/s, sooner than the 180 s of an offer.
+# Bytes of a file that one message hands to sendfile.  A lease is renewed after each message: even
+# over a link of 25 kB/s that is sooner than the 180 s of an offer.
 HANDED_BYTES: Final = 4 * 2**20
 
 logger = structlog.get_logger()
 
 
 class Progress(Protocol):
-    """Who wants to know what reached whom.  Called on the loop; must be quick."""
+    """Is told what was sent to which client.  Called on the loop, so it must be quick."""
 
     def moved(self, client: str, path: str, n: int) -> None:
-        """`n` more body bytes of `path` went to the address `client`."""
+        """Is told that `n` more body bytes of `path` went to the address `client`."""
 
     def done(self, client: str, path: str, size: int, seconds: float) -> None:
-        """The last byte of `path` went to `client`, in an answer that took `seconds`.
+        """Is told that the last byte of `path` went to `client`, in an answer of `seconds`.
 
-        With a `size` of 0 it has the file already, as it is now.
+        A `size` of 0 means that the client already has the current file.
         """
 
     def missing(self, client: str, path: str, reached: str) -> None:
-        """`client` wanted to GET `path` from us, whom it calls `reached`: the disk has it not."""
+        """Is told that `client` sent a GET for `path`, which is not on the disk.
+
+        `reached` is our address as the client knows it.
+        """
 
 
 class Unwatched:
-    """A Progress nobody looks at."""
+    """A Progress that ignores everything."""
 
     def moved(self, client: str, path: str, n: int) -> None: ...
 
@@ -78,7 +81,7 @@ class Unwatched:
 
 
 class Files:
-    """Serves what lies below `roots`: URL prefix ("/os") -> directory."""
+    """Serves the files below `roots`, a map of URL prefix ("/os") to directory."""
 
     def __init__(
         self, roots: Mapping[str, Path], progress: Progress, disk: Disk | None = None
@@ -102,7 +105,7 @@ class Files:
             )
             await _refuse(request, send, error.status, str(error))
         except NotFound as error:
-            # Why is the operator's business: a client need not learn where a symlink leads.
+            # Only the log says why: a client need not learn where a symlink leads.
             log = logger.warning if isinstance(error, LeavesRoots) else logger.info
             log("no such file", client=request.client, path=request.path, why=str(error))
             if isinstance(error, Gone) and request.method == "GET":
@@ -137,9 +140,9 @@ async def send_bytes(
     progress: Progress | None = None,
     content_type: str = OCTETS,
 ) -> None:
-    """Answer with `data` as if it were a file: GET, HEAD, Range, and the same account.
+    """Answers with `data` as if it were a file: GET, HEAD, Range, and reports to `progress`.
 
-    `path` is the name that `progress` is told.
+    `path` is the name under which `progress` is told.
     """
     request = attrs.evolve(_Request.of(scope), path=path)
     if request.method not in ("GET", "HEAD"):
@@ -223,7 +226,10 @@ async def _stream(
     stop: int,
     progress: Progress,
 ) -> int:
-    """How far it came: `stop`, or less if the client hung up or the file has shrunk."""
+    """Sends a part of `body`; returns where it ended.
+
+    That is `stop`, or less if the client hung up or the file could not be read so far.
+    """
     reached = start
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_hung_up, receive, nursery.cancel_scope)
@@ -238,9 +244,9 @@ async def _stream(
                 logger.warning("file not sent to its end", **told, why=str(error))
                 break
             if reached + length < stop and not request.zero_copy:
-                # A send into a closed connection returns as if it had worked, and puts the news
-                # into `receive`; by the next tick _until_hung_up has read it and cancelled this.
-                # After the last byte a hang-up is no news: whoever has everything may go.
+                # A send into a closed connection returns as if it had worked, and makes `receive`
+                # return a disconnect; by the next tick _until_hung_up has cancelled this loop.
+                # After the last byte a hang-up does not matter: the client has everything.
                 await trio.lowlevel.checkpoint()
             reached += length
             progress.moved(request.client, request.path, length)
@@ -253,7 +259,7 @@ async def _stream(
 async def _piece(
     request: _Request, body: Body, start: int, stop: int
 ) -> tuple[Mapping[str, Any], int]:
-    """The message with the next part of the body, and its length.  Raises OSError."""
+    """Returns the message with the next part of the body, and its length.  Raises OSError."""
     if request.zero_copy and (file := body.descriptor) is not None:
         length = min(HANDED_BYTES, stop - start)
         if os.fstat(file).st_size < start + length:
@@ -298,5 +304,5 @@ def _retry_after() -> tuple[bytes, bytes]:
 
 
 def _readable(names: list[bytes]) -> str:
-    """The path in words that can be logged, shown and kept whatever the bytes are."""
+    """Returns the path as text that can be logged, shown and kept, whatever its bytes are."""
     return "/" + "/".join(name.decode("utf-8", "backslashreplace") for name in names)

@@ -1,8 +1,9 @@
-"""What is said on a connection: HTTP/1.1 and WebSockets, as Hypercorn and h11 understand them.
+"""HTTP/1.1 and WebSockets on a connection: classes of Hypercorn's, with its faults corrected.
 
-Hypercorn 0.18 goes on gathering a WebSocket message after it has called it too long; inflates one
-before it looks how long that makes it; speaks HTTP/2 with whoever begins so, which no client of
-ours does and nobody here has tried to break; and says no word to what is no HTTP.
+Hypercorn 0.18 goes on gathering a WebSocket message after it has refused it as too long; inflates
+a compressed message before it checks the resulting length; speaks HTTP/2 with any client that
+begins so, which none of ours does and which has not been tested here for attacks; and sends no
+reason to a client whose request is no HTTP.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from wsproto.events import Message, TextMessage
 from appliance.turns import own_round
 from appliance.web import request_heads
 
-# Of what came of a WebSocket, looked through before others get their turn: 170 frames without a
-# word, at 6 us each.  All that one read brings, 30 ms, held the loop for as long as clients liked.
+# Bytes of a WebSocket that are parsed before others get their turn: 170 empty frames, at 6 us each.
+# All bytes of one read took 30 ms, so clients could keep the loop busy for as long as they liked.
 FRAMES_BYTES: Final = 2**10
 _EXTENSIONS: Final = b"sec-websocket-extensions"
 
@@ -39,43 +40,43 @@ log = structlog.get_logger()
 
 
 class TooLong(Exception):
-    """A message is too long, and its sender has been told so."""
+    """A message is too long; its sender has been told so."""
 
 
 class Http(H11Protocol):
-    """HTTP/1.1, and no way from there to HTTP/2."""
+    """HTTP/1.1, without an upgrade to HTTP/2."""
 
-    _held = b""  # of an answer, until what follows is there
+    _held = b""  # bytes of an answer, kept back until the next ones follow
     _chunked = False
 
     @property
     def awaits_head(self) -> bool:
-        """Whether what comes next is a question's head, which waits for its turn by itself."""
+        """Returns whether a request's head comes next, which waits for its turn by itself."""
         return self.connection.their_state is h11.IDLE
 
     @property
     def takes_plain(self) -> bool:
-        """Whether what comes next is a body's bytes, which cost nothing to look through.
+        """Returns whether bytes of an unchunked body come next, which cost nothing to parse.
 
-        Those of a body in chunks do: a chunk may have one of them.
+        A chunked body does cost time, since a chunk may hold a single byte.
         """
         return self.connection.their_state is h11.SEND_BODY and not self._chunked
 
     @property
     def waiting(self) -> int:
-        """Bytes that have come, and are looked through when more has."""
+        """Returns how many bytes have arrived and will be parsed when more arrive."""
         return len(self.connection.trailing_data[0])
 
     def receive(self, data: bytes) -> None:
-        """Take bytes; b"": no more will come."""
+        """Takes bytes; b"": no more will come."""
         self.connection.receive_data(data)
 
     async def look_through(self) -> None:
-        """See what has come: questions, bodies, a WebSocket's frames."""
+        """Parses and handles what has arrived: requests, bodies, a WebSocket's frames."""
         await self._handle_events()
 
     async def _handle_events(self) -> None:
-        """As Hypercorn's; each head has its turn, also behind a body or another question."""
+        """Like Hypercorn's, but each head waits for its turn, also behind a body or a request."""
         while True:
             if self.connection.they_are_waiting_for_100_continue:
                 headers = self.config.response_headers("h11")
@@ -97,7 +98,7 @@ class Http(H11Protocol):
                 return
 
     async def _took(self, event: Any) -> bool:
-        """Take what h11 or a WebSocket has; whether there may be more of it."""
+        """Handles an event of h11 or a WebSocket; returns whether there may be more events."""
         over = isinstance(event, h11.ConnectionClosed) or event is h11.NEED_DATA
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
@@ -118,13 +119,13 @@ class Http(H11Protocol):
         return self.client[0] if self.client else "unknown"
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn's own would begin HTTP/2 here."""
+        """Notes whether the body is chunked; Hypercorn's own method would begin HTTP/2 here."""
         self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
 
     async def _send_h11_event(self, event: Any) -> None:
-        """Answer: the head goes out with the first bytes, and the end with the last.
+        """Sends an answer: its head together with the first bytes, its end with the last.
 
-        Packets by themselves, they were a tenth of what it costs that a box asks again.
+        Sent as packets of their own they made up a tenth of the cost of a box asking again.
         """
         try:
             self._held += self.connection.send(event) or b""
@@ -137,7 +138,7 @@ class Http(H11Protocol):
             await self._flush()
 
     async def _maybe_recycle(self) -> None:
-        await self._flush()  # an app that ends short of its body
+        await self._flush()  # for an app that ends before its body is complete
         await super()._maybe_recycle()
 
     async def _flush(self) -> None:
@@ -146,19 +147,19 @@ class Http(H11Protocol):
             await self.send(RawData(data=data))
 
     async def give_up(self, seconds: float) -> None:
-        """Say that a request has not become whole, where anything came of one."""
+        """Answers 408 if only a part of a request has arrived."""
         if self.connection.our_state is h11.IDLE and self.connection.trailing_data[0]:
             await self._refuse(408, late(seconds))
 
     async def _send_error_response(self, status_code: int) -> None:
-        """Answer what is no HTTP; called where h11 has just said why."""
+        """Refuses bytes that are no HTTP; called while h11's exception is being handled."""
         await self._refuse(status_code, no_http(sys.exception()))
 
     async def _refuse(self, status_code: int, why: str) -> None:
         log.warning("no HTTP", client=self.client and self.client[0], why=why)
         body = f"{why}\n".encode()
         headers = [("content-length", str(len(body))), ("connection", "close")]
-        # At one go: an answer to an earlier question may be under way, and would come in between.
+        # In one send: an answer to an earlier request may be under way and would get in between.
         said = self.connection.send(h11.Response(status_code=status_code, headers=headers)) or b""
         said += self.connection.send(h11.Data(data=body)) or b""
         said += self.connection.send(h11.EndOfMessage()) or b""
@@ -166,22 +167,22 @@ class Http(H11Protocol):
 
 
 class Stream(HTTPStream):
-    """One question and its answer."""
+    """One request and its answer."""
 
-    last = False  # what is being sent ends the answer
+    last = False  # whether the message that is being sent ends the answer
 
     async def app_send(self, message: Any) -> None:
-        """What the app says."""
+        """Sends a message of the app."""
         body = message is not None and message["type"] == "http.response.body"
         self.last = body and not message.get("more_body", False)
         await super().app_send(message)
 
 
 class Handshake(WSStream):
-    """A WebSocket, or what would be one.
+    """A WebSocket, or a handshake that may become one.
 
-    No extension is taken up, whatever its client offers: 32 kB that are compressed may be 32 MB,
-    and are so before anybody can say that they are too long.  No client of ours needs one.
+    No extension is accepted, whatever the client offers: 32 compressed kB may become 32 MB, and
+    Hypercorn inflates them before their length can be checked.  No client of ours needs one.
     """
 
     buffer: Buffer
@@ -191,7 +192,7 @@ class Handshake(WSStream):
         return self.client[0] if self.client else "unknown"
 
     async def handle(self, event: Event) -> None:
-        """Take what came; behind a handshake that its app refuses, nothing is listened to."""
+        """Handles an event; ignores what arrives after a handshake that the app refused."""
         if isinstance(event, Request):
             headers = [(name, value) for name, value in event.headers if name != _EXTENSIONS]
             event = dataclasses.replace(event, headers=headers)
@@ -208,22 +209,22 @@ class Handshake(WSStream):
             if self.closed:
                 break
             piece = event.data[start : start + FRAMES_BYTES]
-            await own_round(self._who)  # what follows, up to its first wait, is this round's
+            await own_round(self._who)  # this round's slice is the code up to the next wait
             await super().handle(Data(stream_id=self.stream_id, data=piece))
-            self.buffer.check()  # it was told; its seat is not kept until it goes
-        if self.closed and self.connection.state is ConnectionState.OPEN:  # nobody said goodbye
+            self.buffer.check()  # the client was told; its seat is not kept until it hangs up
+        if self.closed and self.connection.state is ConnectionState.OPEN:  # without a close frame
             why = "this is no WebSocket's frame, or is compressed, which was not agreed on"
             log.warning("no websocket", client=self.client and self.client[0], why=why)
 
     async def app_send(self, message: Any) -> None:
-        """What the app says.  With `websocket.accept` it may say how long a message it takes."""
+        """Sends a message of the app; `websocket.accept` may set `message_bytes_max`."""
         if message is not None and message["type"] == "websocket.accept":
             self.buffer.max_length = message.get("message_bytes_max", self.buffer.max_length)
         await super().app_send(message)
 
     async def _send_error_response(self, status_code: int) -> None:
-        """Refuse a handshake that is none, or more behind it than that, or any on this port."""
-        none = status_code == 400  # Hypercorn says this, else its app does
+        """Refuses a broken handshake, a frame sent before its answer, or what the app refuses."""
+        none = status_code == 400  # 400 comes from Hypercorn, other codes from the app
         if not none:
             why = "no WebSocket is here"
         elif self.app_put is None:
@@ -247,13 +248,13 @@ class Handshake(WSStream):
 
 
 class Buffer(WebsocketBuffer):
-    """A WebSocket message on its way in, as bytes: as text, one rare character makes it four times
-    as large."""
+    """An incoming WebSocket message, kept as bytes: as text, one rare character would make it four
+    times as large."""
 
     _is_text = False
 
     def extend(self, event: Message[Any]) -> None:
-        """Take a part of it.  Raises FrameTooLargeError once, then TooLong."""
+        """Adds a part of the message.  Raises FrameTooLargeError once, then TooLong."""
         self.check()
         if self.value is None:
             self.value = BytesIO()
@@ -265,12 +266,12 @@ class Buffer(WebsocketBuffer):
             raise FrameTooLargeError
 
     def check(self) -> None:
-        """Raises TooLong where it is."""
+        """Raises TooLong if the message is too long."""
         if self.length > self.max_length:
             raise TooLong(f"more than {self.max_length} bytes in one message")
 
     def to_message(self) -> dict[str, Any]:
-        """The whole of it, as ASGI says it."""
+        """Returns the whole message in ASGI's form."""
         assert isinstance(self.value, BytesIO)
         data = self.value.getvalue()
         whole = {"text": data.decode()} if self._is_text else {"bytes": data}
@@ -278,10 +279,10 @@ class Buffer(WebsocketBuffer):
 
 
 def no_http(error: BaseException | None) -> str:
-    """Why a request is none, in a line, with the beginning of what was sent as Python writes it."""
+    """Returns why bytes are no request, in one line that quotes their beginning as a repr."""
     return f"this is no HTTP/1.1 request: {str(error)[:100]}"
 
 
 def late(seconds: float) -> str:
-    """What is said where a request goes no further."""
+    """Returns what a client is told whose request did not become complete in time."""
     return f"no whole request came within {seconds:.0f} s"

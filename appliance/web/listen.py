@@ -1,9 +1,9 @@
-"""The listening sockets, made by us or by systemd: their connections inherit options set on them.
+"""The listening sockets, made by us or by systemd; connections inherit the options set on them.
 
 On port 3000, keepalive and TCP_USER_TIMEOUT free the seat of a box that lost power without a FIN
-(docs/firmware.md#waiting: 39 s against never), and on 20001 that of a monitor which is gone or
-reads no more.  A box that loads a kernel may be busy for longer than that, so the other ports have
-none of it.
+(docs/firmware.md#waiting: after 39 s instead of never).  On 20001 they do so for a monitor that is
+gone or no longer reads.  The other ports do not have these options: a box that loads a kernel may
+be busy for longer than these timeouts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from appliance import addresses
 from appliance.config import Config
 from appliance.errors import BadConfig
 
-BACKLOG: Final = 4096  # a room of boxes after a power cut asks within the same seconds
-# A parked box is probed 10 s after its last sign, then every 5 s, three times; unanswered data
-# (a comment line) is given up after 25 s.  Both end below 60 s with a drip of 30 s.  The 25 s hold
-# for probes, too, and so the first must not be late: at 20 s, one lost packet cut off a box.
+BACKLOG: Final = 4096  # after a power cut a room of boxes connects within the same few seconds
+# A parked box is probed 10 s after its last packet, then every 5 s, three times; a connection whose
+# data (a comment line) is unacknowledged is closed after 25 s.  With a drip of 30 s both end within
+# 60 s.  The 25 s hold for probes, too, so the first probe must be early: when it was sent after
+# 20 s, one lost packet cut off a box.
 KEEPALIVE_IDLE_S: Final = 10
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
@@ -33,10 +34,10 @@ log = structlog.get_logger()
 
 
 def sockets(config: Config, passed: Sequence[socket.socket] = ()) -> list[socket.socket]:
-    """One bound socket for each HTTP port; those in `passed` listen already, ours not yet.
+    """Returns one bound socket for each HTTP port; those from `passed` already listen, ours do not.
 
-    Raises BadConfig.  A passed one that is nobody's door is named in the log: its unit is older
-    than the configuration.
+    Raises BadConfig.  A passed socket for which there is no door is logged: its unit is older than
+    the configuration.
     """
     held = {_place(sock): sock for sock in passed if sock.family != socket.AF_UNIX}
     made = []
@@ -65,14 +66,14 @@ def _close(made: Sequence[socket.socket]) -> None:
 
 
 def control(config: Config, passed: Sequence[socket.socket]) -> socket.socket | None:
-    """The one among `passed` that is the command line's door."""
+    """Returns the socket in `passed` that is the control socket, None if there is none."""
     path = str(config.paths.control_socket)
     found = (sock for sock in passed if sock.family == socket.AF_UNIX)
     return next((sock for sock in found if sock.getsockname() == path), None)
 
 
 def ports_of(config: Config) -> tuple[int, ...]:
-    """The HTTP ports."""
+    """Returns the HTTP ports."""
     ports = config.ports
     return (
         ports.scheduler, ports.os, ports.initrd, ports.upload, ports.results, ports.monitor,
@@ -80,10 +81,10 @@ def ports_of(config: Config) -> tuple[int, ...]:
 
 
 def cut(config: Config) -> int:
-    """End every connection of our doors; returns how many there were.
+    """Ends every connection of our doors; returns how many there were.
 
-    Hypercorn shields its sends from cancellation, so a client that stopped reading would hold a
-    stop for as long as it likes.  What nobody reads any more is found among our own descriptors.
+    Hypercorn shields its sends from cancellation, so a client that stopped reading could delay a
+    stop for as long as it likes.  The connections are found among our own open descriptors.
     """
     ended = 0
     for name in os.listdir("/proc/self/fd"):
@@ -104,9 +105,9 @@ def _place(sock: socket.socket) -> tuple[str, int]:
 
 
 def _check_families(sock: socket.socket) -> None:
-    """Raises BadConfig for a socket on every address that takes IPv6 alone: our boxes have IPv4.
+    """Raises BadConfig for a socket on `::` that accepts IPv6 only, since our boxes have IPv4.
 
-    It was made elsewhere, and what it takes cannot be changed any more.
+    Such a socket was passed to us, and IPV6_V6ONLY cannot be changed once it is bound.
     """
     address, port = _place(sock)
     if address == "::" and sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
@@ -120,7 +121,7 @@ def _bound(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says: `::` is for both families
+    if family == socket.AF_INET6:  # `::` is for both families, whatever net.ipv6.bindv6only says
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         sock.bind((address, port))
@@ -131,7 +132,7 @@ def _bound(address: str, port: int) -> socket.socket:
 
 
 def _set_options(sock: socket.socket, *, waits: bool) -> None:
-    """All of them, and on a passed socket, too: its unit may say something else."""
+    """Sets all options, also on a passed socket, since its unit may say something else."""
     idle = KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(waits))

@@ -1,9 +1,9 @@
-"""Which open file a URL path names, and reading it without making the loop wait.
+"""Opens the file that a URL path names, and reads it without blocking the loop.
 
-A path is judged where it *landed*, not where it seems to lead: the kernel walks it, symlinks and
-all, to a handle that can do nothing (O_PATH); only when that handle turns out to be a regular
-file inside the served roots is the very same inode opened for reading.  So a swap of names in
-between gains nothing, and no device or FIFO is ever opened.
+A path is judged by the file it resolves to, not by its text.  The kernel resolves it, including
+symlinks, to an O_PATH descriptor, which can neither read nor write.  Only if that descriptor is a
+regular file inside the served roots, the same inode is opened for reading.  So swapping names in
+between gains an attacker nothing, and no device or FIFO is ever opened.
 
 Must not: write, list directories, know HTTP.
 """
@@ -26,64 +26,65 @@ import trio
 from appliance import threads
 from appliance.errors import BadRequest, NotFound, Refused
 
-# Of a file at once, where the kernel does not send from it.  A client that does not read holds two
-# of them, and there may be a thousand such: with 1 MiB they held 2 GB.
+# Bytes of one read, where the kernel does not send from the file.  A client that does not read
+# keeps two such chunks in memory, and there may be a thousand such clients: with chunks of 1 MiB
+# they held 2 GB.
 CHUNK_BYTES: Final = 2**15
-# A cold disk serves a few readers well and many badly; boxes beyond these wait their turn, and
-# the other users of threads are not starved by them.
+# A disk serves a few readers of uncached files well and many badly.  Further boxes wait, and other
+# users of threads are not starved.
 _DISK_THREADS_MAX: Final = 16
 
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-# What the kernel says of a path that names nothing we could serve, whatever else is there.
+# The kernel's errors for a path that names no file we could serve.
 _NAMES_NOTHING: Final = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # RWF_NOWAIT: "not in memory", and "this filesystem cannot tell" (fuse, some network mounts).
 _ASK_A_THREAD: Final = {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
-# Filled and emptied between two awaits, so all readers share one that stays in the CPU's cache.
-# From mmap for the sake of its alignment: the kernel copies from whole pages, and into a buffer
-# that starts 16 bytes after a page boundary, as a large bytearray does, it does so at a fifth of
-# the speed (2.0 against 9.5 GB/s; loads wait for stores whose addresses end alike).
+# Filled and emptied between two awaits, so all readers share one buffer, which stays in the CPU's
+# cache.  mmap aligns it to a page: the kernel copies from whole pages, and into a buffer that
+# starts 16 bytes after a page boundary, as a large bytearray does, it copies at a fifth of the
+# speed (2.0 instead of 9.5 GB/s; loads wait for stores whose addresses end alike).
 _scratch: Final = memoryview(mmap.mmap(-1, CHUNK_BYTES))
 
 
 class LeavesRoots(NotFound):
-    """The path, or a symlink on it, leads outside what is served."""
+    """The path, or a symlink on it, leads outside the served directories."""
 
 
 class Gone(NotFound):
-    """The disk has nothing of that name: what was there is there no more."""
+    """The disk has nothing of that name."""
 
 
 class Body(Protocol):
-    """What an answer's bytes are read from."""
+    """The source of an answer's bytes."""
 
     @property
     def size(self) -> int: ...
 
     @property
     def etag(self) -> bytes:
-        """A strong validator, quotes included; empty: there is none."""
+        """Returns a strong validator, quotes included; empty: there is none."""
 
     @property
     def modified(self) -> int | None:
-        """UTC seconds; None: unknown."""
+        """Returns the time of the last change in UTC seconds; None: unknown."""
 
     @property
     def descriptor(self) -> int | None:
-        """The open file, for a server that can send from it; None: there is none."""
+        """Returns the open file, for a server that can send from it; None: there is none."""
 
     async def read(self, offset: int, length: int) -> bytes:
-        """At least one byte and at most `length`; none if the body has become that short."""
+        """Returns 1 to `length` bytes; b"" if the body now ends before `offset`."""
 
     def close(self) -> None: ...
 
 
 class Disk(Protocol):
-    """Where bodies come from; tests in virtual time have one without threads."""
+    """Opens files; tests in virtual time use one without threads."""
 
     async def open(self, root: str, names: list[bytes]) -> Body:
-        """The file `names` below the URL prefix `root`.
+        """Opens the file `names` below the URL prefix `root`.
 
         Raises Gone: nothing there; NotFound: nothing that may be served; Refused: not readable;
         OSError: the disk or the table of open files is in trouble.
@@ -91,7 +92,7 @@ class Disk(Protocol):
 
 
 def parse_path(raw: bytes) -> list[bytes]:
-    """The names in a URL path as it came over the wire, percent-decoded once.
+    """Returns the names in a URL path from the wire, percent-decoded once.
 
     Raises BadRequest: broken percent, control characters.  NotFound: `..`, or a trailing slash,
     because directories are not served.
@@ -111,7 +112,7 @@ def parse_path(raw: bytes) -> list[bytes]:
 
 @attrs.define
 class OpenFile:
-    """A regular file inside the roots.  `size` is what it was when it was opened."""
+    """A regular file inside the roots.  `size` is its size when it was opened."""
 
     descriptor: int
     size: int
@@ -120,7 +121,7 @@ class OpenFile:
     limiter: trio.CapacityLimiter
 
     async def read(self, offset: int, length: int) -> bytes:
-        """From the page cache at once; from the disk in a thread."""
+        """Reads from the page cache at once, or from the disk in a thread."""
         length = min(length, CHUNK_BYTES)
         try:
             n = os.preadv(self.descriptor, [_scratch[:length]], offset, os.RWF_NOWAIT)
@@ -142,7 +143,7 @@ class RealDisk:
         self._limiter = trio.CapacityLimiter(_DISK_THREADS_MAX)
 
     async def open(self, root: str, names: list[bytes]) -> OpenFile:
-        # In a thread: every name on the way may need a directory block from the disk.
+        # In a thread: every name in the path may need a directory block from the disk.
         try:
             return await threads.run(self._open, root, names, limiter=self._limiter)
         except FileNotFoundError as error:
@@ -181,7 +182,7 @@ class RealDisk:
 
 @attrs.frozen
 class Bytes:
-    """A body that is in memory already."""
+    """A body in memory."""
 
     data: bytes
     etag: bytes = b""
@@ -193,8 +194,8 @@ class Bytes:
         return len(self.data)
 
     async def read(self, offset: int, length: int) -> bytes:
-        """A slice; the whole, as it is, if that is what was asked for."""
+        """Returns a slice; if that is the whole, without a copy."""
         return self.data[offset : offset + length]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there is no descriptor to close."""

@@ -1,7 +1,7 @@
-"""Which parts of files are in memory; the others are read in a thread: the loop never waits.
+"""Tells which parts of files are in memory; other parts are read in a thread, never on the loop.
 
-What was there a moment ago is there: a room of boxes loads the same files side by side, and to look
-at each part again for each of them took a twentieth of the whole.
+A part that was in memory a moment ago is assumed to be there still: a room of boxes loads the same
+files side by side, and checking each part again for each box took a twentieth of the whole time.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 import time
 from typing import Final
 
-# What is read from disk comes in pieces of at least this (Linux's default read-ahead), so that one
-# byte in each says enough.
+# The kernel reads from disk in pieces of at least this size (Linux's default read-ahead), so
+# probing one byte in each is enough.
 PROBE_EVERY: Final = 128 * 1024
-MOMENT_S: Final = 1.0  # much less than a page stays that somebody has just read
-PARTS_MAX: Final = 10_000  # that are remembered, 200 bytes each
+MOMENT_S: Final = 1.0  # much less than a page that was just read stays in memory
+PARTS_MAX: Final = 10_000  # parts that are remembered, 200 bytes each
 
 Which = tuple[int, int]  # a file: device and inode
 
@@ -27,10 +27,10 @@ class Warm:
 
     def __init__(self, part_bytes: int) -> None:
         self._part_bytes = part_bytes
-        self._seen: dict[tuple[Which, int], float] = {}  # a part, and when it was
+        self._seen: dict[tuple[Which, int], float] = {}  # when each part was last found in memory
 
     def holds(self, file: int, which: Which, offset: int, count: int) -> bool:
-        """Whether `count` bytes of an open file need no disk, as far as single bytes can tell."""
+        """Returns whether `count` bytes of an open file seem to be in memory, by probing bytes."""
         now = time.monotonic()
         last = (offset + count - 1) // self._part_bytes
         return all(

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What a request says about the part it wants and the copy it has (RFC 9110 §13 and §14).
-What cannot be understood is ignored, as the RFC allows: the answer is then the whole.
+Reads which part of a file a request wants and which copy the client has (RFC 9110 §13 and §14).
+A header that cannot be understood is ignored, as the RFC allows; the answer is then the whole file.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _BLANK: Final = b" \t"
 
 
 class Unsatisfiable(Exception):
-    """A range that has no byte in the file."""
+    """The range contains no byte of the file."""
 
 
 def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
-    """(start, stop) of the one range asked for; None: answer with the whole.
+    """Returns (start, stop) of the one range asked for; None: answer with the whole.
 
     Several ranges at once are answered with the whole.  Raises Unsatisfiable.
     """
@@ -41,7 +41,7 @@ def parse_range(header: bytes, size: int) -> tuple[int, int] | None:
 
 
 def _suffix(length: int | None, size: int) -> tuple[int, int] | None:
-    """The last `length` bytes.  Of an empty file that is everything, and has no first byte."""
+    """Returns the range of the last `length` bytes; None, so the whole, for an empty file."""
     if length is None:
         return None
     if length == 0:
@@ -50,12 +50,12 @@ def _suffix(length: int | None, size: int) -> tuple[int, int] | None:
 
 
 def _number(digits: bytes) -> int | None:
-    """No file is longer than 20 digits can say, and int() refuses thousands of them."""
+    """Returns the first 20 digits as a number: no file is larger, and int() refuses thousands."""
     return int(digits.lstrip(b"0")[:20] or b"0") if digits else None
 
 
 def asked(headers: Mapping[bytes, bytes], validators: Headers, size: int) -> tuple[int, int] | None:
-    """The range that a GET asks for, if it has no If-Range or one that still holds."""
+    """Returns the range that a GET asks for, if it has no If-Range or one that still holds."""
     header = headers.get(b"range")
     condition = headers.get(b"if-range")
     if header is None or (condition is not None and condition not in dict(validators).values()):
@@ -64,7 +64,7 @@ def asked(headers: Mapping[bytes, bytes], validators: Headers, size: int) -> tup
 
 
 def is_fresh(headers: Mapping[bytes, bytes], etag: bytes, modified: int | None) -> bool:
-    """What the client has already is what is here: 304.  Tags win over dates."""
+    """Returns whether the client's copy is current (304).  Tags take precedence over dates."""
     if (tags := headers.get(b"if-none-match")) is not None:
         known = [tag.strip(_BLANK).removeprefix(b"W/") for tag in tags.split(b",")]
         return known == [b"*"] or (etag != b"" and etag in known)
@@ -78,7 +78,7 @@ def is_fresh(headers: Mapping[bytes, bytes], etag: bytes, modified: int | None) 
 
 
 def validators(etag: bytes, modified: int | None) -> Headers:
-    """The headers a client can come back with."""
+    """Returns the headers with which a client can later ask whether its copy is current."""
     headers = [(b"etag", etag)] if etag else []
     if modified is not None:
         date = email.utils.formatdate(modified, usegmt=True)

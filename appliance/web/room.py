@@ -1,9 +1,9 @@
-"""Room in memory for what is being sent to a door: so much of all senders, and so much of each.
+"""Limits the memory for incoming messages of unknown length, for all senders and for each.
 
-For messages that do not say how long they become; a body that does waits for its berth (berths.py).
-Nobody waits for room.  Where there is none, one of those gives way whose message has not arrived
-yet: the one that has held most bytes for most time, and a small one only where there is no other.
-So slow senders lose their places to quick ones; who gave way is told, and may send it again.
+A body of known length waits for its berth instead (berths.py).  Nobody waits for room here.  When
+there is none, a message that has not arrived completely gives way: the one with the largest product
+of bytes and seconds, and a small one only if there is no other.  So slow senders lose their places
+to quick ones.  A sender whose message gave way is told so, and may send it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ GAVE_WAY = "others are sending too, and this took the most room for the longest:
 
 
 class Room:
-    """`most` bytes in all, of a sender at most `each`; what has no more than `small` is small."""
+    """Has `most` bytes in all, and at most `each` for a sender.
+
+    A message of at most `small` bytes is small.
+    """
 
     def __init__(self, most: int, each: int, small: int = 2**16) -> None:
         self._most, self._each, self.small = most, each, small
@@ -37,7 +40,7 @@ class Room:
 
     @contextlib.contextmanager
     def place(self, who: str) -> Iterator[Place]:
-        """A place for one message of `who`, empty at first."""
+        """Yields a place for one message of `who`, empty at first."""
         place = Place(self, who)
         self._places[place] = None
         try:
@@ -47,7 +50,7 @@ class Room:
             del self._places[place]
 
     def resize(self, place: Place, size: int) -> None:
-        """It has so many bytes from now on, for which there is room."""
+        """Counts `size` bytes for `place` from now on; the caller has made room for them."""
         held = self._held.pop(place.who, 0) + size - place.size
         if held:
             self._held[place.who] = held
@@ -55,14 +58,14 @@ class Room:
         place.size = size
 
     def make(self, more: int, place: Place) -> None:
-        """So many bytes more for `place`.  Raises NoRoom."""
+        """Makes room for `more` bytes of `place`.  Raises NoRoom."""
         while self._held.get(place.who, 0) + more > self._each:
             self._make_from(place, [one for one in self._places if one.who == place.who])
         while self.taken + more > self._most:
             self._make_from(place, self._places)
 
     def _make_from(self, place: Place, places: Iterable[Place]) -> None:
-        # One that holds nothing would make no room, however often it gave way.
+        # A place that holds nothing would free nothing, however often it gave way.
         able = [one for one in places if one.arrives and (one.size or one is place)]
         heaviest = max(able, key=Place.weight, default=place)
         if heaviest is place:
@@ -71,28 +74,28 @@ class Room:
 
 
 class Place:
-    """Where one message is gathered."""
+    """The room of one message."""
 
     def __init__(self, room: Room, who: str) -> None:
         self.who, self.size = who, 0
-        self.arrives = True  # it may have to give way
+        self.arrives = True  # not complete yet, so it may have to give way
         self._room = room
         self._since = trio.current_time()
         self._waiting: trio.CancelScope | None = None
         self._gone = False
 
     def hold(self, size: int) -> None:
-        """It has so many bytes now.  Raises NoRoom."""
+        """Notes that the message has `size` bytes now.  Raises NoRoom."""
         if self._gone:
             raise NoRoom(GAVE_WAY)
         if size > self.size:
             self._room.make(size - self.size, self)
         if not size or not self.size:
-            self._since = trio.current_time()  # of this message
+            self._since = trio.current_time()  # start of this message
         self._room.resize(self, size)
 
     async def wait(self, receive: Callable[[], Awaitable[T]]) -> T:
-        """What `receive` returns.  Raises NoRoom where others got the place meanwhile."""
+        """Returns what `receive` returns.  Raises NoRoom if the place was lost meanwhile."""
         with trio.CancelScope() as self._waiting:
             found = await receive()
         self._waiting = None
@@ -101,13 +104,13 @@ class Place:
         return found
 
     def weight(self) -> tuple[bool, float]:
-        """How soon it gives way: what has arrived never does, and is the lightest of all."""
+        """Returns a sort key: the heaviest gives way first; complete messages are lightest."""
         if not self.arrives:
             return False, -1.0
         return self.size > self._room.small, self.size * (trio.current_time() - self._since)
 
     def give_way(self) -> None:
-        """Others have its room from now on."""
+        """Frees the room for others; ends the wait for the rest of the message."""
         self._room.resize(self, 0)
         self._gone = True
         if self._waiting is not None:

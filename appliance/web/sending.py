@@ -1,9 +1,9 @@
-"""What goes out to a client: in pieces that it takes in time, or it is cut.
+"""Sends data to clients in pieces, and cuts off a client that does not take a piece in time.
 
-A client that takes nothing keeps its answer in memory, and its connection, for as long as it likes.
-So each piece has a time, and all that a server's clients have not taken has a size, beyond which
-those who took something longest ago have little time left.  A piece is a slow client's measure,
-too: to take one byte a minute is to take nothing.
+A client that reads nothing would otherwise keep its answer in memory, and its connection open, for
+as long as it likes.  So each piece has a timeout.  The bytes that all clients together have not
+taken have a limit; beyond it, the clients whose current piece began longest ago get a much shorter
+timeout.  A client must take a whole piece in that time: one byte a minute counts as nothing.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from typing import Final
 import structlog
 import trio
 
-# A box that takes nothing for this long has lost power, or has been unplugged.
+# A box that takes nothing for this long has lost power or has been unplugged.
 STALL_S: Final = 300.0
-# What must be taken in that time: 220 bytes a second, less than any modem carries.
+# A client must take this much within STALL_S: 220 bytes a second, less than any modem carries.
 PIECE_BYTES: Final = 2**16
-# Of all clients at all doors, given to be sent and not taken.  Each byte is there twice.
+# Limit of bytes that the clients of all doors together have not taken.  Each byte is in memory
+# twice.
 OWED_BYTES_MAX: Final = 16 * 2**20
-# Beyond that, for a piece: 6.5 kB/s, which every box in a lab takes, be it busy.
+# Timeout of a piece beyond that limit: 6.5 kB/s, which even a busy box in a lab takes.
 PRESSED_S: Final = 10.0
 
 log = structlog.get_logger()
 
 
 class TakesNothing(trio.BrokenResourceError):
-    """The client has not taken a piece in its time.
+    """The client has not taken a piece in time, and is treated as gone.
 
-    It is as good as gone; and no OSError, which some take for their disk's.
+    Not an OSError, since some callers take an OSError for an error of their disk.
     """
 
 
 class Owed:
-    """What the clients of all doors have been given and have not taken."""
+    """Counts the bytes that the clients of all doors have been sent and have not taken."""
 
     def __init__(self) -> None:
-        # Each with its size, and since when; who took something longest ago comes first.
+        # For each piece: bytes not taken yet, and when it began.  The oldest comes first.
         self._pieces: dict[trio.CancelScope, tuple[int, float]] = {}
         self._bytes = 0
 
     async def send(
         self, stream: trio.abc.SendStream, data: bytes, client: str, *, shield: bool = False
     ) -> None:
-        """Send all of it.  Raises TakesNothing, and what `stream` raises where nobody is there.
+        """Sends all of `data`.  Raises TakesNothing, and what `stream` raises for a gone client.
 
-        `shield`: no cancellation from outside cuts it in two.
+        `shield`: a cancellation from outside does not interrupt the send.
         """
         start, size = 0, len(data)
         while start < size:
@@ -73,6 +74,6 @@ class Owed:
 
 
 def tell(client: str, seconds: float) -> None:
-    """Say in the log that it is cut."""
+    """Logs that `client` is cut off."""
     why = f"it took less than {PIECE_BYTES} bytes in {seconds:.0f} s"
     log.warning("client cut", client=client, why=why)

@@ -1,12 +1,12 @@
 """Pure: no clock, no socket, no await.
 
-The files that the process may have open, in shares: so many for the state and what threads read,
-so many for the control socket, and of the rest most for the lab and some for everybody else.
+Divides the limit of open files into shares: one for the state and files that threads read, one for
+the control socket; most of the rest is for the lab, some for everybody else.
 
     limit = RESERVED + control + lab (boxes, providers, the server itself) + others
 
-Of each share one address has a part at most.  Where a share is full, who has less than the
-greediest address gets a place of that one: who holds all that he may keeps nobody out by it.
+One address gets at most a part of a share.  When a share is full, a newcomer that holds less than
+the greediest address takes a place from it, so an address that holds all it may locks nobody out.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ import attrs
 # Threads that read folders, images and hosts files, and the removal of a tree of results, which
 # holds a folder of each depth: 100.  Connections that are being turned away or cut: 48.
 RESERVED: Final = 208
-CONTROL_PART: Final = 64  # one of so many is the control socket's, for a connection and its file
+CONTROL_PART: Final = 64  # the control socket gets 1/64, for connections and a file for each
 CONTROL_MIN: Final = 16  # connections
-ROOT_KEPT: Final = 4  # of them; nobody but root gets these
+ROOT_KEPT: Final = 4  # connections of the control socket that only root gets
 LAB_PARTS: Final = (
     3,
     4,
-)  # of what is left: 10,000 parked boxes and their loads at a limit of 20,000
-# Of one address: a rack of two hundred boxes behind a relay that hides theirs, with their loads.
-# Of a smaller share at most a quarter, so that no address is a crowd by itself.
+)  # of the rest: enough for 10,000 parked boxes and their loads at a limit of 20,000
+# Limit of one address: enough for a rack of two hundred boxes and their loads behind a relay that
+# hides their addresses.  In a smaller share it is a quarter, so that one address cannot fill it.
 ADDRESS_MAX: Final = 512
 ADDRESS_PART: Final = 4
 HOST_PARTS: Final = (3, 4)  # of the lab's share: a lab may be one provider's virtual boxes
 CONNECTIONS_MIN: Final = 16  # however low the limit is
-# Of everybody else, however high the limit is: a thousand unknown boxes may wait, and beside them
-# there are people.  A connection that says nothing takes 10 kB, and strangers can have thousands.
+# Limit of everybody else, however high the limit of open files is: enough for a thousand unknown
+# boxes that wait, and for people.  A silent connection takes 10 kB, and strangers can open
+# thousands.
 OTHERS_MAX: Final = 2048
-LEAVING_MAX: Final = 16  # connections of a share that were cut and are not gone yet
+LEAVING_MAX: Final = 16  # connections of a share that were cut and have not ended yet
 
 WAITS: Final = 1  # descriptors: a parked box reads no file
 READS: Final = 2  # a connection, and the file that it reads or writes
 
 
 class Kind(enum.Enum):
-    """Who it is, as far as its address says."""
+    """The kind of client, judged by its address."""
 
-    BOX = "box"  # a known testbox was there last
-    HOST = "host"  # the server itself, or who runs virtual boxes
+    BOX = "box"  # the address was last a known testbox's
+    HOST = "host"  # the server itself, or a machine that runs virtual boxes
     OTHER = "other"
 
 
@@ -56,7 +57,7 @@ _LEAVING: Final = "too many connections are being closed"
 
 
 class Full(Exception):
-    """There is no place; the words say for whom."""
+    """There is no place; the message says which limit was reached."""
 
 
 @attrs.frozen
@@ -64,19 +65,19 @@ class Shares:
     """How the limit is divided."""
 
     control: int  # connections
-    lab: int  # descriptors, as the following
-    others: int
+    lab: int  # descriptors
+    others: int  # descriptors
 
     @classmethod
     def of(cls, limit: int) -> Shares:
-        """Those of a limit of open files."""
+        """Divides `limit` open files."""
         control = max(CONTROL_MIN, limit // (CONTROL_PART * READS))
         rest = max(CONNECTIONS_MIN, limit - RESERVED - control * READS)
         others = min(OTHERS_MAX, rest - rest * LAB_PARTS[0] // LAB_PARTS[1])
         return cls(control, rest - others, others)
 
     def most(self, kind: Kind) -> int:
-        """What one address of that kind may hold."""
+        """Returns how many descriptors one address of that kind may hold."""
         if kind is Kind.HOST:
             return self.lab * HOST_PARTS[0] // HOST_PARTS[1]
         share = self.lab if kind is Kind.BOX else self.others
@@ -85,9 +86,9 @@ class Shares:
 
 @attrs.define(eq=False)
 class Place:
-    """One connection's."""
+    """The place of one connection."""
 
-    who: str  # an address, or those that are one machine's
+    who: str  # an address, or the addresses of one machine
     cost: int  # descriptors
     cut: Callable[[], None]  # ends the connection, sooner or later
     crowd: _Crowd
@@ -95,38 +96,38 @@ class Place:
 
 
 def note(place: Place | None, *, idle: bool) -> None:
-    """Whether a connection asks for nothing from now on; such are ended first."""
+    """Notes whether a connection is idle from now on; idle connections are ended first."""
     if place is not None and not place.leaving:
         place.crowd.note(place, idle=idle)
 
 
 @attrs.define
 class _Held:
-    """What one address holds."""
+    """The places that one address holds."""
 
     size: int = 0  # descriptors
-    busy: dict[Place, None] = attrs.field(factory=dict)  # in the order of their coming
-    idle: dict[Place, None] = attrs.field(factory=dict)  # in the order in which they became so
+    busy: dict[Place, None] = attrs.field(factory=dict)  # in the order in which they became busy
+    idle: dict[Place, None] = attrs.field(factory=dict)  # in the order in which they became idle
 
 
 class _Crowd:
-    """Those who have a share together."""
+    """The addresses that use one share together."""
 
     def __init__(self, size: int) -> None:
         self.size = size  # descriptors
         self.used = 0
-        self.leaving = 0  # connections that were cut, and are not gone yet
+        self.leaving = 0  # connections that were cut and have not ended yet
         self._held: dict[str, _Held] = {}
         self._by_size: dict[int, dict[str, None]] = {}
         self._greatest = 0
 
     def held(self, who: str) -> int:
-        """Descriptors of `who`."""
+        """Returns the descriptors that `who` holds."""
         return self._held[who].size if who in self._held else 0
 
     @property
     def greatest(self) -> int:
-        """The most that anybody holds."""
+        """Returns the most descriptors that one address holds."""
         while self._greatest and not self._by_size.get(self._greatest):
             self._greatest -= 1
         return self._greatest
@@ -151,11 +152,11 @@ class _Crowd:
             into[place] = None
 
     def idlest(self, who: str) -> Place | None:
-        """The connection of `who` that asks for nothing for the longest time."""
+        """Returns the connection of `who` that has been idle longest, None if none is idle."""
         return next(iter(self._held[who].idle), None) if who in self._held else None
 
     def worst(self) -> Place:
-        """Of the greediest address the idlest connection, or else the newest."""
+        """Returns the longest idle connection of the greediest address, else its newest one."""
         who = next(iter(self._by_size[self.greatest]))
         return self.idlest(who) or next(reversed(self._held[who].busy))
 
@@ -173,7 +174,7 @@ class _Crowd:
 
 
 class Places:
-    """The places for connections, and who has them."""
+    """Gives out the places for connections."""
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
@@ -181,23 +182,23 @@ class Places:
 
     @property
     def used(self) -> tuple[int, int]:
-        """Descriptors of the lab and of all others."""
+        """Returns the descriptors of the lab and of all others."""
         return self._lab.used, self._others.used
 
     @property
     def leaving(self) -> int:
-        """Connections that were cut, and are not gone yet."""
+        """Returns how many connections were cut and have not ended yet."""
         return self._lab.leaving + self._others.leaving
 
     def enter(self, who: str, kind: Kind, cost: int, cut: Callable[[], None]) -> Place:
-        """A place for a connection of `who`.  Raises Full; another may be cut for it."""
+        """Takes a place for a connection of `who`, and may cut another.  Raises Full."""
         crowd = self._others if kind is Kind.OTHER else self._lab
         while crowd.held(who) + cost > self._shares.most(kind):
             if (idle := crowd.idlest(who)) is None:
                 raise Full(f"{who} has as many connections open as one address may")
             self._cut(idle)
         while crowd.used + cost > crowd.size:
-            # Who has one connection is not greedy, though it be an upload and has a file open, too.
+            # An address with one connection is not greedy, even if an upload has a file open, too.
             if crowd.greatest <= max(crowd.held(who) + cost, READS):
                 raise Full(_FULL)
             self._cut(crowd.worst())
@@ -206,7 +207,7 @@ class Places:
         return place
 
     def leave(self, place: Place) -> None:
-        """Its connection is closed."""
+        """Gives the place back; its connection is closed."""
         if place.leaving:
             place.crowd.leaving -= 1
         else:
@@ -222,14 +223,14 @@ class Places:
 
 
 class Callers:
-    """Who is connected to the control socket."""
+    """Limits the connections of each user to the control socket."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._held: dict[str, int] = {}
 
     def enter(self, user: str) -> None:
-        """Raises Full; root finds a place where others find none."""
+        """Counts a connection of `user`.  Raises Full; ROOT_KEPT places are for root alone."""
         held, used = self._held.get(user, 0), sum(self._held.values())
         kept = 0 if user == "root" else ROOT_KEPT
         if user != "root" and held >= self._most // 2:
@@ -239,7 +240,7 @@ class Callers:
         self._held[user] = held + 1
 
     def leave(self, user: str) -> None:
-        """The connection is closed."""
+        """Notes that a connection of `user` is closed."""
         self._held[user] -= 1
         if not self._held[user]:
             del self._held[user]
