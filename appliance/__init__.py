@@ -62,20 +62,20 @@ clock, no socket, no file, no await.  Tests check both.
 
     doors/                      what testboxes, clients and monitors ask for
       wiring                    which door stands on which port
-      seating                   who asks for work: from a request to a seat in the lobby
+      seating                   gives a box that asks for work a seat in the lobby
       boot_wait                 the boot wait, job.cgz, the runner
       boot_wait_ws              the boot wait by WebSocket
-      admission                 whether a client is the box in whose name it acts
-      neighbours                whose card is at an address, as the kernel knows it
-      netlink             pure  how the kernel is asked, and what it answers
+      admission                 checks that a client is the box in whose name it acts
+      neighbours                asks the kernel which card is at an address
+      netlink             pure  writes these questions and reads the answers
       reports                   testboxes' reports, through Quart
-      providers                 what machines that run virtual testboxes say of them
+      providers                 registers virtual testboxes for the machines that run them
       uploads                   uploads by WebDAV
       submits                   jobs over the network, as LKP's `submit` sends them
-      metrics                   what Prometheus asks for
+      metrics                   metrics for Prometheus
       index                     folders of results, as pages
-      index_page                what stands on such a page, piece by piece
-      monitor                   what happens to jobs, by WebSocket
+      index_page                writes such a page, piece by piece
+      monitor                   sends clients what happens to jobs, by WebSocket
 
     control/                    the command line's unix socket: both ends, and the verbs
       server                    the server's end of the socket
@@ -92,21 +92,21 @@ clock, no socket, no file, no await.  Tests check both.
 
     web/                        HTTP: connections, bodies, files; who gets in, what each may cost
       listen                    the listening sockets and their options
-      shares              pure  the limit of open files, in shares, and who has a place
-      entrance                  who comes in, and who is told that there is no place
-      connections               one connection's trouble ends that connection alone
-      sending                   what goes out, to clients that take it in time
-      request_heads             questions' heads: each in its turn, none too long
-      http                      what is said on it: HTTP/1.1 and WebSockets
-      asgi                      the one ASGI application
-      files                     everything that lies in a file
-      open_files                everything that lies in a file
-      file_server               HTTP for the ports that only give files: h11 and sendfile
+      shares              pure  divides the limit of open files among clients
+      entrance                  admits connections, or refuses them when there is no place
+      connections               keeps an error in one connection from ending others
+      sending                   sends data, and cuts off clients that do not take it in time
+      request_heads             heads of requests: each waits for its turn, none is too long
+      http                      HTTP/1.1 and WebSockets on a connection
+      asgi                      the one ASGI application: sends requests to the doors
+      files                     answers requests for files
+      open_files                opens the file that a path names, and reads it
+      file_server               HTTP server for the ports that only serve files: h11 and sendfile
       page_cache                which parts of files are in memory
-      ranges              pure  which part of it a request wants
-      bodies                    what a request brings: in pieces, gathered, in a form
-      berths                    memory for a body before it comes: who waits, and who loses it
-      room                      memory for what comes without a length, and who gives way
+      ranges              pure  which part of a file a request wants
+      bodies                    reads bodies of requests: in pieces, as a whole, in a form
+      berths                    reserves memory for a body of known length before it arrives
+      room                      limits memory for messages of unknown length
 
     scheduler/                  joins store, disk, clock and boxes: changes are decided, kept, done
       clock                     UTC for stored times, trio's clock for waiting

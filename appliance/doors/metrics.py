@@ -1,7 +1,7 @@
-"""`GET /metrics` on port 3000: what Prometheus asks for.
+"""`GET /metrics` on port 3000: metrics for Prometheus.
 
-The counts are the scheduler's own; prometheus-client only writes them down, and is imported when
-somebody asks for the first time (in a thread: it takes some 50 ms).
+The counts are the scheduler's own; prometheus-client only formats them.  It is imported at the
+first request (in a thread, since that takes some 50 ms).
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 METRICS: Final = "/metrics"
-# A look at every job; whoever asks oftener is told the same.
+# How long an answer is reused, since making one looks at every job.
 FRESH_S: Final = 5.0
 _LIBRARY: Final = "prometheus_client"
 _TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The door."""
+    """Answers scrapes."""
 
     def __init__(self, scheduler: Scheduler, look: Disks = disks) -> None:
         self._scheduler, self._look = scheduler, look
         self._text, self._at = "", -FRESH_S
-        self._writing = trio.Lock()  # who asks meanwhile waits for that one
+        self._writing = trio.Lock()  # requests that come meanwhile wait for the same answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One scrape."""
+        """Answers one scrape."""
         if scope["path"] != METRICS:
             await answer(send, 404, f"ask for {METRICS}")
             return
@@ -132,7 +132,7 @@ def _families(scheduler: Scheduler, seen: Overview, free: list[dict[str, Any]]) 
 
 
 def _buckets(counts: Histogram) -> list[tuple[str, float]]:
-    """As Prometheus wants them: each bound with all that are at most it."""
+    """Returns cumulative buckets for Prometheus: each bound with the count of values up to it."""
     sums, so_far = [], 0
     for bound, count in zip((*counts.bounds, "+Inf"), counts.counts, strict=True):
         so_far += count

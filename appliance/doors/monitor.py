@@ -1,10 +1,9 @@
 """`/filter` on port 20001: what happens to jobs, as it happens, by WebSocket.
 
 docs/wire.md#the-monitor specifies it.
-The client says once which messages it wants, as one JSON object, and hears those from then on.
-Nothing is looked up for it: it is told what the scheduler itself was told, once the disk knows it.
-What is said here can be read by anybody in the lab, as results can; no document's text and no
-secret is in it.
+The client says once which messages it wants, as one JSON object, and is sent those from then on.
+Nothing is looked up for it: messages are the scheduler's own changes, sent once they are on disk.
+Anybody in the lab can read them, like results; they contain no document's text and no secret.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from appliance.scheduler.watching import DISMISSED, Group, Watcher
 from appliance.web.asgi import Receive, Scope, Send, forget_headers
 
 FILTER: Final = "/filter"
-QUERY_S: Final = 30.0  # for the query to come
+QUERY_S: Final = 30.0  # time for the query to arrive
 VALUES_MAX: Final = 2 * JOBS_MAX  # in a query: jobs, expressions and their names
 WATCH_S: Final = 86400.0  # a monitor that was forgotten ends after a day, as in the original
-CLOSE_S: Final = 5.0  # for the client to close its side, too
+CLOSE_S: Final = 5.0  # time for the client to close its side, too
 GONE: Final = "the client hung up"
 A_DAY: Final = "a day is over: connect again"
 _REASON_BYTES_MAX: Final = 123  # RFC 6455, 5.5
@@ -37,14 +36,14 @@ log = structlog.get_logger()
 
 
 class Monitor:
-    """Tells each client what it asked for."""
+    """Sends each client the messages that it asked for."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One client."""
-        await receive()  # that somebody connects
+        """Serves one client."""
+        await receive()  # websocket.connect
         client = scope["client"][0]
         local = addresses.is_own(client, scope["server"][0])
         group = Group.SERVER if local else Group.NETWORK
@@ -75,15 +74,15 @@ class Monitor:
 
     async def _tell(self, send: Send, watcher: Watcher) -> None:
         while texts := await watcher.read():
-            await self._scheduler.durable()  # nothing leaves us that the disk does not know
+            await self._scheduler.durable()  # nothing is sent before it is on disk
             for text in texts:
                 await send({"type": "websocket.send", "text": text})
 
     async def _listen(self, receive: Receive, watcher: Watcher) -> None:
-        """What the client says: its query, perhaps another in its place; then that it is gone."""
+        """Reads the client's query, and later ones, which replace it, until the client is gone."""
         with trio.move_on_after(QUERY_S) as waiting:
             while (event := await receive())["type"] != "websocket.disconnect":
-                waiting.deadline = float("inf")  # it has said one: from now on it waits for us
+                waiting.deadline = float("inf")  # the query has come: there is no timeout any more
                 try:
                     async with self._scheduler.watchers.turns[watcher.group].query():
                         watcher.ask(Query(_parse(event.get("text"))))

@@ -1,9 +1,9 @@
-"""Who is at an address, as the kernel of this server knows it.
+"""Asks the kernel of this server which card is at an address.
 
-The kernel is asked each time, and nothing is remembered: an address that changes hands between two
-questions is the very thing to be found.  By netlink, for that one address, of either family: 11 µs
-in a lab of 10,000 boxes, where all of /proc/self/net/arp takes 28 ms to be read.  It answers within
-the call, so no thread and no await is needed.
+The kernel is asked each time and nothing is cached, since the purpose is to notice that an address
+has changed hands.  A netlink request for one address, of either family, takes 11 µs in a lab of
+10,000 boxes, where reading all of /proc/self/net/arp takes 28 ms.  The kernel answers within the
+call, so no thread and no await is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _KERNEL: Final = (0, 0)
 _ANSWER_BYTES_MAX: Final = 8192  # one route or one neighbour: some 200
-_STRAYS_MAX: Final = 100  # answers to older questions that are passed over: there should be none
+_STRAYS_MAX: Final = 100  # answers to older questions that are skipped: there should be none
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_POINTOPOINT: Final = 0x10
 _IFF_NOARP: Final = 0x80
@@ -36,50 +36,50 @@ _INTERFACE_REQUEST: Final = struct.Struct("16sh14x")  # netdevice(7)
 
 @attrs.frozen
 class Own:
-    """It is this server's own."""
+    """The address is this server's own."""
 
 
 @attrs.frozen
 class Routed:
-    """It is behind a router, or on a link without cards: whose card is there nobody here knows."""
+    """The address is behind a router or on a link without cards, so its card is unknown here."""
 
 
 @attrs.frozen
 class OnLink:
-    """It is on a link of ours."""
+    """The address is on a link of ours."""
 
-    card: str | None  # the MAC that our packets to it go to; None: the kernel has none, or not now
+    card: str | None  # the MAC that our packets to it go to; None: the kernel knows none now
 
 
 Place = Own | Routed | OnLink
 
 
 class Neighbours(Protocol):
-    """Who says where an address is."""
+    """Finds out where an address is."""
 
     def place(self, address: str) -> Place:
-        """Where `address` is.  Raises OSError where that cannot be told."""
+        """Returns where `address` is.  Raises OSError if that cannot be told."""
 
 
 class Kernel:
-    """The kernel's own word."""
+    """Asks the kernel."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._numbers = itertools.cycle(range(1, 2**32))
 
     def place(self, address: str) -> Place:
-        """Where `address`, in its normal form, is.  Raises OSError."""
+        """Returns where `address`, in its normal form, is.  Raises OSError."""
         try:
             return self._place(_packed(address))
         except OSError as error:
-            self.close()  # whatever was wrong with it: the next question has a new one
+            self.close()  # the socket may be the cause: the next question opens a new one
             raise OSError(
                 error.errno, os.strerror(error.errno) if error.errno else str(error)
             ) from error
 
     def close(self) -> None:
-        """Give the socket back; the next question opens another."""
+        """Closes the socket; the next question opens another."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -103,7 +103,7 @@ class Kernel:
         return OnLink(card or None)
 
     def _asked(self, question: bytes, number: int, read: Callable[[bytes, int], T | None]) -> T:
-        """The kernel's answer, which is there when the question is sent."""
+        """Returns the kernel's answer, which is ready as soon as the question is sent."""
         if self._socket is None:
             kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
             self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
@@ -123,7 +123,7 @@ def _packed(address: str) -> bytes:
 
 
 def _has_cards(interface: int) -> bool:
-    """Whether the neighbours on a link have MACs at all: those of a tunnel have not."""
+    """Returns whether neighbours on a link have MACs at all; on a tunnel they have none."""
     name = socket.if_indextoname(interface).encode()
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         said = fcntl.ioctl(sock, _SIOCGIFFLAGS, _INTERFACE_REQUEST.pack(name, 0))

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What is said to the kernel about one address, by netlink, and how its answers read: the way there
-(RTM_GETROUTE) and whose card is there (RTM_GETNEIGH).  See rtnetlink(7).
+Writes netlink questions about one address and reads the kernel's answers: the route to the address
+(RTM_GETROUTE) and the card that has it (RTM_GETNEIGH).  See rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _FAMILIES: Final = {4: 2, 16: 10}  # bytes of an address -> AF_INET, AF_INET6
 
 _UNICAST, _LOCAL = 1, 2  # types of a route
 _DESTINATION, _INTERFACE, _GATEWAY, _VIA = 1, 4, 5, 18  # attributes of a route
-_CARD: Final = 2  # attribute of a neighbour; there only while the kernel would send to it
+_CARD: Final = 2  # attribute of a neighbour; present only while the kernel would send to it
 _MAC_BYTES: Final = 6
 
 
 @attrs.frozen
 class Way:
-    """How packets go to an address."""
+    """The route of packets to an address."""
 
     interface: int = 0  # its index
     local: bool = False  # the address is our own
-    gateway: bool = False  # by way of a router
+    gateway: bool = False  # via a router
 
 
 def ask_way(address: bytes, number: int) -> bytes:
-    """The question for the way to `address`."""
+    """Returns the question for the route to `address`."""
     family, bits = _FAMILIES[len(address)], 8 * len(address)
     about = _ROUTE.pack(family, bits, 0, 0, 0, 0, 0, 0, 0)
     return _question(_ROUTE_KINDS[1], about, address, number)
 
 
 def ask_card(address: bytes, interface: int, number: int) -> bytes:
-    """The question for the card that has `address` on the link of `interface`."""
+    """Returns the question for the card that has `address` on the link of `interface`."""
     about = _NEIGHBOUR.pack(_FAMILIES[len(address)], 0, interface, 0, 0, 0)
     return _question(_NEIGHBOUR_KINDS[1], about, address, number)
 
 
 def way(data: bytes, number: int) -> Way | None:
-    """What an answer says of the way; None: it answers another question.
+    """Returns the route in an answer; None: it answers another question.
 
-    Raises OSError as the kernel says it, and where nothing is sent to such an address.
+    Raises OSError with the kernel's error, and if the kernel sends nothing to such an address.
     """
     found = _answer(data, number, _ROUTE_KINDS[0], _ROUTE.size)
     if found is None:
@@ -72,9 +72,9 @@ def way(data: bytes, number: int) -> Way | None:
 
 
 def card(data: bytes, number: int) -> str | None:
-    """The MAC that an answer says; empty: the kernel has none; None: it answers another question.
+    """Returns the MAC in an answer; empty: the kernel has none; None: it answers another question.
 
-    Raises OSError as the kernel says it.
+    Raises OSError with the kernel's error.
     """
     found = _answer(data, number, _NEIGHBOUR_KINDS[0], _NEIGHBOUR.size)
     if found is None:
@@ -108,7 +108,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
         if length < _ATTRIBUTE.size:
-            break  # none has so few: this would never end
+            break  # malformed: with a length of 0 this loop would never end
         found[kind] = data[_ATTRIBUTE.size : length]
         data = data[length + -length % 4 :]
     return found

@@ -1,11 +1,11 @@
-"""What machines that run virtual testboxes say of them: names, MACs and queues.
+"""Registers virtual testboxes (names, MACs, queues) for the machines that run them, the providers.
 
 docs/wire.md#providers specifies the requests.
-Who may say it: `Admission.check_trusted`.  A name in a hosts file is the operator's: over the wire
-only what was said over the wire can be changed, and what a hosts file leaves open can be added.  A
-file that names disks leaves nothing open, since its box's disks are wiped.
+`Admission.check_trusted` says who may send them.  Values that the operator wrote into a hosts file
+stay: a provider may change only values that came from a provider, and add values that the file
+leaves open.  To a file that names disks no provider may add a MAC, since the disks are wiped.
 
-What is said is kept in the box's hosts file; `from_providers` lists the keys that came this way.
+The values are kept in the box's hosts file; `from_providers` lists the keys that came this way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from appliance.scheduler import hosts_files
 from appliance.scheduler.scheduler import Scheduler
 
 DONE: Final = "Done"
-NOT_YET: Final = "No yet!"  # a word is missing; scripts of 2021 compare it so
+NOT_YET: Final = "No yet!"  # a parameter is missing; scripts of 2021 compare these very words
 OURS: Final = "from_providers"
 PRESENT_S: Final = 60.0  # a provider beats every 30 s
-PROVIDERS_MAX: Final = 10_000  # a name and a moment each
+PROVIDERS_MAX: Final = 10_000  # each takes a name and a time
 MACS_MAX: Final = 16  # of one box
 TYPES: Final = ("vm", "dc", "hw")
 
@@ -39,7 +39,7 @@ Fields = dict[str, Any]
 
 
 def with_mac(name: str, fields: Fields, mac: str) -> Fields:
-    """A hosts file's fields when a provider says that `mac` is the box's.  Raises Refused."""
+    """Returns a hosts file's fields with `mac`, as a provider reports it.  Raises Refused."""
     macs = hosts_files.macs_in(fields)
     if mac in macs:
         return fields
@@ -51,7 +51,7 @@ def with_mac(name: str, fields: Fields, mac: str) -> Fields:
 
 
 def without_mac(name: str, fields: Fields, mac: str) -> Fields:
-    """The fields when `mac` is the box's no longer; empty: nothing is left.  Raises Refused."""
+    """Returns the fields without `mac`; empty: nothing is left.  Raises Refused."""
     if "mac" not in _ours(fields):
         raise Refused(f"{name} is the operator's: `appliance host remove {name}`")
     rest = [other for other in hosts_files.macs_in(fields) if other != mac]
@@ -62,7 +62,7 @@ def without_mac(name: str, fields: Fields, mac: str) -> Fields:
 
 
 def with_queues(name: str, fields: Fields, queues: list[str]) -> Fields:
-    """The fields when a provider says which queues the box serves.  Raises Refused."""
+    """Returns the fields with the queues that a provider reports.  Raises Refused."""
     if not _open(fields, "queues", fields.get("queues")):
         raise Refused(f"{name} is the operator's: its queues stand in its hosts file")
     fields = _said(fields, "queues", queues)
@@ -86,16 +86,16 @@ def _said(fields: Fields, key: str, value: Any) -> Fields:
 
 
 class Providers:
-    """The verbs, each answered once what it says is kept."""
+    """Carries out the providers' requests; most are answered once the change is on disk."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._one_by_one = trio.Lock()  # each reads a file, and writes it
+        self._one_by_one = trio.Lock()  # each request reads a file and writes it
         self._queues: dict[str, list[str]] = {}  # of names whose MAC is not known yet
-        self._present: dict[str, float] = {}  # until when; trio's time, a restart asks anew
+        self._present: dict[str, float] = {}  # when each provider expires, in trio's time
 
     async def set_mac(self, query: Query) -> str:
-        """set_host_mac.  Raises BadRequest, Refused, and what `register` raises."""
+        """Does set_host_mac.  Raises BadRequest, Refused, and what `register` raises."""
         name, text = query.get("hostname"), query.get("mac")
         if not name or not text:
             return NOT_YET
@@ -104,14 +104,14 @@ class Providers:
             fields = with_mac(name, await self._fields(name), mac)
             other = self._scheduler.store.box_of(boxes.Identity(mac, ""))
             if other is not None and other.known and other.name != name:
-                await self._drop(other, mac)  # a slot of the provider has another name now
+                await self._drop(other, mac)  # the provider has given this MAC another name
             if name in self._queues:
                 fields = with_queues(name, fields, self._queues.pop(name))
             await self._register(name, fields)
         return DONE
 
     async def del_mac(self, query: Query) -> str:
-        """del_host_mac: nothing happens where the MAC is nobody's."""
+        """Does del_host_mac; a MAC of no known box changes nothing."""
         if not query.get("mac"):
             return NOT_YET
         mac = boxes.normal_mac(query["mac"])
@@ -122,7 +122,7 @@ class Providers:
         return DONE
 
     async def set_queues(self, query: Query) -> str:
-        """set_host2queues: kept in memory until the box has a MAC."""
+        """Does set_host2queues; the queues stay in memory until the box has a MAC."""
         name, text = query.get("host"), query.get("queues")
         if not name or not text:
             return NOT_YET
@@ -137,7 +137,7 @@ class Providers:
         return DONE
 
     async def del_queues(self, query: Query) -> str:
-        """del_host2queues: it serves those of its name and the lab's default again."""
+        """Does del_host2queues; the box serves the queues of its name and the default again."""
         name = query.get("host")
         if not name:
             return NOT_YET
@@ -150,7 +150,7 @@ class Providers:
         return DONE
 
     def present(self, query: Query) -> str:
-        """register-host2redis: a provider is there, for as long as it beats."""
+        """Does register-host2redis: notes that a provider is there, for as long as it beats."""
         name, kind = query.get("hostname", ""), query.get("type", "")
         boxes.check_name(name)
         if kind not in TYPES:
@@ -162,7 +162,7 @@ class Providers:
         return DONE
 
     def beats(self, query: Query) -> bool:
-        """heart-beat: whether the provider is known to be there; it stays so for a while."""
+        """Does heart-beat: returns whether the provider is registered, and extends that."""
         key = f"{query.get('type', '')} {query.get('hostname', '')}"
         now = trio.current_time()
         if self._present.get(key, 0.0) <= now:
@@ -171,7 +171,7 @@ class Providers:
         return True
 
     async def _fields(self, name: str) -> Fields:
-        """What stands in the box's hosts file; empty without one."""
+        """Returns the fields of the box's hosts file; empty without one."""
         boxes.check_name(name)
         folder = self._scheduler.config.paths.hosts
         return await threads.run(hosts_files.fields, folder, name)

@@ -1,8 +1,8 @@
-"""Jobs over the network, as LKP's `submit` sends them: one job, JSON, a POST.
+"""Takes jobs over the network, as LKP's `submit` sends them: one job, as JSON, in a POST.
 
 docs/wire.md#submitting-a-job specifies it.
-A failure is 202 with the reason in JSON: clients read no other.  `Idempotency-Key: <8 to 64 letters
-and digits>` may name a submit; said again, it finds the same job.
+A failure is 202 with the reason in JSON, since clients read no other answer.  `Idempotency-Key:
+<8 to 64 letters and digits>` may name a submit; a request with the same key finds the same job.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from appliance.web.bodies import HungUp, check_told, gather, told_bytes
 
 SUBMIT: Final = "/submit_job"
 CANCEL: Final = "/cancel_jobs"
-BODY_BYTES_MAX: Final = 10 * 2**20  # as the load balancer before the original has it
-BODY_S: Final = 60.0  # to arrive, at 170 kB/s
-# Of all large bodies together, whether or not they have arrived, and of those that one address
-# sends.  Half of it is for one of the largest that a stranger sends.
+BODY_BYTES_MAX: Final = 10 * 2**20  # the limit of the load balancer in front of the original
+BODY_S: Final = 60.0  # time for a body to arrive, at 170 kB/s
+# Limits of all large bodies together, whether or not they have arrived, and of those of one
+# address.  Half of the first is room for one body of the largest size from a stranger.
 GATHERED_BYTES_MAX: Final = 20 * 2**20
 ADDRESS_BYTES_MAX: Final = BODY_BYTES_MAX + 2**20
-# Of a body besides its packages; twice a document, for what JSON needs more than YAML.  It takes
-# four times that where a character is wide, and its values as much again.
+# Limit of a body without its packages: twice a document, since JSON needs more bytes than YAML.  In
+# memory it takes four times that if it has a wide character, and its values as much again.
 TEXT_BYTES_MAX: Final = 2 * 2**20
 # Names and values in a body: those of a document, its packages and the nodes of its cluster.
 VALUES_MAX: Final = yaml_text.VALUES_MAX + 5000
 CANCELS_MAX: Final = 1000  # in one request
 JOB_CHARS_MAX: Final = 100  # of a job's name; ours have some ten
-# Bodies become objects one after the other: of strangers' bodies, only one is both at a time.
+# Bodies are parsed one after the other, so that only one of them is in memory twice: as text and
+# as objects.
 PARSED_MAX: Final = 1
 _ACCOUNT: Final = ("my_email", "my_name", "my_token", "my_account", "my_uuid")
 
@@ -55,7 +56,7 @@ class NeedsContent(ApplianceError):
 
 
 class Submits:
-    """POST /submit_job and /cancel_jobs."""
+    """Answers POST /submit_job and /cancel_jobs."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -72,7 +73,7 @@ class Submits:
             if not self._scheduler.config.accounts:
                 raise Refused(accounts.OFF)
             check_told(scope, BODY_BYTES_MAX)
-            # Who does not say how much will come may send the longest.
+            # A client that does not declare a length may send the longest body.
             client, size = scope["client"][0], told_bytes(scope) or BODY_BYTES_MAX
             async with self._berths.berth(client, size) as berth:
                 said = await _read(scope, receive, berth, self._parsing)
@@ -106,7 +107,7 @@ class Submits:
         ]
 
     def _papers(self, said: dict[str, Any]) -> list[Paper]:
-        """A document for each machine, measured before it is written.  Raises BadRequest."""
+        """Returns a document for each machine, checked before it is written.  Raises BadRequest."""
         config = self._scheduler.config
         said = json_text.written_out(said)
         fields = {name: value for name, value in said.items() if name not in _ACCOUNT}
@@ -128,7 +129,10 @@ class Submits:
         return [Paper(f"{str(said['suite'])[:100]}.yaml", _dump(one)) for one in documents]
 
     async def _keep_packages(self, said: dict[str, Any]) -> None:
-        """Keep what came with the job; of its `pkg_data` only names stay."""
+        """Stores the packages sent with the job; its `pkg_data` keeps only tags and checksums.
+
+        Raises BadRequest, NeedsContent, and what `packages.keep` raises.
+        """
         if said.get("pkg_data") is None:
             return
         try:
@@ -170,7 +174,7 @@ class Submits:
 
 
 async def _read(scope: Scope, receive: Receive, berth: Berth, parsing: Turns) -> dict[str, Any]:
-    """The JSON object in a body, whatever its content type says.
+    """Returns the JSON object in a body, whatever its content type says.
 
     Raises BadRequest, NoRoom, HungUp, Stalled, TooLarge.
     """
@@ -198,7 +202,7 @@ async def _read(scope: Scope, receive: Receive, berth: Berth, parsing: Turns) ->
 
 
 def _extent(value: Any) -> tuple[int, int]:
-    """How many names and values it holds, and how many bytes its YAML has at the least."""
+    """Returns how many names and values `value` holds, and the least size of its YAML in bytes."""
     if isinstance(value, str):
         return 1, len(value)
     if isinstance(value, list | dict):
@@ -216,7 +220,7 @@ def _dump(fields: Mapping[str, Any]) -> str:
 
 
 def _key(scope: Scope) -> str:
-    """The name of this submit; a new one where the client gives none."""
+    """Returns the Idempotency-Key of this submit; a new one if the client gives none."""
     said = dict(scope["headers"]).get(b"idempotency-key", b"").decode("latin-1")
     return said or secrets.token_hex(16)
 
@@ -230,6 +234,6 @@ def _no_cancel(message: str) -> dict[str, str]:
 
 
 async def _say(send: Send, status: int, value: Any) -> None:
-    # Not read to its end, a body would be taken for the next request.
+    # The rest of a body that was not read to its end would be taken for the next request.
     close = [(b"connection", b"close")]
     await answer(send, status, json.dumps(value), close, b"application/json")

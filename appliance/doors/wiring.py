@@ -1,4 +1,4 @@
-"""Which door stands on which port (docs/wire.md#ports)."""
+"""Assigns the doors to their ports (docs/wire.md#ports)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from appliance.web.files import Files
 def make_doors(
     scheduler: Scheduler, runner_cgz: bytes, neighbours: Neighbours
 ) -> tuple[dict[int, App | Paths], dict[int, App | Paths]]:
-    """By port: the doors that talk, which Hypercorn serves, and those that only give files."""
+    """Returns the doors by port: those that Hypercorn serves, and those that only serve files."""
     config = scheduler.config
     admission = Admission(config.network, neighbours, scheduler.store.registered)
     fetches = Fetches(scheduler, admission.check, admission.acts)
