@@ -1,14 +1,14 @@
-"""Whether a client is the testbox in whose name it acts.
+"""Checks that a client is the testbox in whose name it acts.
 
-A box is known by its MAC, and HTTP shows an address alone.  Any box can take another's address, at
-any time: so wherever somebody acts as a box, be it with a question, for its job.cgz, with a report
-or an upload, the card that has the address *now* must be the box's.  What holds elsewhere:
+A box is identified by its MAC, but HTTP shows only an address, and any box can take another's
+address at any time.  So whenever a client acts as a box (asks for a job or its job.cgz, reports,
+uploads), the card that has the address *now* must be the box's.  Exceptions:
 
-* loopback, this server's own addresses, and `network.providers` act for virtual boxes: a provider
-  by the card that its entry names, or, where it names none, by any but a registered box's;
-* behind a router no card is to be seen, and the address alone counts; but nobody there asks in the
-  name of a box that is on a link of ours;
-* where the kernel does not say, nobody acts.
+* loopback, this server's own addresses, and `network.providers` act for virtual boxes.  A provider
+  must have the card that its entry names, or, if it names none, any card but a registered box's;
+* behind a router no card is visible, and the address alone counts; but no client there may ask in
+  the name of a box that is on a link of ours;
+* if the kernel gives no answer, nobody may act.
 
 Must not: remember what it found.
 """
@@ -29,20 +29,20 @@ from appliance.jobs.box import Box, Identity
 log = structlog.get_logger()
 
 
-Owner = Callable[[str], str | None]  # the registered box that has a card, if one has
+Owner = Callable[[str], str | None]  # maps a card to the registered box that has it, if any
 
 
 def is_named(network: Network, client: str, server: str) -> bool:
-    """Whether `client` is the lab server itself, or at an address of `network.providers`.
+    """Returns whether `client` is the lab server itself, or at an address of `network.providers`.
 
-    Whoever has taken such an address is there, too: see Admission.check_trusted.
+    A machine that has taken such an address counts, too; Admission.check_trusted checks the card.
     """
     at = addresses.machines_at(client, network.providers)
     return addresses.is_own(client, server) or bool(at)
 
 
 class Admission:
-    """Asks for the card at an address, where `network.check_neighbour` is on."""
+    """Checks clients by the card at their address, if `network.check_neighbour` is on."""
 
     def __init__(self, network: Network, neighbours: Neighbours, owner: Owner) -> None:
         self._network = network
@@ -52,7 +52,7 @@ class Admission:
     def check_trusted(self, client: str, server: str) -> None:
         """Raises Refused for anybody but the lab server itself and `network.providers`.
 
-        Raises Unproven where that cannot be told.
+        Raises Unproven if that cannot be told.
         """
         if addresses.is_own(client, server):
             return
@@ -65,7 +65,7 @@ class Admission:
                 raise Refused(why)
 
     def _no_provider(self, client: str, card: str | None) -> str:
-        """Why `client` is no provider; empty: it is one.  `card` is None behind a router."""
+        """Returns why `client` is no provider; empty: it is one.  `card`: None behind a router."""
         at = addresses.machines_at(client, self._network.providers)
         if not at:
             return "network.providers does not name it"
@@ -81,9 +81,9 @@ class Admission:
         return ""
 
     def check(self, box: Box, client: str) -> None:
-        """Raises Refused where `client`, which has the box's address, has no card of the box's.
+        """Raises Refused if `client`, which has the box's address, has no card of the box.
 
-        Raises Unproven where that cannot be told.
+        Raises Unproven if that cannot be told.
         """
         card = self._card(client)
         if card is not None and card not in _cards(box):
@@ -91,9 +91,9 @@ class Admission:
             raise Refused(f"{client} is {card} now, which is no card of {box.name}'s; {add}")
 
     def check_question(self, who: Identity, box: Box | None, *, there: bool) -> None:
-        """Raises Refused where `who` is neither the card that asks nor another of the same `box`.
+        """Raises Refused unless `who` has the MAC of the card that asks, or another of its `box`.
 
-        `there`: the box works, or has asked lately.  Raises Unproven where that cannot be told.
+        `there`: the box works, or has asked lately.  Raises Unproven if the card cannot be told.
         """
         card = self._card(who.address)
         if card is None and there and box is not None and self._is_far(who.address):
@@ -104,22 +104,22 @@ class Admission:
             raise Refused(f"{who.address} is {card}, and asks for {who.mac}{self._hint(who, card)}")
 
     def _hint(self, who: Identity, card: str) -> str:
-        """What an operator should know of one who asks for others from a provider's address."""
+        """Returns, for a client at a provider's address, why it does not count as the provider."""
         if not addresses.machines_at(who.address, self._network.providers):
             return ""
         return f"; no provider: {self._no_provider(who.address, card)}"
 
     def _check_moved(self, who: Identity, box: Box) -> None:
-        """Raises Refused where `box` is on a link of ours, and so is not who asks from afar."""
+        """Raises Refused if `box` is on a link of ours: then `who`, behind a router, is not it."""
         if box.address is None or box.address == who.address:
             return
-        with contextlib.suppress(Unproven):  # then nothing says that it is there still
+        with contextlib.suppress(Unproven):  # then nothing shows that the box is still there
             if self._card(box.address) in _cards(box):
                 why = f"{box.name} is on a link of ours, at {box.address}"
                 raise Refused(f"{who.address} is behind a router, and {why}")
 
     def _is_far(self, client: str) -> bool:
-        """Whether `client` is behind a router, and no provider."""
+        """Returns whether `client` is behind a router and no provider."""
         if not self._network.check_neighbour or addresses.is_loopback(client):
             return False
         try:
@@ -129,14 +129,14 @@ class Admission:
         return routed and bool(self._no_provider(client, None))
 
     def is_registered(self, box: Box, client: str) -> bool:
-        """Whether `client`, at whatever address, has a card that the hosts file gives to `box`.
+        """Returns whether `client`, at any address, has a card that the hosts file gives to `box`.
 
-        False where no card is looked for; raises Unproven where it cannot be told.
+        Returns False if no check applies.  Raises Unproven if the card cannot be told.
         """
         return box.facts is not None and self._card(client) in box.facts.macs
 
     def acts(self, box: Box, client: str) -> bool:
-        """Whether `check` lets it; for what is noted in passing, and answered all the same."""
+        """Returns whether `check` passes; for a request that is answered in either case."""
         try:
             self.check(box, client)
         except (Refused, Unproven) as error:
@@ -145,7 +145,7 @@ class Admission:
         return True
 
     def _card(self, client: str) -> str | None:
-        """The card that `client` must be known by; None where no check applies.
+        """Returns the card that must be a box's for `client` to act; None if no check applies.
 
         Raises Unproven.
         """
@@ -157,7 +157,7 @@ class Admission:
         return place.card if self._no_provider(client, place.card) else None
 
     def _place(self, client: str) -> Place:
-        """Where `client` is; with its card, where it is on a link of ours.  Raises Unproven."""
+        """Returns where `client` is, with its card if it is on a link of ours.  Raises Unproven."""
         if addresses.is_link_local(client):
             raise Unproven(f"{client} is a link-local address, which says nothing of who has it")
         try:
@@ -171,5 +171,5 @@ class Admission:
 
 
 def _cards(box: Box) -> tuple[str, ...]:
-    """The MACs of a box: the hosts file's; what a box says counts where no file knows it."""
+    """Returns the MACs of a box: the hosts file's, or without one those that the box reports."""
     return box.facts.macs if box.facts is not None else box.macs

@@ -1,11 +1,11 @@
-"""`GET /boot.ipxe/mac/<mac>`: what do I run?  The answer may take half an hour.
+"""`GET /boot.ipxe/mac/<mac>`: a box asks what to run, and may wait half an hour for the answer.
 
-Linux on a box asks by `gpxelinux.cgi`, and starts the same script's kernel by kexec.
+Linux on a box asks by `gpxelinux.cgi`, and starts the kernel of the same script by kexec.
 
-A plain ASGI callable: the answer is 200 and chunked, `#!ipxe` at once, one comment line every
-`drip` seconds, and at the end the script that follows (docs/wire.md#the-boot-wait).  The seat's
-scope ends the wait; the comment lines are sent between its sleeps, so no hand-over can cut a send
-in two (docs/firmware.md#libraries).
+A plain ASGI callable.  The answer is 200 and chunked: `#!ipxe` at once, one comment line every
+`drip` seconds, and at the end the rest of the script (docs/wire.md#the-boot-wait).  The seat's
+cancel scope ends the wait; the comment lines are sent between its sleeps, so no hand-over can
+interrupt a send (docs/firmware.md#libraries).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from appliance.web.asgi import TEXT, App, Paths, Receive, Scope, Send, answer, f
 from appliance.web.files import RETRY_AFTER_S as RETRY_SOON_S
 from appliance.web.files import send_bytes
 
-# A box that may not wait here asks again after this; long, since nothing changes by itself.
+# Retry-After for a box that may not wait here; long, since nothing changes by itself.
 RETRY_AFTER_S: Final = 60
-# Boxes that are sent back at once.  After a power cut thousands of waits end in the same second;
-# all in one round of the loop, they would keep everybody else waiting for as long as that takes.
+# Boxes that are sent back at the same time.  After a power cut thousands of waits end in the same
+# second; if all of them ended in one round of the loop, everybody else would wait for them.
 LEAVING_MAX: Final = 50
-# Servers of 2024 answer everything beneath it, too (docs/wire.md#ports).
+# Servers of 2024 answer everything beneath this prefix, too (docs/wire.md#ports).
 NEWER: Final = "/scheduler"
 _JOB_CGZ: Final = re.compile(r"/job_initrd_tmpfs/([A-Za-z0-9._-]{1,80})/job\.cgz\Z")
 
@@ -56,9 +56,9 @@ class Boots:
         self._turns = trio.CapacityLimiter(LEAVING_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One box's question, and its answer.
+        """Answers one box's request.
 
-        Thousands wait in this frame; a call between it and the wait would cost each of them memory.
+        Thousands of boxes wait in this stack frame; another call would cost memory for each.
         """
         seat = await self._seat(scope, send)
         if seat is None:
@@ -74,9 +74,9 @@ class Boots:
             script = await seat.wait(patience, drip, waits.drip, until_gone, self._turns)
             if script is not None:
                 told = await _tell(script, seat, receive, send)
-                if told:  # else it ends short: whoever is there does not run half a script
+                if told:  # else the answer ends short, and a client does not run half a script
                     await send({"type": "http.response.body", "body": b""})
-            elif seat.ended not in (HUNG_UP, ASKED_AGAIN):  # nothing is lost with a re-chain
+            elif seat.ended not in (HUNG_UP, ASKED_AGAIN):  # losing a re-chain does no harm
                 rechain = _rest(self._rechain(seat, scope, lease))
                 await send({"type": "http.response.body", "body": rechain})
                 told = True
@@ -89,7 +89,7 @@ class Boots:
             log.info("box left the lobby", box=seat.box, told=told, why=seat.ended or "a job")
 
     async def _seat(self, scope: Scope, send: Send) -> Seat | None:
-        """Where the box waits; None where it may not, and was told so."""
+        """Returns the box's seat; None if it was refused, and told so."""
         try:
             if scope["method"] != "GET":
                 raise NotFound("ask for /boot.ipxe/mac/<mac>, by GET")
@@ -114,23 +114,23 @@ async def _body(send: Send, data: bytes) -> None:
 
 
 def _rest(script: str) -> bytes:
-    """What follows the line that was sent at once."""
+    """Returns the script without its first line, which was sent at once."""
     return script.removeprefix(ipxe.SHEBANG).encode()
 
 
 async def _tell(script: str, seat: Seat, receive: Receive, send: Send) -> bool:
-    """Whether the box still had its connection when all of the script was sent."""
+    """Sends the rest of the script; returns whether the box was still connected afterwards."""
 
     async def watch() -> None:
         await _until_gone(receive)
         seat.hang_up()
 
-    # A task of its own only now: thousands of parked boxes would pay for it in memory.
+    # The watching task starts only now: for thousands of parked boxes it would cost memory.
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         await _body(send, _rest(script))
-        # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
-        # tick it has been read.
+        # Hypercorn drops data sent to a client that hung up, and makes `receive` return a
+        # disconnect; by the next tick watch() has seen it.
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     return not seat.hung_up
@@ -144,7 +144,7 @@ async def _until_gone(receive: Receive) -> None:
 def door(
     scheduler: Scheduler, admission: Admission, fetches: Fetches, runner: bytes, small: Any
 ) -> Paths:
-    """Everything on port 3000: the boot wait, job.cgz, the runner, and Quart for the rest."""
+    """Returns the door on port 3000: the boot wait, job.cgz, the runner, Quart for the rest."""
     progress = fetches.at(scheduler.config.ports.scheduler)
 
     async def job_cgz(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,7 @@ def door(
         except (NotFound, Refused, DiskTrouble, Unproven) as error:
             if not isinstance(error, NotFound):
                 log.warning("job.cgz refused", path=scope["path"], address=client, why=str(error))
-            # Well in a moment, and iPXE asks again.
+            # A 503 is over in a moment, and iPXE asks again.
             again = [(b"retry-after", b"%d" % RETRY_SOON_S)] if error.status == 503 else []
             await answer(send, error.status, str(error), again)
         else:

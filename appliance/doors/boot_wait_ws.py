@@ -1,16 +1,16 @@
 """`/ws/boot...`: the boot wait of virtual boxes and containers, by WebSocket.
 
 docs/wire.md#websockets specifies it.
-The same seat, the same wait and the same script as over HTTP; only the words around it differ:
+The seat, the wait and the script are the same as over HTTP; only the messages around them differ:
 
     /ws/boot.ipxe/mac/<mac>              2021: before the script the host is asked for memory, and
-                                         says the same back once it has it
-    /ws/boot.ipxe?mac=<mac>&hostname=    newer: the script at once, and `close` behind it
+                                         sends the same message back once it has the memory
+    /ws/boot.ipxe?mac=<mac>&hostname=    newer: the script at once, followed by `close`
     /ws/boot.container/hostname/<name>   the same two for containers, which have no MAC; their
     /ws/boot.container?hostname=<name>   script is a map, as JSON text
 
-No comment lines: frames of an idle WebSocket are nobody's concern, and a host that lost power is
-found by the keepalive of its socket.
+No comment lines are sent: an idle WebSocket needs none, and the socket's keepalive detects a host
+that lost power.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from appliance.web.asgi import TEXT, Receive, Scope, Send, forget_headers
 
 SOCKETS: Final = "/ws/"
 MESSAGE_BYTES_MAX: Final = 2**16  # on any door: a monitor's query may name thousands of jobs
-# Of a box's host, which has one word to say: a thousand that never end a message hold 4 MB.
+# Limit of a message of a box's host, which sends a single short one: a thousand hosts that never
+# end a message hold 4 MB.
 WORD_BYTES_MAX: Final = 2**12
-VALUES_MAX: Final = 100  # in that word: a host says the same map back that it was sent
-# For a host to find the memory of one box.  Shorter than the lease of an offer: what it cannot
-# run, another can.
+VALUES_MAX: Final = 100  # in that message: a host returns the same map that it was sent
+# Time for a host to find the memory of one box.  Shorter than the lease of an offer, so that
+# another host can run the job that this one cannot.
 MEMORY_S: Final = 60.0
-NEWER_SLASHES: Final = 2  # in a path of the newer form: who asks stands in its query
-CLOSE_S: Final = 5.0  # for the client to close its side, too, as the protocol wants it
+NEWER_SLASHES: Final = 2  # in a path of the newer form, which names the box in its query
+CLOSE_S: Final = 5.0  # time for the client to close its side, too, as the protocol requires
 _PATHS: Final = re.compile(
     r"/ws/boot\.(ipxe(/mac/(?P<mac>[^/]*))?|container(/hostname/(?P<name>[^/]*)|(?P<newer>)))",
     re.DOTALL,
@@ -65,8 +66,8 @@ class Sockets:
         self._usher = usher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One box's question, and its answer."""
-        await receive()  # that somebody connects
+        """Answers one box's request."""
+        await receive()  # websocket.connect
         seat = await self._seat(scope, send)
         if seat is None:
             return
@@ -94,7 +95,7 @@ class Sockets:
                 await _until_gone(receive)
 
     async def _seat(self, scope: Scope, send: Send) -> Seat | None:
-        """Where the box waits; None where it may not, and was told so."""
+        """Returns the box's seat; None if it was refused, and told so."""
         try:
             return self._usher.seat(_question(scope), scope)
         except ApplianceError as error:
@@ -104,7 +105,7 @@ class Sockets:
     async def _with_memory(
         self, script: str, seat: Seat, receive: Receive, send: Send
     ) -> str | None:
-        """The script, once the box's host has the memory; None where it has not, or too late."""
+        """Returns the script once the box's host has the memory; None if not, or if too late."""
         await send(_text(_REQUEST))
         has, seat.looks_since = False, trio.current_time()
         with trio.move_on_after(MEMORY_S):
@@ -141,7 +142,7 @@ def _question(scope: Scope) -> Question:
 
 
 async def turn_away(send: Send, status: int, text: str) -> None:
-    """Answer the handshake as HTTP would; the connection does not become a WebSocket."""
+    """Refuses the handshake with a plain HTTP answer."""
     body = f"{text}\n".encode()
     headers = [(b"content-type", TEXT), (b"content-length", b"%d" % len(body))]
     start = "websocket.http.response.start"
@@ -150,7 +151,7 @@ async def turn_away(send: Send, status: int, text: str) -> None:
 
 
 async def _tell(messages: Iterable[Any], seat: Seat, receive: Receive, send: Send) -> bool:
-    """Whether the box still had its connection when all messages were sent."""
+    """Sends messages; returns whether the box was still connected after the last one."""
 
     async def watch() -> None:
         await _until_gone(receive)
@@ -160,8 +161,8 @@ async def _tell(messages: Iterable[Any], seat: Seat, receive: Receive, send: Sen
         nursery.start_soon(watch)
         for message in messages:
             await send(_text(message))
-        # Hypercorn drops what is sent to a client that hung up, and tells `receive`; by the next
-        # tick it has been read.
+        # Hypercorn drops data sent to a client that hung up, and makes `receive` return a
+        # disconnect; by the next tick watch() has seen it.
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     return not seat.hung_up
@@ -173,11 +174,11 @@ def _text(message: Any) -> dict[str, str]:
 
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "websocket.disconnect":
-        pass  # what it says while nothing was asked means nothing
+        pass  # messages that nobody asked for are ignored
 
 
 async def _until_said(word: str, receive: Receive) -> bool:
-    """Whether the client said `word` before it was gone."""
+    """Returns whether the client sent a message of type `word` before it was gone."""
     while (event := await receive())["type"] != "websocket.disconnect":
         try:
             said = json_text.load(event.get("text") or "null", VALUES_MAX)

@@ -1,10 +1,10 @@
-"""Folders of results, for people and for `lftp mirror`: an HTML page as nginx would write it.
+"""Lists folders of results, for people and for `lftp mirror`, as HTML like nginx's.
 
-A folder is judged as open_files.py judges a file: by where the kernel landed, not by its name.
-What is still being written, or on its way out, is not shown. A page goes out while it is being made
-(index_page.py), and a question for its head alone has no folder read.
+A folder is judged as open_files.py judges a file: by the folder that the path resolves to, not by
+its name.  Files that are still being written or being removed are not shown.  A page is sent while
+it is being made (index_page.py); a HEAD request does not read the folder.
 
-Must not: read files, which are `files`' to send; read a folder on the loop.
+Must not: read files, which `files` sends; read a folder on the loop.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from appliance.turns import Turn, Turns
 from appliance.web.asgi import App, Receive, Scope, Send, answer
 from appliance.web.open_files import LeavesRoots, parse_path
 
-# Folders that are read at once: a second thread would do nothing but keep the loop waiting for
-# the interpreter, which it shares with both.
+# Folders that are read at the same time: a second thread would only make the loop wait longer for
+# the interpreter, which all of them share.
 _READERS: Final = 1
 _OPENERS: Final = 4  # threads in which folders are opened
-# Pages whose next names are in memory: some 20 MiB.  Others wait, each address for itself.
+# Pages whose next names are in memory: some 20 MiB.  Other pages wait, with at most one page of
+# each address at a time.
 PAGES_MAX: Final = 8
-# A client that takes a piece of a page no quicker has its names forgotten, and others get its turn.
+# If a client takes longer for a piece of a page, its names are dropped and others get its turn.
 SLOW_S: Final = 1.0
 _HTML: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
-    # The names are a testbox's, and so perhaps a stranger's.
+    # The names come from a testbox, and so perhaps from a stranger.
     (b"content-security-policy", b"default-src 'none'"),
 ]
 
@@ -43,7 +44,7 @@ log = structlog.get_logger()
 
 
 class Index:
-    """Lists folders below `root`, which is the URL prefix `prefix`; files are `files`' to send."""
+    """Lists folders below `root`, which has the URL prefix `prefix`; `files` sends files."""
 
     def __init__(self, prefix: str, root: Path, files: App) -> None:
         self._prefix = prefix.encode()
@@ -54,7 +55,7 @@ class Index:
         self._openers = trio.CapacityLimiter(_OPENERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request.  A folder's address ends in a slash; without it, it is shown where."""
+        """Answers one request.  A folder's path without a final slash is redirected."""
         if scope["method"] not in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
@@ -87,7 +88,7 @@ class Index:
         return names
 
     async def _open(self, scope: Scope, names: list[bytes]) -> index_page.Folder:
-        """Raises NotFound, OSError, and NotADirectoryError for what is perhaps a file."""
+        """Opens the folder.  Raises NotFound, OSError; NotADirectoryError: it may be a file."""
         plain = not scope["raw_path"].endswith(b"/")
         look = partial(index_page.open_folder, self._root, names[1:], may_be_file=plain)
         return await threads.run(look, limiter=self._openers)
@@ -131,14 +132,14 @@ class Index:
             text = index_page.head(names) + lines
             if more:
                 await _stream(receive, send, reader, text, told)
-            else:  # it says how long it is
+            else:  # the whole page is here, so its length is known
                 text += index_page.FOOT
                 await _begin(send, [*_HTML, (b"content-length", b"%d" % len(text))])
                 await send({"type": "http.response.body", "body": text})
 
 
 class _Reader:
-    """Reads a folder in the turns of its client, which end early where the client is slow."""
+    """Reads a folder while it holds a slot for its client; a slow client loses the slot."""
 
     def __init__(
         self, folder: index_page.Folder, client: str, turns: Turns, readers: trio.CapacityLimiter
@@ -146,10 +147,10 @@ class _Reader:
         self._folder, self._client = folder, client
         self._turns, self._readers = turns, readers
         self._turn: Turn | None = None
-        self._since = math.inf  # the client has had a piece to take
+        self._since = math.inf  # when the client was given a piece to take
 
     async def begin(self, receive: Receive) -> bool:
-        """Whether it has its turn: a client that hangs up while it waits for one needs none."""
+        """Waits for a slot; returns False if the client hung up meanwhile."""
         self._turn = self._turns.begin_nowait(self._client)
         if self._turn is None:
             async with trio.open_nursery() as nursery:
@@ -159,7 +160,7 @@ class _Reader:
         return self._turn is not None
 
     async def piece(self) -> tuple[bytes, bool]:
-        """The next lines, and whether there are more.  Raises OSError, NoSpace."""
+        """Returns the next lines and whether there are more.  Raises OSError, NoSpace."""
         self._since = math.inf
         if self._turn is None:
             self._turn = await self._turns.begin(self._client)
@@ -170,14 +171,14 @@ class _Reader:
         return found
 
     def rest(self) -> None:
-        """Let others have their turn."""
+        """Drops the names in memory and gives the slot back."""
         self._folder.forget()
         if self._turn is not None:
             self._turn.give_back()
             self._turn = None
 
     async def watch(self) -> None:
-        """Rest where the client is slow."""
+        """Calls rest() whenever the client is slow; never returns."""
         while True:
             await trio.sleep(SLOW_S)
             if trio.current_time() - self._since >= SLOW_S:
@@ -187,9 +188,9 @@ class _Reader:
 async def _stream(
     receive: Receive, send: Send, reader: _Reader, text: bytes, told: dict[str, str]
 ) -> None:
-    """A page of several pieces, of which `text` is the first.
+    """Sends a page of several pieces, of which `text` is the first.
 
-    It ends short, which a client sees, where that has hung up or the disk is in trouble.
+    If the folder can no longer be read, the answer ends short, which the client notices.
     """
     more = True
     await _begin(send, _HTML)
@@ -217,7 +218,7 @@ async def _until_hung_up(receive: Receive, scope: trio.CancelScope) -> None:
 
 
 async def _elsewhere(send: Send, names: list[bytes]) -> None:
-    """A folder's address ends in a slash."""
+    """Redirects to the folder's path with a final slash."""
     where = quote_from_bytes(b"/" + b"/".join(names) + b"/").encode()
     start = {"status": 301, "headers": [(b"location", where), (b"content-length", b"0")]}
     await send({"type": "http.response.start", **start})

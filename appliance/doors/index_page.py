@@ -1,10 +1,9 @@
-"""What stands on the page of a folder, piece by piece: as nginx would write it, ordered by name.
+"""Writes the page of a folder piece by piece: as nginx would write it, ordered by name.
 
-A folder may have a hundred thousand names, and twenty people may look at it at once.  So a page
-never exists as a whole: the folder is read for as many of its next names as fill a window, and of
-those some are looked at and written at a time.  All that must be kept between two pieces is the
-last name: where the rest of the window is let go of, because its client is slow, the folder is
-read again.
+A folder may have a hundred thousand names, and twenty people may look at it at the same time.  So
+a page is never in memory as a whole.  The folder is read for its next names, as many as fill a
+window, and each piece looks up and writes some of them.  Between two pieces only the last name must
+be kept: if the rest of the window is dropped because the client is slow, the folder is read again.
 
 Must not: be called on the loop, which would wait for the disk; know HTTP.
 """
@@ -26,10 +25,11 @@ from appliance.keep.results import HIDDEN
 from appliance.turns import in_slices
 from appliance.web.open_files import LeavesRoots
 
-# A line each, of some 150 bytes: a page of 15 MB.  An attempt may have fewer (config.Limits).
+# Each name is a line of some 150 bytes: a page of 15 MB.  An attempt may have fewer names
+# (config.Limits).
 NAMES_MAX: Final = 100_000
-# Of names that follow next: some 15,000 usual ones, or 3,500 of the longest.  A folder of NAMES_MAX
-# is read seven times for its page, or thirty times, and that takes 0.1 s each time.
+# Bytes of the next names: some 15,000 usual ones, or 3,500 of the longest.  A folder of NAMES_MAX
+# is read seven times for its page, or thirty times, and each time takes 0.1 s.
 WINDOW_BYTES: Final = 2**20
 NAME_BYTES: Final = 41  # what Python needs for a name besides its bytes
 PIECE_BYTES: Final = 64 * 1024  # of text, at least: some 400 lines
@@ -41,30 +41,30 @@ FOOT: Final = b"</pre><hr></body>\n</html>\n"
 
 
 class Folder:
-    """An open folder on its way to a page.  To be closed."""
+    """An open folder whose page is being written.  The caller closes it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._last = b""  # name that was written
-        self._next: list[bytes] = []  # the window, its first name last
-        self._more = True  # names behind the window, perhaps
+        self._last = b""  # the last name that was written
+        self._next: list[bytes] = []  # the window, in reverse order
+        self._more = True  # whether there may be names behind the window
 
     @property
     def holds(self) -> bool:
-        """Whether it remembers names that are not written yet."""
+        """Returns whether names that are not written yet are in memory."""
         return bool(self._next)
 
     def forget(self) -> None:
-        """Take no memory; they are read again."""
+        """Drops these names; the next piece reads them again."""
         self._more = self._more or self.holds
         self._next = []
 
     def close(self) -> None:
-        """Let go of it."""
+        """Closes the folder."""
         os.close(self._descriptor)
 
     def piece(self) -> tuple[bytes, bool]:
-        """The next lines, of one window, and whether there are more.
+        """Returns the next lines, of one window, and whether there may be more.
 
         Raises OSError, and NoSpace for a folder of more than NAMES_MAX names.
         """
@@ -84,15 +84,15 @@ class Folder:
     def _line(self, name: bytes) -> bytes:
         try:
             facts = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-        except FileNotFoundError:  # it took another name just now
+        except FileNotFoundError:  # it was renamed or removed just now
             return b""
         return _line(name, facts) if stat.S_IFMT(facts.st_mode) in _SHOWN else b""
 
 
 def open_folder(root: Path, names: list[bytes], *, may_be_file: bool) -> Folder:
-    """The folder `names` below `root`.
+    """Opens the folder `names` below `root`.
 
-    Raises NotFound, LeavesRoots, and NotADirectoryError for what is a file and `may_be_file`.
+    Raises NotFound, LeavesRoots, and NotADirectoryError if `names` is a file and `may_be_file`.
     """
     if any(name.startswith(_HIDDEN) for name in names):
         raise NotFound("not shown")
@@ -115,7 +115,7 @@ def open_folder(root: Path, names: list[bytes], *, may_be_file: bool) -> Folder:
 
 
 def head(names: list[bytes]) -> bytes:
-    """What stands above the lines."""
+    """Returns the page's text above the lines."""
     title = html.escape("/" + b"/".join(names).decode("utf-8", "replace") + "/")
     return (
         f"<html>\n<head><title>Index of {title}</title></head>\n<body>\n<h1>Index of {title}</h1>"
@@ -124,7 +124,7 @@ def head(names: list[bytes]) -> bytes:
 
 
 def _window(folder: int, after: bytes) -> tuple[list[bytes], bool]:
-    """The names that follow `after`, backwards, as many as fit, and whether there are others."""
+    """Returns the names after `after` that fit, in reverse order, and whether there are more."""
     kept: list[bytes] = []
     size, bound = 0, None
     with os.scandir(folder) as found:
@@ -147,7 +147,7 @@ def _window(folder: int, after: bytes) -> tuple[list[bytes], bool]:
 
 
 def _smallest(names: list[bytes]) -> tuple[list[bytes], int]:
-    """In order, as many as fit into a window, and at least one; and their size."""
+    """Returns the first names in order that fit into a window, at least one, and their size."""
     names.sort()
     size = 0
     for place, name in enumerate(names):

@@ -1,12 +1,12 @@
 """The small requests on port 3000, through Quart: reports of testboxes and a sign of life.
 
-`/~<user>/cgi-bin/<verb>`, and `/~<user>/<token>/cgi-bin/<verb>` for clients that obey the
-HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (docs/wire.md#reports).
+The paths are `/~<user>/cgi-bin/<verb>`, and `/~<user>/<token>/cgi-bin/<verb>` for clients that obey
+the HTTP_PREFIX of their job.sh.  Queries come unescaped and with `&&` (docs/wire.md#reports).
 
-The token is a secret of its attempt, given with job.cgz to the card of its box alone: who has it
-speaks for that attempt, from whichever address, since a job may report from a container or by
-another card.  Without one, as what a person on a box asks (`lkp-renew`), a report is held to its
-address and to the card there.
+The token is a secret of an attempt, sent with job.cgz only to the card of its box.  A client with
+the token speaks for that attempt from any address, since a job may report from a container or by
+another card.  A report without a token, such as a person's `lkp-renew` on a box, is judged by its
+address and the card there.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from appliance.scheduler.reports import Reports, Source
 from appliance.turns import round_for
 
 DONE: Final = "Done"
-SUCCESS: Final = '"success"'  # a JSON string, with its quotes: clients compare it so
-# One report has a body at all, of four short fields, and newer clients' own log some ten.  To read
-# as many commas takes a third of a millisecond.
+SUCCESS: Final = '"success"'  # a JSON string: clients compare it with its quotes
+# Only one report has a body, of four short fields; the log that newer clients send has some ten.
+# Parsing a body of this size takes a third of a millisecond even if it consists of commas.
 BODY_BYTES_MAX: Final = 2**13
-VALUES_MAX: Final = 1000  # in it; newer clients' own log has some ten
+VALUES_MAX: Final = 1000  # in a body; the log that newer clients send has some ten
 EVENT_SHOWN: Final = 500  # characters of an event in the log
-BODY_S: Final = 30.0  # for it to arrive: it fits into one packet
+BODY_S: Final = 30.0  # time for a body to arrive: a usual one fits into one packet
 
 Verb = Callable[[Source, Mapping[str, str]], Awaitable[str]]
 
@@ -48,23 +48,24 @@ log = structlog.get_logger()
 
 
 class Small(QuartTrio):
-    """Quart, which is not shown the Host that a client thinks it asks.
+    """Quart, with the Host header replaced.
 
-    No answer is made of it, and one that is no host's name (a label of 64 letters, say) was a 500.
+    No answer depends on that header, and an invalid host name (with a label of 64 letters, say) was
+    answered with 500.
     """
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request."""
+        """Answers one request."""
         headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
         shown: Any = {**scope, "headers": [*headers, (b"host", b"lab")]}
         await super().asgi_app(shown, receive, send)
 
 
 def make_app(reports: Reports, providers: Providers, admission: Admission) -> QuartTrio:
-    """The Quart application."""
+    """Returns the Quart application."""
     app = Small(__name__, static_folder=None)
-    # Both would cut long answers without a word (docs/firmware.md#libraries); each door has limits
-    # of its own.
+    # Both timeouts would silently cut long answers (docs/firmware.md#libraries); each door has
+    # limits of its own.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
@@ -79,7 +80,7 @@ def make_app(reports: Reports, providers: Providers, admission: Admission) -> Qu
 
     @app.errorhandler(ApplianceError)
     async def wrong(error: ApplianceError) -> Response:
-        # 503: the archive, which knows whose report it is, does not say
+        # 503: the archive, which knows whose report it is, gives no answer
         log.warning("request refused", client=_client(), path=request.path[:80], why=str(error))
         return _text(f"{error}\n", error.status)
 
@@ -91,7 +92,7 @@ def make_app(reports: Reports, providers: Providers, admission: Admission) -> Qu
 
 
 def _verbs(reports: Reports) -> dict[str, Verb]:
-    """What stands behind cgi-bin/, and what each is answered (docs/wire.md#reports)."""
+    """Returns the verbs behind cgi-bin/; each returns its answer (docs/wire.md#reports)."""
 
     def done(report: Callable[[Source, Mapping[str, str]], Awaitable[None]]) -> Verb:
         async def verb(source: Source, query: Mapping[str, str]) -> str:
@@ -133,7 +134,7 @@ def _add_cgi(app: QuartTrio, verbs: Mapping[str, Verb]) -> None:
 
 
 def _add_questions(app: QuartTrio, reports: Reports) -> None:
-    """What stands outside of cgi-bin/."""
+    """Adds the requests outside of cgi-bin/."""
 
     @app.get("/renew_deadline")
     async def renew() -> Response:
@@ -145,7 +146,7 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
 
     @app.post("/report_event")
     async def event() -> Response:
-        # Newer clients' own log; it says nothing about any job of ours.
+        # The log that newer clients send; it says nothing about any job of ours.
         log.info("event reported", client=_client(), said=json.dumps(await _body())[:EVENT_SHOWN])
         return _text(DONE)
 
@@ -155,7 +156,7 @@ def _add_questions(app: QuartTrio, reports: Reports) -> None:
 
 
 def _add_providers(app: QuartTrio, providers: Providers, admission: Admission) -> None:
-    """What machines that run virtual boxes say of them; others are refused."""
+    """Adds the requests of providers; other machines are refused."""
 
     async def present(query: Mapping[str, str]) -> str:
         return providers.present(query)
@@ -185,7 +186,7 @@ def _add_providers(app: QuartTrio, providers: Providers, admission: Admission) -
 
 
 async def _body() -> dict[str, str]:
-    """The fields of a JSON body, whatever its content type says.  Raises BadRequest."""
+    """Returns the fields of a JSON body, whatever its content type says.  Raises BadRequest."""
     data: bytes | str = b""
     with trio.move_on_after(BODY_S) as scope:
         data = await request.get_data(cache=False)

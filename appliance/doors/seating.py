@@ -1,9 +1,9 @@
-"""Who asks for work, in whichever way: from a request to a seat in the lobby.
+"""Gives a box that asks for work, by any kind of request, a seat in the lobby.
 
     GET /boot.ipxe/mac/<mac>                           firmware
     GET /~<user>/cgi-bin/gpxelinux.cgi?hostname=&mac=  Linux, for the next job by kexec
 
-What a box says of itself is no proof: who has another card is turned away (admission.py).
+A request does not prove which box sent it: a client with another card is refused (admission.py).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class Question:
-    """What a box asked with."""
+    """A box's request for work."""
 
-    mac: str  # as it wrote it; empty where it gave a name alone
+    mac: str  # as the box wrote it; empty if it gave only a name
     hostname: str
     query: Mapping[str, str]
-    ipxe: str | None = None  # its version; empty: it did not say; None: it is no iPXE
+    ipxe: str | None = None  # version of its iPXE; empty: it did not say; None: it is no iPXE
 
 
 def question(scope: Scope) -> Question:
-    """The question in a request.  Raises NotFound where it is none."""
+    """Returns the question in a request.  Raises NotFound if its path is none of the two above."""
     match = _WAYS.fullmatch(scope["path"])
     if match is None:
         raise NotFound("ask for /boot.ipxe/mac/<mac>")
@@ -56,36 +56,39 @@ def question(scope: Scope) -> Question:
 
 def _version(query: str) -> str:
     said = dict(parse_qsl(query.replace("+", "%2B"))).get("ipxe", "")  # "1.0.0+git"
-    # Thousands of seats have the same few words.
+    # Interned, since thousands of seats share a few versions.
     return sys.intern(_NO_VERSION.sub("", said)[:_VERSION_MAX])
 
 
 def asked_of(scope: Scope, mac: str | None, version: str | None = None) -> Question:
-    """The question in a request's query; `mac` where its path says it."""
+    """Returns the question in a request's query; `mac`: the MAC in its path, if there is one."""
     asked = dict(parse_qsl(query_of(scope)))
     named = asked.get("mac", "") if mac is None else mac
     return Question(named, asked.get("hostname", ""), asked, version)
 
 
 def query_of(scope: Scope) -> str:
-    """What stands behind the `?`."""
+    """Returns the part of the URL after the `?`."""
     return str(scope["query_string"].decode("ascii", "replace"))
 
 
 def lease_in(scope: Scope) -> float | None:
-    """How long the box says its address is leased, in seconds; None: for ever, or not said."""
+    """Returns the reported lease of the box in seconds; None: for ever, or not reported."""
     return ipxe.lease_of(dict(parse_qsl(query_of(scope))))
 
 
 class Usher:
-    """Shows boxes to their seats, or the door."""
+    """Gives boxes their seats, or refuses them."""
 
     def __init__(self, scheduler: Scheduler, admission: Admission) -> None:
         self._scheduler = scheduler
         self._admission = admission
 
     def seat(self, asked: Question, scope: Scope) -> Seat:
-        """Where the box waits.  Raises BadRequest, NotFound, Refused, Unproven where it may not."""
+        """Returns the box's seat.
+
+        Raises BadRequest, NotFound, Refused, Unproven if it may not wait.
+        """
         client, server = scope["client"][0], scope["server"][0]
         try:
             who = boxes.identity(self._mac(asked), client, asked.query)
@@ -108,7 +111,7 @@ class Usher:
         return seat
 
     def _tell_claim(self, name: str) -> None:
-        """A box that nobody registered says something new of itself."""
+        """Warns if the unregistered box `name` newly reports the UUID of a known box."""
         store = self._scheduler.store
         box = store.boxes[name]
         if (says := store.said_to_be(box)) is not None:
@@ -121,15 +124,15 @@ class Usher:
         return asked.mac if asked.mac or box is None or not box.macs else box.macs[0]
 
     def _check_known(self, who: boxes.Identity) -> None:
-        """Raises NotFound for a stranger on a network that has other people's machines in it."""
+        """Raises NotFound for an unknown box on a network with other people's machines."""
         box = self._scheduler.store.box_of(who)
         if self._scheduler.config.network.proxy and (box is None or not box.known):
             raise NotFound(f"{who.mac} is no testbox of this lab")
 
 
 def status(error: ApplianceError) -> int:
-    """What a box is answered that may not wait here: 503 where asking again may help.
+    """Returns the HTTP status for a refused box: 503 if asking again may help.
 
-    Who is refused for what it is now may be known, or alone at its address, in a minute.
+    A box that is refused now may be known, or be alone at its address, in a minute.
     """
     return error.status if isinstance(error, BadRequest | NotFound) else 503

@@ -1,8 +1,9 @@
 """Takes jobs over the network, as LKP's `submit` sends them: one job, as JSON, in a POST.
 
 docs/wire.md#submitting-a-job specifies it.
-A failure is 202 with the reason in JSON, since clients read no other answer.  `Idempotency-Key:
-<8 to 64 letters and digits>` may name a submit; a request with the same key finds the same job.
+A failure is 202 with the reason in JSON, since clients read no other answer.  The header
+`Idempotency-Key: <8 to 64 letters and digits>` may name a submit; a request with the same key finds
+the same job.
 """
 
 from __future__ import annotations

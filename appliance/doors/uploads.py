@@ -1,12 +1,12 @@
-"""Results come in by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (docs/wire.md#uploads).
+"""Takes results by WebDAV as curl speaks it: PUT and MKCOL, cookie JOBID (docs/wire.md#uploads).
 
-Newer clients POST a form: the file goes beside the name in the path, under its own name.  Mostly
-these are hosts of virtual boxes, which upload what the console of a box said.
+Newer clients POST a form: the file is kept beside the name in the path, under its own name.  Most
+of these clients are hosts of virtual boxes, which upload the console output of a box.
 
-Cookie, path and address, and the card there, must fit one attempt of the job that its box holds, or
-has held last.
+The cookie, the path, the address and the card at that address must match one attempt of the job
+that its box holds, or held last.
 Plain ASGI, since Quart gathers a body in memory faster than a disk can take it.  Repeated slashes
-are one; parents are made; `Expect: 100-continue` is Hypercorn's to answer.
+count as one; parent folders are made; Hypercorn answers `Expect: 100-continue`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from appliance.web.asgi import App, Receive, Scope, Send, answer
 from appliance.web.bodies import Form, HungUp, Stalled, TooLarge, pieces, told_bytes
 from appliance.web.open_files import parse_path
 
-# Gathered before a thread writes them; of all uploads together, so that hundreds at once do not
-# fill the memory.
+# Bytes of an upload that are gathered before a thread writes them, and of all uploads together, so
+# that hundreds at once do not fill the memory.
 WRITE_BYTES: Final = 2**20
 GATHERED_BYTES: Final = 32 * 2**20
-# In one path.  A box could make a tree so deep that no walk of Python's comes back from it.
+# Names in one path.  Otherwise a box could make a tree so deep that Python could not walk it.
 NAMES_MAX: Final = 100
-# Attempts that are counted at once, each in a thread: after a restart hundreds go on uploading, and
-# one may have a hundred thousand files.
+# Attempts whose files are counted at the same time, each in a thread: after a restart hundreds go
+# on uploading, and one may have a hundred thousand files.
 COUNTED_MAX: Final = 2
 USED_MAX: Final = 1000  # attempts whose sizes are remembered; others are counted from the disk
 _CLOSE: Final = [(b"connection", b"close")]  # the rest of the body is not read
@@ -63,15 +63,15 @@ log = structlog.get_logger()
 
 @attrs.define
 class _Used:
-    """What an attempt has uploaded."""
+    """Counts what an attempt has uploaded."""
 
-    size: int  # bytes, those under way among them
-    names: int = 0  # the length of each file's path: a disk has only so many inodes
+    size: int  # bytes, including uploads under way
+    names: int = 0  # names in the paths of all files, since a disk has a limited number of inodes
     uploads: int = 0  # under way
 
 
 class Results:
-    """PUT, MKCOL and POST below /result; everything else is `files`' to answer."""
+    """Answers PUT, MKCOL and POST below /result; `files` answers GET and HEAD."""
 
     def __init__(self, scheduler: Scheduler, admission: Admission, files: App) -> None:
         self._scheduler = scheduler
@@ -86,7 +86,7 @@ class Results:
         return self._scheduler.config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answers one request."""
         if scope["method"] in ("GET", "HEAD"):
             await self._files(scope, receive, send)
             return
@@ -96,7 +96,7 @@ class Results:
         try:
             job, attempt, root, path = await self._place(scope)
         except (BadRequest, Refused, NotFound, DiskTrouble, BadState, Unproven) as error:
-            # 503: archive or kernel do not say; the box tries for ten minutes
+            # 503: the archive or the kernel gives no answer; the box tries for ten minutes
             if isinstance(error, BadRequest):
                 await self._misplaced(scope, str(error))
             await _refuse(send, scope, error, 403 if isinstance(error, NotFound) else 0)
@@ -129,14 +129,14 @@ class Results:
                 await answer(send, 201, "kept\n")
 
     def _check_names(self, scope: Scope, attempt: Attempt, root: str, path: Path) -> None:
-        """Raises BadRequest where a file would have a name that is the server's."""
+        """Raises BadRequest if a file would have a name that is reserved for the server."""
         names = self._names_below(path, root)
         if not names and scope["method"] == "PUT":
             raise BadRequest("a file is put under a name below the result root, which is a folder")
         places.check_names(attempt.number, names)
 
     async def _place(self, scope: Scope) -> tuple[Job, Attempt, str, Path]:
-        """Whose upload this is, and where it goes."""
+        """Returns the job and the attempt of an upload, the attempt root, and the file path."""
         job_id = _cookie(scope)
         names = _names(scope)
         url = "/" + "/".join(names)
@@ -166,7 +166,7 @@ class Results:
         return job, attempt, root, path
 
     async def _misplaced(self, scope: Scope, reason: str) -> None:
-        """Its path names no place, so only cookie and address say whose results lack it."""
+        """Notes an upload without a usable path; only cookie and address say whose it is."""
         with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState, Unproven):
             job = await self._scheduler.find(_cookie(scope))
             for attempt in reversed(job.attempts):
@@ -176,9 +176,9 @@ class Results:
                     break
 
     def _is_from(self, attempt: Attempt, client: str) -> bool:
-        """Whether the box of `attempt` is at `client`, be it with another of its cards.
+        """Returns whether the box of `attempt` is at `client`, perhaps with another of its cards.
 
-        Raises Refused where somebody else has its address, Unproven where that cannot be told.
+        Raises Refused if somebody else has its address, Unproven if that cannot be told.
         """
         box = self._scheduler.store.boxes.get(attempt.box)
         if box is None:
@@ -189,7 +189,7 @@ class Results:
         return self._admission.is_registered(box, client)
 
     def _no_host(self, scope: Scope) -> str:
-        """Why a form comes from no machine that runs virtual boxes; empty: it does.
+        """Returns why an upload comes from no host of virtual boxes; empty: it does come from one.
 
         Raises Unproven.
         """
@@ -252,7 +252,10 @@ class Results:
         root: str,
         path: Path,
     ) -> bool:
-        """Whether it was kept; if not, the client was told why.  `told`: bytes, 0 for unknown."""
+        """Returns whether the file was kept; if not, the client was told why.
+
+        `told`: bytes that the client declared, 0 for unknown.
+        """
         try:
             async with contextlib.aclosing(body):
                 size = await self._receive(body, told, path, root)
@@ -273,7 +276,7 @@ class Results:
         self._scheduler.heard[box.name] = self._scheduler.clock.now()
         name = str(path.relative_to(self._config.paths.srv / root[1:]))
         now = self._scheduler.clock.now()
-        # It may have moved since; what only the archive has is over.
+        # The job may have moved on since; a job that only the archive has is over.
         there = self._scheduler.store.jobs.get(job.id)
         if there is None or there.attempt is None or there.attempt.number != attempt.number:
             name = f"late: {name} (of attempt {attempt.number})"
@@ -336,30 +339,30 @@ class Results:
                 turn.give_back()
             idle = (name for name, used in self._used.items() if not used.uploads and name != root)
             if len(self._used) > USED_MAX and (oldest := next(idle, None)) is not None:
-                del self._used[oldest]  # it is counted anew if it uploads again
+                del self._used[oldest]  # counted anew if this attempt uploads again
         self._used.move_to_end(root)
         return self._used[root]
 
     async def _make_way(self, folder: Path) -> None:
-        """Its name is the server's: what an older server let a box or a person call so, moves."""
-        with contextlib.suppress(OSError):  # then there is no folder, and the upload is told so
+        """Moves aside a file that has the name of this folder; an older server allowed such."""
+        with contextlib.suppress(OSError):  # then there is no folder, and the upload fails later
             if aside := await threads.run(results.make_way, folder):
                 log.warning("a file had the name of a folder of results", is_now=str(aside))
 
     async def _incomplete(self, job: Job, attempt: Attempt, reason: str) -> None:
         scheduler = self._scheduler
         try:
-            job = await scheduler.find(job.id)  # it may have moved since
+            job = await scheduler.find(job.id)  # the job may have moved on since
             now = scheduler.clock.now()
             for change in decisions.refused_upload(job, attempt.number, reason, now):
                 await scheduler.mark(job, change)
-        except (DiskTrouble, BadState) as error:  # of the archive: it is over long since
+        except (DiskTrouble, BadState) as error:  # from the archive: the job ended long ago
             log.error("what its results lack is not kept", job=job.id, why=str(error))
         await scheduler.durable()
 
 
 async def _refuse(send: Send, scope: Scope, error: ApplianceError, status: int = 0) -> None:
-    """`status`: where it is another than the error's own."""
+    """Answers with the error; `status`, if not 0, replaces the error's own."""
     status = status or error.status
     path, client = scope["path"][:300], scope["client"][0]
     log.warning("upload refused", path=path, client=client, status=status, why=str(error)[:300])
@@ -367,7 +370,7 @@ async def _refuse(send: Send, scope: Scope, error: ApplianceError, status: int =
 
 
 def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
-    """`size` is this file's, `used` the whole attempt's with it."""
+    """Raises TooLarge, NoSpace.  `used`: bytes of the attempt, including this file's `size`."""
     if size > limits.upload_file_bytes:
         raise TooLarge(f"{path.name} is larger than {limits.upload_file_bytes} bytes")
     if used > limits.upload_attempt_bytes:
@@ -375,15 +378,15 @@ def _check_size(size: int, used: int, path: Path, limits: Limits) -> None:
 
 
 def _check_count(names: int, path: Path, limits: Limits) -> None:
-    """`names` is the whole attempt's, with those of this path."""
+    """Raises NoSpace.  `names`: those of the whole attempt, including this path's."""
     if names > limits.upload_attempt_names:
         raise NoSpace(f"{path.name} takes the results over {limits.upload_attempt_names} names")
 
 
 def _cookie(scope: Scope) -> str:
-    """The job id in the cookie JOBID.  Raises Refused.
+    """Returns the job id in the cookie JOBID.  Raises Refused.
 
-    http.cookies would take seconds for a header full of backslashes; ids have none.
+    http.cookies is not used: it takes seconds for a header full of backslashes, and ids have none.
     """
     for header, value in scope["headers"]:
         for pair in value.split(b";") if header == b"cookie" else ():
@@ -394,12 +397,12 @@ def _cookie(scope: Scope) -> str:
 
 
 def _names(scope: Scope) -> list[str]:
-    """The names in the path.  Raises BadRequest."""
+    """Returns the names in the path.  Raises BadRequest."""
     raw = scope["raw_path"]
     if scope["method"] == "MKCOL":
         raw = raw.rstrip(b"/")
     elif scope["method"] == "POST" and raw.endswith(b"/"):
-        raw += b"file"  # the form says another name
+        raw += b"file"  # a placeholder: the form has the file's name
     if scope["method"] == "PUT" and raw.endswith(b"/"):
         raise BadRequest("a file is put under a name: this path ends with a folder's")
     try:
