@@ -60,7 +60,7 @@ clock, no socket, no file, no await.  Tests check both.
       provider_cards      pure  judges how machines of virtual boxes are identified
       boxes               pure  judges the iPXE of parked boxes
 
-    doors/                      what testboxes, clients and monitors ask for
+    doors/                      answers what testboxes, clients and monitors ask for
       wiring                    which door stands on which port
       seating                   gives a box that asks for work a seat in the lobby
       boot_wait                 the boot wait, job.cgz, the runner
@@ -90,7 +90,7 @@ clock, no socket, no file, no await.  Tests check both.
       screen                    the lab in one screen
       verb                      defines verbs, a class each; checks requests
 
-    web/                        HTTP: connections, bodies, files; who gets in, what each may cost
+    web/                        HTTP: connections, bodies, files; admits and limits clients
       listen                    the listening sockets and their options
       shares              pure  divides the limit of open files among clients
       entrance                  admits connections, or refuses them when there is no place

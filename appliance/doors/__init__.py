@@ -1,1 +1,1 @@
-"""What testboxes, clients and monitors ask for."""
+"""Answers what testboxes, clients and monitors ask for."""

@@ -2,7 +2,7 @@
 
 A box is identified by its MAC, but HTTP shows only an address, and any box can take another's
 address at any time.  So whenever a client acts as a box (asks for a job or its job.cgz, reports,
-uploads), the card that has the address *now* must be the box's.  Exceptions:
+uploads), the card that has the address *now* must be the box's.  Special cases:
 
 * loopback, this server's own addresses, and `network.providers` act for virtual boxes.  A provider
   must have the card that its entry names, or, if it names none, any card but a registered box's;
@@ -91,7 +91,7 @@ class Admission:
             raise Refused(f"{client} is {card} now, which is no card of {box.name}'s; {add}")
 
     def check_question(self, who: Identity, box: Box | None, *, there: bool) -> None:
-        """Raises Refused unless `who` has the MAC of the card that asks, or another of its `box`.
+        """Raises Refused unless `who.mac` is the card that asks, or both are cards of `box`.
 
         `there`: the box works, or has asked lately.  Raises Unproven if the card cannot be told.
         """
@@ -136,7 +136,7 @@ class Admission:
         return box.facts is not None and self._card(client) in box.facts.macs
 
     def acts(self, box: Box, client: str) -> bool:
-        """Returns whether `check` passes; for a request that is answered in either case."""
+        """Returns whether `check` passes; for a note about a request that is answered anyway."""
         try:
             self.check(box, client)
         except (Refused, Unproven) as error:

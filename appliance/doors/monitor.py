@@ -1,7 +1,7 @@
 """`/filter` on port 20001: what happens to jobs, as it happens, by WebSocket.
 
 docs/wire.md#the-monitor specifies it.
-The client says once which messages it wants, as one JSON object, and is sent those from then on.
+The client says which messages it wants, as one JSON object, and is sent those from then on.
 Nothing is looked up for it: messages are the scheduler's own changes, sent once they are on disk.
 Anybody in the lab can read them, like results; they contain no document's text and no secret.
 """

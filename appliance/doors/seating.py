@@ -46,7 +46,7 @@ class Question:
 
 
 def question(scope: Scope) -> Question:
-    """Returns the question in a request.  Raises NotFound if its path is none of the two above."""
+    """Returns the question in a request.  Raises NotFound for a path that asks for no work."""
     match = _WAYS.fullmatch(scope["path"])
     if match is None:
         raise NotFound("ask for /boot.ipxe/mac/<mac>")

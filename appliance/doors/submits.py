@@ -108,7 +108,7 @@ class Submits:
         ]
 
     def _papers(self, said: dict[str, Any]) -> list[Paper]:
-        """Returns a document for each machine, checked before it is written.  Raises BadRequest."""
+        """Returns a document for each machine; checks sizes first.  Raises BadRequest."""
         config = self._scheduler.config
         said = json_text.written_out(said)
         fields = {name: value for name, value in said.items() if name not in _ACCOUNT}

@@ -166,7 +166,7 @@ class Results:
         return job, attempt, root, path
 
     async def _misplaced(self, scope: Scope, reason: str) -> None:
-        """Notes an upload without a usable path; only cookie and address say whose it is."""
+        """Notes in the results, found by cookie and address, that an upload had no usable path."""
         with contextlib.suppress(Refused, NotFound, DiskTrouble, BadState, Unproven):
             job = await self._scheduler.find(_cookie(scope))
             for attempt in reversed(job.attempts):
@@ -345,7 +345,7 @@ class Results:
 
     async def _make_way(self, folder: Path) -> None:
         """Moves aside a file that has the name of this folder; an older server allowed such."""
-        with contextlib.suppress(OSError):  # then there is no folder, and the upload fails later
+        with contextlib.suppress(OSError):  # then there is no folder, and the upload is refused
             if aside := await threads.run(results.make_way, folder):
                 log.warning("a file had the name of a folder of results", is_now=str(aside))
 

@@ -1,1 +1,1 @@
-"""HTTP: connections, bodies, files; who gets in, what each may cost."""
+"""HTTP: connections, bodies, files; admits clients and limits what each may use."""

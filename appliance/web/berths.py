@@ -59,7 +59,7 @@ class Berths:
         self._larges = 0  # bytes
         self._held: dict[str, int] = {}  # bytes of each address
         self._inside: dict[Berth, None] = {}
-        self._known: dict[str, None] = {}  # addresses; the longest unused account comes first
+        self._known: dict[str, None] = {}  # addresses; the least recent account use first
         self._look_at = 0.0
         lines = [_Line(known, SMALLS_BYTES, large=False) for known in (True, False)]
         lines += [_Line(known, most if known else most // 2, large=True) for known in (True, False)]
@@ -206,7 +206,7 @@ class Berth:
         return self._waited + trio.current_time() - self._wait[1] if self._wait else 0.0
 
     def lose(self, why: str) -> None:
-        """Ends the berth; `why` is told to the client."""
+        """Marks the berth as lost and cancels its wait; the client is told `why`."""
         self.lost = why
         self.turn.set()
         if self._wait is not None:
@@ -233,8 +233,8 @@ class _Line:
     def add(self, berth: Berth) -> None:
         """Queues `berth`.  Raises NoRoom if the line is full.
 
-        Instead of that, an address with fewer waiting bodies displaces the newest of the address
-        that has most.
+        If its address has, with this one, fewer waiting bodies than the greediest address, the
+        newest body of that address loses its place instead.
         """
         if len(self) >= WAITING_MAX:
             greedy = max(self.waiting.values(), key=len)
