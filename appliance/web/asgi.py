@@ -125,9 +125,15 @@ async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-def forget_headers(scope: Scope) -> None:
-    """Let go of what a client sent with its question; thousands that wait may have sent 16 KiB."""
+def forget_headers(scope: Scope, query_max: int = 0) -> None:
+    """Lets go of what a client sent with its question; thousands that wait may have sent 16 KiB.
+
+    `query_max`: bytes of a query that is still needed, and that is not used if it is longer.
+    """
     scope["headers"].clear()
+    if len(scope["query_string"]) > query_max:
+        assert isinstance(scope, dict)  # as ASGI has it
+        scope["query_string"] = b""
 
 
 async def answer(
