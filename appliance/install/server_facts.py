@@ -134,9 +134,7 @@ def _is_free(kind: socket.SocketKind, address: str, port: int, device: str) -> b
         try:
             sock.bind((address, port))
         except OSError as error:
-            return (
-                error.errno == errno.EADDRNOTAVAIL
-            )  # no such address here, so nobody has the port
+            return error.errno == errno.EADDRNOTAVAIL  # no such address: the port is free
     return True
 
 
