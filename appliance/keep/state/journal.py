@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NoReturn
 
 import attrs
@@ -53,10 +53,16 @@ ROUND_BYTES: Final = 2**15
 log = structlog.get_logger()
 
 
-async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Journal]:
+async def restore(
+    disk: Disk,
+    bytes_max: int | None = None,
+    check: Callable[[Store], Awaitable[None]] | None = None,
+) -> tuple[Store, Journal]:
     """Returns the store that is on disk, and the journal that continues it.
 
-    A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.
+    A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.  `check`
+    raises BadState for a store that cannot be used, before anything is written: an older program
+    and a repair find all as it was.
 
     Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record;
     DiskTrouble: there is no room for a new snapshot.
@@ -71,6 +77,8 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     with _no_garbage():
         found = await _read(disk, files)
     state, end = found.state, found.end
+    if check is not None:
+        await check(state.store)
     lone = files.snapshots == files.journals == (files.newest,)
     fresh = lone and end == len(frames.JOURNAL_HEADER) and found.oldest == versions.VERSION
     number = files.newest if fresh else files.newest + 1
