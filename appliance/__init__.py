@@ -27,20 +27,20 @@ clock, no socket, no file, no await.  Tests check both.
 
     run                         the process: starts everything, and stops it in order
 
-    install/                    this program as a server's appliance
+    install/                    installs, upgrades and removes this program on a server
       networks            pure  interfaces and ranges -> `[network]`
       settings            pure  a new appliance.toml, with comments
       units               pure  what a configuration changes in the units of systemd/
       actions             pure  one small change each, as data
-      site                pure  places, program, what is wished for, what was found
-      state_copies        pure  what is kept of the state, beside it
-      plan                pure  all of it -> the steps of an install or an upgrade
-      removal             pure  those of an uninstall and a rollback
+      site                pure  paths, the program, what is wished for, what was found
+      state_copies        pure  the copies that are kept beside the state
+      plan                pure  site's facts -> the steps of an install or an upgrade
+      removal             pure  the steps of an uninstall and a rollback
       manifest            pure  what earlier installs did
-      server_facts              what this server is like
-      rivals                    other DHCP servers where one is to lease addresses
-      execute                   steps done, and taken back
-      debian                    packages without the daemons that they start
+      server_facts              gathers facts about this server
+      rivals                    looks for other DHCP servers before an install
+      execute                   carries out steps, and undoes them
+      debian                    installs packages, keeps their daemons from starting
       install                   install, upgrade, roll back, uninstall
 
     doctor/                     checks a lab; says what each finding means and how to fix it

@@ -88,8 +88,8 @@ async def serve(
 
     `control_socket` is a listening control socket made by systemd; None: make one.
     """
-    store, journal = await journals.restore(disk, config.space.journal)
-    await archive.check(store)
+    store, journal = await journals.restore(disk, config.space.journal, archive.check)
+    await archive.say_version()
     await _number_on(config, store)
     scheduler = Scheduler(
         config,

@@ -7,7 +7,9 @@ of the rest.  ruamel.yaml reads and writes the text; PyYAML, as elsewhere, decid
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -21,6 +23,7 @@ from appliance import yaml_text
 
 CHARACTERS_MAX: Final = 2**16  # of a text; ruamel.yaml, in Python, takes 10 s for a million
 _PLAIN_MAX: Final = 100  # of a word that may go without quotes; checking reads the word twice
+_COMMENT: Final = re.compile(r"(?:^|[ \t])(#[^\n]*)", re.MULTILINE)
 _WIDTH: Final = 10_000  # characters of a line; more than people write, so no line is broken
 
 
@@ -48,7 +51,7 @@ def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
         # ruamel.yaml would remove the comment of the next key, too.
         try:
             return changed(_without(text, tree, gone), wanted)
-        except KeyError:  # the key comes from a merge, and has no line of its own
+        except (KeyError, TypeError):  # the key comes from a merge, and has no line of its own
             return None
     for key in gone:
         del tree[key]
@@ -62,7 +65,12 @@ def changed(text: str, wanted: Mapping[str, Any]) -> str | None:
         after = yaml_text.load(made.getvalue())
     except (yaml.YAMLError, YAMLError, ValueError):
         return None
-    return made.getvalue() if _same(after, dict(wanted)) else None
+    if not _same(after, dict(wanted)):
+        return None
+    if not _comments(text) - _comments(made.getvalue()):
+        return made.getvalue()
+    # ruamel.yaml drops the comments in and behind a list that is replaced.
+    return _line_by_line(text, tree, before, wanted)
 
 
 def _without(text: str, tree: CommentedMap, gone: Sequence[Any]) -> str:
@@ -70,11 +78,52 @@ def _without(text: str, tree: CommentedMap, gone: Sequence[Any]) -> str:
     lines = text.splitlines(keepends=True)
     starts = sorted(tree.lc.key(key)[0] for key in tree)
     for start in sorted((tree.lc.key(key)[0] for key in gone), reverse=True):
-        end = min((other for other in starts if other > start), default=len(lines))
-        while end > start + 1 and (not (line := lines[end - 1].strip()) or line.startswith("#")):
-            end -= 1
-        del lines[start:end]
+        del lines[start : _end(lines, starts, start)]
     return "".join(lines) or "{}\n"
+
+
+def _line_by_line(
+    text: str, tree: CommentedMap, before: Mapping[Any, Any], wanted: Mapping[str, Any]
+) -> str | None:
+    """Like changed(), but replaces whole lines; comments in them come to stand above the key."""
+    lines = text.splitlines(keepends=True)
+    try:
+        starts = {key: tree.lc.key(key)[0] for key in before}
+    except (KeyError, TypeError):  # a key comes from a merge
+        return None
+    for key, start in sorted(starts.items(), key=lambda item: -item[1]):
+        if key in wanted and not _same(before[key], wanted[key]):
+            end = _end(lines, starts.values(), start)
+            notes = [f"{note}\n" for note in _comments("".join(lines[start:end]))]
+            lines[start:end] = [*notes, _dumped({key: wanted[key]})]
+    new = {key: value for key, value in wanted.items() if key not in before}
+    made = "".join(lines)
+    made = (made if made.endswith("\n") else f"{made}\n") + (_dumped(new) if new else "")
+    try:
+        after = yaml_text.load(made)
+    except (yaml.YAMLError, ValueError):
+        return None
+    return made if _same(after, dict(wanted)) and not _comments(text) - _comments(made) else None
+
+
+def _dumped(fields: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(
+        dict(fields), default_flow_style=False, sort_keys=False, allow_unicode=True, width=_WIDTH
+    )
+    return text
+
+
+def _comments(text: str) -> Counter[str]:
+    """Counts the comments; a `#` behind a blank in a quoted text counts as one, too."""
+    return Counter(found.strip() for found in _COMMENT.findall(text))
+
+
+def _end(lines: Sequence[str], starts: Iterable[int], start: int) -> int:
+    """Returns the line behind the value whose key is in line `start`; comments there stay."""
+    end = min((other for other in starts if other > start), default=len(lines))
+    while end > start + 1 and (not (line := lines[end - 1].strip()) or line.startswith("#")):
+        end -= 1
+    return end
 
 
 def _same(one: Any, other: Any) -> bool:

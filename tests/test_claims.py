@@ -166,7 +166,7 @@ def test_a_mac_that_an_earlier_version_took_for_the_boxs_is_nobodys_in_its_journ
 def test_nor_in_its_snapshot():
     box = Box("box-1", (MAC, OTHER), facts(uuid=UUID), uuid=UUID, boots=[BootLog(NOW)])
     loading = records.Loading("snapshot")
-    for payload in records.dump_image(records.Image(0, "", 0, [], [box], 1)):
+    for payload in records.dump_image(records.StoreImage(0, "", 0, [], [box], 1)):
         loading.add(payload)
     store = loading.store()
 

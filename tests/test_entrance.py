@@ -467,10 +467,11 @@ def test_strangers_who_hold_all_that_they_may_stop_neither_the_state_nor_people_
     "target",
     ["/boot.ipxe/mac/52-54-00-00-99-{:02}", "/ws/boot.ipxe/mac/52-54-00-00-99-{:02}", "/filter"],
 )
-async def test_who_waits_keeps_nothing_of_the_headers_that_it_came_with(autojump_clock, target):
+@pytest.mark.parametrize("query", [False, True])
+async def test_who_waits_keeps_nothing_of_what_it_came_with(autojump_clock, target, query):
     """Two thousand strangers may wait, each with 16 KiB of them."""
     async with open_lab() as lab:
-        server = ("10.0.0.1", 20001) if target == "/filter" else SCHEDULER
+        server = ("10.0.0.1", 20001) if target.startswith("/filter") else SCHEDULER
         streams, kept = [], []
         tracemalloc.start()
         try:
@@ -482,7 +483,9 @@ async def test_who_waits_keeps_nothing_of_the_headers_that_it_came_with(autojump
                     stream = lab.wire.connect((f"10.0.0.{60 + number}", 4000), server)
                     streams.append(stream)
                     more = "".join(f"h{n}: {'v' * size}{number}\r\n" for n in range(80))
-                    question = handshake(target.format(number))[:-2] + more.encode() + b"\r\n"
+                    asked, more = (f"?x={'v' * 80 * size}", "") if query else ("", more)
+                    question = handshake(target.format(number) + asked)[:-2]
+                    question += more.encode() + b"\r\n"
                     if "/ws/" not in target and target != "/filter":
                         question = question.replace(b"Upgrade: websocket\r\n", b"")
                     await stream.send_all(question)

@@ -53,6 +53,7 @@ async def test_the_archive_of_a_golden_state_is_read_and_is_todays_from_then_on(
     with contextlib.closing(Archive.of_folder(tmp_path)) as archive:
         assert version == heads.newest(tmp_path)  # nothing is changed before the journal is read
         await archive.check(expected)
+        await archive.say_version()
         assert versions.VERSION == heads.newest(tmp_path)
         filed = [job for job in expected.jobs.values() if job.document.body is None]
         assert filed

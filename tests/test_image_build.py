@@ -182,7 +182,7 @@ class Bootstrap:
         monkeypatch.setattr(sandbox, "program", lambda name, more="": name in programs or None)
         monkeypatch.setattr(sandbox, "run", self.run)
         monkeypatch.setattr(sandbox, "run_inside", self.run_inside)
-        monkeypatch.setattr(image_build.archives, "sources", lambda *words: self.sources)
+        monkeypatch.setattr(image_build.apt_sources, "sources", lambda *words: self.sources)
         monkeypatch.setattr(image_build.rootfs, "finish", self.finish)
 
     sources = (

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from appliance.boot.images import catalogue, image_gc
 from appliance.cli import group
 from appliance.control.lab_verbs import pinned
-from appliance.errors import Refused
+from appliance.errors import BadState, Refused
 from tests.lab import IMAGE, open_lab
 
 NEW, OLD = "12-2026-01-02-03-04-05", "12-2025-01-02-03-04-05"
@@ -164,6 +164,30 @@ async def test_what_jobs_need_is_what_those_have_pinned_that_are_not_over(autoju
         assert {"snapshots": [IMAGE]} == await lab.people.do("images-used", {}, "ann", None)
         await lab.scheduler.cancel(job.id, "ann")
         assert set() == pinned(lab.scheduler.store)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [([], "holds no state"), (["restoring"], "broken off"), (["archive.sqlite"], "holds no state")],
+)
+def test_a_state_that_does_not_say_what_its_jobs_need_costs_no_image(srv, names_of, names, why):
+    """A broken off restore and a disk that is not mounted looked like a lab without jobs."""
+    state = srv / "state"
+    state.mkdir()
+    for name in names:
+        (state / name).write_bytes(b"")
+    file = srv / "appliance.toml"
+    file.write_text(f'[paths]\nsrv = "{srv}"\nstate = "{state}"\nrun = "{srv}/run"\n')
+    done = CliRunner().invoke(group, ["--config", str(file), "image", "gc"])
+
+    assert isinstance(done.exception, BadState), done.output
+    assert why in str(done.exception)
+    assert OLD in names_of()
+
+
+@pytest.fixture
+def names_of(srv):
+    return lambda: names(srv)
 
 
 def test_the_command_says_what_would_go_and_then_does_it(srv, monkeypatch):

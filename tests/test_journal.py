@@ -135,7 +135,7 @@ async def rolled(steps=60, bytes_max=2000, seed=1):
         await journal.write()
         if n % 20 == 19:
             await journal.write()
-            journal._turn = None
+            journal._writing = None
             journal._size = journals.JOURNAL_BYTES_MAX
     return disk, store
 

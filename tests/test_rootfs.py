@@ -251,3 +251,30 @@ def test_nobody_else_enters_a_folder_in_the_making(tmp_path):
         made = making.publish()
 
     assert 0o755 == made.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("kind", ["a pipe outside", "a file outside", "a folder of boot outside"])
+def test_a_look_at_an_image_follows_no_link_out_of_it(root, tmp_path, kind):
+    """`image check` and doctor, which root runs, waited for ever for what a pipe would say."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    if kind == "a pipe outside":
+        os.mkfifo(outside / "it")
+    else:
+        (outside / "it").write_bytes(gzip.compress(b""))
+    if kind == "a folder of boot outside":
+        shutil.rmtree(root / "boot")
+        (outside / "modules-0.cgz").write_bytes(b"")
+        (root / "boot").symlink_to(outside)
+        assert [] == rootfs.flaws(root)
+    else:
+        (root / "boot/modules-0.cgz").symlink_to(outside / "it")
+        assert any("boot/modules-0.cgz" in flaw for flaw in rootfs.flaws(root))
+
+
+def test_a_file_of_holes_is_no_file_of_an_image(root):
+    """It ended an import with a MemoryError and its trace."""
+    with (root / "lib/modules" / VERSION / "modules.dep").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadImage, match="larger than"):
+        rootfs.chroot_paths.read(root, f"lib/modules/{VERSION}/modules.dep")

@@ -250,3 +250,17 @@ async def test_journals_of_two_versions_are_one_state_for_a_repair_too(autojump_
     assert [] == found.damage
     assert records.dump_store(store) == records.dump_store(found.store)
     assert replay.files_among(disk.files).journals == (3, 4)
+
+
+async def test_a_start_that_refuses_leaves_the_state_as_it_was(autojump_clock, tmp_path):
+    """One of version 1 without its archive was written anew, and then refused."""
+    disk = MemoryDisk()
+    disk.files = without_anything_behind_the_snapshot()
+    before = dict(disk.files)
+
+    async def refuse(store):
+        raise BadState("archive.sqlite: is missing")
+
+    with pytest.raises(BadState, match="is missing"):
+        await journals.restore(disk, None, refuse)
+    assert before == disk.files

@@ -16,7 +16,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.jobs import decisions
 from appliance.scheduler import queries, watching
 from appliance.scheduler.queries import News, Query
-from appliance.scheduler.watching import Group, Turns
+from appliance.scheduler.watching import Group, Pacing
 from tests import fakes
 from tests.lab import KEY, open_lab
 from tests.loop import STALL_S, rounds
@@ -410,7 +410,7 @@ def test_an_expressions_work_is_counted_before_it_is_done(text):
 
 
 async def test_a_query_that_is_cut_costs_the_next_one_its_pause_all_the_same(autojump_clock):
-    turns = Turns()
+    turns = Pacing()
     with trio.move_on_after(1):
         async with turns.query():
             await trio.sleep(2)

@@ -6,6 +6,7 @@ What a text means is what PyYAML reads in it, here as in the server.
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 import yaml
@@ -124,3 +125,30 @@ def test_any_change_to_any_file_means_what_it_should(seed):
     assert made is not None
     assert wanted == meaning(made)
     assert made.startswith("# the first line")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "mac:\n- a # left card\n# 8G only: bank B is broken\nmemory: 8G\n",
+            {"mac": ["a", "b"], "memory": "8G"},
+        ),
+        ("queues:\n- a\n- b # slow\n# the last word\n", {"queues": ["b"]}),
+        ("queues: # which\n  - a\n# end\n", {"queues": ["a", "b"], "new": "12"}),
+        ("# first\na: [1, # one\n  2]\n# last\nb: 3\n", {"a": [1], "b": 3}),
+    ],
+)
+def test_no_comment_goes_with_a_list_that_changes(text, wanted):
+    made = yaml_edit.changed(text, wanted)
+
+    print(made)
+    assert wanted == meaning(made) == yaml.safe_load(made)
+    for note in re.findall("#.*", text):
+        assert note in made
+
+
+def test_a_key_of_a_merge_in_flow_style_is_left_to_whoever_asks():
+    text = "<<: {mac: [a], from_providers: [mac], memory: 8G}\n"
+
+    assert None is yaml_edit.changed(text, {"memory": "8G"})

@@ -156,9 +156,9 @@ def gc(ctx: click.Context, dry_run: bool, srv: Path | None) -> None:
 
 def _used(ctx: click.Context) -> set[str]:
     """Returns the snapshots that jobs need: from the server, else from the state on the disk."""
+    from appliance.cli import state_report
     from appliance.cli.connection import connect
     from appliance.control.lab_verbs import pinned
-    from appliance.keep.repair import offline, survey
 
     try:
         with connect(ctx) as server:
@@ -167,11 +167,12 @@ def _used(ctx: click.Context) -> set[str]:
         config = load_config(ctx)
     if not config.paths.state.exists():
         return set()
-    with offline.reading(config.paths.state) as contents:
-        state = survey.survey(contents, config.lab)
+    folder, state = state_report.survey(config, None)
+    unknown = "which images its jobs need is not known"
     if state.damage:
-        why = "`appliance state check`: which images its jobs need is not known"
-        raise BadState(f"{config.paths.state / str(state.damage[0])}; see {why}")
+        raise BadState(f"{folder / str(state.damage[0])}; see `appliance state check`: {unknown}")
+    if not state.files:
+        raise BadState(f"{folder}: holds no state; is its disk mounted?  {unknown}")
     return pinned(state.store)
 
 

@@ -64,6 +64,10 @@ class Server:
         except UnicodeEncodeError as error:
             raise errors.BadRequest(f"{error.object!r} is no UTF-8") from error
         except OSError as error:
+            # A server that refuses a request need not have read all of it.
+            for answer in self._messages:
+                if "error" in answer:
+                    raise _error(answer["error"]) from error
             raise errors.NotRunning("the server went away") from error
 
     def _receive(self) -> Iterator[dict[str, Any]]:

@@ -63,8 +63,8 @@ class Boots:
         seat = await self._seat(scope, send)
         if seat is None:
             return
-        forget_headers(scope)
         waits, lease = self._scheduler.config.waits, lease_in(scope)
+        forget_headers(scope, ipxe.QUERY_MAX)
         told = False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _SCRIPT})

@@ -1,1 +1,1 @@
-"""This program as a server's appliance."""
+"""Installs, upgrades and removes this program on a server."""

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What an installation does, one small thing each: data that says itself.  `execute.py` does it.
+The single changes of an installation, as data.  `str()` describes one; `execute.py` makes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import attrs
 
 @attrs.frozen
 class Owner:
-    """Who has a file; names, since the user may be made by an earlier step."""
+    """User and group of a file, by name: an earlier step of the plan may create them."""
 
     user: str = "root"
     group: str = "root"
@@ -27,7 +27,7 @@ ROOT: Final = Owner()
 
 @attrs.frozen
 class _Owned:
-    """What lies at `path`, and whose it is."""
+    """A path, with the mode and the owner that it gets."""
 
     path: Path
     mode: int = 0o755
@@ -42,12 +42,12 @@ class _Owned:
 
 @attrs.frozen
 class Touch(_Owned):
-    """A file that is there, whatever stands in it."""
+    """A file that exists, whatever its content; made empty if it is missing."""
 
 
 @attrs.frozen
 class Folder(_Owned):
-    """A folder that is there, and whose it is; not of what is in it."""
+    """A folder that exists, with this owner and mode; its content is left alone."""
 
     def _name(self) -> str:
         return f"{self.path}/"
@@ -55,7 +55,7 @@ class Folder(_Owned):
 
 @attrs.frozen
 class GiveBack(_Owned):
-    """A folder that was there before any install, as it was then; none is made."""
+    """The owner and mode that a folder had before any install; a missing folder is not made."""
 
     def __str__(self) -> str:
         return f"give back {self.path}/ ({self.mode:04o} {self.owner})"
@@ -87,7 +87,7 @@ class Link:
 
 @attrs.frozen
 class Unpack:
-    """A built program in its form as a folder: what `source` holds, with `launcher` to start it."""
+    """A built program: copies folder `source` to `target`, and its `launcher` as `program`."""
 
     source: Path
     launcher: str
@@ -100,7 +100,7 @@ class Unpack:
 
 @attrs.frozen
 class Remove:
-    """A file, a link or a folder with all in it, gone."""
+    """Removes a file, a link, or a folder with everything in it."""
 
     path: Path
 
@@ -110,7 +110,7 @@ class Remove:
 
 @attrs.frozen
 class RemoveEmpty:
-    """A folder, gone if nothing is in it; what others put there stays."""
+    """Removes a folder if it is empty; what others put there stays."""
 
     path: Path
 
@@ -120,7 +120,7 @@ class RemoveEmpty:
 
 @attrs.frozen
 class Install:
-    """Debian's packages, without the daemons that they start by themselves."""
+    """Installs Debian's packages, and keeps their daemons from starting."""
 
     names: tuple[str, ...]
 
@@ -130,7 +130,7 @@ class Install:
 
 @attrs.frozen
 class Run:
-    """A program, to its end."""
+    """Runs a program, and waits until it ends."""
 
     command: tuple[str, ...]
 
@@ -140,7 +140,7 @@ class Run:
 
 @attrs.frozen
 class Settle:
-    """Units that run, and still do a moment later: one that ends at once is started again."""
+    """Checks that units run, for a while: systemd would restart one that ends at once."""
 
     units: tuple[str, ...]
 
@@ -150,11 +150,11 @@ class Settle:
 
 @attrs.frozen
 class StateBack:
-    """The copy of the state takes its place, where a program has to go on that reads less."""
+    """Replaces the state by its copy, if the state's version is above `reads`."""
 
     state: Path
     copy: Path
-    aside: Path  # where that of now is kept
+    aside: Path  # where the replaced state is kept
     reads: int  # the latest version of the state that this program reads
 
     def __str__(self) -> str:
@@ -165,29 +165,29 @@ class StateBack:
 
     @property
     def older(self) -> Path:
-        """Where that is kept which an earlier one has put aside."""
+        """Where the state is kept that an earlier StateBack has put aside."""
         return self.aside.with_name(self.aside.name + "-older")
 
     @property
     def scratch(self) -> tuple[Path, Path]:
-        """The copy in the making, and the state of now until it is put aside; gone at the end.
+        """Two temporary paths: the unfinished copy, and the replaced state until it is put aside.
 
-        The second is there only between `swap` and `keep`: by it, one that goes back knows that
-        the state was moved, and by this very run.
+        The second exists only between `swap` and `keep`: it tells an undo that the state was
+        moved, and that this very run moved it.
         """
         name = self.state.name
         return self.state.with_name(f"{name}-back"), self.state.with_name(f"{name}-leaving")
 
     @property
     def tidy(self) -> str:
-        """For a shell: what one that was cut short has left, put where it belongs."""
+        """A shell command that moves what an interrupted run has left to where it belongs."""
         state, (_, leaving) = self.state, self.scratch
         back = f"if [ -e {leaving} ] && [ ! -e {state} ]; then mv -T {leaving} {state}; fi"
         return f"{back} && if [ -e {leaving} ]; then {self.keep}; fi"
 
     @property
     def swap(self) -> str:
-        """For a shell: the state is where it was until all of its copy lies beside it."""
+        """A shell command that swaps the state for its copy, once all of the copy is beside it."""
         state, (new, leaving) = self.state, self.scratch
         return (
             f"rm -rf {new} && cp -a {self.copy} {new} && chmod 711 {new}"
@@ -196,7 +196,7 @@ class StateBack:
 
     @property
     def unswap(self) -> str:
-        """For a shell: nothing is removed before the state of now is in its place again."""
+        """A shell command that undoes `swap`; the copy in the state's place is removed last."""
         state, (new, leaving) = self.state, self.scratch
         away = f"if [ -e {state} ]; then mv -T {state} {new}; fi"
         back = f"{away} && mv -T {leaving} {state} && rm -rf {new}"
@@ -204,21 +204,21 @@ class StateBack:
 
     @property
     def keep(self) -> str:
-        """For a shell: the state of now is put aside; that of an earlier one is kept as well."""
+        """A shell command that puts the replaced state aside; keeps the one put aside before."""
         aside, older, (_, leaving) = self.aside, self.older, self.scratch
         room = f"if [ -e {aside} ]; then rm -rf {older} && mv -T {aside} {older}; fi"
         return f"{room} && mv -T {leaving} {aside}"
 
     @property
     def unkeep(self) -> str:
-        """For a shell: `keep` finds `leaving`, so that it is done where that is gone."""
+        """A shell command that undoes `keep`; does nothing if `leaving` has not moved yet."""
         _, leaving = self.scratch
         return f"[ -e {leaving} ] || mv -T {self.aside} {leaving}"
 
 
 @attrs.frozen
 class All:
-    """Several, in order."""
+    """Several actions, in order."""
 
     actions: tuple[Action, ...]
 
@@ -245,9 +245,9 @@ Action = (
 
 @attrs.frozen
 class Step:
-    """One change, why it is made, and what takes it back.
+    """One change, the reason for it, and the action that undoes it.
 
-    Where that is None and the change stays for good, `stays` says what stays.
+    `stays` names what stays for good, where `undo` is None.
     """
 
     why: str

@@ -1,8 +1,8 @@
-"""Debian's packages, without the daemons that they start and enable by themselves.
+"""Installs Debian's packages, and keeps their daemons from being started and enabled.
 
-Samba, ganesha and the rpcbind that it brings would run with configurations of their own, on all
-interfaces.  A policy-rc.d forbids their start for as long as apt runs, and what was newly enabled
-is disabled again, so they don't start with the machine either.
+Samba, ganesha and ganesha's dependency rpcbind would run with configurations of their own, on all
+interfaces.  A policy-rc.d forbids their start for as long as apt runs, and units that were newly
+enabled are disabled again, so that they do not start at boot either.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _APT: Final = (
 
 
 def install(names: Sequence[str]) -> None:
-    """Packages by name.  Raises Refused with what apt said."""
+    """Installs packages by name.  Raises Refused with apt's message."""
     before = _enabled()
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     with _daemons_forbidden():
         try:
             run([*_APT, *names], **environ)
-        except Refused:  # its lists may be older than the mirror, or there are none yet
+        except Refused:  # apt's package lists may be outdated or missing
             run(["apt-get", "-qq", "update"], **environ)
             _last_try(names, environ)
     if new := sorted(_enabled() - before):
@@ -42,7 +42,7 @@ def install(names: Sequence[str]) -> None:
 
 
 def _last_try(names: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Raises Refused also with what is installed by now: apt may fail half-way."""
+    """Raises Refused, which also names the packages that are installed: apt may fail half-way."""
     try:
         run([*_APT, *names], **environ)
     except Refused as error:
@@ -52,7 +52,7 @@ def _last_try(names: Sequence[str], environ: Mapping[str, str]) -> None:
 
 
 def installed(packages: Iterable[str]) -> set[str]:
-    """Those of Debian's `packages` that are here; empty without dpkg."""
+    """Returns those of Debian's `packages` that are installed; none without dpkg."""
     query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
@@ -63,8 +63,8 @@ def installed(packages: Iterable[str]) -> set[str]:
 
 @contextmanager
 def _daemons_forbidden() -> Iterator[None]:
-    """One that exists is somebody's decision and stays as it is."""
-    ours = not POLICY.exists() or POLICY.read_text() == _FORBIDS  # left by one that was killed
+    """Forbids daemon starts by a policy-rc.d; one that somebody else wrote stays as it is."""
+    ours = not POLICY.exists() or POLICY.read_text() == _FORBIDS  # left by a killed install
     if ours:
         POLICY.write_text(_FORBIDS)
         POLICY.chmod(0o755)
@@ -76,7 +76,7 @@ def _daemons_forbidden() -> Iterator[None]:
 
 
 def _enabled() -> set[str]:
-    """Services and sockets that start with the machine."""
+    """Returns the services, sockets and targets that start at boot."""
     command = ["systemctl", "list-unit-files", "--state=enabled", "--no-legend", "--no-pager"]
     environ = {**os.environ, "SYSTEMD_COLORS": "0"}
     said = subprocess.run(command, capture_output=True, text=True, check=False, env=environ).stdout

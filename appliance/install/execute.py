@@ -1,6 +1,6 @@
-"""Does what a plan says, step by step, and takes it back when a step fails.
+"""Carries out the steps of a plan, and undoes them when one fails.
 
-An action may be done again: it then finds its work done.  Every file appears whole or not at all.
+An action may be repeated: the result is the same.  Every file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Say = Callable[[str], None]
 
 
 def carry_out(steps: Sequence[Step], say: Say) -> None:
-    """All of them; or, after one that fails, none.
+    """Carries out all steps; after one that fails, undoes it and those before it.
 
-    Raises Refused with the step, its reason, and what could not be taken back.
+    Raises Refused with the step, why it failed, and what could not be undone.
     """
     done: list[Step] = []
     for step in steps:
@@ -41,11 +41,11 @@ def carry_out(steps: Sequence[Step], say: Say) -> None:
             say(str(step.do))
             begun.append(step)
             do(step.do)
-        except BaseException as error:  # a Ctrl-C as well: half an installation helps nobody
+        except BaseException as error:  # Ctrl-C too: half an installation helps nobody
             if not isinstance(error, Refused | OSError | KeyboardInterrupt):
                 raise
             why = str(error) or "interrupted"
-            with contextlib.suppress(OSError):  # where nobody listens, all the same
+            with contextlib.suppress(OSError):  # undo even if output fails
                 say(f"failed: {why}")
             left = _go_back(begun, say)
             told = f"could not {step.do}: {why}"
@@ -73,7 +73,7 @@ def _after(left: Sequence[str], done: Sequence[Step]) -> list[str]:
 
 
 def do(action: Action) -> None:
-    """One action.  Raises Refused and OSError."""
+    """Carries out one action.  Raises Refused and OSError."""
     match action:
         case actions.Write(path, text, mode, owner):
             _write(path, text, mode, owner)
@@ -81,7 +81,7 @@ def do(action: Action) -> None:
             _touch(path, mode, owner)
         case actions.Folder(path, mode, owner):
             path.mkdir(parents=True, exist_ok=True)
-            if not path.is_symlink():  # one that leads elsewhere is the operator's
+            if not path.is_symlink():  # a symlink is the operator's choice
                 _own_folder(path, mode, owner)
         case actions.GiveBack(path, mode, owner):
             if path.is_dir() and not path.is_symlink():
@@ -114,14 +114,14 @@ def _state_back(back: actions.StateBack) -> None:
     if state_version(back.state) > back.reads:
         try:
             run(["sh", "-c", back.swap])
-        except BaseException:  # a half copy would keep the room that the state needs
+        except BaseException:  # half a copy would take disk space that the state needs
             run(["sh", "-c", back.unswap])
             raise
         run(["sh", "-c", back.keep])
 
 
 def state_version(folder: Path) -> int:
-    """Of the state in `folder`; 0 where it does not say one, or root may not look."""
+    """Returns the version of the state in `folder`; 0 if it has none, or cannot be read."""
     try:
         with owners.acting(folder):
             return heads.newest(folder)
@@ -130,7 +130,7 @@ def state_version(folder: Path) -> int:
 
 
 def _ids(path: Path, owner: Owner) -> tuple[int, int]:
-    """Of who has no name any more, the digits are the id."""
+    """Returns uid and gid; digits are an id, of an owner that has no name any more."""
     user, group = owner.user, owner.group
     try:
         uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
@@ -140,7 +140,7 @@ def _ids(path: Path, owner: Owner) -> tuple[int, int]:
 
 
 def _touch(path: Path, mode: int, owner: Owner) -> None:
-    """In a folder of another user's: what lies there already is not given to anybody."""
+    """Creates a file in another user's folder; the owner of an existing file is not changed."""
     uid, gid = _ids(path, owner)
     with contextlib.suppress(FileExistsError):
         made = plain_files.open_(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -156,7 +156,7 @@ def _touch(path: Path, mode: int, owner: Owner) -> None:
 
 def _own_folder(path: Path, mode: int, owner: Owner) -> None:
     uid, gid = _ids(path, owner)
-    # Of the folder that was opened, whatever has its name by then.
+    # By descriptor: the path may lead to something else by then.
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(folder, uid, gid)
@@ -172,7 +172,7 @@ def _write(path: Path, text: str, mode: int, owner: Owner) -> None:
 
 def _unpack(action: actions.Unpack) -> None:
     beside = action.target.with_name(action.target.name + ".new")
-    shutil.rmtree(beside, ignore_errors=True)  # of one that was cut short
+    shutil.rmtree(beside, ignore_errors=True)  # left by an interrupted install
     leave = shutil.ignore_patterns(action.launcher)
     shutil.copytree(action.source, beside / "_internal", ignore=leave, symlinks=True)
     shutil.copyfile(action.source / action.launcher, beside / action.program)
@@ -185,7 +185,7 @@ def _unpack(action: actions.Unpack) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        trees.remove(path)  # the state is somebody else's, who may have nested it deeply
+        trees.remove(path)  # the state's owner is another user, who may have nested it deeply
     else:
         path.unlink(missing_ok=True)
 

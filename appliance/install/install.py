@@ -1,4 +1,4 @@
-"""Installs this very program as this server's appliance, goes back a version, removes it."""
+"""Installs the running program on this server, rolls it back by a version, or uninstalls it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from appliance.keep.state import versions
 from appliance.web import listen
 
 PLACES: Final = Places()
-LAUNCHER: Final = "launcher"  # as binary.spec calls it
-# Where a program carries its units; the second in versions before 0.2, to which a rollback goes.
+LAUNCHER: Final = "launcher"  # the name in binary.spec
+# A program's folder of units; the second is that of versions before 0.2, for a rollback to them.
 UNITS: Final = ("install/systemd", "setup/systemd")
 
 Say = Callable[[str], None]
-Pages = Callable[[str], Mapping[str, str]]  # of a version: man page and completions, by place
+Pages = Callable[[str], Mapping[str, str]]  # version -> man page and completions, by path
 
 
 @attrs.frozen
 class Asked:
-    """What stands on the command line."""
+    """The options of the command line."""
 
     interfaces: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
@@ -56,9 +56,9 @@ class Asked:
 
 
 def install(asked: Asked, say: Say, pages: Pages, *, dry_run: bool) -> bool:
-    """Installs or upgrades; whether there was anything to do.
+    """Installs or upgrades; returns whether there was anything to do.
 
-    Raises BadRequest and Refused with all that stands against it, before anything is changed.
+    Raises BadRequest and Refused with all obstacles, before anything is changed.
     """
     _check_machine()
     wish = _wish(asked)
@@ -79,9 +79,9 @@ def install(asked: Asked, say: Say, pages: Pages, *, dry_run: bool) -> bool:
 
 
 def rollback(say: Say, pages: Pages, *, state: bool, dry_run: bool) -> None:
-    """The version before runs again.
+    """Goes back to the version before.
 
-    Raises NotFound where there is none, Refused where it cannot read the state as it is.
+    Raises NotFound if there is none, Refused if it cannot read the state that it would get.
     """
     _check_machine()
     config = configs.load()
@@ -98,16 +98,16 @@ def rollback(say: Say, pages: Pages, *, state: bool, dry_run: bool) -> None:
             say(f"{step.do}\n    {step.why}")
         return
     if not state:
-        # Between the stop and the new links: the version before says whether it can read it.
+        # Between the stop and the new links, the version before checks that it can read the state.
         steps.insert(1, Step("the version before can read the state", _state_check(old), None))
     execute.carry_out([*steps, _settled()], say)
 
 
 def uninstall(say: Say, pages: Pages, *, purge: bool, dry_run: bool) -> list[str]:
-    """Removes what installs made; what is left, for people."""
+    """Removes what installs made; returns what is left, as lines for people."""
     _check_machine()
     if not PLACES.command.is_symlink() and not PLACES.packaged.exists():
-        record = manifest.of(server_facts.texts([PLACES.kept]), PLACES)  # of one that failed
+        record = manifest.of(server_facts.texts([PLACES.kept]), PLACES)  # left by a failed install
         told = [f"{PLACES.command}: no appliance is installed here", *manifest.brought(record)]
         raise NotFound("\n".join(told))
     config = configs.load()
@@ -123,7 +123,7 @@ def uninstall(say: Say, pages: Pages, *, purge: bool, dry_run: bool) -> list[str
 
 
 def doctor(say: Say) -> int:
-    """The exit code of `appliance doctor`, as the program that was installed says it."""
+    """Runs `appliance doctor` of the installed program, and returns its exit code."""
     say("a look at the result: appliance doctor")
     return subprocess.run([PLACES.command, "doctor"], check=False).returncode
 
@@ -138,7 +138,10 @@ def _check_machine() -> None:
 
 
 def _wish(asked: Asked) -> Wish:
-    """The configuration that stands there, or a new one.  Raises BadRequest and BadConfig."""
+    """Returns what is wished for, with the existing configuration or a new one.
+
+    Raises BadRequest and BadConfig.
+    """
     chosen = bool(asked.interfaces or asked.ranges or asked.proxy)
     network = _network(asked) if chosen else None
     record = manifest.of(server_facts.texts([PLACES.record, PLACES.kept]), PLACES)
@@ -156,7 +159,7 @@ def _wish(asked: Asked) -> Wish:
     else:
         text, without = settings.text(network), asked.without
         config = configs.parse(text, str(PLACES.config))
-    dnsmasq.configuration(config)  # what it refuses, it refuses now
+    dnsmasq.configuration(config)  # refuses a bad configuration before anything is changed
     return Wish(config, text, listen.ports_of(config), without)
 
 
@@ -169,7 +172,7 @@ def _network(asked: Asked) -> Network:
 
 
 def _program(pages: Pages) -> Program:
-    """The running one."""
+    """Returns the running program."""
     source = build.unpacked()
     name = build.facts().name
     reads = versions.VERSION
@@ -177,7 +180,7 @@ def _program(pages: Pages) -> Program:
 
 
 def _program_in(folder: Path, pages: Pages) -> Program:
-    """One that was unpacked earlier."""
+    """Returns a program that was unpacked earlier to `folder`."""
     inside = folder / "_internal"
     name = folder.resolve().name
     reads = build.reads(inside) or versions.FIRST
@@ -185,12 +188,12 @@ def _program_in(folder: Path, pages: Pages) -> Program:
 
 
 def _documents(made: Mapping[str, str]) -> dict[str, str]:
-    """Those that somebody here can read: a shell that is not installed has no folder for it."""
+    """Returns the documents whose folder exists: a missing shell has no folder for completions."""
     return {place: text for place, text in made.items() if (PLACES.root / place).parent.is_dir()}
 
 
 def _units_in(source: Path) -> dict[str, str]:
-    """The unit files of an unpacked program, by name."""
+    """Returns the unit files of an unpacked program, by name."""
     folders = [source / "appliance" / each for each in UNITS]
     folder = next((path for path in folders if path.is_dir()), folders[0])
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
@@ -242,7 +245,7 @@ def _group(gid: int) -> str:
 
 
 def _check(wish: Wish, found: Found, program: Program) -> None:
-    """Raises Refused with everything that stands against it."""
+    """Raises Refused with all obstacles to the installation."""
     paths = wish.config.paths
     written = [PLACES.lib, PLACES.command.parent, PLACES.units, PLACES.drop_ins, PLACES.config]
     wrong = [
@@ -274,7 +277,7 @@ def _check(wish: Wish, found: Found, program: Program) -> None:
 
 
 def _check_wires(wish: Wish, found: Found, say: Say) -> None:
-    """Raises Refused where somebody else leases addresses, and we did not already."""
+    """Raises Refused if another server leases addresses where this one did not lease before."""
     before = None
     if units.DAEMONS["dnsmasq"] in found.active:
         text = manifest.of(found.texts, PLACES).get("config", "")
@@ -291,7 +294,7 @@ def _refuse(wrong: Sequence[str]) -> None:
 
 
 def _state_check(old: Program) -> Run:
-    """As the server's own user: what it makes there must be that user's."""
+    """Checks the state as the server's user, who must own the files that the check creates."""
     program = str(PLACES.lib / "versions" / old.name / names.PROGRAM)
     return Run(("runuser", "-u", SERVER.user, "--", program, "state", "check"))
 

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What earlier installs did: a record beside the program.  Where there is no program, because an
-uninstall took it away or an install failed, a note beside the configuration has the same.
+What earlier installs did is in a record beside the program.  Without a program, after an
+uninstall or a failed install, a note beside the configuration says the same.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from appliance.install.site import Places
 
 
 def of(texts: Mapping[Path, str], places: Places) -> dict[str, Any]:
-    """What earlier installs did; empty before the first one."""
+    """Returns what earlier installs did; empty before the first one."""
     text = texts.get(places.record) or texts.get(places.kept)
     record: dict[str, Any] = json.loads(text) if text else {}
     return record
 
 
 def written(path: Path, record: Mapping[str, Any]) -> Write:
-    """The file that says so; root's alone, it holds the configuration."""
+    """Returns the file with `record`; only root may read it, since it holds the configuration."""
     return Write(path, json.dumps(record, indent=1) + "\n", 0o600)
 
 
 def of_packages(
     texts: Mapping[Path, str], places: Places, before: Mapping[str, Any], new: Sequence[str]
 ) -> Write:
-    """The record, or the note, with the packages that are now installed."""
+    """Returns the record, or else the note, with the packages `new` added."""
     names = sorted({*before.get("packages", ()), *new})
     path = places.record if places.record in texts else places.kept
     return written(path, {**before, "packages": names})
 
 
 def closed(steps: Iterable[Step]) -> dict[str, list[str]]:
-    """The folders that `steps` take into use as they are there: as they were, by path.
+    """Returns the former owners and modes of existing folders that `steps` change, by path.
 
-    [user, group, mode in octal digits]
+    Each is [user, group, mode in octal digits].
     """
     return {
         str(step.undo.path): [step.undo.owner.user, step.undo.owner.group, f"{step.undo.mode:o}"]
@@ -49,8 +49,8 @@ def closed(steps: Iterable[Step]) -> dict[str, list[str]]:
 
 
 def opened(record: Mapping[str, Any]) -> list[GiveBack]:
-    """Those that no install made, as they were before the first one."""
-    made = record.get("made", ())  # the record of an earlier version has some in both
+    """Returns the actions that restore the first owner and mode of folders that no install made."""
+    made = record.get("made", ())  # records of earlier versions have some folders in both
     return [
         GiveBack(Path(path), int(mode, 8), Owner(user, group))
         for path, (user, group, mode) in sorted(record.get("closed", {}).items())
@@ -59,7 +59,7 @@ def opened(record: Mapping[str, Any]) -> list[GiveBack]:
 
 
 def note(texts: Mapping[Path, str], places: Places, steps: Iterable[Step]) -> Write | None:
-    """The note as it is after `steps`; None where there is none."""
+    """Returns the note as it is after `steps`; None if there is none."""
     for step in steps:
         if isinstance(step.do, Write) and step.do.path == places.kept:
             return step.do
@@ -68,11 +68,11 @@ def note(texts: Mapping[Path, str], places: Places, steps: Iterable[Step]) -> Wr
 
 
 def removes(packages: Sequence[str]) -> str:
-    """The command that removes `packages`, for people."""
+    """Returns the command that removes `packages`, for people."""
     return f"apt-get purge {' '.join(packages)}"
 
 
 def brought(record: Mapping[str, Any]) -> list[str]:
-    """The packages of the distribution's that installs installed, for people."""
+    """Returns a line about the Debian packages that installs brought, for people; or no line."""
     packages = record.get("packages")
     return [f"packages that an install brought: {removes(packages)}"] if packages else []

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-Which networks an installation serves: from interfaces and ranges to the `[network]` of the
-configuration.  All that is wrong is said at once.
+Makes the configuration's `[network]` from the interfaces and ranges on the command line.  An error
+lists several mistakes at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RANGE: Final = re.compile(
     r"(?P<first>[0-9.]+)-(?P<last>[0-9.]+)(/(?P<prefix>[0-9]{1,2})@(?P<relay>[0-9.]+))?"
 )
 RANGE_FORM: Final = "FIRST-LAST, or FIRST-LAST/PREFIX@RELAY for a network behind a DHCP relay"
-# A range that nobody chose holds no more than this: dnsmasq keeps 40,000 leases.
+# The most addresses of a default range: dnsmasq keeps 40,000 leases.
 _ADDRESSES_MAX: Final = 32_768
 
 Address = ipaddress.IPv4Address
@@ -36,7 +36,7 @@ class Interface:
 
 @attrs.frozen
 class Range:
-    """Addresses to lease; `prefix` and `relay` where they lie behind a relay."""
+    """Addresses to lease; `prefix` and `relay` are set only behind a DHCP relay."""
 
     first: Address
     last: Address
@@ -48,7 +48,7 @@ class Range:
 
 
 def range_of(text: str) -> Range:
-    """The Range that a person means.  Raises BadRequest."""
+    """Parses a range in RANGE_FORM.  Raises BadRequest."""
     match = _RANGE.fullmatch(text)
     if match is None:
         raise BadRequest(f"--dhcp-range {text!r} should be {RANGE_FORM}")
@@ -74,7 +74,7 @@ def network(
     *,
     proxy: bool,
 ) -> Network:
-    """The `[network]` that serves interfaces `names`.  Raises BadRequest with all that is wrong."""
+    """Returns the `[network]` that serves interfaces `names`.  Raises BadRequest (all errors)."""
     wrong = list(_unusable(names, there))
     if proxy and ranges:
         wrong.append("--proxy-dhcp and --dhcp-range: either another server leases, or this one")
@@ -127,7 +127,7 @@ def _unusable(names: Sequence[str], there: Mapping[str, Interface]) -> list[str]
 
 
 def _widest(at: ipaddress.IPv4Interface) -> Range:
-    """The larger part of the interface's network, below or above its own address."""
+    """Returns the larger part of the interface's network, below or above its own address."""
     first, last = at.network.network_address + 1, at.network.broadcast_address - 1
     if last <= first:
         raise BadRequest(f"{at}: too small a network to lease addresses from; use --dhcp-range")
@@ -158,7 +158,7 @@ def _settings(
         key = f"behind-{each.relay}".replace(".", "-")
         more[key] = Segment(dhcp_range=_ends(each), netmask=mask, router=str(each.relay))
     return Network(
-        # Empty with several: each box is told the address that it reached us on.
+        # Empty with several interfaces: each box is told the address that it reached us on.
         address="" if others and served[name] else str(at.ip),
         interface=name,
         dhcp_range=_ends(served[name]),
@@ -172,11 +172,11 @@ def _ends(each: Range | None) -> tuple[str, str] | None:
 
 
 def same(one: Network, other: Network) -> bool:
-    """Whether they lease the same addresses, as far as an install can be asked for them."""
+    """Returns whether both lease the same addresses, as far as install's options choose them."""
     return _leases(one) == _leases(other)
 
 
 def _leases(network: Network) -> list[object]:
     parts: list[Network | Segment] = [network, *network.more.values()]
     first, *others = ((part.interface, part.dhcp_range, part.netmask) for part in parts)
-    return [first, *sorted(others, key=str)]  # their names and their order mean nothing
+    return [first, *sorted(others, key=str)]  # without names; their order does not matter

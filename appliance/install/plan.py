@@ -1,8 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What an installation does, as a list of steps: from what is wished for and what this server is like
-now.  `--dry-run` prints the list, a failure goes back through it, and a second run of the same
-finds nothing to do.
+Makes the list of an installation's steps, from what is wished for and what this server is like now.
+`--dry-run` prints the list, a failure undoes it in reverse order, and a second run has no steps.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ class _Plan:
     places: Places
     found: Found
     steps: list[Step] = attrs.field(factory=list)
-    restart: set[str] = attrs.field(factory=set)  # units that run with something older
-    reload: bool = False  # systemd has read older units
+    restart: set[str] = attrs.field(factory=set)  # units whose files or settings change
+    reload: bool = False  # unit files change, so systemd must read them again
 
     def add(self, why: str, do: Action, undo: Action | None, stays: str = "") -> None:
         self.steps.append(Step(why, do, undo, stays))
 
     def write(self, why: str, file: Write) -> bool:
-        """A file, unless it is there and the same; whether it was not."""
+        """Adds a step that writes `file`, unless it has that text; returns whether it added one."""
         before = self.found.texts.get(file.path)
         if before == file.text:
             return False
@@ -62,7 +61,7 @@ class _Plan:
         return True
 
     def folder(self, why: str, folder: Folder) -> None:
-        """A folder, unless it is there and whose it should be."""
+        """Adds a step that makes `folder`, unless it exists with that owner and mode."""
         before = self.found.folders.get(folder.path)
         if before is None:
             self.add(why, folder, RemoveEmpty(folder.path))
@@ -71,7 +70,7 @@ class _Plan:
             self.add(why, folder, Folder(folder.path, mode, owner))
 
     def link(self, why: str, path: Path, target: str) -> bool:
-        """A link, unless it is there and the same; whether it was not."""
+        """Adds a step that makes a symlink, unless it is the same; returns whether it added one."""
         before = self.found.links.get(path)
         if before == target:
             return False
@@ -80,7 +79,7 @@ class _Plan:
 
 
 def files(program: Program, config: Config, places: Places) -> list[Path]:
-    """All that may be written, or whose presence matters: `Found.texts` has those that exist."""
+    """Returns the files that may be written or are looked for; `Found.texts` has existing ones."""
     names = [*(places.units / name for name in program.units), places.sysusers, places.config]
     names += [places.drop_ins / name for name in units.DROP_INS]
     names += [places.root / name for name in program.documents]
@@ -91,7 +90,7 @@ def files(program: Program, config: Config, places: Places) -> list[Path]:
 
 
 def links(places: Places) -> list[Path]:
-    """Those that are made, by us or by systemctl."""
+    """Returns the symlinks that we or systemctl make."""
     wants = places.drop_ins / f"{units.TARGET}.wants"
     enabled = [wants / unit for unit in units.DAEMONS.values()]
     enabled.append(places.drop_ins / "multi-user.target.wants" / units.TARGET)
@@ -99,13 +98,13 @@ def links(places: Places) -> list[Path]:
 
 
 def folders(program: Program, config: Config, places: Places) -> list[Path]:
-    """Those that are made, and what is unpacked."""
+    """Returns the folders that are made, and that of the unpacked program."""
     made = [folder.path for folder, _ in _wanted_folders(config, places)]
     return [*made, places.lib / "versions" / program.name]
 
 
 def install(wish: Wish, found: Found, program: Program, places: Places) -> list[Step]:
-    """All steps of an installation or an upgrade, in order; none where all is as it should be."""
+    """Returns the steps of an installation or upgrade, in order; none if nothing is to change."""
     plan = _Plan(places, found)
     before = manifest.of(found.texts, places)
     missing = [name for name in wish.packages if name not in found.packages]
@@ -117,14 +116,14 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
     _settings(plan, wish, changed=before.get("config", wish.text) != wish.text)
     if not found.tftp or upgrades:
         laid = Run((str(places.command), "tftpboot"))
-        # What others keep there stays.
+        # A folder that was there keeps what others put there.
         is_new = wish.config.paths.tftp not in found.folders
         undo = Remove(wish.config.paths.tftp) if is_new else None
         plan.add("boxes load iPXE by TFTP, and iPXE loads boot.ipxe", laid, undo)
     _running(plan, wish, before, upgrades=upgrades, program=program)
     made = [str(step.undo.path) for step in plan.steps if isinstance(step.undo, RemoveEmpty)]
     if plan.steps and (note := manifest.note(found.texts, places, plan.steps)) is not None:
-        plan.add("the record will have all that stands there", Remove(note.path), note)
+        plan.add("the record will have everything that the note has", Remove(note.path), note)
     made = sorted({*before.get("made", ()), *made})
     closed = {**manifest.closed(plan.steps), **before.get("closed", {})}
     after = {
@@ -136,12 +135,12 @@ def install(wish: Wish, found: Found, program: Program, places: Places) -> list[
         "config": wish.text,
     }
     record = manifest.written(places.record, after)
-    plan.write("an uninstall takes away what was made, and nothing else", record)
+    plan.write("an uninstall removes what installs made, and nothing else", record)
     return _marked(plan) if plan.steps or places.unfinished in found.texts else []
 
 
 def _marked(plan: _Plan) -> list[Step]:
-    """Between a mark and its removal.  To go back ends with what ran before, running again."""
+    """Wraps the steps in an "unfinished" marker; undoing restarts what ran before."""
     mark = Write(plan.places.unfinished, "cut short, or still under way\n")
     undo: list[Action] = [Remove(mark.path), RemoveEmpty(mark.path.parent)]
     running = sorted(plan.restart & plan.found.active)
@@ -149,12 +148,12 @@ def _marked(plan: _Plan) -> list[Step]:
         undo.append(Run(("systemctl", "daemon-reload")))
     if running:
         undo.append(Run(("systemctl", "restart", *running)))
-    first = Step("one that is cut short is seen by the next one", mark, All(tuple(undo)))
-    return [first, *plan.steps, Step("it is done", Remove(mark.path), None)]
+    first = Step("lets the next install detect an interrupted one", mark, All(tuple(undo)))
+    return [first, *plan.steps, Step("the install is complete", Remove(mark.path), None)]
 
 
 def _packages(plan: _Plan, before: Mapping[str, Any], missing: Sequence[str]) -> None:
-    """What Debian has of them; they stay even where the rest is taken back."""
+    """Adds the steps that install Debian's packages; these stay even if the rest is undone."""
     note = manifest.of_packages(plan.found.texts, plan.places, before, missing)
     why = "a later install or uninstall knows of the packages, even if this one fails"
     plan.add(why, note, None, f"{note.path}: what was installed, for a later install or uninstall")
@@ -164,21 +163,21 @@ def _packages(plan: _Plan, before: Mapping[str, Any], missing: Sequence[str]) ->
 
 
 def _program(plan: _Plan, program: Program) -> bool:
-    """The program's files; whether this replaces another version."""
+    """Adds the steps for the program's files; returns whether they replace another version."""
     places, found = plan.places, plan.found
     if places.packaged in found.texts:
-        return False  # dpkg's
+        return False  # dpkg has put them there
     target = places.lib / "versions" / program.name
     if target not in found.folders:
         unpack = Unpack(program.source, program.launcher, target, names.PROGRAM)
         undo = All((Remove(target), RemoveEmpty(target.parent), RemoveEmpty(places.lib)))
-        plan.add("a command starts at once only from files that are unpacked", unpack, undo)
+        plan.add("a command starts fast only from unpacked files", unpack, undo)
     before = found.links.get(places.current)
     changed = plan.link("the version that runs", places.current, f"versions/{program.name}")
     if changed and before:
         plan.link("the version before, for `appliance install --rollback`", places.previous, before)
         plan.restart.add(units.SERVER)
-    plan.link("what people type", places.command, str(places.current / names.PROGRAM))
+    plan.link("the command that people type", places.command, str(places.current / names.PROGRAM))
     _units(plan, program.units)
     for name, text in program.documents.items():
         plan.write("a manual, and completions for shells", Write(places.root / name, text))
@@ -208,13 +207,13 @@ def _wanted_folders(config: Config, places: Places) -> list[tuple[Folder, str]]:
         (Folder(paths.state, 0o711, SERVER), "the server's state"),
         (Folder(paths.dhcp_hosts, owner=SERVER), "known boxes, told to dnsmasq"),
         (Folder(paths.srv), "images, files and results"),
-        # An image's own `su` is root's here, too: no local user but those of the group comes to it.
+        # An image's `su` has the setuid bit here too: only root and the group may reach it.
         (Folder(paths.srv / "os", 0o750, Owner(group=SERVER.group)), served),
         (Folder(paths.srv / "initrd"), served),
         (Folder(paths.srv / "kernel"), served),
         (Folder(paths.srv / "upload-files", owner=SERVER), "what clients send with their jobs"),
         (Folder(paths.srv / "result", owner=SERVER), "results"),
-        # Sticky: the server adds its boxes' own iPXE, and what root laid out stays root's.
+        # Sticky: the server adds single boxes' iPXE here, but cannot remove root's files.
         (Folder(paths.tftp, 0o1775, Owner(group=SERVER.group)), "what firmware loads"),
     ]
 
@@ -230,20 +229,20 @@ def _folders(plan: _Plan, config: Config) -> None:
 def _settings(plan: _Plan, wish: Wish, *, changed: bool) -> None:
     owner = Owner("root", SERVER.group)
     file = Write(plan.places.config, wish.text, 0o640, owner)
-    plan.write("what was chosen; the group may read it", file)
+    plan.write("the configuration that was chosen; the group may read it", file)
     if changed:
         plan.restart |= {units.SERVER, *wish.daemons}
     made = units.drop_ins(wish.config, wish.doors)
     for name, text in made.items():
         path = plan.places.drop_ins / name
-        if plan.write("ports or paths of its own", Write(path, text)):
+        if plan.write("ports or paths that the configuration changes", Write(path, text)):
             plan.restart |= {*units.SOCKETS, units.SERVER}
             plan.reload = True
     for name in sorted(units.DROP_INS - made.keys()):
         path = plan.places.drop_ins / name
         if path in plan.found.texts:
             undo = Write(path, plan.found.texts[path])
-            plan.add("ports and paths are the usual ones again", Remove(path), undo)
+            plan.add("ports and paths are the default ones again", Remove(path), undo)
             plan.restart |= {*units.SOCKETS, units.SERVER}
             plan.reload = True
 
@@ -270,7 +269,7 @@ def _running(
         if ran := sorted(plan.found.active & set(left)):
             again.append(Run(("systemctl", "start", *ran)))
         do = Run(("systemctl", "disable", "--now", *left))
-        plan.add("somebody else does this", do, All(tuple(again)))
+        plan.add("left out: somebody else serves this", do, All(tuple(again)))
     if units.TARGET not in plan.found.active or new:
         stop = Run(("systemctl", "stop", units.TARGET, *units.SOCKETS))
         before_it = None if units.TARGET in plan.found.active else stop
@@ -280,20 +279,21 @@ def _running(
         _copying(plan, wish.config, reload, program)
         due -= {units.SERVER}
     if due:
-        plan.add("with what is new", Run(("systemctl", "restart", *sorted(due))), None)
+        plan.add("so that changes take effect", Run(("systemctl", "restart", *sorted(due))), None)
     if plan.steps:
         plan.add("all of them run", Settle((units.SERVER, *wish.daemons)), None)
 
 
 def _copying(plan: _Plan, config: Config, reload: Run, program: Program) -> None:
-    """A restart of the server that copies its state while nobody has it.
+    """Adds a restart of the server that copies its state while no process has the state open.
 
-    The version before goes on with that copy, should the new one fail with the state made its own.
+    If the new version fails after it has converted the state, the version before uses that copy.
     """
     state = config.paths.state
     path = plan.places.passing
     passing = Write(path, state_copies.drop_in(state, path))
-    plan.reload = True  # one that goes back: the version before would copy once more, and may fail
+    # An undo must reload, too: else the version before copies again, and may fail.
+    plan.reload = True
     why = "a copy of the state as the version before left it"
     plan.add(why, passing, Remove(passing.path))
     plan.add(why, reload, None)

@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-What an uninstall and a rollback do, as lists of steps.
+Makes the lists of steps of an uninstall and of a rollback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SRV = ("result", "upload-files", "os", "initrd", "kernel")
 
 
 def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> list[Step]:
-    """Everything that installs made goes; /srv, the state and the configuration only by `purge`."""
+    """Returns steps that remove what installs made; /srv, state and configuration need `purge`."""
     record = manifest.of(found.texts, places)
     steps = []
 
@@ -30,7 +30,7 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
         steps.append(Step(why, do, None))
 
     if enabled := sorted({path.name for path in found.links if path.name in _ALL}):
-        add("they start with the machine no more", Run(("systemctl", "disable", *enabled)))
+        add("they no longer start at boot", Run(("systemctl", "disable", *enabled)))
     if found.active:
         add("boxes are told to come back, then all stops", Run(("systemctl", "stop", *_ALL)))
     for name in sorted(units.DROP_INS):
@@ -43,18 +43,18 @@ def uninstall(config: Config, found: Found, places: Places, *, purge: bool) -> l
             if path in _program_files(found, places, config):
                 add("its own", Remove(path))
     add("systemd forgets them", Run(("systemctl", "daemon-reload")))
-    # A daemon that was cut short at its stop would stay in the list of what has failed.
+    # A daemon that was killed when it was stopped would stay in the list of failed units.
     forgets = f"systemctl reset-failed {' '.join(_ALL)} 2>/dev/null || :"
-    add("nor that one of them failed", Run(("sh", "-c", forgets)))
+    add("systemd forgets that one of them failed", Run(("sh", "-c", forgets)))
     if purge:
         _purge(add, config, record, found, places)
     elif (text := found.texts.get(places.record)) is not None:
-        add("what was made, for a later install or purge", Write(places.kept, text, 0o600))
+        add("the record, for a later install or purge", Write(places.kept, text, 0o600))
     if places.packaged not in found.texts:
         add("the program", Remove(places.command))
         add("the program", Remove(places.lib))
     else:
-        add("what was made", Remove(places.record))
+        add("the record", Remove(places.record))
     return steps
 
 
@@ -69,7 +69,7 @@ def _program_files(found: Found, places: Places, config: Config) -> set[Path]:
 def _purge(
     add: Any, config: Config, record: Mapping[str, Any], found: Found, places: Places
 ) -> None:
-    """The state, the configuration, and of /srv what did not exist before."""
+    """Adds steps that remove the state, the configuration, and what installs made in /srv."""
     made = {Path(path) for path in record.get("made", ())}
     paths = config.paths
     gone = [*state_copies.all_of(paths.state), paths.hosts]
@@ -77,7 +77,7 @@ def _purge(
         add("--purge: the state", Remove(state))
     add("--purge: hosts files", Remove(paths.hosts))
     add("--purge: the configuration", Remove(places.config))
-    add("--purge: what was made", Remove(places.kept))
+    add("--purge: the record", Remove(places.kept))
     add("--purge: the configuration", RemoveEmpty(places.config.parent))
     for name in _SRV:
         if paths.srv / name in made:
@@ -86,15 +86,15 @@ def _purge(
         add("--purge: images and results", RemoveEmpty(paths.srv))
     for folder in manifest.opened(record):
         if folder.path in found.folders and not any(map(folder.path.is_relative_to, gone)):
-            add("--purge: whose it was before any install", folder)
+            add("--purge: owner and mode from before any install", folder)
     for user in _USERS:
-        # `userdel` leaves a group with members in it: those who might submit.
+        # `userdel` keeps a group that has members: the people who might submit.
         both = f"userdel {user} && if getent group {user} >&2; then groupdel {user}; fi"
         add("--purge: users and groups", Run(("sh", "-c", both)))
 
 
 def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bool) -> list[str]:
-    """What an uninstall leaves, for people."""
+    """Returns what an uninstall leaves, as lines for people."""
     told = []
     if not purge:
         paths = config.paths
@@ -110,7 +110,7 @@ def left(config: Config, record: Mapping[str, Any], places: Places, *, purge: bo
 
 
 def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
-    """Why `old` could not go on with the state that a rollback would give it, else nothing."""
+    """Returns why `old` cannot read the state that a rollback would give it, or an empty text."""
     now, copy = config.paths.state, state_copies.copy_of(config.paths.state)
     what, version = (copy, found.copy) if state else (now, found.state)
     if version <= old.reads:
@@ -130,11 +130,11 @@ def refusal(config: Config, found: Found, old: Program, *, state: bool) -> str:
 def rollback(
     config: Config, found: Found, old: Program, places: Places, *, state: bool
 ) -> list[Step]:
-    """The version before runs again, on today's state, or (`state`) on that which it left."""
+    """Returns steps that restart the version before: on today's state, or (`state`) on its copy."""
     stop = Run(("systemctl", "stop", *units.SOCKETS, units.SERVER))
     start = Run(("systemctl", "start", units.TARGET))
     reload = Run(("systemctl", "daemon-reload"))
-    # Taken back last, when the units that are read are again those of now.
+    # Undone last: by then the files of today's units are back, and are read again.
     steps = [Step("nobody may have the state open", stop, All((reload, start)))]
     now = found.links[places.current]
     if state:
@@ -144,7 +144,7 @@ def rollback(
         before = found.texts.get(path)
         if before != text:
             undo = Remove(path) if before is None else Write(path, before)
-            steps.append(Step("its own units", Write(path, text), undo))
+            steps.append(Step("the units of that version", Write(path, text), undo))
     before_it = found.links[places.previous]
     links = All((Link(places.current, before_it), Link(places.previous, now)))
     undo_links = All((Link(places.current, now), Link(places.previous, before_it)))
@@ -155,7 +155,7 @@ def rollback(
 
 
 def state_steps(back: StateBack) -> list[Step]:
-    """The copy takes the place of the state of now, which is kept."""
+    """Returns steps that replace the state by its copy, and keep the replaced state."""
 
     def shell(command: str) -> Run:
         return Run(("sh", "-c", command))

@@ -1,6 +1,6 @@
-"""Other DHCP servers where an install is to lease addresses: asked before anything is changed.
+"""Looks for other DHCP servers before an install changes anything.
 
-Two servers on one wire are chance: a box takes whichever answer comes first.
+With two servers on one network, chance decides: a box takes whichever answer comes first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ANYWAY: Final = "--lease-anyway"
 
 
 def to_ask(network: Network, before: Network | None) -> list[str]:
-    """The interfaces on which this server is to lease addresses, and did not already `before`."""
+    """Returns the interfaces on which this server will lease addresses, and did not `before`."""
     leased = [] if before is None else _leased(before)
     return [name for name in _leased(network) if name not in leased]
 
@@ -33,7 +33,7 @@ def heard(
     say: Callable[[str], None],
     patience: float = probe.ANSWER_S,
 ) -> dict[str, list[str]]:
-    """What others than `own` offer, by interface; what cannot be asked is said, and no reason."""
+    """Returns offers of others than `own`, by interface; a failed probe is told, but no refusal."""
     if not names:
         return {}
     say(f"asking for other DHCP servers on {', '.join(names)}, for {patience:.0f} s")
@@ -47,7 +47,7 @@ def heard(
 
 
 def refusal(found: dict[str, list[str]], config: Path, *, written: bool) -> list[str]:
-    """Why an install will not do, and what would be right; `written`: `config` is there already."""
+    """Returns why an install is refused, and what to do; `written`: `config` exists already."""
     if not found:
         return []
     wrong = [

@@ -1,4 +1,4 @@
-"""What this server is like before anything on it is changed: facts for the plan."""
+"""Gathers facts about this server for the plan, before anything is changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TFTP_PORT: Final = 69
 
 @attrs.frozen
 class Taken:
-    """A port that one of the appliance's daemons needs, and somebody else has."""
+    """A port that one of the appliance's daemons needs, and another process has."""
 
     unit: str
     where: str
@@ -40,7 +40,7 @@ class Taken:
 
 
 def interfaces() -> dict[str, Interface]:
-    """By name.  Raises Refused where iproute2 is missing."""
+    """Returns interfaces by name.  Raises Refused if iproute2 is missing."""
     found = {}
     for row in json.loads(run(["ip", "-json", "-4", "address", "show"])):
         rows = [each for each in row.get("addr_info", []) if each.get("family") == "inet"]
@@ -52,7 +52,7 @@ def interfaces() -> dict[str, Interface]:
 
 
 def read_only(folders: Iterable[Path]) -> list[Path]:
-    """Those, or their nearest parents that exist, where nothing can be written."""
+    """Returns the folders that are on a read-only file system, or would be if they existed."""
     found = []
     for folder in folders:
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -62,7 +62,7 @@ def read_only(folders: Iterable[Path]) -> list[Path]:
 
 
 def texts(paths: Iterable[Path]) -> dict[Path, str]:
-    """What stands in those files that are there; of another user's, that it is there."""
+    """Returns the texts of existing files; "" for a file whose path another user can change."""
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def texts(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def links(paths: Iterable[Path]) -> dict[Path, str]:
-    """Where those that are links point to; "" for what is there and is none."""
+    """Returns symlink targets; "" for an existing path that is not a symlink."""
     return {
         path: os.readlink(path) if path.is_symlink() else ""
         for path in paths
@@ -83,7 +83,7 @@ def links(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def active(names: Iterable[str]) -> set[str]:
-    """The units among `names` that run."""
+    """Returns the units among `names` that run."""
     found = set()
     for name in names:
         command = ["systemctl", "is-active", "--quiet", name]
@@ -93,17 +93,17 @@ def active(names: Iterable[str]) -> set[str]:
 
 
 def has_systemd() -> bool:
-    """Whether systemd is this machine's init; sd_booted(3)."""
+    """Returns whether systemd is this machine's init, as sd_booted(3) does."""
     return Path("/run/systemd/system").is_dir()
 
 
 def has_apt() -> bool:
-    """Whether packages can be installed by name."""
+    """Returns whether apt can install packages here."""
     return shutil.which("apt-get") is not None
 
 
 def taken(config: Config, there: Mapping[str, Interface], without: set[str]) -> list[Taken]:
-    """Ports that could not be had, by trying; `without`: units that run already, or shall not."""
+    """Returns ports that cannot be bound; `without`: units that run already, or are left out."""
     tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
     door = units.SOCKETS[0]
     wanted = [(door, tcp, config.network.listen, port, "") for port in listen.ports_of(config)]
@@ -127,19 +127,19 @@ def taken(config: Config, there: Mapping[str, Interface], without: set[str]) -> 
 def _is_free(kind: socket.SocketKind, address: str, port: int, device: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as sock:
-        if kind == socket.SOCK_STREAM:  # connections that ended lately are nobody's
+        if kind == socket.SOCK_STREAM:  # connections in TIME_WAIT hold no port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if device:  # as dnsmasq does it: beside another one that keeps to its own interface
+        if device:  # as dnsmasq does, which may run beside one on another interface
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         try:
             sock.bind((address, port))
         except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL  # nobody else has it either
+            return error.errno == errno.EADDRNOTAVAIL  # no such address: the port is free
     return True
 
 
 def _whose(protocol: str, port: int) -> str:
-    """Who has a port, for people: a process and its unit, or that nobody in /proc has it."""
+    """Returns who has a port, for people: a process and its unit, or that /proc names nobody."""
     inodes = set()
     for table in (protocol, protocol + "6"):
         with contextlib.suppress(OSError):

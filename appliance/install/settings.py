@@ -1,6 +1,6 @@
 """Pure: no clock, no socket, no await.
 
-The appliance.toml of a new installation: what was chosen, and in comments what else there is.
+The appliance.toml of a new installation: chosen settings, and more settings in comments.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TAIL: Final = """
 
 
 def text(network: Network) -> str:
-    """A complete appliance.toml; `config.parse` reads `network` back from it."""
+    """Returns a complete appliance.toml; `config.parse` reads `network` back from it."""
     main = _MAIN.format(
         interface=json.dumps(network.interface),
         address=json.dumps(network.address),

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What an installation is about: the places it may change, the program, what is wished for, and what
-this server is like before.
+The facts of an installation: the places that it may change, the program, what is wished for, and
+what this server is like before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from appliance.keep.state import versions
 
 SERVER: Final = Owner(names.USER, names.GROUP)
 DHCP: Final = Owner("appliance-dnsmasq", "appliance-dnsmasq")
-# Debian's names, by what may be left out.
+# Debian's package names, by the part of an install that needs them; "" is never left out.
 PACKAGES: Final = {
     # cpio looks into images, mmdebstrap makes them.
     "": ("ipxe", "cpio", "mmdebstrap"),
@@ -32,23 +32,23 @@ PACKAGES: Final = {
 
 @attrs.frozen
 class Places:
-    """Where an installation lies; tests move it."""
+    """The paths of an installation; tests choose another root."""
 
     root: Path = Path("/")
 
     @property
     def lib(self) -> Path:
-        """The program, one folder a version."""
+        """The folder of the program, with one folder for each version."""
         return self.root / "usr/lib/appliance"
 
     @property
     def current(self) -> Path:
-        """A link to the version that runs."""
+        """A symlink to the version that runs."""
         return self.lib / "current"
 
     @property
     def previous(self) -> Path:
-        """A link to the one before."""
+        """A symlink to the version before."""
         return self.lib / "previous"
 
     @property
@@ -58,56 +58,56 @@ class Places:
 
     @property
     def kept(self) -> Path:
-        """The same after an uninstall: a later install goes on with it, and a later purge."""
+        """The record after an uninstall, for a later install or purge."""
         return self.root / "etc/appliance/installed.json"
 
     @property
     def unfinished(self) -> Path:
-        """There while an install is under way, or after one that was cut short."""
+        """A file that exists during an install, and after an interrupted one."""
         return self.lib / "unfinished"
 
     @property
     def packaged(self) -> Path:
-        """There if the program's files are those of a Debian package."""
+        """A file that exists if a Debian package brought the program."""
         return self.lib / "packaged"
 
     @property
     def command(self) -> Path:
-        """What people type."""
+        """The command that people type."""
         return self.root / "usr/bin/appliance"
 
     @property
     def units(self) -> Path:
-        """Units as they are."""
+        """The folder of the unit files."""
         return self.root / "usr/lib/systemd/system"
 
     @property
     def drop_ins(self) -> Path:
-        """What the configuration changes in them."""
+        """The folder of drop-ins: what the configuration changes in the units."""
         return self.root / "etc/systemd/system"
 
     @property
     def passing(self) -> Path:
-        """Drop-ins for the time of an upgrade."""
+        """A drop-in that exists only during an upgrade."""
         return self.root / "run/systemd/system/appliance.service.d/upgrade.conf"
 
     @property
     def sysusers(self) -> Path:
-        """Who the daemons are."""
+        """The users and groups of the daemons."""
         return self.root / "usr/lib/sysusers.d/appliance.conf"
 
     @property
     def config(self) -> Path:
-        """The operator's."""
+        """The configuration, which is the operator's."""
         return self.root / "etc/appliance/appliance.toml"
 
 
 @attrs.frozen
 class Program:
-    """The build that is installed: its name, where it lies unpacked, and its texts.
+    """A build: its name, the folder that has its unpacked files, and its units and documents.
 
-    `documents`: man page and completions, by their place below the root.  `reads`: the latest
-    version of the state that it reads (keep/state/versions.py).
+    `documents`: man page and completions, by path below the root.  `reads`: the latest version of
+    the state that the build reads (keep/state/versions.py).
     """
 
     name: str
@@ -123,22 +123,22 @@ Whose = tuple[Owner, int]  # a folder's owner and mode
 
 @attrs.frozen
 class Found:
-    """What this server is like."""
+    """What was found on this server."""
 
-    packages: frozenset[str] = frozenset()  # Debian's, of those that may be wanted
+    packages: frozenset[str] = frozenset()  # installed ones, of those that may be wanted
     texts: Mapping[Path, str] = attrs.field(factory=dict)  # of files that may be written
-    links: Mapping[Path, str] = attrs.field(factory=dict)  # "" where something else is there
-    folders: Mapping[Path, Whose] = attrs.field(factory=dict)  # those that exist
+    links: Mapping[Path, str] = attrs.field(factory=dict)  # "" for a path that is not a symlink
+    folders: Mapping[Path, Whose] = attrs.field(factory=dict)  # existing ones
     active: frozenset[str] = frozenset()  # our units that run
-    tftp: bool = False  # the tftp root is what this configuration makes of it
-    state: int = 0  # the version of the state that is there; 0: none is, or it does not say
-    copy: int = 0  # that of its copy from before the last upgrade
-    reads: int = versions.FIRST  # the latest that the program reads which is installed now
+    tftp: bool = False  # the tftp root is laid out for this configuration
+    state: int = 0  # the version of the state; 0: there is no state, or it has no version
+    copy: int = 0  # the version of the state's copy from before the last upgrade
+    reads: int = versions.FIRST  # the latest version that the installed program reads
 
 
 @attrs.frozen
 class Wish:
-    """What is asked for: a configuration, its text, and what is left to others."""
+    """What is asked for: a configuration, its text, and the parts that are left to others."""
 
     config: Config
     text: str
@@ -147,11 +147,11 @@ class Wish:
 
     @property
     def daemons(self) -> list[str]:
-        """The units that this installation runs beside the server."""
+        """Returns the units that this installation runs beside the server."""
         return [unit for name, unit in units.DAEMONS.items() if name not in self.without]
 
     @property
     def packages(self) -> list[str]:
-        """Debian's packages that they need."""
+        """Returns the Debian packages that this installation needs."""
         wanted = [names for what, names in PACKAGES.items() if what not in self.without]
         return [name for names in wanted for name in names]

@@ -1,7 +1,7 @@
 """Pure: no clock, no socket, no await.
 
-What a configuration changes in the units that systemd/ has: their drop-ins.  A configuration that
-names neither ports nor paths needs none.
+Makes the drop-ins for the units in systemd/ from the configuration.  A configuration with default
+ports, address and paths needs none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from appliance.config import Config, Paths, Ports
 TARGET: Final = "appliance.target"
 SERVER: Final = "appliance.service"
 SOCKETS: Final = ("appliance.socket", "appliance-control.socket")
-# What serves boxes beside the server, and what may be left to somebody else.
+# Daemons that serve boxes beside the server; each may be left to somebody else.
 DAEMONS: Final = {
     "dnsmasq": "appliance-dnsmasq.service",
     "cifs": "appliance-cifs.service",
@@ -31,7 +31,7 @@ _HEAD: Final = "# Written by `appliance install` from appliance.toml.\n"
 
 
 def drop_ins(config: Config, doors: Sequence[int]) -> dict[str, str]:
-    """By name below a folder of units: what differs from the units as they are.
+    """Returns the drop-ins that a configuration needs, by path below a folder of units.
 
     `doors` are the ports of the server's doors, in order.
     """
@@ -40,7 +40,7 @@ def drop_ins(config: Config, doors: Sequence[int]) -> dict[str, str]:
         host = addresses.in_url(config.network.listen)
         streams = [f"ListenStream={host}:{port}" for port in doors]
         lines = ["ListenStream=", *streams]
-        if host.startswith("["):  # else net.ipv6.bindv6only has its say
+        if host.startswith("["):  # else net.ipv6.bindv6only decides
             lines.append("BindIPv6Only=both")
         made["appliance.socket.d/ports.conf"] = _section("Socket", lines)
     paths, usual = config.paths, Paths()

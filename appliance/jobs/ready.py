@@ -52,7 +52,7 @@ Idle = dict[str, int]  # box -> its place; thousands of boxes, so a dict: half t
 
 
 @attrs.define
-class _Turn:
+class _Submitter:
     """One submitter's turn in a line."""
 
     number: int  # the smallest is next, compared across all lines
@@ -63,19 +63,19 @@ class _Turn:
         return _first((p for tags, p in self.piles.items() if tags <= serves.tags), fits)
 
 
-_Turns = OrderedDict[str, _Turn]  # by submitter, next turn first; numbers only grow
+_Submitters = OrderedDict[str, _Submitter]  # by submitter, next turn first; numbers only grow
 
 
 @attrs.define
 class _Line:
     """The queued jobs of one key."""
 
-    by_priority: dict[int, _Turns] = attrs.Factory(dict)
+    by_priority: dict[int, _Submitters] = attrs.Factory(dict)
 
     def add(self, job: str, needs: Needs, place: int, *, front: bool) -> None:
         turns = self.by_priority.setdefault(needs.priority, OrderedDict())
         if needs.submitter not in turns:
-            turns[needs.submitter] = _Turn(place)
+            turns[needs.submitter] = _Submitter(place)
         turn = turns[needs.submitter]
         pile = turn.piles.setdefault(needs.tags, OrderedDict())
         pile[job] = place
@@ -91,7 +91,7 @@ class _Line:
             turn.number = number
             self.by_priority[needs.priority].move_to_end(needs.submitter)
 
-    def turn(self, priority: int, submitter: str) -> _Turn | None:
+    def turn(self, priority: int, submitter: str) -> _Submitter | None:
         """Returns the submitter's turn; None without a job of this priority in this line."""
         turns = self.by_priority.get(priority)
         return turns.get(submitter) if turns is not None else None

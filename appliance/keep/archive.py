@@ -111,9 +111,12 @@ class Archive:
             missing = "is missing"
         if missing:
             raise BadState(f"{NAME}: {missing}; {HELP}")
-        await self._do(self._mine, mark_version)
         if self._path is not None and self._path.stat().st_size <= CHECKED_AT_START_BYTES:
             await self.read_through()
+
+    async def say_version(self) -> None:
+        """Writes today's version of the state into the archive, once the journal has it."""
+        await self._do(self._mine, mark_version)
 
     async def read_through(self) -> None:
         """Has SQLite read the whole file.  Raises BadState if it is damaged.

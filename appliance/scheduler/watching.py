@@ -72,7 +72,7 @@ EACH: Final = {
 }
 
 
-class Turns:
+class Pacing:
     """The turns of a group: in one round of the loop only one of its watchers is worked for."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Watchers:
         self.next = 0  # the number of the next message
         self._bytes = 0
         self._bell = trio.Event()
-        self.turns = {group: Turns() for group in Group}
+        self.turns = {group: Pacing() for group in Group}
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -235,7 +235,7 @@ class Watchers:
                 await trio.sleep(PAUSE_S)
         return found
 
-    def _slice(self, watcher: Watcher, turns: Turns) -> list[str]:
+    def _slice(self, watcher: Watcher, turns: Pacing) -> list[str]:
         found: list[str] = []
         until = turns.work + SLICE_WORK
         while self.has_more(watcher) and turns.work < until:

@@ -125,9 +125,15 @@ async def no_socket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-def forget_headers(scope: Scope) -> None:
-    """Frees the headers of a request: thousands that wait may have sent 16 KiB each."""
+def forget_headers(scope: Scope, query_max: int = 0) -> None:
+    """Frees the headers of a request: thousands that wait may have sent 16 KiB each.
+
+    A query of more than `query_max` bytes is freed, too; the caller does not use such a query.
+    """
     scope["headers"].clear()
+    if len(scope["query_string"]) > query_max:
+        assert isinstance(scope, dict)  # as ASGI has it
+        scope["query_string"] = b""
 
 
 async def answer(

@@ -20,6 +20,8 @@ from appliance.fs import trees
 
 _LINKS_MAX: Final = 40  # as many as the kernel follows before it says ELOOP
 
+READ_BYTES_MAX: Final = 2**28  # of a file that is read whole; the largest modules have a third
+
 
 def resolve(root: Path, path: str) -> Path:
     """Resolves `path` in `root`, following all symlinks; names that do not exist are kept."""
@@ -31,8 +33,8 @@ def entry(root: Path, path: str) -> Path:
     return _walk(root, path, last=False)
 
 
-def read(root: Path, path: str) -> bytes:
-    """Reads a regular file.  Raises BadImage for anything else: a pipe or a disk has no end."""
+def open_(root: Path, path: str) -> int:
+    """Opens a regular file.  Raises BadImage for anything else: a pipe or a disk has no end."""
     try:
         descriptor = os.open(
             resolve(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -42,7 +44,17 @@ def read(root: Path, path: str) -> bytes:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BadImage(f"/{path} of this root filesystem is no file")
-    with open(descriptor, "rb") as file:
+    return descriptor
+
+
+def read(root: Path, path: str) -> bytes:
+    """Reads a regular file.  Raises BadImage for anything else, and for one that is too large.
+
+    A file with holes may be as large as its maker likes.
+    """
+    with open(open_(root, path), "rb") as file:
+        if os.fstat(file.fileno()).st_size > READ_BYTES_MAX:
+            raise BadImage(f"/{path} of this root filesystem is larger than {READ_BYTES_MAX} bytes")
         return file.read()
 
 

@@ -23,7 +23,7 @@ from appliance.keep.repair import rescue
 from appliance.keep.repair.survey import Contents, Survey, survey
 from appliance.keep.state import frames, records, replay
 from appliance.keep.state.disk import StateFolder, lock, new_folder
-from appliance.keep.state.records import Image
+from appliance.keep.state.records import StoreImage
 
 # Most that root reads for the folder's owner: two snapshots of a million waiting jobs, and the
 # journals beside them.
@@ -128,6 +128,6 @@ async def begin(folder: Path, store: Store, given: int = 0) -> None:
         await _write(disk, 1, image)
 
 
-async def _write(disk: StateFolder, number: int, image: Image) -> None:
+async def _write(disk: StateFolder, number: int, image: StoreImage) -> None:
     await disk.replace(replay.snapshot_name(number), records.snapshot(image))
     await disk.append(replay.journal_name(number), frames.JOURNAL_HEADER)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NoReturn
 
 import attrs
@@ -34,7 +34,7 @@ from appliance.jobs.store import Store
 from appliance.keep.state import frames, records, replay, versions
 from appliance.keep.state.disk import BESIDE, NO_ROOM, Disk
 from appliance.keep.state.gate import Gate
-from appliance.keep.state.records import Image
+from appliance.keep.state.records import StoreImage
 from appliance.keep.state.replay import State
 
 JOURNAL_BYTES_MAX: Final = Space().journal
@@ -53,10 +53,16 @@ ROUND_BYTES: Final = 2**15
 log = structlog.get_logger()
 
 
-async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Journal]:
+async def restore(
+    disk: Disk,
+    bytes_max: int | None = None,
+    check: Callable[[Store], Awaitable[None]] | None = None,
+) -> tuple[Store, Journal]:
     """Returns the store that is on disk, and the journal that continues it.
 
-    A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.
+    A journal longer than `bytes_max` (by default JOURNAL_BYTES_MAX) becomes a snapshot.  `check`
+    raises BadState for a store that cannot be used, before anything is written: an older program
+    and a repair find all as it was.
 
     Raises BadState: a file that is not ours, newer, or damaged elsewhere than in its last record;
     DiskTrouble: there is no room for a new snapshot.
@@ -71,6 +77,8 @@ async def restore(disk: Disk, bytes_max: int | None = None) -> tuple[Store, Jour
     with _no_garbage():
         found = await _read(disk, files)
     state, end = found.state, found.end
+    if check is not None:
+        await check(state.store)
     lone = files.snapshots == files.journals == (files.newest,)
     fresh = lone and end == len(frames.JOURNAL_HEADER) and found.oldest == versions.VERSION
     number = files.newest if fresh else files.newest + 1
@@ -151,11 +159,11 @@ async def _bytes_of(disk: Disk, name: str) -> bytes:
 
 
 @attrs.frozen
-class _Turn:
+class _Writing:
     """A snapshot to write: the store as it was when the journal with this number began."""
 
     number: int
-    image: Image
+    image: StoreImage
 
 
 class Journal:
@@ -176,7 +184,7 @@ class Journal:
         self._durable = 0
         self._nudge = trio.Event()
         self._kept = trio.Event()
-        self._turn: _Turn | None = None  # the snapshot under way
+        self._writing: _Writing | None = None  # the snapshot under way
         self._turned = trio.Event()
 
     def append(self, changes: list[Change]) -> int:
@@ -245,7 +253,7 @@ class Journal:
         self._next += 1
         image = None
         full = self._size + len(data) > self._bytes_max
-        if full and self._turn is None and not self._pending:
+        if full and self._writing is None and not self._pending:
             # the store with this batch, and nothing after it
             image = records.image_of(self._store, self._next)
         await self._append(replay.journal_name(self._number), data)
@@ -256,7 +264,7 @@ class Journal:
             self._number += 1
             self._begun = self._number
             self._size = 0
-            self._turn = _Turn(self._number, image)
+            self._writing = _Writing(self._number, image)
             self._turned.set()
 
     async def _batch(self) -> bytes:
@@ -308,17 +316,17 @@ class Journal:
         Raises DiskTrouble if there is no room, even without the reserve.
         """
         self._pending, position = [], self._appended  # the snapshot has these changes
-        turn = _Turn(self._number, records.image_of(self._store, self._next))
+        writing = _Writing(self._number, records.image_of(self._store, self._next))
         try:
             try:
-                await self._keep_snapshot(turn)
+                await self._keep_snapshot(writing)
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
                 if not await self.disk.release():
                     raise
                 log.warning("released the reserve", why=_why(error))
-                await self._keep_snapshot(turn)
+                await self._keep_snapshot(writing)
         except OSError as error:
             raise DiskTrouble(f"the state cannot be written: {_why(error)}") from error
         self._size = 0
@@ -369,22 +377,24 @@ class Journal:
         while True:
             await self._turned.wait()
             self._turned = trio.Event()
-            while self._turn is not None:
+            while self._writing is not None:
                 try:
-                    await self._keep_snapshot(self._turn)
+                    await self._keep_snapshot(self._writing)
                 except OSError as error:
                     log.error("no snapshot; trying again", why=_why(error), every=SNAPSHOT_RETRY_S)
                     await trio.sleep(SNAPSHOT_RETRY_S)
                 else:
-                    self._turn = None
+                    self._writing = None
 
-    async def _keep_snapshot(self, turn: _Turn) -> None:
+    async def _keep_snapshot(self, writing: _Writing) -> None:
         """Writes a snapshot and removes older files.  Raises OSError; no state is lost then."""
-        await self.disk.replace(replay.snapshot_name(turn.number), records.snapshot(turn.image))
-        if self._begun < turn.number:  # the file may exist already without its header
-            await self.disk.append(replay.journal_name(turn.number), frames.JOURNAL_HEADER)
-            self._begun = turn.number
-        for old in replay.files_among(await self.disk.names()).before(turn.number):
+        await self.disk.replace(
+            replay.snapshot_name(writing.number), records.snapshot(writing.image)
+        )
+        if self._begun < writing.number:  # the file may exist already without its header
+            await self.disk.append(replay.journal_name(writing.number), frames.JOURNAL_HEADER)
+            self._begun = writing.number
+        for old in replay.files_among(await self.disk.names()).before(writing.number):
             await self.disk.remove(old)
 
     def _mark(self, position: int) -> None:

@@ -101,7 +101,7 @@ def check_number(what: str, number: int, name: str, *, least: int = 0) -> None:
 
 
 @attrs.frozen
-class Image:
+class StoreImage:
     """A store as it was at one moment; it stays the same while the store changes."""
 
     counter: int
@@ -114,11 +114,11 @@ class Image:
     moment: float = 0.0
 
 
-def image_of(store: Store, following: int) -> Image:
+def image_of(store: Store, following: int) -> StoreImage:
     """Copies a store, quickly, as it blocks the loop: only boxes and last boots need a copy."""
     boxes = [_copy(box) for box in store.boxes.values()]
     jobs = list(store.jobs.values())
-    return Image(
+    return StoreImage(
         store.counter, store.drained, store.archived, jobs, boxes, following,
         store.clocked, store.moment,
     )  # fmt: skip
@@ -138,7 +138,7 @@ def _copy(box: Box) -> Box:
     return copy
 
 
-def dump_image(image: Image) -> Iterator[bytes]:
+def dump_image(image: StoreImage) -> Iterator[bytes]:
     """Yields the payloads of a snapshot, each made when it is asked for."""
     yield cbor2.dumps(
         {
@@ -159,14 +159,14 @@ def dump_image(image: Image) -> Iterator[bytes]:
         yield cbor2.dumps({"boxes": piece})
 
 
-def _clock_of(image: Image) -> dict[str, Any]:
+def _clock_of(image: StoreImage) -> dict[str, Any]:
     """Returns the last reading of the clocks, if there is one: version 1 wrote none."""
     if image.clocked is None:
         return {}
     return {_CLOCK: [_converter.unstructure(image.clocked), image.moment]}
 
 
-def snapshot(image: Image) -> Iterator[bytes]:
+def snapshot(image: StoreImage) -> Iterator[bytes]:
     """Yields the bytes of a snapshot file, in pieces."""
     yield frames.SNAPSHOT % versions.VERSION
     for number, payload in enumerate(dump_image(image)):
