@@ -213,7 +213,7 @@ def chosen(
     for card, address in leases.items():
         (place / f"{card}.lease").write_text(f"address={address}\nmask=255.255.255.0\n")
     text = (MODULE / "root.sh").read_text()
-    functions = text[text.index("# Whether a card") : text.index("# Leaves the card")]
+    functions = text[text.index("choose() {") : text.index("find_network() {")]
     done = sh(
         f"""set +eu; APPLIANCE={place} ASKED_FROM={asked_from} RIGHT_CARD_S=30 first_at=1000
         say() {{ :; }}; now() {{ echo {1000 + waited_s}; }}; cards() {{ echo {cards}; }}
