@@ -24,8 +24,7 @@ from appliance.keep.repair import backup, restore
 from appliance.keep.state import frames, records, replay, versions
 from appliance.keep.state import journal as journals
 from appliance.keep.state.disk import StateFolder
-from appliance.scheduler import archiver
-from appliance.scheduler import hosts_files as hosts
+from appliance.scheduler import archiver, hosts_files
 from tests import lab as labs
 from tests.lab import open_lab
 
@@ -45,7 +44,7 @@ async def loaded_lab(tmp_path):
     for path in (config.paths.state, config.paths.hosts):
         path.mkdir(parents=True)
     async with open_lab(config) as lab:
-        hosts.write(config.paths.hosts, "box-1", {"mac": [labs.MAC]})
+        hosts_files.write(config.paths.hosts, "box-1", {"mac": [labs.MAC]})
         (config.paths.state / backup.LEASES).write_text("1 52:54:00:00:00:01 10.0.0.5 * *\n")
         await lab.know()
         for n in range(8):
@@ -111,7 +110,7 @@ async def test_what_is_restored_is_the_lab_as_it_was(tmp_path):
     assert over == archived
     assert {"k": "v0"} == body.secrets
     assert CONFIG == (tmp_path / "new.toml").read_bytes()
-    assert [labs.MAC] == list(hosts.read(config.paths.hosts / "box-1.yaml", "default").macs)
+    assert [labs.MAC] == list(hosts_files.read(config.paths.hosts / "box-1.yaml", "default").macs)
     assert "10.0.0.5" in (config.paths.state / backup.LEASES).read_text()
 
 

@@ -26,10 +26,10 @@ from appliance.boot.images import (
     emulation,
     image_build,
     image_import,
+    sandbox,
     snapshot,
     special_files,
 )
-from appliance.boot.images import sandbox as sandbox
 from appliance.errors import BadImage
 from appliance.fs import trees
 from tests.test_trees import deep

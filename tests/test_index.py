@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from appliance.doors import index_page as pages
+from appliance.doors import index_page
 from appliance.doors.index import Index
 from appliance.keep.results import ASIDE, PART
 from appliance.web import file_server
@@ -106,7 +106,7 @@ async def test_what_is_no_folder_of_results_is_not_listed(tmp_path, target, stat
 
 
 async def test_a_folder_of_too_many_names_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "NAMES_MAX", 2)
+    monkeypatch.setattr(index_page, "NAMES_MAX", 2)
     folder = tmp_path / "srv/result/many"
     folder.mkdir(parents=True)
     for name in "ab":

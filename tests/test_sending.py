@@ -11,7 +11,7 @@ import structlog
 import trio
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
-from appliance.control import server as control
+from appliance.control import server
 from appliance.web import sending
 from appliance.web.sending import PIECE_BYTES, PRESSED_S, STALL_S, Owed, TakesNothing
 from tests import lab as labs
@@ -147,7 +147,7 @@ async def test_where_clients_hold_too_much_those_who_take_nothing_have_little_ti
 async def test_a_command_line_that_does_not_read_is_cut(autojump_clock, tmp_path, verb):
     """And what it goes on to ask is not answered before it reads."""
     async with open_lab(labs.config(tmp_path)) as lab, trio.open_nursery() as nursery:
-        await nursery.start(control.serve, lab.scheduler, lab.people)
+        await nursery.start(server.serve, lab.scheduler, lab.people)
         await trio.testing.wait_all_tasks_blocked()
         before = len(nursery.child_tasks)
         async with await trio.open_unix_socket(str(lab.config.paths.control_socket)) as stream:

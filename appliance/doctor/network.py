@@ -12,6 +12,7 @@ from typing import Final
 from appliance import addresses
 from appliance.doctor import (
     boxes,
+    facts,
     findings,
     firewall,
     machine,
@@ -21,7 +22,6 @@ from appliance.doctor import (
     reach,
     wire,
 )
-from appliance.doctor import facts as worlds
 from appliance.doctor.facts import World
 from appliance.doctor.findings import Finding
 from appliance.doors.neighbours import Kernel, OnLink, Own, Routed
@@ -56,14 +56,14 @@ def server(world: World) -> list[Finding]:
 
 def interface(world: World) -> list[Finding]:
     """Checks that each interface exists and has an address that boot scripts may name."""
-    if not worlds.interfaces(world.config):
+    if not facts.interfaces(world.config):
         mend = "[network] interface in appliance.toml, or `appliance install --interface IFACE`"
         why = "none is named in the configuration"
         return [findings.skipped("interface", why, mend)]
     found = []
-    for name in worlds.interfaces(world.config):
+    for name in facts.interfaces(world.config):
         try:
-            own = worlds.own_addresses(name)
+            own = facts.own_addresses(name)
         except OSError:
             there = ", ".join(one for _, one in socket.if_nameindex() if one != "lo")
             means, mend = "boxes are not there", f"[network] interface: there are {there or 'none'}"
@@ -74,7 +74,7 @@ def interface(world: World) -> list[Finding]:
             means = "neither dnsmasq nor a door can answer there"
             mend = f"ip addr add ADDRESS/BITS dev {name}, and the same in the system's own files"
             found.append(findings.error(f"interface {name}", "has no IPv4 address", means, mend))
-        elif wanted and wanted not in own and wanted not in worlds.all_addresses():
+        elif wanted and wanted not in own and wanted not in facts.all_addresses():
             means = f"boot scripts send boxes to {wanted} (network.address)"
             mend = f"[network] address = {own[0]!r}, or give {name} that address"
             told = f"has {', '.join(own)}, not {wanted}"
@@ -88,16 +88,16 @@ def on_wire(world: World) -> list[Finding]:
     """Checks who answers DHCP on each interface, and what a box would boot; takes ANSWER_S."""
     config, found = world.config, []
     longest = float(world.status.get("longest_runtime") or config.defaults.runtime)
-    proxy, own = config.network.proxy, worlds.all_addresses()
+    proxy, own = config.network.proxy, facts.all_addresses()
     known = next((row["macs"][0] for row in world.rows if row["known"] and row["macs"]), None)
-    names = worlds.interfaces(config)
+    names = facts.interfaces(config)
     heard = probe.discover_all(names, list(wire.EXPECTED), known if proxy else None)
     for name, answers in zip(names, heard, strict=True):
         if answers.trouble:
             found += wire.unanswered(name, answers.trouble)
             continue
         found += wire.servers(name, answers.offers, own, proxy=proxy)
-        if worlds.owner_is_ours(world, 67):
+        if facts.owner_is_ours(world, 67):
             if proxy and known is None:
                 why = "in proxyDHCP mode only known boxes are answered, and there are none yet"
                 found.append(findings.skipped(f"boot on {name}", why))
@@ -108,7 +108,7 @@ def on_wire(world: World) -> list[Finding]:
         else:
             found.append(findings.skipped(f"boot on {name}", "our dnsmasq does not run yet"))
         leases = [o.lease_s for _, o in answers.offers if o.lease_s and not o.proxy]
-        seconds = min(leases) if leases else machine.lease_of(worlds.conf_text(world, "dnsmasq"))
+        seconds = min(leases) if leases else machine.lease_of(facts.conf_text(world, "dnsmasq"))
         found.append(machine.lease(seconds, longest, config.waits, proxy=proxy))
     return found
 
@@ -120,7 +120,7 @@ def _first(file: str, server: str) -> wire.First:
 
 def owners(world: World) -> list[Finding]:
     """Checks who has each port of the appliance."""
-    own = worlds.all_addresses()
+    own = facts.all_addresses()
     return [
         ports.judge(each, world.listeners, own, running=world.running)
         for each in ports.wanted(world.config)
@@ -131,7 +131,7 @@ def reached(world: World) -> list[Finding]:
     """Checks that each door answers at the lab's addresses, and the firewall in front of them."""
     config = world.config
     named = [config.network.address] if config.network.address else []
-    there = [a for name in worlds.interfaces(config) for a in worlds.own_addresses(name)]
+    there = [a for name in facts.interfaces(config) for a in facts.own_addresses(name)]
     own = list(dict.fromkeys([*named, *there]))
     found: list[Finding] = []
     if not world.running:
@@ -152,7 +152,7 @@ def _firewall(world: World) -> Finding:
     if _has_old_tables():
         said["iptables"] = firewall.of_iptables(_says("iptables-legacy", "-S", "INPUT"))
     wanted = [(each.protocol, each.port) for each in ports.wanted(world.config)]
-    interface = ", ".join(worlds.interfaces(world.config)) or "the lab"
+    interface = ", ".join(facts.interfaces(world.config)) or "the lab"
     return firewall.judge(said, wanted, interface)
 
 
@@ -193,7 +193,7 @@ def claimed(world: World) -> list[Finding]:
     if not config.network.check_neighbour:
         return []
     named, _ = hosts_files.read_all(config.paths.hosts, config.defaults.queue)
-    owners = {mac: facts.name for facts in named for mac in facts.macs}
+    owners = {mac: box.name for box in named for mac in box.macs}
     kernel = Kernel()
     try:
         return [_claim(entry, kernel, owners) for entry in config.network.providers]

@@ -37,7 +37,7 @@ from appliance.web import listen
 
 PLACES: Final = Places()
 LAUNCHER: Final = "launcher"  # the name in binary.spec
-# A program's folder of units; the second is that of versions before 0.2, for a rollback to them.
+# A program's folder of units; the second is an older program's, to which a rollback may go.
 UNITS: Final = ("install/systemd", "setup/systemd")
 
 Say = Callable[[str], None]
