@@ -104,7 +104,7 @@ def test_what_is_mounted_in_a_tree_is_named_and_stays(tmp_path, how):
     (tmp_path / "tree/a b/c").mkdir(parents=True)
     words = how.format(outside=tmp_path / "outside")
     program = (
-        "from pathlib import Path; from appliance import trees; import sys\n"
+        "from pathlib import Path; from appliance.fs import trees; import sys\n"
         "root = Path(sys.argv[1])\n"
         "print(trees.mounts_in(root))\n"
         "try: trees.remove(root)\n"

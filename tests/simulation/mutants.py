@@ -124,11 +124,10 @@ def wait_for_two_things() -> Iterator[Any]:
 def report_answered_before_it_is_kept() -> Iterator[Any]:
     """A box has its answer while the disk does not know what it said."""
 
-    async def keep(self: Any, changes: list[Any]) -> None:
-        self.change(changes)
+    async def durable(self: Any, position: int | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
-    with _instead(Scheduler, "keep", keep):
+    with _instead(Scheduler, "durable", durable):
         yield
 
 
