@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import socket
-from contextlib import asynccontextmanager, suppress
+import tracemalloc
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import attrs
@@ -341,3 +343,26 @@ async def test_a_client_that_asks_early_and_hangs_up_is_noticed(tmp_path):
         await until(lambda: made.places.used == (0, 0))
 
     assert 0 == made.heads.taken
+
+
+async def test_who_lingers_behind_an_answer_keeps_nothing_of_what_was_asked(tmp_path, large):
+    """Four hundred that asked with 3,500 empty headers each kept 160 MiB for two seconds."""
+    kept = []
+    async with door(tmp_path) as opened:
+        for headers in (1, 1, 3000):  # the first ones make what is made once
+            async with AsyncExitStack() as stack:
+                gc.collect()
+                tracemalloc.start()
+                try:
+                    for _ in range(10):
+                        stream = await stack.enter_async_context(await opened.connect())
+                        head = b"GET /os/large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                        await stream.send_all(head + b"a:\r\n" * headers + b"\r\n")
+                        while await stream.receive_some(2**20):
+                            pass  # up to its end: the server listens for what is still on its way
+                    gc.collect()
+                    kept.append(tracemalloc.get_traced_memory()[0])
+                finally:
+                    tracemalloc.stop()
+
+    assert kept[2] - kept[1] < 10 * 5000

@@ -133,19 +133,9 @@ async def _connection(
     try:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         while not server.stopping:
-            note(place, idle=True)
-            request = await _question(server, stream, http, ends[0][0])
-            note(place, idle=False)
-            if request is None and server.stopping:
-                return  # no answer is under way, so there is no need to linger
-            if request is None:
-                break
-            exchange = _Exchange(server, stream, http, request, place)
-            try:
-                await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
-            finally:
-                exchange.hold(0)  # the next request counts its own bytes
-            if {http.our_state, http.their_state} != {h11.DONE}:
+            if not await _answered(server, stream, http, ends, place):
+                if server.stopping and http.our_state is h11.IDLE:
+                    return  # no answer is under way, so there is no need to linger
                 break
             http.start_next_cycle()
         note(place, idle=True)  # the client has its answer, and others may need the place
@@ -154,6 +144,31 @@ async def _connection(
         pass  # the client is gone; the code that sent to it has seen the error
     except Exception:
         logger.exception("a request failed")
+
+
+async def _answered(
+    server: _Server,
+    stream: trio.SocketStream,
+    http: h11.Connection,
+    ends: Ends,
+    place: Place | None,
+) -> bool:
+    """Answers the next request; returns whether another one may follow.
+
+    The request's headers, up to half a megabyte of objects, end with this call: hundreds of clients
+    may linger behind their answers.
+    """
+    note(place, idle=True)
+    request = await _question(server, stream, http, ends[0][0])
+    note(place, idle=False)
+    if request is None:
+        return False
+    exchange = _Exchange(server, stream, http, request, place)
+    try:
+        await server.app(exchange.scope(*ends), exchange.receive, exchange.send)
+    finally:
+        exchange.hold(0)  # the next request counts its own bytes
+    return {http.our_state, http.their_state} == {h11.DONE}
 
 
 async def _question(
